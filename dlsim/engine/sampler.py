@@ -1,0 +1,78 @@
+"""The sampler: batches of indices, in order, with all that chance decides about each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+
+from dlsim.engine.draws import COLLATE, SAMPLER, STEP, ServiceTimes, Stream, generator
+from dlsim.scenario import Constant, MapDataset, Scenario
+
+
+def index_lists(scenario: Scenario, seed: int, epoch: int) -> Iterator[Sequence[int]]:
+    """The index lists of one epoch, as torch's batch sampler makes them.
+
+    For an iterable-style dataset a list says only how many samples to take (torch sends as many
+    Nones), and the lists never end. Without a batch size every list has one index.
+    """
+    loader, dataset = scenario.loader, scenario.dataset
+    size = loader.batch_size or 1
+    if not isinstance(dataset, MapDataset):
+        yield from repeat(range(size))
+        return
+    if loader.batch_sampler is not None:
+        yield from loader.batch_sampler
+        return
+    order: Sequence[int] = range(dataset.length)
+    if loader.sampler is not None:
+        order = loader.sampler
+    elif loader.shuffle:
+        order = generator(seed, SAMPLER, epoch).permutation(dataset.length).tolist()
+    for start in range(0, len(order), size):
+        indices = order[start : start + size]
+        if len(indices) < size and loader.drop_last:
+            return
+        yield indices
+
+
+@dataclass(slots=True)
+class Job:
+    """One batch on its way: what to fetch, and how long each part will take in seconds.
+
+    `service` has a value for each sample of a map-style dataset (one for all with `batched`);
+    an iterable-style dataset's samples belong to the worker that takes them.
+    """
+
+    number: int
+    indices: Sequence[int]
+    service: Sequence[float]
+    collate: float
+    step: float
+
+
+class Jobs:
+    """The jobs of one epoch. `next_indices()` draws an index list, `job()` makes it a job."""
+
+    def __init__(self, scenario: Scenario, seed: int, epoch: int) -> None:
+        dataset = scenario.dataset
+        self._lists = index_lists(scenario, seed, epoch)
+        self._service = (
+            ServiceTimes(dataset.fetch, seed, epoch) if isinstance(dataset, MapDataset) else None
+        )
+        self._batched = isinstance(dataset, MapDataset) and dataset.batched
+        collate = dataset.collate or Constant(0.0)
+        self._collate = Stream(collate, "dataset.collate", seed, COLLATE, epoch)
+        self._step = Stream(scenario.consumer.step, "consumer.step", seed, STEP, epoch)
+
+    def next_indices(self) -> Sequence[int] | None:
+        """The next index list, or None when the sampler has no more."""
+        return next(self._lists, None)
+
+    def job(self, number: int, indices: Sequence[int]) -> Job:
+        """The job of batch `number`, which fetches `indices`."""
+        at = (number,)
+        service: Sequence[float] = ()
+        if self._service is not None:
+            service = self._service.take(at if self._batched else indices)
+        return Job(number, indices, service, self._collate.take(at)[0], self._step.take(at)[0])

@@ -1,0 +1,74 @@
+"""Building the parts of a scenario, running them, and returning the trace."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Literal, TypeAlias
+
+import simpy
+
+from dlsim.engine.clock import settle
+from dlsim.engine.consumer import MainProcess, Workers, training_loop
+from dlsim.engine.record import Recorder
+from dlsim.engine.run import Run
+from dlsim.scenario import Scenario, ScenarioError
+from dlsim.scenario.errors import is_integer, require
+from dlsim.trace.trace import Meta, Trace
+
+Engine: TypeAlias = Literal["auto", "simpy"]
+
+
+def simulate(
+    scenario: Scenario,
+    seed: int = 0,
+    *,
+    engine: Engine = "auto",
+    samples: bool = False,
+    progress: Callable[[int], object] = lambda batches: None,
+) -> Trace:
+    """The trace of `scenario` under `seed`, an integer of at least 0.
+
+    `engine`: `"simpy"`, or `"auto"` for whichever is best; `trace.meta.engine` says which ran.
+    `samples`: keep the times of every sample too. `progress` is called with the number of
+    batches finished since it was last called.
+
+    An exception in simulated user code, or a timeout, ends the trace and is found in
+    `trace.meta.problem`. Raises `ScenarioError` for a bad seed or engine, and for a recorded
+    distribution that turns out too short.
+
+    Assumptions: user code behaves the same in every process; processes run at full speed (see
+    `Machine`); the garbage collector, the operating system and clocks cost nothing.
+    """
+    require(isinstance(scenario, Scenario), "scenario", "a Scenario", scenario)
+    require(is_integer(seed) and seed >= 0, "seed", "an integer of at least 0", seed)
+    if engine not in ("auto", "simpy"):
+        raise ScenarioError(f"engine: expected auto or simpy, got {engine!r}")
+    env = simpy.Environment()
+    run = Run(env, scenario, seed, Recorder(samples=samples))
+    loader = Workers(run) if scenario.loader.num_workers else MainProcess(run)
+    main = env.process(training_loop(run, loader, progress))
+    env.run(main)
+    finish_this_moment(env)
+    return run.recorder.trace(
+        Meta(
+            engine="simpy",
+            scenario=scenario,
+            seed=seed,
+            versions=versions("simpy"),
+            problem=run.recorder.problem,
+        ),
+        end=env.now,
+    )
+
+
+def finish_this_moment(env: simpy.Environment) -> None:
+    """Let happen what happens at the very moment the training loop ends."""
+    env.run(env.process(settle(env)))
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of dlsim, Python, NumPy and `packages`."""
+    found = {name: version(name) for name in ("dlsim", "numpy", *packages)}
+    return {**found, "python": platform.python_version()}

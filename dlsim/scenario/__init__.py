@@ -1,0 +1,60 @@
+"""What is asked: scenarios, their parts, distributions, TOML in and out."""
+
+from dlsim.scenario.distributions import (
+    Constant,
+    Distribution,
+    Empirical,
+    Exponential,
+    Gamma,
+    Lognormal,
+    Mixture,
+    Pareto,
+    Recorded,
+    Uniform,
+)
+from dlsim.scenario.errors import DlsimError, ScenarioError
+from dlsim.scenario.files import dump, from_tree, get, load, replace, schema, to_tree
+from dlsim.scenario.model import (
+    Consumer,
+    Costs,
+    Dataset,
+    Failure,
+    IterableDataset,
+    Loader,
+    Machine,
+    MapDataset,
+    Scenario,
+    Stage,
+)
+
+__all__ = [
+    "Constant",
+    "Consumer",
+    "Costs",
+    "Dataset",
+    "Distribution",
+    "DlsimError",
+    "Empirical",
+    "Exponential",
+    "Failure",
+    "Gamma",
+    "IterableDataset",
+    "Loader",
+    "Lognormal",
+    "Machine",
+    "MapDataset",
+    "Mixture",
+    "Pareto",
+    "Recorded",
+    "Scenario",
+    "ScenarioError",
+    "Stage",
+    "Uniform",
+    "dump",
+    "from_tree",
+    "get",
+    "load",
+    "replace",
+    "schema",
+    "to_tree",
+]

@@ -1,0 +1,283 @@
+"""Probability distributions, as values: what a stage takes, how long a step is, how big a sample.
+
+Every distribution is non-negative and has `mean` and `sample(rng, size)`. `Recorded` is the
+exception to randomness: it replays what was observed, by index.
+
+==============  ==========================  ============================================
+`Constant`      value                       always the same
+`Uniform`       low, high                   anything between, equally likely
+`Exponential`   mean                        memoryless; cv = 1
+`Gamma`         mean, cv                    a sum of small parts; cv = standard deviation / mean
+`Lognormal`     mean, cv                    a product of small factors; a longer tail than gamma
+`Pareto`        scale, shape                the heavy tail; values >= scale
+`Mixture`       parts, weights              one of the parts, chosen by weight
+`Empirical`     values                      resampled from observations
+`Recorded`      values                      value of dataset index i (sample) or batch k (step)
+==============  ==========================  ============================================
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from msgspec import Meta, Struct, structs
+from numpy.typing import NDArray
+
+from dlsim.scenario.errors import is_number, require
+
+Floats: TypeAlias = NDArray[np.float64]
+
+# A number whose unit follows from where the distribution stands: seconds or bytes.
+Quantity: TypeAlias = Annotated[float, Meta(extra={"quantity": "inherited"})]
+
+
+def _non_negative(key: str, value: object) -> None:
+    require(
+        is_number(value) and value >= 0,  # type: ignore[operator]
+        key,
+        "a number of at least 0",
+        value,
+    )
+
+
+def _positive(key: str, value: object) -> None:
+    require(is_number(value) and value > 0, key, "a number above 0", value)  # type: ignore[operator]
+
+
+def _observations(struct: Any) -> None:
+    """Keep `struct.values` as a tuple of at least one finite, non-negative float."""
+    try:
+        values = np.asarray(struct.values, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    require(
+        values.ndim == 1 and values.size > 0,
+        "values",
+        "a list of at least one number",
+        struct.values,
+    )
+    bad = values[~(np.isfinite(values) & (values >= 0))]
+    require(
+        bad.size == 0,
+        "values",
+        "finite numbers of at least 0",
+        float(bad[0]) if bad.size else None,
+    )
+    structs.force_setattr(struct, "values", tuple(values.tolist()))
+
+
+class Constant(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="constant"):
+    """Always `value`."""
+
+    value: Quantity
+
+    def __post_init__(self) -> None:
+        _non_negative("value", self.value)
+
+    @property
+    def mean(self) -> float:
+        """The value itself."""
+        return self.value
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """`size` times the value; draws nothing from `rng`."""
+        return np.full(size, self.value, dtype=np.float64)
+
+
+class Uniform(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="uniform"):
+    """Anything from `low` up to `high`, equally likely."""
+
+    low: Quantity
+    high: Quantity
+
+    def __post_init__(self) -> None:
+        _non_negative("low", self.low)
+        _non_negative("high", self.high)
+        require(self.low <= self.high, "high", f"a number of at least low = {self.low}", self.high)
+
+    @property
+    def mean(self) -> float:
+        """`(low + high) / 2`."""
+        return (self.low + self.high) / 2
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """`size` independent values."""
+        return rng.uniform(self.low, self.high, size)
+
+
+class Exponential(
+    Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="exponential"
+):
+    """Memoryless with the given `mean`."""
+
+    mean: Quantity
+
+    def __post_init__(self) -> None:
+        _non_negative("mean", self.mean)
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """`size` independent values."""
+        return rng.exponential(self.mean, size)
+
+
+class Gamma(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="gamma"):
+    """Gamma with the given `mean` and coefficient of variation `cv`.
+
+    Shape `1 / cv**2`, scale `mean * cv**2`.
+    """
+
+    mean: Quantity
+    cv: float
+
+    def __post_init__(self) -> None:
+        _non_negative("mean", self.mean)
+        _positive("cv", self.cv)
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """`size` independent values."""
+        return rng.gamma(1 / self.cv**2, self.mean * self.cv**2, size)
+
+
+class Lognormal(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="lognormal"):
+    """Lognormal with the given `mean` and coefficient of variation `cv`.
+
+    The logarithm has variance `log(1 + cv**2)` and mean `log(mean) - variance / 2`.
+    """
+
+    mean: Quantity
+    cv: float
+
+    def __post_init__(self) -> None:
+        _positive("mean", self.mean)
+        _positive("cv", self.cv)
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """`size` independent values."""
+        variance = np.log1p(self.cv**2)
+        return rng.lognormal(np.log(self.mean) - variance / 2, np.sqrt(variance), size)
+
+
+class Pareto(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="pareto"):
+    """The classical Pareto distribution: `P(X > x) = (scale / x)**shape` for `x >= scale`.
+
+    `shape` must exceed 1, or there would be no mean.
+    """
+
+    scale: Quantity
+    shape: float
+
+    def __post_init__(self) -> None:
+        _non_negative("scale", self.scale)
+        require(
+            is_number(self.shape) and self.shape > 1,
+            "shape",
+            "a number above 1 (else the mean is infinite)",
+            self.shape,
+        )
+
+    @property
+    def mean(self) -> float:
+        """`scale * shape / (shape - 1)`."""
+        return self.scale * self.shape / (self.shape - 1)
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """`size` independent values."""
+        return self.scale * (1 + rng.pareto(self.shape, size))
+
+
+class Mixture(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mixture"):
+    """One of `parts`, chosen with probability proportional to its weight."""
+
+    parts: tuple[RandomDistribution, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        structs.force_setattr(self, "parts", tuple(self.parts))
+        structs.force_setattr(self, "weights", tuple(self.weights))
+        require(len(self.parts) > 0, "parts", "at least one distribution", self.parts)
+        for part in self.parts:
+            require(
+                isinstance(part, RANDOM_KINDS), "parts", "distributions other than recorded", part
+            )
+        require(
+            len(self.weights) == len(self.parts)
+            and all(is_number(w) and w >= 0 for w in self.weights)
+            and sum(self.weights) > 0,
+            "weights",
+            f"{len(self.parts)} numbers of at least 0, one for each part, not all 0",
+            self.weights,
+        )
+
+    @property
+    def mean(self) -> float:
+        """The weighted mean of the parts' means."""
+        total = sum(self.weights)
+        return sum(w * p.mean for w, p in zip(self.weights, self.parts, strict=True)) / total
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """`size` independent values."""
+        share = np.asarray(self.weights) / sum(self.weights)
+        chosen = rng.choice(len(self.parts), size, p=share)
+        values = np.empty(size)
+        for i, part in enumerate(self.parts):
+            mine = chosen == i
+            values[mine] = part.sample(rng, int(mine.sum()))
+        return values
+
+
+class Empirical(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="empirical"):
+    """Resampled, with replacement, from the observed `values`."""
+
+    values: tuple[Quantity, ...]
+
+    def __post_init__(self) -> None:
+        _observations(self)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the observations."""
+        return float(np.mean(self.values))
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """`size` independent values."""
+        return np.asarray(self.values)[rng.integers(len(self.values), size=size)]
+
+
+class Recorded(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="recorded"):
+    """What was observed, by index: `values[i]` for dataset index `i`, or for batch number `k`.
+
+    Stage times go by dataset index (one call for each batch, `batched=True`: by batch number);
+    collate and step times go by batch number.
+    """
+
+    values: tuple[Quantity, ...]
+
+    def __post_init__(self) -> None:
+        _observations(self)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the record."""
+        return float(np.mean(self.values))
+
+    def sample(self, rng: np.random.Generator, size: int) -> Floats:
+        """The first `size` values, from index 0 on, again from the start when they run out.
+
+        Draws nothing from `rng`. The engine looks values up by index and never wraps around.
+        """
+        return np.resize(np.asarray(self.values), size)
+
+
+RandomDistribution: TypeAlias = (
+    Constant | Uniform | Exponential | Gamma | Lognormal | Pareto | Mixture | Empirical
+)
+Distribution: TypeAlias = (
+    Constant | Uniform | Exponential | Gamma | Lognormal | Pareto | Mixture | Empirical | Recorded
+)
+RANDOM_KINDS = (Constant, Uniform, Exponential, Gamma, Lognormal, Pareto, Mixture, Empirical)
+KINDS = (*RANDOM_KINDS, Recorded)
+
+# Where a distribution stands decides the unit of its numbers.
+Duration: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "duration"})]
+Size: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "size"})]

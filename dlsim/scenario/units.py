@@ -1,0 +1,61 @@
+"""Numbers with units, in and out of scenario files: `"6.1 ms"`, `"110 KiB"`."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+# Decimals, because 6.1 / 1000 is not the float nearest to 0.0061, and people compare.
+SECONDS = {
+    unit: Decimal(value)
+    for unit, value in {
+        "ns": "1e-9", "us": "1e-6", "µs": "1e-6", "μs": "1e-6", "ms": "1e-3", "s": "1",
+        "min": "60", "h": "3600",
+    }.items()
+}  # fmt: skip
+BYTES = {
+    unit: Decimal(value)
+    for unit, value in {
+        "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+        "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+    }.items()
+}  # fmt: skip
+UNITS = {"duration": SECONDS, "size": BYTES}
+EXAMPLES = {"duration": '0.0061 or "6.1 ms"', "size": '112640 or "110 KiB"'}
+
+_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµμ]*)\s*")
+
+
+def parse(text: str, quantity: str) -> float:
+    """The number of seconds (`quantity="duration"`) or bytes (`"size"`) that `text` states.
+
+    Raises `ValueError` when it states none.
+    """
+    match = _NUMBER.fullmatch(text)
+    units = UNITS[quantity]
+    if match is None or (match[2] and match[2] not in units):
+        raise ValueError(f"expected a {quantity} such as {EXAMPLES[quantity]}, got {text!r}")
+    return float(Decimal(match[1]) * units.get(match[2], Decimal(1)))
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as people write it, to three significant digits: `"6.1 ms"`."""
+    if seconds != seconds:
+        return "-"
+    magnitude = abs(seconds)
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if magnitude >= scale * 0.9995 or unit == "µs":
+            break
+    if unit == "s" and magnitude >= 7200:
+        return f"{seconds / 3600:.3g} h"
+    if unit == "s" and magnitude >= 999.5:
+        return f"{seconds:,.0f} s"
+    return "0 s" if seconds == 0 else f"{seconds / scale:.3g} {unit}"
+
+
+def size(count: float) -> str:
+    """`count` bytes as people write it, to three significant digits: `"110 KiB"`."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if abs(count) >= 0.9995 * float(BYTES[unit]):
+            return f"{count / float(BYTES[unit]):.3g} {unit}"
+    return f"{count:.0f} B"

@@ -1,0 +1,66 @@
+"""Where two traces differ, if they do: the test of every claim of equality."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dlsim.trace.trace import MOMENTS, Trace
+
+EXACT = ("worker", "size", "status", "order")
+
+
+def difference(one: Trace, other: Trace, *, rtol: float = 1e-9) -> str | None:
+    """The first difference between two traces in one line, or None where there is none.
+
+    Compared are the order, workers, sizes and fates of all batches exactly; every moment of
+    batches, epochs and (where both traces have them) samples to `rtol` relative; and the error
+    that ended the loop. Engines and versions may differ.
+    """
+    if len(one) != len(other):
+        return f"{len(one)} batches sent, against {len(other)}"
+    for name in EXACT:
+        found = _first(getattr(one, name), getattr(other, name), None, name)
+        if found:
+            return found
+    for name in MOMENTS:
+        found = _first(getattr(one, name), getattr(other, name), rtol, name)
+        if found:
+            return found
+    for name in ("first", "started", "primed", "ended"):
+        found = _first(
+            getattr(one.epochs, name), getattr(other.epochs, name), rtol, f"epochs.{name}"
+        )
+        if found:
+            return found
+    if one.samples is not None and other.samples is not None:
+        for name in ("index", "batch", "worker", "started", "fetched"):
+            found = _first(
+                getattr(one.samples, name), getattr(other.samples, name), rtol, f"samples.{name}"
+            )
+            if found:
+                return found
+    return _problems(one, other, rtol)
+
+
+def _problems(one: Trace, other: Trace, rtol: float) -> str | None:
+    a, b = one.meta.problem, other.meta.problem
+    if a is None or b is None:
+        return None if a is b else f"ended by {a}, against {b}"
+    if (a.kind, a.batch) != (b.kind, b.batch) or abs(a.time - b.time) > rtol * abs(a.time):
+        return f"ended by {a}, against {b}"
+    return None
+
+
+def _first(
+    a: np.ndarray[tuple[int], np.dtype[np.generic]],
+    b: np.ndarray[tuple[int], np.dtype[np.generic]],
+    rtol: float | None,
+    name: str,
+) -> str | None:
+    if a.shape != b.shape:
+        return f"{name}: {a.size} entries, against {b.size}"
+    same = a == b if rtol is None else np.isclose(a, b, rtol=rtol, atol=0.0, equal_nan=True)
+    if bool(np.all(same)):
+        return None
+    at = int(np.argmin(same))
+    return f"{name}[{at}]: {a[at]!r}, against {b[at]!r}"
