@@ -132,7 +132,8 @@ class Workers:
             if owner is not None:
                 if tasks.holds(dispatcher.wanted) or dispatcher.active[owner]:
                     return True
-                self.run.recorder.skipped(dispatcher.wanted)
+                if self.run.recorder.status[dispatcher.wanted] == fates.PENDING:
+                    self.run.recorder.skipped(dispatcher.wanted)
                 tasks.release(dispatcher.wanted)
             dispatcher.wanted += 1
         return False

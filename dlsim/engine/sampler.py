@@ -24,16 +24,23 @@ def index_lists(scenario: Scenario, seed: int, epoch: int) -> Iterator[Sequence[
     if loader.batch_sampler is not None:
         yield from loader.batch_sampler
         return
-    order: Sequence[int] = range(dataset.length)
-    if loader.sampler is not None:
-        order = loader.sampler
-    elif loader.shuffle:
-        order = generator(seed, SAMPLER, epoch).permutation(dataset.length).tolist()
+    order = index_order(scenario, seed, epoch)
     for start in range(0, len(order), size):
         indices = order[start : start + size]
         if len(indices) < size and loader.drop_last:
             return
         yield indices
+
+
+def index_order(scenario: Scenario, seed: int, epoch: int) -> Sequence[int]:
+    """The dataset indices of one epoch in the order of the sampler: recorded, shuffled, or all."""
+    loader, length = scenario.loader, scenario.dataset.length
+    if loader.sampler is not None:
+        return loader.sampler
+    if loader.shuffle:
+        order: list[int] = generator(seed, SAMPLER, epoch).permutation(length).tolist()
+        return order
+    return range(length)
 
 
 @dataclass(slots=True)

@@ -71,7 +71,7 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         check_seconds(self, "timeout")
         workers = self.num_workers > 0
         if self.prefetch_factor is not None:
-            check_integer(self, "prefetch_factor", 0)
+            check_integer(self, "prefetch_factor", 1)
             check_conflict(not workers, "prefetch_factor", _NEEDS)
         check_conflict(self.persistent_workers and not workers, "persistent_workers", _NEEDS)
         check_conflict(self.timeout > 0 and not workers, "timeout", _NEEDS)

@@ -1,0 +1,31 @@
+"""Simulations held against torch: its own code under a virtual clock, and real runs.
+
+Nothing is imported until it is used, so that comparing traces does not need torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlsim.validation.virtual import run_virtual
+
+_HOMES = {"run_virtual": "virtual"}
+
+__all__ = ["run_virtual"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from dlsim.scenario import DlsimError
+
+        raise DlsimError(
+            f"validation.{name} needs torch, which is not installed: pip install 'dlsim[validate]'"
+        ) from None

@@ -1,0 +1,87 @@
+"""Simulate and run torch's own code on many random scenarios; print every difference.
+
+    python -m tests.benchmarks.equality --scenarios 20000 --seed 1
+
+Exit status 0 when there is none. The scenarios come from `tests/strategies.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import dlsim
+from dlsim.scenario import Scenario
+from dlsim.trace.difference import difference
+from dlsim.validation import run_virtual
+from tests.strategies import scenarios
+
+
+def features(scenario: Scenario, trace: dlsim.Trace) -> list[str]:
+    """What a scenario exercised, for the table at the end."""
+    loader = scenario.loader
+    problem = trace.meta.problem
+    found = {
+        "iterable": isinstance(scenario.dataset, dlsim.IterableDataset),
+        "no workers": loader.num_workers == 0,
+        "out of order": not loader.in_order,
+        "several epochs": len(trace.epochs.first) > 1,
+        "persistent workers": loader.persistent_workers and len(trace.epochs.first) > 1,
+        "loop left early": scenario.consumer.stop_after is not None,
+        "a worker's iterator ended": bool((trace.status == 2).any()),
+        "batches skipped": bool((trace.status == 3).any()),
+        "batches discarded": bool((trace.status == 5).any()),
+        f"ended by {problem.kind if problem else ''}": problem is not None,
+    }
+    return [name for name, present in found.items() if present]
+
+
+def main() -> int:
+    """Run, and say what was compared."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenarios", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    seen: Counter[str] = Counter()
+    batches = samples = differences = runs = 0
+    began = time.perf_counter()
+
+    @hypothesis.seed(options.seed)
+    @settings(
+        max_examples=options.scenarios,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(scenarios(), st.integers(0, 2**32))
+    def compare(scenario: Scenario, seed: int) -> None:
+        nonlocal batches, samples, differences, runs
+        ours = dlsim.simulate(scenario, seed, engine="simpy", samples=True)
+        found = difference(ours, run_virtual(scenario, seed, samples=True))
+        if found is not None:
+            differences += 1
+            print(f"DIFFERENT: {found}\n  {scenario}\n  seed {seed}", flush=True)
+        runs += 1
+        batches += len(ours)
+        samples += 0 if ours.samples is None else len(ours.samples.index)
+        seen.update(features(scenario, ours))
+        if runs % 1000 == 0:
+            print(f"{runs} scenarios, {differences} different", flush=True)
+
+    compare()
+    took = time.perf_counter() - began
+    print(f"{runs} scenarios, {batches} batches, {samples} samples in {took:.0f} s:")
+    for name, count in seen.most_common():
+        print(f"  {count:6}  {name}")
+    print(f"{differences} differences")
+    return 1 if differences else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
