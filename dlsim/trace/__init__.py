@@ -1,1 +1,69 @@
 """What happened: traces, metrics, event log, files."""
+
+from dlsim.trace.difference import difference
+from dlsim.trace.files import load_trace, save, write_csv
+from dlsim.trace.levels import Levels
+from dlsim.trace.log import events, narrate
+from dlsim.trace.metrics import (
+    accelerator_utilisation,
+    batches_per_second,
+    buffer,
+    buffer_bytes,
+    credit,
+    elapsed,
+    epoch_times,
+    first_batch,
+    head_of_line,
+    held,
+    samples_per_second,
+    stall,
+    steps,
+    waits,
+    worker_utilisation,
+)
+from dlsim.trace.summary import Summary, summarize
+from dlsim.trace.trace import (
+    MOMENTS,
+    STATUSES,
+    Epochs,
+    Meta,
+    Problem,
+    Samples,
+    Trace,
+    TraceError,
+)
+
+__all__ = [
+    "MOMENTS",
+    "STATUSES",
+    "Epochs",
+    "Levels",
+    "Meta",
+    "Problem",
+    "Samples",
+    "Summary",
+    "Trace",
+    "TraceError",
+    "accelerator_utilisation",
+    "batches_per_second",
+    "buffer",
+    "buffer_bytes",
+    "credit",
+    "difference",
+    "elapsed",
+    "epoch_times",
+    "events",
+    "first_batch",
+    "head_of_line",
+    "held",
+    "load_trace",
+    "narrate",
+    "samples_per_second",
+    "save",
+    "stall",
+    "steps",
+    "summarize",
+    "waits",
+    "worker_utilisation",
+    "write_csv",
+]

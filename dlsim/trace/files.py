@@ -1,0 +1,160 @@
+"""Traces in files: NPZ, which keeps all of a trace, and CSV, one row for each batch.
+
+The NPZ file has one array for each array of the trace (`epochs.first`, `samples.index`, … with a
+dot), `meta` as JSON, and `format`, the number of this layout.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from dlsim.trace.trace import MOMENTS, STATUSES, Epochs, Meta, Samples, Trace, TraceError
+
+FORMAT = 1
+COLUMNS = {
+    **dict.fromkeys(MOMENTS, np.float64),
+    "worker": np.int32,
+    "size": np.int32,
+    "status": np.uint8,
+}
+EPOCHS = {"first": np.int64, **dict.fromkeys(("started", "primed", "ended"), np.float64)}
+SAMPLES = {
+    "index": np.int64,
+    "batch": np.int64,
+    "worker": np.int32,
+    "started": np.float64,
+    "fetched": np.float64,
+}
+# What zipfile and NumPy raise for damaged files (RuntimeError: "encrypted", by a flipped bit).
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def save(trace: Trace, path: str | Path) -> None:
+    """Write all of `trace` to the NPZ file `path`; it appears whole or not at all.
+
+    Raises `TraceError` when it cannot be written.
+    """
+    arrays = {name: getattr(trace, name) for name in (*COLUMNS, "order")}
+    arrays |= {f"epochs.{name}": getattr(trace.epochs, name) for name in EPOCHS}
+    if trace.samples is not None:
+        arrays |= {f"samples.{name}": getattr(trace.samples, name) for name in SAMPLES}
+    arrays["meta"] = np.frombuffer(msgspec.json.encode(trace.meta), np.uint8)
+    arrays["format"] = np.array(FORMAT)
+    with _replacing(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_trace(path: str | Path) -> Trace:
+    """The trace in the NPZ file at `path`, as `save` wrote it.
+
+    Raises `TraceError` for a file that cannot be read, is damaged, holds something else, or was
+    written in a format this version does not know.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _trace(_arrays(file, path), path)
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def write_csv(trace: Trace, path: str | Path) -> None:
+    """Write one row for each batch of `trace` to the CSV file `path`; NaN becomes empty.
+
+    Columns: batch, epoch, worker, size, status (its name), and every moment in seconds. Raises
+    `TraceError` when it cannot be written.
+    """
+    batches = np.arange(len(trace))
+    columns: list[list[Any]] = [
+        batches.tolist(),
+        trace.epoch_of(batches).tolist(),
+        trace.worker.tolist(),
+        trace.size.tolist(),
+        [STATUSES[status] for status in trace.status.tolist()],
+    ]
+    columns += [
+        ["" if time != time else time for time in getattr(trace, name).tolist()] for name in MOMENTS
+    ]
+    with _replacing(path, "w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["batch", "epoch", "worker", "size", "status", *MOMENTS])
+        writer.writerows(zip(*columns, strict=True))
+
+
+@contextmanager
+def _replacing(path: str | Path, mode: str) -> Iterator[IO[Any]]:
+    """A new file that takes the place of `path` once it is complete."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+            with open(unfinished, mode, **text) as file:  # type: ignore[call-overload]
+                yield file
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _arrays(file: IO[bytes], path: str | Path) -> Arrays:
+    """Every array in the file, if it is a trace in our format."""
+    if file.read(2) != b"PK":  # every zip file, so every NPZ, begins like this
+        raise TraceError(f"{path}: expected a trace as dlsim saves it, got another kind of file")
+    file.seek(0)
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            if "format" not in archive or "meta" not in archive:
+                raise TraceError(f"{path}: expected a trace as dlsim saves it, got other arrays")
+            found = archive["format"].tolist()
+            if found != FORMAT:
+                raise TraceError(
+                    f"{path}: trace format {found}; this version of dlsim reads format {FORMAT}"
+                )
+            return {name: archive[name] for name in archive.files}
+    except _DAMAGED:
+        raise TraceError(f"{path}: damaged or cut short") from None
+
+
+def _trace(arrays: Arrays, path: str | Path) -> Trace:
+    try:
+        columns = _columns(arrays, "", COLUMNS)
+        sampled = any(name.startswith("samples.") for name in arrays)
+        samples = _columns(arrays, "samples.", SAMPLES) if sampled else None
+        return Trace(
+            **columns,
+            order=_columns(arrays, "", {"order": np.int64})["order"],
+            epochs=Epochs(**_columns(arrays, "epochs.", EPOCHS)),
+            meta=msgspec.json.decode(arrays["meta"].tobytes(), type=Meta),
+            samples=Samples(**samples) if samples is not None else None,
+        )
+    except KeyError as error:
+        raise TraceError(f"{path}: expected an array {error}, got none") from None
+    except ValueError as error:  # msgspec's are ValueErrors, too
+        raise TraceError(f"{path}: {error}") from None
+
+
+def _columns(arrays: Arrays, prefix: str, types: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The named arrays, which must have their types and be equally long."""
+    columns = {name: arrays[prefix + name] for name in types}
+    length = next(iter(columns.values())).size
+    for name, column in columns.items():
+        if column.shape != (length,) or column.dtype != types[name]:
+            raise ValueError(
+                f"{prefix}{name}: expected {length} values of type {np.dtype(types[name])},"
+                f" got shape {column.shape} of type {column.dtype}"
+            )
+    return columns

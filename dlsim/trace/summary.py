@@ -1,0 +1,152 @@
+"""All metrics of a trace at a glance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from dlsim.scenario.units import duration, size
+from dlsim.trace import metrics
+from dlsim.trace.trace import Trace
+
+
+def number(value: float) -> str:
+    """`value` to three significant digits, all digits before the point: `"12,345"`."""
+    if value != value:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """`share` of 1 in percent: `"42.0 %"`."""
+    return "-" if share != share else f"{100 * share:.1f} %"
+
+
+def _bytes(count: float) -> str:
+    return "-" if count != count else size(count)
+
+
+def _metric(show: Callable[[float], str]) -> float:
+    """A metric, with how it is shown to people."""
+    return field(metadata={"show": show})  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The metrics of one trace; times in seconds, shares of 1, NaN where there is nothing to say.
+
+    `batches`, `samples`: returned to the user. `wait_*`: mean and percentiles of `waits`, and
+    the first one. `stall`, `au`: shares of time waiting and training. `first_batch`: time to the
+    first batch. `epoch_time`: mean time of an epoch. `buffer_*`, `credit_max`: batches ready, and
+    sent but not returned. `held`: batches received before they were wanted; `held_max`: the most
+    at a time. `head_of_line`: time waited while a later batch was ready. `worker_utilisation`:
+    mean over the workers. `buffer_bytes`: the most in the buffer. Formulas: `dlsim.trace.metrics`.
+    """
+
+    samples_per_s: float = _metric(number)
+    batches_per_s: float = _metric(number)
+    wait_mean: float = _metric(duration)
+    wait_p50: float = _metric(duration)
+    wait_p95: float = _metric(duration)
+    wait_p99: float = _metric(duration)
+    wait_first: float = _metric(duration)
+    stall: float = _metric(percent)
+    au: float = _metric(percent)
+    first_batch: float = _metric(duration)
+    epoch_time: float = _metric(duration)
+    elapsed: float = _metric(duration)
+    buffer_mean: float = _metric(number)
+    buffer_max: float = _metric(number)
+    buffer_bytes: float = _metric(_bytes)
+    credit_max: float = _metric(number)
+    held: float = _metric(number)
+    held_max: float = _metric(number)
+    head_of_line: float = _metric(duration)
+    worker_utilisation: float = _metric(percent)
+    batches: float = _metric(number)
+    samples: float = _metric(number)
+
+    def as_dict(self) -> dict[str, float]:
+        """Metric by name, in the order of the fields: one row of a table of runs."""
+        return asdict(self)
+
+    def shown(self) -> dict[str, str]:
+        """Metric by name as people write it, with its unit."""
+        return {
+            name: entry.metadata["show"](getattr(self, name))
+            for name, entry in self.__dataclass_fields__.items()
+        }
+
+    def __str__(self) -> str:
+        """A table of a few lines; those on workers and memory only where something is known."""
+        unless_nan = {"workers": self.worker_utilisation, "memory": self.buffer_bytes}
+        shown = self.shown()
+        return "\n".join(
+            f"{label:<13} {text.format(**shown)}"
+            for label, text in _LINES
+            if not math.isnan(unless_nan.get(label, 0.0))
+        )
+
+
+_LINES = (
+    (
+        "throughput",
+        "{samples_per_s} samples/s, {batches_per_s} batches/s"
+        " ({samples} samples in {batches} batches)",
+    ),
+    ("time", "{elapsed}; an epoch {epoch_time}, the first batch after {first_batch}"),
+    (
+        "wait",
+        "mean {wait_mean}, p50 {wait_p50}, p95 {wait_p95}, p99 {wait_p99}, first {wait_first}",
+    ),
+    ("training", "{au} of the time; waiting {stall}"),
+    ("workers", "busy {worker_utilisation} of the time"),
+    (
+        "buffer",
+        "{buffer_mean} batches ready on average, at most {buffer_max};"
+        " sent and not returned at most {credit_max}",
+    ),
+    (
+        "out of order",
+        "{held} batches early, at most {held_max} at a time;"
+        " {head_of_line} waited while a later one was ready",
+    ),
+    ("memory", "at most {buffer_bytes} in the buffer"),
+)
+
+
+def summarize(trace: Trace) -> Summary:
+    """All metrics of `trace`; works for every trace, also one that an error ended."""
+    waits = metrics.known(metrics.waits(trace))
+    p50, p95, p99 = np.percentile(waits, [50, 95, 99]) if len(waits) else [metrics.NAN] * 3
+    buffer, held = metrics.buffer(trace), metrics.held(trace)
+    sent, arrived, received = (
+        metrics.observed(trace, moment) for moment in (trace.sent, trace.arrived, trace.received)
+    )
+    return Summary(
+        samples_per_s=metrics.samples_per_second(trace),
+        batches_per_s=metrics.batches_per_second(trace),
+        wait_mean=metrics.mean(waits),
+        wait_p50=float(p50),
+        wait_p95=float(p95),
+        wait_p99=float(p99),
+        wait_first=float(metrics.waits(trace)[0]) if len(trace.order) else metrics.NAN,
+        stall=metrics.stall(trace),
+        au=metrics.accelerator_utilisation(trace),
+        first_batch=metrics.first_batch(trace),
+        epoch_time=metrics.mean(metrics.epoch_times(trace)),
+        elapsed=metrics.elapsed(trace),
+        buffer_mean=buffer.mean if arrived else metrics.NAN,
+        buffer_max=float(buffer.max) if arrived else metrics.NAN,
+        buffer_bytes=metrics.buffer_bytes(trace) if arrived else metrics.NAN,
+        credit_max=float(metrics.credit(trace).max) if sent else metrics.NAN,
+        held=float(metrics.is_held(trace).sum()) if received else metrics.NAN,
+        held_max=float(held.max) if received else metrics.NAN,
+        head_of_line=metrics.head_of_line(trace) if arrived else metrics.NAN,
+        worker_utilisation=metrics.mean(metrics.worker_utilisation(trace)),
+        batches=float(len(trace.order)),
+        samples=float(trace.size[trace.order].sum()),
+    )
