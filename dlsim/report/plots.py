@@ -1,0 +1,235 @@
+"""A run in pictures: who did what when, and how full the buffer was.
+
+Functions take `ax=None`, return the Axes they drew on, and show nothing; without `ax` they make a
+figure of their own (`ax.figure.savefig(...)`). Matplotlib is loaded when one is called.
+"""
+
+from __future__ import annotations
+
+from textwrap import fill
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from dlsim.report.columns import envelope, shares
+from dlsim.report.text import ended_early, setup, verdict
+from dlsim.trace import Trace, metrics, summarize
+from dlsim.trace.levels import Levels
+from dlsim.trace.trace import Floats, Integers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind people tell apart.
+WAIT, STEP, FETCH = "#D55E00", "#009E73", "#56B4E9"
+READY, CREDIT = "#0072B2", "#E69F00"
+
+COLUMNS = 400  # into how many columns time is cut where there is too much to see
+MOST_BARS = 150  # of one kind on a lane; a lane of more is drawn as shares of columns
+MOST_LABELS = 400  # batches; of more, no numbers are written
+MOST_STEPS = 1500
+LABEL_SIZE = 7  # points
+FILL = 0.8  # height of a bar on a lane of height 1
+
+
+def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
+    """Who did what when: the main process waiting and training, each worker fetching.
+
+    One lane each, time in seconds. Bars carry batch numbers where there is room. Where a lane
+    has too many bars to be seen, each column of it is filled to the share of its time that was
+    spent, and the axis says so.
+    """
+    lanes = metrics.worker_count(trace) + 1
+    ax = _axes((10, _height(lanes))) if ax is None else ax
+    begin, end = _range(trace)
+    ax.set_xlim(begin, end)
+    ax.set_ylim(lanes - 0.4, -0.6)
+    dense = False
+    for lane, spent in enumerate(_spent(trace, lanes)):
+        crowded = max(len(numbers) for _, numbers, _, _ in spent) > MOST_BARS
+        dense |= crowded
+        for colour, numbers, begins, ends in spent:
+            if crowded:
+                _columns(ax, lane, colour, begins, ends)
+            else:
+                _bars(ax, lane, colour, begins, ends)
+                if colour != WAIT and len(trace) <= MOST_LABELS:
+                    _labels(ax, lane, numbers, begins, ends)
+    _name_lanes(ax, lanes)
+    _mark_epochs(ax, trace)
+    ax.set_xlabel("time (s)")
+    if dense:
+        ax.set_title("height: share of the time", loc="left", fontsize=8)
+    _legend(ax, [("wait", WAIT), ("step", STEP)] + [("fetch", FETCH)] * (lanes > 1))
+    return ax
+
+
+def occupancy(trace: Trace, ax: Axes | None = None) -> Axes:
+    """How full it was: batches ready and not yet returned, and credit in use, over time.
+
+    The credit window is a dashed line. Where there are too many steps to be seen, lines are
+    means and bands reach from the least to the greatest in each column of the picture.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    ax = _axes((10, 2.5)) if ax is None else ax
+    begin, end = _range(trace)
+    ax.set_xlim(begin, end)
+    credit, buffer = metrics.credit(trace), metrics.buffer(trace)
+    _steps(ax, credit, begin, end, CREDIT)
+    _steps(ax, buffer, begin, end, READY)
+    entries = [("ready (arrived, not returned)", READY), ("sent, not returned", CREDIT)]
+    scenario = trace.meta.scenario
+    window = scenario.loader.window if scenario is not None else 0
+    if window:
+        ax.axhline(window, color="0.2", linestyle="--", linewidth=1)
+        entries.append(("credit window", "0.2"))
+    ax.set_ylim(0, 1.06 * max(credit.max, buffer.max, window, 1))
+    ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    ax.set_ylabel("batches")
+    ax.set_xlabel("time (s)")
+    _mark_epochs(ax, trace)
+    _legend(ax, entries)
+    return ax
+
+
+def run_picture(trace: Trace) -> Figure:
+    """One figure of a run: `gantt` above `occupancy`, with a title and the summary in words."""
+    from matplotlib.figure import Figure
+
+    lanes = metrics.worker_count(trace) + 1
+    height = _height(lanes)
+    figure = Figure(figsize=(10, height + 4.8), layout="constrained")
+    above, below, words = figure.subplots(3, height_ratios=[height, 2.2, 1.9])
+    gantt(trace, above)
+    above.set_xlabel("")  # the axis below says it
+    occupancy(trace, below)
+    scenario = trace.meta.scenario
+    if scenario is not None:
+        title = f"{scenario.name}: {setup(scenario)}" if scenario.name else setup(scenario)
+        figure.suptitle(title, fontsize=11)
+    words.axis("off")
+    text = f"{summarize(trace)}\n\n{fill(verdict(trace), 120)}"
+    if trace.meta.problem is not None:
+        text = f"{fill(ended_early(trace.meta.problem), 120)}\n\n{text}"
+    words.text(0, 1, text, family="monospace", fontsize=8, va="top", transform=words.transAxes)
+    return figure
+
+
+def _height(lanes: int) -> float:
+    """Inches for so many lanes."""
+    return 1 + min(0.3 * max(lanes, 3), 8)
+
+
+def _axes(size: tuple[float, float]) -> Axes:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained").subplots()
+
+
+def _range(trace: Trace) -> tuple[float, float]:
+    """The span of the trace, never empty."""
+    begin, end = metrics.span(trace)
+    return begin, end if end > begin else begin + 1.0
+
+
+# Batch numbers, begins and ends of what is drawn in one colour on one lane.
+Spent: TypeAlias = tuple[str, Integers, Floats, Floats]
+
+
+def _spent(trace: Trace, lanes: int) -> list[list[Spent]]:
+    """What fills each lane: the main process waits and trains, workers fetch."""
+    order = trace.order
+    returned = trace.returned[order]
+    begins, ends = metrics.fetches(trace)
+    found = [
+        [
+            _visible(WAIT, order, trace.requested[order], returned),
+            _visible(STEP, order, returned, trace.finished[order]),
+        ]
+    ]
+    for worker in range(lanes - 1):
+        mine = np.flatnonzero(trace.worker == worker)
+        found.append([_visible(FETCH, mine, begins[mine], ends[mine])])
+    return found
+
+
+def _visible(colour: str, numbers: Integers, begins: Floats, ends: Floats) -> Spent:
+    some = ends > begins  # not so for NaN
+    return colour, numbers[some], begins[some], ends[some]
+
+
+def _bars(ax: Axes, lane: int, colour: str, begins: Floats, ends: Floats) -> None:
+    """A bar for each interval."""
+    ax.broken_barh(
+        list(zip(begins, ends - begins, strict=True)),
+        (lane - FILL / 2, FILL),
+        facecolors=colour,
+        edgecolors="white",
+        linewidth=0.5,
+    )
+
+
+def _labels(ax: Axes, lane: int, numbers: Integers, begins: Floats, ends: Floats) -> None:
+    """Batch numbers in the middle of their bars, where there is room."""
+    box, points = ax.get_window_extent(), 72 / ax.figure.dpi
+    if box.height * points / abs(np.subtract(*ax.get_ylim())) < LABEL_SIZE:
+        return
+    room = (ends - begins) * box.width * points / np.ptp(ax.get_xlim())
+    for number, middle, width in zip(numbers, (begins + ends) / 2, room, strict=True):
+        if width > (len(str(number)) + 0.8) * LABEL_SIZE * 0.6:
+            ax.text(middle, lane, str(number), ha="center", va="center", fontsize=LABEL_SIZE)
+
+
+def _columns(ax: Axes, lane: int, colour: str, begins: Floats, ends: Floats) -> None:
+    """Columns as high as the share of time spent; the step stands at the foot, waits hang above."""
+    edges = np.linspace(*ax.get_xlim(), COLUMNS + 1)
+    share = FILL * shares(begins, ends, edges)
+    foot, head = lane + FILL / 2, lane - FILL / 2
+    base, top = (head, head + share) if colour == WAIT else (foot, foot - share)
+    ax.fill_between(edges, np.append(top, top[-1]), base, step="post", color=colour, linewidth=0)
+
+
+def _name_lanes(ax: Axes, lanes: int) -> None:
+    every = max(1, -(-(lanes - 1) // 16))
+    shown = range(0, lanes - 1, every)
+    ax.set_yticks([0, *(worker + 1 for worker in shown)])
+    ax.set_yticklabels(["main process", *(f"worker {worker}" for worker in shown)])
+    ax.tick_params(axis="y", length=0, labelsize=9 if lanes <= 32 else 7)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _mark_epochs(ax: Axes, trace: Trace) -> None:
+    if 1 < len(trace.epochs.started) <= 50:
+        for start in trace.epochs.started[1:]:
+            ax.axvline(start, color="0.4", linewidth=0.8, linestyle=":")
+
+
+def _steps(ax: Axes, levels: Levels, begin: float, end: float, colour: str) -> None:
+    """A step function; the envelope of one with too many steps."""
+    if len(levels.times) <= MOST_STEPS:
+        times, counts = np.append(levels.times, end), np.append(levels.counts, levels.counts[-1])
+        ax.step(times, counts, where="post", color=colour, linewidth=1.2)
+        return
+    edges = np.linspace(begin, end, COLUMNS + 1)
+    least, mean, most = envelope(levels, edges)
+    middle = (edges[1:] + edges[:-1]) / 2
+    ax.fill_between(middle, least, most, color=colour, alpha=0.25, linewidth=0)
+    ax.plot(middle, mean, color=colour, linewidth=1.2)
+
+
+def _legend(ax: Axes, entries: list[tuple[str, str]]) -> None:
+    """A legend above the axes, out of the data's way."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=name) for name, colour in entries]
+    ax.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        borderaxespad=0.1,
+    )

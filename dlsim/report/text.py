@@ -1,0 +1,156 @@
+"""A run in words: what was configured, what came out, what limits it, and what to make of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from dlsim.scenario import IterableDataset, Scenario
+from dlsim.scenario.units import duration
+from dlsim.trace import Problem, Summary, Trace, metrics, summarize
+from dlsim.trace.summary import percent
+
+# A stall or an idle share below this is not worth a person's time.
+NEGLIGIBLE = 0.05
+# Workers busier than this have no slack: what they do not fetch is the start and the end.
+BUSY = 0.8
+
+
+def run_text(trace: Trace) -> str:
+    """Text on a single run: an error if one ended it, configuration, summary, verdict."""
+    parts = [configuration(trace), str(summarize(trace)), verdict(trace)]
+    if trace.meta.problem is not None:
+        parts.insert(0, ended_early(trace.meta.problem))
+    return "\n\n".join(parts)
+
+
+def configuration(trace: Trace) -> str:
+    """One or two lines: the scenario's name, and how the loader was set up."""
+    scenario, meta = trace.meta.scenario, trace.meta
+    ran = f"engine {meta.engine}" + (f", seed {meta.seed}" if meta.seed is not None else "")
+    if scenario is None:
+        workers = metrics.worker_count(trace)
+        return f"{workers} workers seen ({ran})" if workers else f"no workers seen ({ran})"
+    title = f"{scenario.name} ({ran})" if scenario.name else f"One run ({ran})"
+    return f"{title}\n{setup(scenario)}"
+
+
+def setup(scenario: Scenario) -> str:
+    """The loader's settings in one line."""
+    loader, dataset = scenario.loader, scenario.dataset
+    words = [f"{loader.num_workers} {'worker' if loader.num_workers == 1 else 'workers'}"]
+    if loader.num_workers:
+        words.append(f"prefetch {loader.window // loader.num_workers} (window {loader.window})")
+    if loader.batch_sampler is not None:
+        words.append("batches as sampled")
+    elif loader.batch_size is None:
+        words.append("no batching")
+    else:
+        words.append(f"batch size {loader.batch_size}")
+    if loader.num_workers:
+        words.append("in order" if loader.in_order else "out of order")
+    words.append("iterable" if isinstance(dataset, IterableDataset) else "map-style")
+    if scenario.epochs > 1:
+        words.append(f"{scenario.epochs} epochs")
+    if scenario.policy != "torch":
+        words.append(f"policy {scenario.policy}")
+    return ", ".join(words)
+
+
+def verdict(trace: Trace) -> str:
+    """A sentence on what limits the run, and one on what to make of it."""
+    if not len(trace.order):
+        return "No batch was returned."
+    found = summarize(trace)
+    if math.isnan(found.stall):
+        return "How long the training step waits is not known."
+    waits = f"The training step waits {percent(found.stall)} of the time"
+    workers = metrics.worker_count(trace)
+    if found.stall < NEGLIGIBLE:
+        return f"{waits}: the step is the bottleneck. {_slack(found, workers)}"
+    if workers == 0:
+        return (
+            f"{waits}: without workers, loading and training take turns. "
+            "With workers, batches are loaded during the step."
+        )
+    cause, advice = _cause(trace, found)
+    return f"{waits}: {cause}. {advice}."
+
+
+def _slack(found: Summary, workers: int) -> str:
+    """What to make of a run in which the step is the bottleneck."""
+    idle = 1 - found.worker_utilisation
+    if workers > 1 and idle > 1 - BUSY:
+        return f"Workers are idle {percent(idle)} of the time: fewer may do."
+    return "Loading faster would gain next to nothing."
+
+
+def _cause(trace: Trace, found: Summary) -> tuple[str, str]:
+    """Why the step waits for the workers, and what to do about it."""
+    waits = metrics.waits(trace)
+    waited = metrics.total(waits)
+    if len(waits) > 1 and _first_waits(trace) > waited / 2:
+        return (
+            "mostly for the first batch of an epoch",
+            "Longer epochs, faster starts (persistent_workers) or smaller batches shorten that",
+        )
+    if found.worker_utilisation >= BUSY:
+        return (
+            f"the workers, busy {percent(found.worker_utilisation)}, are the bottleneck",
+            "More workers or cheaper samples would help; a larger prefetch_factor would not",
+        )
+    if found.head_of_line > waited / 2:
+        return (
+            f"a later batch is ready during {duration(found.head_of_line)} of it, "
+            "but a slow one comes first",
+            "A larger prefetch_factor, or in_order=False, lets the other workers go on",
+        )
+    idle = percent(1 - found.worker_utilisation)
+    return (
+        f"yet workers are idle {idle} of it" if idle != "-" else "for the workers",
+        "What lies between them is to blame: the credit window, starting workers, moving batches",
+    )
+
+
+def _first_waits(trace: Trace) -> float:
+    """Seconds waited for the first batch returned in each epoch."""
+    first = np.unique(trace.epoch_of(trace.order), return_index=True)[1]
+    return metrics.total(metrics.waits(trace)[first])
+
+
+def ended_early(problem: Problem) -> str:
+    """One line on the error that ended a run."""
+    batch = f", for batch {problem.batch}" if problem.batch >= 0 else ""
+    return f"Ended after {duration(problem.time)} by an error{batch}: {problem.message}"
+
+
+def side_by_side(name_a: str, trace_a: Trace, name_b: str, trace_b: Trace) -> str:
+    """A table of all metrics of two traces; the last column is `(b - a) / a` in percent."""
+    a, b = summarize(trace_a), summarize(trace_b)
+    shown_a, shown_b = a.shown(), b.shown()
+    values_b = b.as_dict()
+    rows = [
+        (name, shown_a[name], shown_b[name], _change(value, values_b[name]))
+        for name, value in a.as_dict().items()
+    ]
+    return table([("", name_a, name_b, "change"), *rows])
+
+
+def _change(a: float, b: float) -> str:
+    if a == b:
+        return "="
+    change = (b - a) / a if a else float("nan")
+    return "-" if change != change else f"{100 * change:+.1f} %"
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Aligned columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        [row[0].ljust(widths[0])]
+        + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        for row in rows
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)

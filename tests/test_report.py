@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dlsim
+from dlsim.engine import simulate
+from dlsim.report import gantt, occupancy, run_picture, run_text, side_by_side, verdict
+from dlsim.report.columns import envelope, shares
+from dlsim.trace import Trace, metrics
+from dlsim.trace.levels import levels
+
+
+def run(
+    length: int = 24,
+    read: dlsim.scenario.Distribution = dlsim.Constant(1.0),  # noqa: B008 (a frozen value)
+    step: float = 0.5,
+    loader: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Trace:
+    """By default two workers, batches of 3 samples of 1 s, steps of 0.5 s."""
+    return simulate(
+        dlsim.Scenario(
+            loader=dlsim.Loader(**{"batch_size": 3, "num_workers": 2} | (loader or {})),
+            dataset=dlsim.MapDataset(length, fetch=[dlsim.Stage("read", wait=read)]),
+            consumer=dlsim.Consumer(step=dlsim.Constant(step)),
+            **changes,
+        )
+    )
+
+
+def drawn(figure: Any) -> bytes:
+    """The picture as PNG."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=50)
+    return file.getvalue()
+
+
+def test_run_text() -> None:
+    """The text on a run has its setup, its metrics and a verdict."""
+    assert (
+        run_text(run(name="notes"))
+        == """\
+notes (engine simpy, seed 0)
+2 workers, prefetch 2 (window 4), batch size 3, in order, map-style
+
+throughput    1.85 samples/s, 0.615 batches/s (24 samples in 8 batches)
+time          13 s; an epoch 13 s, the first batch after 3 s
+wait          mean 1.12 s, p50 1 s, p95 2.65 s, p99 2.93 s, first 3 s
+training      30.8 % of the time; waiting 69.2 %
+workers       busy 92.3 % of the time
+buffer        0.154 batches ready on average, at most 1; sent and not returned at most 4
+out of order  0 batches early, at most 0 at a time; 0 s waited while a later one was ready
+
+The training step waits 69.2 % of the time: the workers, busy 92.3 %, are the bottleneck. \
+More workers or cheaper samples would help; a larger prefetch_factor would not."""
+    )
+
+
+def test_step_bound_verdict() -> None:
+    """Where the step hardly waits, it is the bottleneck, and idle workers are mentioned."""
+    found = verdict(run(length=300, step=6.0))
+    assert "the step is the bottleneck. Workers are idle" in found
+    assert "fewer may do" in found
+
+
+def test_no_workers_verdict() -> None:
+    """Without workers, the remedy is to have some."""
+    assert "without workers, loading and training take turns" in verdict(
+        run(loader={"num_workers": 0})
+    )
+
+
+def test_head_of_line_verdict() -> None:
+    """Where slow batches hold up ready ones, a larger window is advised."""
+    slow = dlsim.Recorded(tuple(12.0 if i % 8 == 0 else 0.1 for i in range(64)))
+    trace = run(64, slow, 0.0, {"batch_size": 1, "num_workers": 4, "prefetch_factor": 1})
+    assert "but a slow one comes first. A larger prefetch_factor" in verdict(trace)
+
+
+def test_first_batch_verdict() -> None:
+    """Where all waiting is for the first batch, that is said."""
+    assert "mostly for the first batch" in verdict(run(step=4.0))
+
+
+def test_error_comes_first() -> None:
+    """A run that an error ended says so in its first line."""
+    trace = run(failures=(dlsim.Failure("fetch", 4),))
+    assert run_text(trace).splitlines()[0] == (
+        "Ended after 3.5 s by an error, for batch 1: fetch raised an exception for sample 4"
+    )
+
+
+def test_no_batches() -> None:
+    """A run without batches has a text and a picture, too."""
+    trace = run(length=0)
+    assert run_text(trace).endswith("No batch was returned.")
+    assert drawn(run_picture(trace))
+
+
+def test_side_by_side() -> None:
+    """Two traces stand side by side, metric by metric, with the relative change."""
+    lines = side_by_side("two", run(), "four", run(loader={"num_workers": 4})).splitlines()
+    assert lines[0].split() == ["two", "four", "change"]
+    rows = {line.split()[0]: line for line in lines[1:]}
+    assert list(rows) == list(dlsim.trace.summarize(run()).as_dict())
+    assert rows["elapsed"].split() == ["elapsed", "13", "s", "8", "s", "-38.5", "%"]
+    assert rows["batches"].split() == ["batches", "8", "8", "="]
+    assert len({line.rstrip()[-1] for line in lines[1:]} - {"%", "=", "-"}) == 0
+
+
+def test_gantt_bars() -> None:
+    """A small picture has one collection of bars for each lane and kind, and batch numbers."""
+    ax = gantt(run())
+    assert len(ax.collections) == 2 + 2
+    assert [len(bars.get_paths()) for bars in ax.collections] == [4, 8, 4, 4]
+    assert {"0", "7"} <= {text.get_text() for text in ax.texts}
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "main process",
+        "worker 0",
+        "worker 1",
+    ]
+
+
+def test_draws_where_told() -> None:
+    """With `ax` given, that is drawn on and returned."""
+    from matplotlib.figure import Figure
+
+    one, other = Figure().subplots(2)
+    assert gantt(run(), one) is one
+    assert occupancy(run(), other) is other
+
+
+def test_large_runs_make_small_pictures() -> None:
+    """However many batches there are, the number of things drawn is bounded."""
+    trace = run(4000, dlsim.Exponential(1.0), loader={"batch_size": 1})
+    ax = gantt(trace)
+    assert len(ax.collections) == 2 + 2
+    assert sum(len(c.get_paths()) for c in ax.collections) == 4
+    assert len(ax.texts) == 0
+    assert "share" in ax.get_title(loc="left")
+    assert max(len(line.get_xdata()) for line in occupancy(trace).lines) < 1000
+
+
+@pytest.mark.parametrize("workers", [0, 1, 20])
+def test_pictures_of_all_sorts(workers: int) -> None:
+    """Pictures can be drawn without a warning for no, one and many workers, over epochs."""
+    trace = run(60, dlsim.Exponential(1.0), loader={"num_workers": workers}, epochs=2)
+    assert drawn(run_picture(trace)).startswith(b"\x89PNG")
+
+
+def test_picture_of_an_error() -> None:
+    """A picture of a run that an error ended says so."""
+    figure = run_picture(run(failures=(dlsim.Failure("fetch", 4),)))
+    assert any("by an error" in text.get_text() for ax in figure.axes for text in ax.texts)
+
+
+def test_matplotlib_is_loaded_late() -> None:
+    """Importing dlsim and its reports loads no matplotlib; a picture never loads pyplot."""
+    code = """
+import sys, dlsim, dlsim.report
+assert "matplotlib" not in sys.modules
+scenario = dlsim.Scenario(loader=dlsim.Loader(), dataset=dlsim.MapDataset(3))
+dlsim.report.run_picture(dlsim.simulate(scenario))
+assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+disjoint = st.lists(st.floats(0, 100), max_size=20, unique=True).map(
+    lambda times: np.reshape(sorted(times)[: len(times) // 2 * 2], (-1, 2))
+)
+
+
+@given(disjoint, st.integers(1, 30))
+def test_columns_keep_the_time_spent(intervals: np.ndarray[Any, Any], columns: int) -> None:
+    """The shares of all columns add up to the length of all intervals, each between 0 and 1."""
+    edges = np.linspace(0, 100, columns + 1)
+    begins, ends = intervals[::-1].T if len(intervals) else (np.empty(0), np.empty(0))
+    found = shares(begins, ends, edges)
+    assert np.all((found > -1e-9) & (found < 1 + 1e-9))
+    assert float(found @ np.diff(edges)) == pytest.approx(float((ends - begins).sum()), abs=1e-6)
+
+
+@given(disjoint, st.integers(1, 30))
+def test_envelope_keeps_mean_and_extremes(intervals: np.ndarray[Any, Any], columns: int) -> None:
+    """The means of all columns have the mean of the whole; no extreme is lost."""
+    whole = levels(intervals[:, 0], intervals[:, 1] + 5, 0.0, 100.0)
+    edges = np.linspace(0, 100, columns + 1)
+    least, mean, most = envelope(whole, edges)
+    assert np.all((least <= mean + 1e-9) & (mean <= most + 1e-9))
+    assert float(mean.mean()) == pytest.approx(whole.mean, abs=1e-6)
+    assert (least.min(), most.max()) == (whole.counts.min(), whole.max)
+
+
+def test_columns_of_a_run_are_its_utilisation() -> None:
+    """What the columns of a worker's lane cover is that worker's utilisation."""
+    trace = run(600, dlsim.Exponential(1.0))
+    begins, ends = metrics.fetches(trace)
+    mine = trace.worker == 1
+    found = shares(begins[mine], ends[mine], np.linspace(*metrics.span(trace), 101))
+    assert found.mean() == pytest.approx(metrics.worker_utilisation(trace)[1])
