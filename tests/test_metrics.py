@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dlsim
@@ -20,10 +20,10 @@ from tests.strategies import scenarios
 
 def steady(**loader: Any) -> Trace:
     """Two workers, batches of 3 samples of 1 s, steps of 0.5 s: 8 batches in 13 s."""
-    settings = {"batch_size": 3, "num_workers": 2, "prefetch_factor": 2} | loader
+    keywords = {"batch_size": 3, "num_workers": 2, "prefetch_factor": 2} | loader
     return simulate(
         dlsim.Scenario(
-            loader=dlsim.Loader(**settings),
+            loader=dlsim.Loader(**keywords),
             dataset=dlsim.MapDataset(24, fetch=[dlsim.Stage("read", wait=dlsim.Constant(1.0))]),
             consumer=dlsim.Consumer(step=dlsim.Constant(0.5)),
         )
@@ -213,7 +213,13 @@ def test_summary_is_a_short_table() -> None:
     assert max(map(len, lines)) <= 100
 
 
-some = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+some = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 
 
 @some
@@ -234,9 +240,13 @@ def test_bounds(scenario: Scenario, seed: int) -> None:
 @given(scenarios(), st.integers(0, 99))
 def test_littles_law(scenario: Scenario, seed: int) -> None:
     """The mean number of batches in the buffer is throughput times the mean time spent there."""
+    scenario = dlsim.replace(
+        scenario, {"consumer.stop_after": None, "failures": [], "loader.timeout": 0}
+    )
     trace = simulate(scenario, seed)
-    time, back = metrics.elapsed(trace), trace.status == RETURNED
-    assume(time > 0 and len(trace.order) and bool(np.all(back | np.isnan(trace.arrived))))
+    if not metrics.elapsed(trace) or not len(trace.order):
+        return
+    back = trace.status == RETURNED
     spent = (trace.returned - trace.arrived)[back]
     expected = metrics.batches_per_second(trace) * float(spent.mean())
     assert metrics.buffer(trace).mean == pytest.approx(expected, rel=1e-9, abs=1e-9)
@@ -276,6 +286,7 @@ def test_never_fails(scenario: Scenario, hidden: set[str], random: Any) -> None:
     assert str(found)
 
 
+@settings(deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=12))
 def test_levels_count_who_is_there(stays: list[tuple[int, int]]) -> None:
     """Halfway between any two moments, the level is the number of those who are there."""

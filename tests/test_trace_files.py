@@ -43,7 +43,11 @@ def refusal(path: Path) -> str:
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
 )
 @given(scenarios(torch_only=False))
 def test_nothing_is_lost(tmp_path: Path, scenario: Scenario) -> None:
