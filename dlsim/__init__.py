@@ -11,6 +11,7 @@ from dlsim.engine import simulate
 from dlsim.scenario import (
     Constant,
     Consumer,
+    Cost,
     Costs,
     DlsimError,
     Empirical,
@@ -28,18 +29,21 @@ from dlsim.scenario import (
     Scenario,
     ScenarioError,
     Stage,
+    Storage,
     Uniform,
     dump,
     load,
     replace,
     schema,
 )
+from dlsim.trace import Trace, load_trace, save, summarize
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Constant",
     "Consumer",
+    "Cost",
     "Costs",
     "DlsimError",
     "Empirical",
@@ -57,10 +61,15 @@ __all__ = [
     "Scenario",
     "ScenarioError",
     "Stage",
+    "Storage",
+    "Trace",
     "Uniform",
     "dump",
     "load",
+    "load_trace",
     "replace",
+    "save",
     "schema",
     "simulate",
+    "summarize",
 ]

@@ -9,6 +9,8 @@ from typing import Any
 import simpy
 
 from dlsim.engine.clock import Steps, settle
+from dlsim.engine.messages import Answer
+from dlsim.engine.sampler import Job
 
 
 class Mailbox:
@@ -55,33 +57,50 @@ class Mailbox:
         return heappop(self._messages)[-1]
 
 
-class ReorderBuffer:
-    """What has been sent and not yet returned: whose it is, and its outcome once received.
+class Pool:
+    """The workers of one or more epochs: their queues, their processes, and torch's done event."""
 
-    Torch's `_task_info`. In order, an outcome received early waits here for its turn.
+    def __init__(self, env: simpy.Environment, workers: int) -> None:
+        self.index_queues = [Mailbox(env) for _ in range(workers)]
+        self.result_queue = Mailbox(env)
+        self.processes: list[simpy.Process] = []
+        self.closing = False
+        # Where transport costs something (transport.py):
+        self.outboxes = [Mailbox(env) for _ in range(workers)]
+        self.pipe = simpy.Resource(env)
+        self.pinned = Mailbox(env)
+
+
+class ReorderBuffer:
+    """What has been sent and not yet returned: whose it is, and the answer once received.
+
+    Torch's `_task_info`. In order, an answer received early waits here for its turn.
     """
 
     def __init__(self) -> None:
-        self._owner: dict[int, int] = {}
-        self._early: dict[int, Any] = {}
+        self._sent: dict[int, tuple[int, Job]] = {}
+        self._early: dict[int, Answer] = {}
 
-    def sent(self, number: int, worker: int) -> None:
-        """Batch `number` is now with `worker`."""
-        self._owner[number] = worker
+    def sent(self, worker: int, job: Job) -> None:
+        """The job is now with `worker`."""
+        self._sent[job.number] = worker, job
 
     def owner(self, number: int) -> int | None:
         """The worker of a batch that was neither returned nor skipped, else None."""
-        return self._owner.get(number)
+        return self._sent[number][0] if number in self._sent else None
 
-    def hold(self, number: int, outcome: Any) -> None:
-        """Keep the outcome of a batch that is not wanted yet."""
-        self._early[number] = outcome
+    def hold(self, answer: Answer) -> None:
+        """Keep an answer until its batch is wanted."""
+        self._early[answer.number] = answer
 
     def holds(self, number: int) -> bool:
-        """Whether the outcome of batch `number` waits here."""
+        """Whether the answer to batch `number` waits here."""
         return number in self._early
 
-    def release(self, number: int) -> Any:
-        """Forget batch `number`, and return its outcome if it was held."""
-        del self._owner[number]
-        return self._early.pop(number, None)
+    def skip(self, number: int) -> None:
+        """Forget a batch that will never be answered."""
+        del self._sent[number]
+
+    def release(self, number: int) -> tuple[Job, Answer]:
+        """Give out a batch that was sent and answered."""
+        return self._sent.pop(number)[1], self._early.pop(number)

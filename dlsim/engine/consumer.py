@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from dlsim.engine.buffer import Mailbox
-from dlsim.engine.clock import Steps, settle, until
+from dlsim.engine.buffer import Pool
+from dlsim.engine.clock import Steps, settle
 from dlsim.engine.dispatcher import Dispatcher
-from dlsim.engine.run import Run
-from dlsim.engine.sampler import Jobs
-from dlsim.engine.worker import (
+from dlsim.engine.fetch import fetch, source
+from dlsim.engine.messages import (
     ENDED,
     MAIN,
     RESUME,
     STOP,
-    Fetched,
-    Outcome,
-    Pool,
+    Answer,
+    Batch,
     Raised,
-    fetch,
-    source,
-    worker,
 )
+from dlsim.engine.run import Run
+from dlsim.engine.sampler import Job, Jobs
+from dlsim.engine.training import Training
+from dlsim.engine.transport import answers, feeder, pin, pin_memory_thread, receive
+from dlsim.engine.worker import worker
 from dlsim.trace import trace as fates
 from dlsim.trace.trace import Problem
 
@@ -56,16 +56,20 @@ class Workers:
         else:
             yield from self._resume_workers()
         self.dispatcher.start_epoch(Jobs(run.scenario, run.seed, epoch))
-        self.dispatcher.prime()
+        yield from self.dispatcher.prime()
 
     def _start_workers(self, epoch: int) -> Steps:
         run = self.run
-        count = run.scenario.loader.num_workers
-        self.pool = Pool([Mailbox(run.env) for _ in range(count)], Mailbox(run.env))
-        for number in range(count):
-            yield until(run.env, run.env.now + run.scenario.costs.worker_start)
-            self.pool.processes.append(run.env.process(worker(run, number, epoch, self.pool)))
-        self.dispatcher = Dispatcher(run.env, run.scenario, self.pool.index_queues, run.recorder)
+        costs = run.scenario.costs
+        self.pool = pool = Pool(run.env, run.scenario.loader.num_workers)
+        for number in range(run.scenario.loader.num_workers):
+            yield from run.compute(MAIN, costs.worker_start)
+            pool.processes.append(run.env.process(worker(run, number, epoch, pool)))
+            if run.cores is not None:
+                run.env.process(feeder(run, number, pool))
+        if run.scenario.loader.pin_memory:
+            run.env.process(pin_memory_thread(run, pool))
+        self.dispatcher = Dispatcher(run, pool.index_queues)
 
     def _resume_workers(self) -> Steps:
         """Tell every worker that an epoch begins, and wait for all to say so.
@@ -85,16 +89,16 @@ class Workers:
     def _receive(self) -> Steps:
         """Torch's `_get_data`: the next answer; the timeout counts for each one anew."""
         loader = self.run.scenario.loader
-        answer = yield from self.pool.result_queue.get_within(loader.timeout)
+        answer = yield from answers(self.run, self.pool).get_within(loader.timeout)
         if answer is None:
             message = f"DataLoader timed out after {loader.timeout} seconds"
             raise LoaderError("timeout", message, MAIN)
-        if answer.outcome is not None:
-            self.run.recorder.received[answer.number] = self.run.env.now
+        if not loader.pin_memory:
+            yield from receive(self.run, answer)
         return answer
 
     def next(self) -> Steps:
-        """`next(iterator)`: the number of the batch returned, or None at the end of the epoch."""
+        """`next(iterator)`: the batch it returns, or None at the end of the epoch."""
         dispatcher = self.dispatcher
         tasks, in_order = dispatcher.tasks, self.run.scenario.loader.in_order
         while True:
@@ -105,20 +109,20 @@ class Workers:
             wanted = dispatcher.wanted
             if tasks.holds(wanted):
                 dispatcher.wanted += 1
-                return self._process(wanted)
+                return (yield from self._process(wanted))
             answer = yield from self._receive()
             if answer.outcome is ENDED:
                 self.run.recorder.status[answer.number] = fates.ENDED
                 if not self.run.scenario.loader.persistent_workers:
                     dispatcher.deliver(answer.worker, STOP)
-                dispatcher.ended(answer.worker)
+                yield from dispatcher.ended(answer.worker)
                 continue
-            tasks.hold(answer.number, answer.outcome)
+            tasks.hold(answer)
             if answer.number == wanted:
                 dispatcher.wanted += 1
-                return self._process(wanted)
+                return (yield from self._process(wanted))
             if not in_order:
-                return self._process(answer.number)
+                return (yield from self._process(answer.number))
 
     def _find_wanted(self) -> bool:
         """Advance to the next batch that can still come; False when there is none.
@@ -134,21 +138,17 @@ class Workers:
                     return True
                 if self.run.recorder.status[dispatcher.wanted] == fates.PENDING:
                     self.run.recorder.skipped(dispatcher.wanted)
-                tasks.release(dispatcher.wanted)
+                tasks.skip(dispatcher.wanted)
             dispatcher.wanted += 1
         return False
 
-    def _process(self, number: int) -> int:
+    def _process(self, number: int) -> Steps:
         """Torch's `_process_data`: send the next batch, then return this one or raise for it."""
         owner = self.dispatcher.tasks.owner(number)
         assert owner is not None
-        outcome = self.dispatcher.tasks.release(number)
-        self.dispatcher.returned(owner)
-        return checked(self.run, number, outcome)
-
-    def step(self, number: int) -> float:
-        """Seconds that the training step on batch `number` takes."""
-        return self.dispatcher.steps.pop(number)
+        job, answer = self.dispatcher.tasks.release(number)
+        yield from self.dispatcher.returned(owner)
+        return checked(self.run, job, answer)
 
     def close(self) -> Steps:
         """Torch's `_shutdown_workers`: nothing new is begun, and everyone exits or is terminated.
@@ -166,6 +166,7 @@ class Workers:
         for process in pool.processes:
             if process.is_alive:
                 process.interrupt("terminate")
+            yield from run.compute(MAIN, run.scenario.costs.worker_stop)
 
 
 class MainProcess:
@@ -182,24 +183,23 @@ class MainProcess:
         yield from ()
 
     def next(self) -> Steps:
-        """`next(iterator)`: fetch a batch; its number, or None at the end of the epoch."""
+        """`next(iterator)`: fetch a batch and return it, or None at the end of the epoch."""
         env, recorder = self.run.env, self.run.recorder
         indices = self.jobs.next_indices()
         if indices is None:
             return None
         number = len(recorder)
-        self.job = self.jobs.job(number, indices)
+        job = self.jobs.job(number, indices)
         recorder.sent_to(MAIN, len(indices), env.now)
-        outcome = yield from fetch(self.run, self.job, MAIN, self.samples)
+        outcome, size = yield from fetch(self.run, job, MAIN, self.samples)
+        answer = Answer(MAIN, number, outcome, size)
         recorder.arrived[number] = recorder.received[number] = env.now
+        if self.run.scenario.loader.pin_memory:
+            yield from pin(self.run, answer)
         if outcome is ENDED:
             recorder.status[number] = fates.ENDED
             return None
-        return checked(self.run, number, outcome)
-
-    def step(self, number: int) -> float:
-        """Seconds that the training step on batch `number` takes."""
-        return self.job.step
+        return checked(self.run, job, answer)
 
     def close(self) -> Steps:
         """Nobody has to be waited for."""
@@ -209,13 +209,12 @@ class MainProcess:
 Loader: TypeAlias = Workers | MainProcess
 
 
-def checked(run: Run, number: int, outcome: Outcome) -> int:
-    """The batch number, if a batch came of it; else `LoaderError` with what was raised."""
-    if isinstance(outcome, Raised):
-        run.recorder.status[number] = fates.FAILED
-        raise LoaderError(outcome.kind, outcome.message, number)
-    assert isinstance(outcome, Fetched)
-    return number
+def checked(run: Run, job: Job, answer: Answer) -> Batch:
+    """The batch, if one came of the job; else `LoaderError` with what was raised."""
+    if isinstance(answer.outcome, Raised):
+        run.recorder.status[job.number] = fates.FAILED
+        raise LoaderError(answer.outcome.kind, answer.outcome.message, job.number)
+    return Batch(job.number, job.step, answer.size)
 
 
 def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -> Steps:
@@ -224,6 +223,7 @@ def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -
     An exception ends the loop; it is written down, and nothing is raised.
     """
     env, recorder, scenario = run.env, run.recorder, run.scenario
+    training = Training(run)
     stop_after = scenario.consumer.stop_after
     try:
         for epoch in range(scenario.epochs):
@@ -231,20 +231,18 @@ def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -
             yield from loader.start_epoch(epoch)
             recorder.epoch_primed[-1] = env.now
             count = 0
-            while True:
+            while count != stop_after:
                 requested = env.now
-                number = yield from loader.next()
-                if number is None:
+                batch = yield from loader.next()
+                if batch is None:
                     break
-                recorder.returned_to_user(number, requested, env.now)
-                yield until(env, env.now + loader.step(number))
-                recorder.finished[number] = env.now
+                recorder.returned_to_user(batch.number, requested, env.now)
+                yield from training.step(batch.number, batch.step, batch.size)
                 count += 1
                 progress(1)
-                if count == stop_after:
-                    if not scenario.loader.persistent_workers:
-                        yield from loader.close()
-                    break
+            yield from training.drain()
+            if count == stop_after and not scenario.loader.persistent_workers:
+                yield from loader.close()
             recorder.epoch_ended[-1] = env.now
     except LoaderError as error:
         recorder.problem = Problem(error.kind, str(error), error.batch, env.now)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-import simpy
-
 from dlsim.engine.buffer import Mailbox, ReorderBuffer
-from dlsim.engine.record import Recorder
+from dlsim.engine.clock import Steps
+from dlsim.engine.messages import MAIN
+from dlsim.engine.run import Run
 from dlsim.engine.sampler import Jobs
 from dlsim.scenario import Scenario
 
@@ -22,38 +22,30 @@ from dlsim.scenario import Scenario
 class Dispatcher:
     """The state of torch's `_MultiProcessingDataLoaderIter` that decides about sending."""
 
-    def __init__(
-        self,
-        env: simpy.Environment,
-        scenario: Scenario,
-        index_queues: list[Mailbox],
-        recorder: Recorder,
-    ) -> None:
-        self.env = env
-        self.window = scenario.loader.window
+    def __init__(self, run: Run, index_queues: list[Mailbox]) -> None:
+        self.run = run
+        self.window = run.scenario.loader.window
         self.index_queues = index_queues
-        self.recorder = recorder
-        self.choose = rule(scenario)
-        # Row by row, the latency is paid for every row, by the worker (see worker.py).
-        self.latency = scenario.costs.index_latency if scenario.policy == "torch" else 0.0
+        self.choose = rule(run.scenario)
+        # Row by row, the latency is paid for every row, by the worker (see fetch.py).
+        self.latency = run.scenario.costs.index_latency - run.round_trip
 
     def start_epoch(self, jobs: Jobs) -> None:
         """Forget the last epoch: everyone is active, holds nothing, and worker 0 is next."""
         self.jobs = jobs
-        self.sent = self.wanted = len(self.recorder)
+        self.sent = self.wanted = len(self.run.recorder)
         self.tasks = ReorderBuffer()
-        self.steps: dict[int, float] = {}  # seconds of training on batches not yet returned
         self.active = [True] * len(self.index_queues)
         self.active_count = len(self.active)
         self.held = [0] * len(self.active)
         self.turn = 0
 
-    def prime(self) -> None:
+    def prime(self) -> Steps:
         """Send the whole credit window."""
         for _ in range(self.window):
-            self.send_next()
+            yield from self.send_next()
 
-    def send_next(self) -> None:
+    def send_next(self) -> Steps:
         """Send the next batch, if the sampler has one and a worker can take it."""
         indices = self.jobs.next_indices()
         if indices is None:
@@ -61,11 +53,11 @@ class Dispatcher:
         worker = self.choose(self)
         if worker is None:
             return  # as in torch, the indices drawn are lost; they are all alike (iterables)
+        yield from self.run.compute(MAIN, self.run.scenario.costs.index_put)
         job = self.jobs.job(self.sent, indices)
-        self.recorder.sent_to(worker, len(indices), self.env.now)
+        self.run.recorder.sent_to(worker, len(indices), self.run.env.now)
         self.deliver(worker, job)
-        self.tasks.sent(self.sent, worker)
-        self.steps[self.sent] = job.step
+        self.tasks.sent(worker, job)
         self.held[worker] += 1
         self.sent += 1
 
@@ -75,19 +67,19 @@ class Dispatcher:
         if self.latency == 0:
             queue.put(message)
         else:
-            arrival = self.env.timeout(self.latency)
+            arrival = self.run.env.timeout(self.latency)
             arrival.callbacks.append(lambda _: queue.put(message))
 
-    def returned(self, worker: int) -> None:
+    def returned(self, worker: int) -> Steps:
         """A batch of `worker` is about to be returned: its credit sends the next one."""
         self.held[worker] -= 1
-        self.send_next()
+        yield from self.send_next()
 
-    def ended(self, worker: int) -> None:
+    def ended(self, worker: int) -> Steps:
         """The iterator of `worker` has ended: it leaves the cycle; another one may fill in."""
         self.active[worker] = False
         self.active_count -= 1
-        self.send_next()
+        yield from self.send_next()
 
 
 Rule: TypeAlias = Callable[[Dispatcher], int | None]

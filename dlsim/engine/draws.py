@@ -8,14 +8,15 @@ them as far as they ask for the same things, and no backend changes a result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from dlsim.scenario import Constant, Distribution, Recorded, ScenarioError, Stage
+from dlsim.scenario import Constant, Distribution, Recorded, Scenario, ScenarioError, Stage
 
 # The roles: first element of every spawn key. A number once given is never reused.
-SAMPLER, WAIT, CPU, COLLATE, STEP = range(5)
+SAMPLER, WAIT, CPU, COLLATE, STEP, READ, LATENCY, SIZE = range(8)
 
 # Numbers are drawn ahead in blocks that grow from 64 to 4096. The sizes are part of the
 # definition, since a mixture's numbers depend on them.
@@ -65,20 +66,89 @@ class Stream:
         return values[index]
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What fetching some samples takes, and the bytes that come of it.
+
+    On the ideal machine `seconds` of each sample (with `batched`, of the one call). Elsewhere
+    `demands`: for each, what it asks for in turn, as pairs of READ, WAIT or CPU and amounts:
+    seconds, but for READ the bytes and the seconds of latency.
+    """
+
+    seconds: Sequence[float]
+    demands: Sequence[Sequence[tuple[int, tuple[float, ...]]]]
+    size: float
+
+
+class SampleDraws:
+    """The work of the samples of a dataset, in the order in which they are fetched.
+
+    `place` tells the epoch, and the worker if it has an iterator of its own.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int, *place: int) -> None:
+        self.ideal = scenario.ideal
+        self.service = ServiceTimes(scenario.dataset.fetch, seed, *place)
+        self._reads = [] if self.ideal else _reads(scenario, seed, *place)
+        self._sizes = Stream(
+            scenario.dataset.sample_bytes, "dataset.sample_bytes", seed, SIZE, *place
+        )
+
+    def work(self, indices: Sequence[int], call: Sequence[int] | None = None) -> Work:
+        """The work of the samples `indices`; `call`: of one call for them all, by its number."""
+        calls = indices if call is None else call
+        if self.ideal:
+            return Work(self.service.take(calls), (), 0.0)
+        size = sum(self._sizes.take(indices))
+        return Work((), list(zip(*self._columns(calls), strict=True)) or [()] * len(calls), size)
+
+    def _columns(self, calls: Sequence[int]) -> Iterator[list[tuple[int, tuple[float, ...]]]]:
+        """For each stage its reads, waits and processor times, one for each call."""
+        times = iter(self.service.streams)
+        for reads, kinds in zip(self._reads, self.service.kinds, strict=True):
+            if reads is not None:
+                size, latency = (stream.take(calls) for stream in reads)
+                yield [(READ, amount) for amount in zip(size, latency, strict=True)]
+            for kind in kinds:
+                yield [(kind, (amount,)) for amount in next(times).take(calls)]
+
+
+def _reads(scenario: Scenario, seed: int, *place: int) -> list[tuple[Stream, Stream] | None]:
+    """For each stage its streams of bytes to read and of latencies, or None."""
+    latency = scenario.machine.storage.latency or Constant(0.0)
+    return [
+        None
+        if stage.read_bytes is None
+        else (
+            Stream(stage.read_bytes, f"dataset.fetch.{i}.read_bytes", seed, READ, i, *place),
+            Stream(latency, "machine.storage.latency", seed, LATENCY, i, *place),
+        )
+        for i, stage in enumerate(scenario.dataset.fetch)
+    ]
+
+
 class ServiceTimes:
-    """The seconds that each sample takes through all stages of `fetch`, in order."""
+    """The seconds that each sample takes through all stages of `fetch`, in order.
+
+    `kinds` names for each stage what it takes, WAIT or CPU or both, and `streams` has one
+    stream for each.
+    """
 
     def __init__(self, fetch: tuple[Stage, ...], seed: int, *place: int) -> None:
-        self._streams = [
-            Stream(distribution, f"dataset.fetch.{i}.{name}", seed, role, i, *place)
-            for i, stage in enumerate(fetch)
-            for role, name, distribution in ((WAIT, "wait", stage.wait), (CPU, "cpu", stage.cpu))
-            if distribution is not None
+        parts = [
+            [
+                (role, Stream(distribution, f"dataset.fetch.{i}.{name}", seed, role, i, *place))
+                for role, name, distribution in ((WAIT, "wait", s.wait), (CPU, "cpu", s.cpu))
+                if distribution is not None
+            ]
+            for i, s in enumerate(fetch)
         ]
+        self.kinds = [[role for role, _ in stage] for stage in parts]
+        self.streams = [stream for stage in parts for _, stream in stage]
 
     def take(self, indices: Sequence[int]) -> list[float]:
         """Seconds for each of the next samples, whose dataset indices are given."""
-        parts = [stream.take(indices) for stream in self._streams]
+        parts = [stream.take(indices) for stream in self.streams]
         if len(parts) == 1:
             return parts[0]
         return [sum(sample) for sample in zip(*parts, strict=True)] or [0.0] * len(indices)

@@ -77,8 +77,10 @@ class Recorder:
         self.epoch_ended.append(NAN)
 
     def trace(self, meta: Meta, end: float) -> Trace:
-        """The finished trace; the columns are handed over, not copied."""
+        """The finished trace, which ends at `end`; the columns are handed over, not copied."""
         columns = {name: np.frombuffer(getattr(self, name), np.float64) for name in MOMENTS}
+        # An accelerator may have been behind the host when an error ended the loop.
+        columns["finished"][columns["finished"] > end] = np.nan
         return Trace(
             **columns,
             worker=np.frombuffer(self.worker, np.int32),

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from math import inf
 
 import simpy
 
+from dlsim.engine.clock import Steps, until
+from dlsim.engine.cores import Sharing
 from dlsim.engine.record import Recorder
+from dlsim.engine.storage import Disk
 from dlsim.scenario import Scenario
 
 
-@dataclass(frozen=True, slots=True)
 class Run:
-    """One simulation: its clock, what is simulated, and where it is written down."""
+    """One simulation: its clock, what is simulated, where it is written down, the machine.
 
-    env: simpy.Environment
-    scenario: Scenario
-    seed: int
-    recorder: Recorder
+    On the ideal machine nothing is shared: there are no `cores` to wait for.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int, recorder: Recorder) -> None:
+        self.env = env = simpy.Environment()
+        self.scenario, self.seed, self.recorder = scenario, seed, recorder
+        # Row by row, each index comes with a round trip; torch's one message for all spares it.
+        self.round_trip = scenario.costs.index_latency if scenario.policy == "row" else 0.0
+        machine = scenario.machine
+        self.disk = Disk(env, machine.storage)
+        self.cores: Sharing | None = None
+        if not scenario.ideal:
+            self.cores = Sharing(env, machine.cores or inf, 1.0, machine.background)
+
+    def compute(self, process: int, seconds: float) -> Steps:
+        """Use `seconds` of processor time in `process` (a worker's number, or MAIN)."""
+        if seconds > 0:
+            if self.cores is None:
+                yield until(self.env, self.env.now + seconds)
+            else:
+                yield self.cores.serve(seconds, process)

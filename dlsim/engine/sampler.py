@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
-from dlsim.engine.draws import COLLATE, SAMPLER, STEP, ServiceTimes, Stream, generator
+from dlsim.engine.draws import COLLATE, SAMPLER, STEP, SampleDraws, Stream, Work, generator
 from dlsim.scenario import Constant, MapDataset, Scenario
 
 
@@ -45,15 +45,15 @@ def index_order(scenario: Scenario, seed: int, epoch: int) -> Sequence[int]:
 
 @dataclass(slots=True)
 class Job:
-    """One batch on its way: what to fetch, and how long each part will take in seconds.
+    """One batch on its way: what to fetch, and what chance has decided about it.
 
-    `service` has a value for each sample of a map-style dataset (one for all with `batched`);
-    an iterable-style dataset's samples belong to the worker that takes them.
+    `work` is that of a map-style dataset; samples of an iterable-style one belong to the worker
+    that takes them. `collate` and `step` are seconds.
     """
 
     number: int
     indices: Sequence[int]
-    service: Sequence[float]
+    work: Work | None
     collate: float
     step: float
 
@@ -64,8 +64,8 @@ class Jobs:
     def __init__(self, scenario: Scenario, seed: int, epoch: int) -> None:
         dataset = scenario.dataset
         self._lists = index_lists(scenario, seed, epoch)
-        self._service = (
-            ServiceTimes(dataset.fetch, seed, epoch) if isinstance(dataset, MapDataset) else None
+        self._samples = (
+            SampleDraws(scenario, seed, epoch) if isinstance(dataset, MapDataset) else None
         )
         self._batched = isinstance(dataset, MapDataset) and dataset.batched
         collate = dataset.collate or Constant(0.0)
@@ -79,7 +79,7 @@ class Jobs:
     def job(self, number: int, indices: Sequence[int]) -> Job:
         """The job of batch `number`, which fetches `indices`."""
         at = (number,)
-        service: Sequence[float] = ()
-        if self._service is not None:
-            service = self._service.take(at if self._batched else indices)
-        return Job(number, indices, service, self._collate.take(at)[0], self._step.take(at)[0])
+        work = None
+        if self._samples is not None:
+            work = self._samples.work(indices, at if self._batched else None)
+        return Job(number, indices, work, self._collate.take(at)[0], self._step.take(at)[0])

@@ -45,8 +45,8 @@ def simulate(
     require(is_integer(seed) and seed >= 0, "seed", "an integer of at least 0", seed)
     if engine not in ("auto", "simpy"):
         raise ScenarioError(f"engine: expected auto or simpy, got {engine!r}")
-    env = simpy.Environment()
-    run = Run(env, scenario, seed, Recorder(samples=samples))
+    run = Run(scenario, seed, Recorder(samples=samples))
+    env = run.env
     loader = Workers(run) if scenario.loader.num_workers else MainProcess(run)
     main = env.process(training_loop(run, loader, progress))
     env.run(main)

@@ -1,5 +1,6 @@
 """What is asked: scenarios, their parts, distributions, TOML in and out."""
 
+from dlsim.scenario.dataset import Dataset, IterableDataset, MapDataset, Stage
 from dlsim.scenario.distributions import (
     Constant,
     Distribution,
@@ -14,22 +15,14 @@ from dlsim.scenario.distributions import (
 )
 from dlsim.scenario.errors import DlsimError, ScenarioError
 from dlsim.scenario.files import dump, from_tree, get, load, replace, schema, to_tree
-from dlsim.scenario.model import (
-    Consumer,
-    Costs,
-    Dataset,
-    Failure,
-    IterableDataset,
-    Loader,
-    Machine,
-    MapDataset,
-    Scenario,
-    Stage,
-)
+from dlsim.scenario.loader import Loader
+from dlsim.scenario.machine import Cost, Costs, Machine, Storage
+from dlsim.scenario.model import Consumer, Failure, Scenario
 
 __all__ = [
     "Constant",
     "Consumer",
+    "Cost",
     "Costs",
     "Dataset",
     "Distribution",
@@ -49,6 +42,7 @@ __all__ = [
     "Scenario",
     "ScenarioError",
     "Stage",
+    "Storage",
     "Uniform",
     "dump",
     "from_tree",

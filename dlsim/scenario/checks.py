@@ -60,8 +60,26 @@ def check_indices(key: str, indices: tuple[int, ...], length: int) -> None:
         )
 
 
-def check_seconds(struct: object, *keys: str) -> None:
+def check_seconds(struct: object, *keys: str, unit: str = "seconds") -> None:
     """Raise `ScenarioError` unless the fields are finite numbers of at least 0."""
     for key in keys:
         value = getattr(struct, key)
-        require(is_number(value) and value >= 0, key, "seconds, at least 0", value)
+        require(is_number(value) and value >= 0, key, f"{unit}, at least 0", value)
+
+
+def check_positive(struct: object, *keys: str, optional: bool = False) -> None:
+    """Raise `ScenarioError` unless the fields are numbers above 0 (or None, if `optional`)."""
+    for key in keys:
+        value = getattr(struct, key)
+        require(
+            (optional and value is None) or (is_number(value) and value > 0),
+            key,
+            "a number above 0",
+            value,
+        )
+
+
+def check_struct(struct: object, key: str, kind: type) -> None:
+    """Raise `ScenarioError` unless the field is a `kind`."""
+    value = getattr(struct, key)
+    require(isinstance(value, kind), key, f"a {kind.__name__}", value)

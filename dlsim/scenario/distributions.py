@@ -281,3 +281,7 @@ KINDS = (*RANDOM_KINDS, Recorded)
 # Where a distribution stands decides the unit of its numbers.
 Duration: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "duration"})]
 Size: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "size"})]
+
+# Plain numbers with units.
+Seconds: TypeAlias = Annotated[float, Meta(extra={"quantity": "duration"})]
+Bytes: TypeAlias = Annotated[float, Meta(extra={"quantity": "size"})]

@@ -22,7 +22,8 @@ from torch.utils.data import IterableDataset as TorchIterable
 from dlsim.engine.draws import ServiceTimes
 from dlsim.engine.sampler import index_order
 from dlsim.engine.simulation import versions
-from dlsim.engine.worker import MAIN, Raised, failure
+from dlsim.engine.fetch import failure
+from dlsim.engine.messages import MAIN, Raised
 from dlsim.scenario import IterableDataset, Scenario, ScenarioError
 from dlsim.trace.trace import Meta, Problem, Trace
 from dlsim.validation.clock import Clock, VirtualContext
@@ -43,6 +44,10 @@ def run_virtual(scenario: Scenario, seed: int = 0, *, samples: bool = False) -> 
         raise ScenarioError(
             f"torch: expected rules that the installed torch {torch.__version__} follows, "
             f"got those of {scenario.torch}"
+        )
+    if not scenario.ideal:
+        raise ScenarioError(
+            "machine, costs, pin_memory: expected an ideal machine, on which time is virtual"
         )
     clock = Clock()
     watcher = Watcher(scenario, seed, clock, samples=samples)

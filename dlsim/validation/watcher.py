@@ -11,7 +11,7 @@ from torch.utils.data._utils.worker import _IterableDatasetStopIteration
 
 from dlsim.engine.record import Recorder
 from dlsim.engine.sampler import Job, Jobs
-from dlsim.engine.worker import MAIN
+from dlsim.engine.messages import MAIN
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace import trace as fates
 from dlsim.validation.clock import Clock
@@ -154,8 +154,9 @@ class Watcher:
     def service_time(self) -> float:
         """Seconds for the next call of a map-style dataset."""
         worker = self._here()
-        service = self.job(self._begun(worker)).service
-        return service[self._hands[worker].calls]
+        work = self.job(self._begun(worker)).work
+        assert work is not None
+        return work.seconds[self._hands[worker].calls]
 
     def fetching(self, indices: Sequence[int], seconds: float) -> int:
         """The dataset is called here, for `seconds`; returns the batch number."""

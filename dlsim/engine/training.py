@@ -1,0 +1,57 @@
+"""The training step: on an accelerator that works beside the host, or on the host's own cores."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from dlsim.engine.clock import Steps, until
+from dlsim.engine.messages import MAIN
+from dlsim.engine.run import Run
+
+
+class Training:
+    """Where steps are computed. Batches are copied there first, which may overlap with a step."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.consumer = run.scenario.consumer
+        self._free = 0.0  # when the accelerator has done all steps given to it
+        self._copied = 0.0  # when it has all batches given to it
+        self._under_way: deque[float] = deque()  # when each step will end, the oldest first
+
+    def step(self, number: int, seconds: float, size: float) -> Steps:
+        """Train on batch `number` of `size` bytes for `seconds`; returns when the host goes on."""
+        if self.consumer.device == "cpu":
+            yield from self._on_cores(seconds)
+            self.run.recorder.finished[number] = self.run.env.now
+            return
+        env = self.run.env
+        copy = self.run.scenario.costs.copy_byte * size
+        if self.consumer.overlap_copy:
+            ready = self._copied = max(env.now, self._copied) + copy
+        else:
+            if copy > 0:
+                yield until(env, env.now + copy)
+            ready = env.now
+        self._free = max(ready, self._free) + seconds
+        self.run.recorder.finished[number] = self._free
+        self._under_way.append(self._free)
+        yield from self._wait(self.consumer.run_ahead)
+
+    def drain(self) -> Steps:
+        """Wait until the accelerator has done everything, as the end of an epoch does."""
+        yield from self._wait(0)
+
+    def _wait(self, ahead: int) -> Steps:
+        """Wait until at most `ahead` steps are under way."""
+        while len(self._under_way) > ahead:
+            end = self._under_way.popleft()
+            if end >= self.run.env.now:
+                yield until(self.run.env, end)
+
+    def _on_cores(self, seconds: float) -> Steps:
+        """Keep `threads` cores busy; the first thread is the main process itself."""
+        run, threads = self.run, self.consumer.threads
+        cores = run.cores
+        assert cores is not None, "a step on the CPU makes the machine one that is shared"
+        yield run.env.all_of([cores.serve(seconds, MAIN - thread) for thread in range(threads)])

@@ -1,0 +1,97 @@
+"""The loader: torch's keyword arguments, defaults and rules."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+from msgspec import Struct, structs
+
+from dlsim.scenario.checks import (
+    check_conflict,
+    check_flags,
+    check_integer,
+    check_seconds,
+    check_tuples,
+)
+from dlsim.scenario.distributions import Seconds
+from dlsim.scenario.errors import is_integer, require
+
+StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
+
+_NEEDS = "needs num_workers above 0"
+
+
+class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The keyword arguments of `torch.utils.data.DataLoader`, with its defaults and its rules.
+
+    `sampler` is a recorded order of dataset indices, `batch_sampler` a recorded list of batches
+    of any lengths. `prefetch_factor=None` means 2 when there are workers.
+    `multiprocessing_context` and `pin_memory` are accepted as torch accepts them.
+
+    Raises `ScenarioError` for every combination that torch refuses.
+    """
+
+    batch_size: int | None = 1
+    shuffle: bool = False
+    sampler: tuple[int, ...] | None = None
+    batch_sampler: tuple[tuple[int, ...], ...] | None = None
+    num_workers: int = 0
+    pin_memory: bool = False
+    drop_last: bool = False
+    timeout: Seconds = 0.0
+    multiprocessing_context: StartMethod | None = None
+    prefetch_factor: int | None = None
+    persistent_workers: bool = False
+    in_order: bool = True
+
+    def __post_init__(self) -> None:
+        check_tuples(self, "sampler")
+        if self.batch_sampler is not None:
+            batches = tuple(tuple(batch) for batch in self.batch_sampler)
+            structs.force_setattr(self, "batch_sampler", batches)
+        check_flags(self, "shuffle", "pin_memory", "drop_last", "persistent_workers", "in_order")
+        require(
+            self.batch_size is None or (is_integer(self.batch_size) and self.batch_size > 0),
+            "batch_size",
+            "an integer above 0, or none",
+            self.batch_size,
+        )
+        check_integer(self, "num_workers", 0)
+        check_seconds(self, "timeout")
+        workers = self.num_workers > 0
+        if self.prefetch_factor is not None:
+            check_integer(self, "prefetch_factor", 1)
+            check_conflict(not workers, "prefetch_factor", _NEEDS)
+        check_conflict(self.persistent_workers and not workers, "persistent_workers", _NEEDS)
+        check_conflict(self.timeout > 0 and not workers, "timeout", _NEEDS)
+        context = self.multiprocessing_context
+        require(
+            context is None or context in get_args(StartMethod),
+            "multiprocessing_context",
+            "fork, spawn or forkserver",
+            context,
+        )
+        check_conflict(context is not None and not workers, "multiprocessing_context", _NEEDS)
+        check_conflict(
+            self.sampler is not None and self.shuffle, "sampler", "excludes shuffle = true"
+        )
+        if self.batch_sampler is not None:
+            check_conflict(
+                self.batch_size != 1 or self.shuffle or self.sampler is not None or self.drop_last,
+                "batch_sampler",
+                "excludes batch_size, shuffle, sampler and drop_last",
+            )
+        check_conflict(
+            self.batch_size is None and self.drop_last, "drop_last", "needs a batch_size"
+        )
+
+    @property
+    def window(self) -> int:
+        """The credit window in batches: `num_workers * prefetch_factor` (0 without workers)."""
+        factor = 2 if self.prefetch_factor is None else self.prefetch_factor
+        return self.num_workers * factor
+
+    @property
+    def auto_collation(self) -> bool:
+        """Whether samples are collated into batches (torch: a batch size or a batch sampler)."""
+        return self.batch_size is not None or self.batch_sampler is not None

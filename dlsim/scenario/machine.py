@@ -1,0 +1,107 @@
+"""The machine: what is shared and limited, and what the machinery around the schedule costs."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from dlsim.scenario.checks import check_distribution, check_positive, check_seconds, check_struct
+from dlsim.scenario.distributions import Bytes, Duration, Seconds
+from dlsim.scenario.errors import is_number, require
+
+
+class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Shared storage, read by the stages that have `read_bytes`.
+
+    `bandwidth`: bytes a second, shared equally among all reads under way; None: unlimited.
+    `latency`: seconds before the first byte of a read. `requests_per_second`: reads begin no
+    faster. `cache`: bytes of page cache; a sample read once stays in it while there is room,
+    and reading it again takes no time.
+    """
+
+    bandwidth: Bytes | None = None
+    latency: Duration | None = None
+    requests_per_second: float | None = None
+    cache: Bytes = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "bandwidth", "requests_per_second", optional=True)
+        check_distribution(self, "latency", optional=True)
+        check_seconds(self, "cache", unit="bytes")
+
+
+class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The machine the loader runs on; by default an ideal one.
+
+    `cores` are shared equally among all processes that can run (None: one for each);
+    `background` is the number of other processes that always can. `memory` and `shm` are the
+    bytes of RAM and of /dev/shm, which `dlsim.memory` holds the run against.
+    """
+
+    cores: float | None = None
+    background: float = 0.0
+    storage: Storage = Storage()
+    memory: Bytes | None = None
+    shm: Bytes | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(self, "cores", "memory", "shm", optional=True)
+        require(
+            is_number(self.background) and self.background >= 0,
+            "background",
+            "a number of processes, at least 0",
+            self.background,
+        )
+        check_struct(self, "storage", Storage)
+
+
+class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Processor seconds to handle a batch: for the message, for each tensor, for each byte."""
+
+    message: Seconds = 0.0
+    tensor: Seconds = 0.0
+    byte: Seconds = 0.0
+
+    def __post_init__(self) -> None:
+        check_seconds(self, "message", "tensor", "byte")
+
+    def of(self, tensors: float, size: float) -> float:
+        """Seconds for a batch of `tensors` tensors and `size` bytes."""
+        return self.message + self.tensor * tensors + self.byte * size
+
+
+class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the machinery around the schedule costs, in seconds; all zero is the ideal machine.
+
+    Start and end: `worker_start`, in the main process for each worker, one after another;
+    `worker_ready`, processor time in each worker before it can take work (imports, unpickling
+    the dataset, `worker_init_fn`); `worker_stop`, in the main process for each worker.
+
+    Batches: `index_put`, in the main process for each index list; `index_latency`, from then
+    until the worker can read it; `take`, processor time of the worker between two batches.
+
+    Transport: `serialise`, in the worker's feeder thread, beside the fetching of the next batch;
+    `pipe_byte`, while a message that does not fit into the pipe goes through it, in both
+    processes; `receive`, in the main process, inside `next()` or in the pin-memory thread.
+
+    Accelerator: `pin`, in the pin-memory thread (inside `next()` without workers); `copy_byte`,
+    to the device.
+    """
+
+    worker_start: Seconds = 0.0
+    worker_ready: Seconds = 0.0
+    worker_stop: Seconds = 0.0
+    index_put: Seconds = 0.0
+    index_latency: Seconds = 0.0
+    take: Seconds = 0.0
+    serialise: Cost = Cost()
+    pipe_byte: Seconds = 0.0
+    receive: Cost = Cost()
+    pin: Cost = Cost()
+    copy_byte: Seconds = 0.0
+
+    def __post_init__(self) -> None:
+        for key in self.__struct_fields__:
+            if key in ("serialise", "receive", "pin"):
+                check_struct(self, key, Cost)
+            else:
+                check_seconds(self, key)
