@@ -1,0 +1,21 @@
+"""What to do about it: replications, sweeps, closed-form bounds, explanations, advice."""
+
+from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.parallel import measure, replication_seed
+from dlsim.whatif.replicate import Replications, paired, replicate
+from dlsim.whatif.statistics import Interval, interval, mser5
+from dlsim.whatif.steady import Steady, steady_state
+
+__all__ = [
+    "Interval",
+    "Replications",
+    "Steady",
+    "WhatIfError",
+    "interval",
+    "measure",
+    "mser5",
+    "paired",
+    "replicate",
+    "replication_seed",
+    "steady_state",
+]

@@ -1,0 +1,89 @@
+"""Simulations, many at a time: in this process, in many, or on a cluster, with equal results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from dlsim.engine import simulate
+from dlsim.scenario import Scenario
+from dlsim.scenario.errors import is_integer
+from dlsim.trace import Trace, summarize
+from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.steady import steady_state
+
+T = TypeVar("T")
+Row: TypeAlias = dict[str, float]
+Measure: TypeAlias = Callable[[Trace], Row]
+
+
+def replication_seed(seed: int, replication: int) -> int:
+    """The seed with which replication number `replication` of an experiment `seed` is simulated.
+
+    63 bits of the `replication`-th child that `numpy.random.SeedSequence(seed).spawn` makes. It
+    depends on nothing else: replication r of every configuration, in every process and on every
+    machine, sees the same random numbers, so that configurations are compared under common ones.
+    """
+    child = np.random.SeedSequence(seed, spawn_key=(replication,))
+    return int(child.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def measure(trace: Trace) -> Row:
+    """Metric by name: all of `summarize`, the figures of `steady_state`, and `failed`.
+
+    Names of steady-state figures begin with `steady_`; all others are of the whole run. `failed`
+    is 1 for a run that an error ended, else 0.
+    """
+    row = summarize(trace).as_dict()
+    row |= {f"steady_{name}": value for name, value in steady_state(trace).as_dict().items()}
+    row["failed"] = float(trace.meta.problem is not None)
+    return row
+
+
+def simulations(
+    scenario: Scenario, seed: int, numbers: Iterable[int], measured: Measure = measure
+) -> list[Row]:
+    """What is `measured` of each of the replications `numbers` of `scenario`."""
+    return [measured(simulate(scenario, replication_seed(seed, number))) for number in numbers]
+
+
+def check_counts(**counts: object) -> None:
+    """Raise `WhatIfError` unless each of the named counts is an integer of at least 1."""
+    for name, count in counts.items():
+        if not is_integer(count) or count < 1:  # type: ignore[operator]
+            raise WhatIfError(f"{name}: expected an integer of at least 1, got {count!r}")
+
+
+def check_jobs(jobs: object) -> None:
+    """Raise `WhatIfError` unless `jobs` says how many processes: 1, 2, ..., or -1, -2, ..."""
+    if not is_integer(jobs) or jobs == 0:
+        raise WhatIfError(f"jobs: expected a number of processes, or -1 for all, got {jobs!r}")
+
+
+def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[T]:
+    """`function(*task)` of every task, as the results come: with `jobs=1`, in order.
+
+    Other numbers of `jobs` go to joblib, and so to whatever backend `joblib.parallel_config`
+    names. Raises `WhatIfError` when a process is killed.
+    """
+    if jobs == 1:
+        yield from (function(*task) for task in tasks)
+        return
+    from joblib import Parallel, delayed
+
+    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+    try:
+        yield from parallel(delayed(function)(*task) for task in tasks)
+    except _killed() as error:
+        reason = "killed by the system, perhaps for want of memory"
+        raise WhatIfError(f"a worker process was lost ({reason})") from error
+
+
+def _killed() -> tuple[type[BaseException], ...]:
+    """What the backends raise when a process of theirs is gone."""
+    distributed = sys.modules.get("distributed")  # loaded wherever its backend is in use
+    return (BrokenProcessPool, distributed.KilledWorker) if distributed else (BrokenProcessPool,)

@@ -1,0 +1,95 @@
+"""Intervals for means, and the end of a warm-up.
+
+Student's t interval for the mean of independent values: `mean ± t * s / sqrt(n)` (Law, Simulation
+Modeling and Analysis, 5th ed., §4.5). MSER-5, where to cut off a warm-up: K. P. White, M. J. Cobb
+and S. C. Spratt, A comparison of five steady-state truncation heuristics for simulation, Winter
+Simulation Conference 2000.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlsim.scenario.distributions import Floats
+from dlsim.whatif.errors import WhatIfError
+
+GROUP = 5  # MSER-5 looks at the means of five values
+LEAST_GROUPS = 10  # of fewer, MSER-5 says nothing
+ROUNDING = 1e-9  # relative; smaller differences are rounding, not variation
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval for a mean: `mean - half_width` to `mean + half_width`.
+
+    `count` values went into it. Of one value or none, `half_width` is NaN: nothing is known.
+    """
+
+    mean: float
+    half_width: float
+    count: int
+    confidence: float = 0.95
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+        return self.mean + self.half_width
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise `WhatIfError` unless `confidence` lies between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise WhatIfError(f"confidence: expected a number between 0 and 1, got {confidence!r}")
+
+
+def interval(values: Floats, confidence: float = 0.95) -> Interval:
+    """Student's t interval for the mean of independent `values`; NaN among them are left out."""
+    check_confidence(confidence)
+    known = values[~np.isnan(values)]
+    count = len(known)
+    if count == 0:
+        return Interval(float("nan"), float("nan"), 0, confidence)
+    if count == 1:
+        return Interval(float(known[0]), float("nan"), 1, confidence)
+    if np.ptp(known) == 0:  # summing equal numbers would only add rounding
+        return Interval(float(known[0]), 0.0, count, confidence)
+    error = float(np.std(known, ddof=1)) / count**0.5
+    return Interval(float(known.mean()), t_quantile(confidence, count) * error, count, confidence)
+
+
+def t_quantile(confidence: float, count: int) -> float:
+    """How many standard errors make a two-sided interval of `count` values."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(count - 1, (1 + confidence) / 2))
+
+
+def mser5(values: Floats) -> int | None:
+    """How many of the first `values` MSER-5 deletes as warm-up; None where the run is too short.
+
+    Of the means of groups of five, the first `d` are deleted that minimise the squared standard
+    error of the rest, `sum((y - mean)**2) / (n - d)**2`. The last five groups are never looked at
+    alone, and a minimum in the second half means that the warm-up did not end.
+    """
+    groups = len(values) // GROUP
+    if groups < LEAST_GROUPS:
+        return None
+    means = values[: groups * GROUP].reshape(groups, GROUP).mean(axis=1)
+    scale = float(np.abs(means).max())
+    centred = means - means.mean()
+    rest = np.arange(groups, 0, -1)
+    tail = np.cumsum(centred[::-1])[::-1]
+    squares = np.cumsum(centred[::-1] ** 2)[::-1] - tail**2 / rest
+    squares[squares < groups * (ROUNDING * scale) ** 2] = 0.0
+    deleted = int(np.argmin((squares / rest**2)[: groups - GROUP + 1]))
+    return deleted * GROUP if deleted <= groups / 2 else None
