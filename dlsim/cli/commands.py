@@ -1,0 +1,168 @@
+"""The commands. To add one, write it here or in a file beside, and list it in `COMMANDS`.
+
+A command that reads scenarios takes `changes`, the keys given as options, and hands them to
+`scenario_from`. What is heavy is imported by the command that uses it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from tyro.conf import Positional, arg
+
+import dlsim
+from dlsim.cli.files import (
+    check_drawable,
+    check_writable,
+    progress,
+    report,
+    scenario_from,
+    simulated,
+    trace_from,
+)
+from dlsim.cli.parsing import NO_CHANGES, Changes, Command, UsageError
+from dlsim.engine.simulation import Engine
+from dlsim.scenario.units import parse
+from dlsim.trace import Trace, difference
+
+File: TypeAlias = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
+OutFile: TypeAlias = Annotated[File, arg(aliases=["-o"])]
+Count: TypeAlias = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+
+
+def run(
+    scenario: Annotated[Positional[Path], arg(metavar="SCENARIO")],
+    *,
+    seed: int = 0,
+    engine: Engine = "auto",
+    out: OutFile = None,
+    csv: File = None,
+    plot: File = None,
+    verbose: Annotated[bool, arg(aliases=["-v"])] = False,
+    changes: Changes = NO_CHANGES,
+) -> None:
+    """Simulate a loader: how fast it is, how long training waits for it, and what limits it.
+
+    Example: dlsim run scenarios/imagenet_a100.toml --loader.num-workers 16 --plot run.png
+
+    Every key of the scenario is an option, too: --loader.prefetch-factor 4, --torch 2.6,
+    --consumer.step "0.2 s", --dataset.fetch.0.cpu.mean "5 ms". All keys: dlsim schema.
+
+    Args:
+        scenario: A TOML file that describes the dataset, the loader, and the training step.
+        seed: What all random times follow from.
+        engine: How to simulate; auto takes the best.
+        out: Write the whole trace here, as NPZ, for dlsim compare or NumPy.
+        csv: Write a table here, one row for each batch.
+        plot: Draw the run here: who did what when, and how full the buffer was.
+        verbose: First tell every event: what is sent, fetched, received and returned when.
+    """
+    chosen = scenario_from(scenario, changes)
+    check_writable(out, csv)
+    check_drawable(plot)
+    trace = simulated(chosen, seed, engine, samples=verbose or out is not None)
+    if verbose:
+        from dlsim.trace import narrate
+
+        for line in narrate(trace):
+            print(line)
+        print()
+    report(trace, out, csv, plot)
+
+
+def observe(
+    target: Annotated[Positional[str], arg(metavar="TARGET")],
+    *,
+    batches: Count = None,
+    epochs: int = 1,
+    step: str = "0 s",
+    out: OutFile = None,
+    csv: File = None,
+    plot: File = None,
+) -> None:
+    """Watch a real DataLoader at work: how fast it is, and how long its batches are waited for.
+
+    Example: dlsim observe train.py:make_loader --batches 200 --step "50 ms" -o run.npz
+
+    The loader runs as it is; it is watched through public hooks only. Needs torch.
+
+    Args:
+        target: A DataLoader, or a function that makes one, as module:name or file.py:name.
+        batches: Leave each epoch after so many batches.
+        epochs: Pass over the loader so often.
+        step: Sleep so long for each batch, in place of the training step.
+        out: Write the whole trace here, as NPZ, for dlsim compare or NumPy.
+        csv: Write a table here, one row for each batch.
+        plot: Draw the run here: who did what when, and how full the buffer was.
+    """
+    from dlsim import validation
+
+    try:
+        seconds = parse(step, "duration")
+    except ValueError as error:
+        raise UsageError(f"observe: --step: {error}") from None
+    check_writable(out, csv)
+    check_drawable(plot)
+    loader = validation.load_target(target)
+    with progress(None) as advance:
+        trace = validation.observe(
+            loader,
+            step=(lambda _: time.sleep(seconds)) if seconds else None,
+            batches=batches,
+            epochs=epochs,
+            progress=advance,
+        )
+    report(trace, out, csv, plot)
+
+
+def compare(
+    a: Annotated[Positional[Path], arg(metavar="A")],
+    b: Annotated[Positional[Path], arg(metavar="B")],
+    *,
+    seed: int = 0,
+    changes: Changes = NO_CHANGES,
+) -> None:
+    """Lay two runs side by side: their metrics, and whether they schedule alike.
+
+    Example: dlsim compare scenario.toml run.npz
+
+    Each is a trace that run or observe wrote, or a scenario, which is simulated. The keys of
+    scenarios are options, as in dlsim run.
+
+    Args:
+        a: A trace (.npz) or a scenario (.toml).
+        b: Another one.
+        seed: What all random times of scenarios follow from.
+    """
+    from dlsim.report import side_by_side
+
+    one, other = (trace_from(path, seed, changes) for path in (a, b))
+    print(side_by_side(str(a), one, str(b), other))
+    print()
+    print(agreement(one, other))
+
+
+def agreement(one: Trace, other: Trace) -> str:
+    """In what two runs agree, in words; a real one is what the other is held against."""
+    if "observed" not in (one.meta.engine, other.meta.engine):
+        found = difference(one, other)
+        return f"First difference: {found}." if found else "Every moment of both is the same."
+    from dlsim import validation
+
+    if other.meta.engine != "observed":
+        one, other = other, one
+    return str(validation.compare(one, other))
+
+
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors that check TOML as it is typed.
+
+    Example: dlsim schema > scenario.schema.json
+    """
+    print(json.dumps(dlsim.schema(), indent=2))
+
+
+COMMANDS: tuple[Command, ...] = (run, observe, compare, schema)

@@ -1,0 +1,129 @@
+"""What commands read and write."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dlsim
+from dlsim.engine.simulation import Engine
+from dlsim.scenario import DlsimError, MapDataset, Scenario, ScenarioError, get
+from dlsim.trace import Trace, load_trace, save, write_csv
+
+PATIENCE = 1.5  # seconds before a progress bar appears
+
+
+def scenario_from(path: Path, changes: Mapping[str, str]) -> Scenario:
+    """The scenario in the file at `path`, with the values at dotted keys changed.
+
+    Raises `ScenarioError` for a file or a change that does not make a scenario.
+    """
+    scenario = dlsim.load(path)
+    if not changes:
+        return scenario
+    try:
+        return dlsim.replace(
+            scenario, {key: value_of(text, scenario, key) for key, text in changes.items()}
+        )
+    except ScenarioError as error:
+        raise ScenarioError(f"{path} with options: {error}") from None
+
+
+def value_of(text: str, scenario: Scenario, key: str) -> Any:
+    """What `text` stands for as the value at `key`: what TOML makes of it, else itself.
+
+    A number where the scenario has text is text, too: in torch = "2.10" every digit counts.
+    """
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = parsed["value"]
+    if len(parsed) > 1:  # text with line breaks might hold more than a value
+        return text
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        with contextlib.suppress(ScenarioError):
+            if isinstance(get(scenario, key), str):
+                return text
+    return value
+
+
+def trace_from(path: Path, seed: int, changes: Mapping[str, str]) -> Trace:
+    """The trace in the file at `path`, or of the scenario in it, simulated."""
+    if path.suffix == ".toml":
+        return simulated(scenario_from(path, changes), seed, "auto", samples=True)
+    return load_trace(path)
+
+
+def simulated(scenario: Scenario, seed: int, engine: Engine, *, samples: bool) -> Trace:
+    """The trace of the scenario; on a terminal, a progress bar for what takes its time."""
+    with progress(batches_of(scenario)) as advance:
+        return dlsim.simulate(scenario, seed, engine=engine, samples=samples, progress=advance)
+
+
+def batches_of(scenario: Scenario) -> int | None:
+    """About how many batches there will be; None where only the workers know."""
+    loader, dataset = scenario.loader, scenario.dataset
+    if not isinstance(dataset, MapDataset):
+        return None
+    if loader.batch_sampler is not None:
+        count = len(loader.batch_sampler)
+    else:
+        rows = dataset.length if loader.sampler is None else len(loader.sampler)
+        count = -(-rows // (loader.batch_size or 1))
+    return scenario.epochs * min(count, scenario.consumer.stop_after or count)
+
+
+@contextlib.contextmanager
+def progress(total: int | None) -> Iterator[Callable[[int], object]]:
+    """A function to call with the number of batches done since it was last called."""
+    if not sys.stderr.isatty():
+        yield lambda batches: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=" batches", delay=PATIENCE, leave=False) as bar:
+        yield bar.update
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Raise `DlsimError` where a file cannot be, before time is spent on what belongs in it."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise DlsimError(f"{path}: cannot be written: it is a directory")
+        if not path.parent.is_dir():
+            raise DlsimError(f"{path}: cannot be written: there is no directory {path.parent}")
+
+
+def check_drawable(path: Path | None) -> None:
+    """Raise `DlsimError` where a picture cannot be, or is of a kind that cannot be drawn."""
+    if path is None:
+        return
+    check_writable(path)
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise DlsimError(f"{path}: expected a name ending in one of .{', .'.join(sorted(kinds))}")
+
+
+def report(trace: Trace, out: Path | None, csv: Path | None, plot: Path | None) -> None:
+    """Write what is asked for, and print what to make of the run."""
+    from dlsim.report import run_picture, run_text
+
+    if out is not None:
+        save(trace, out)
+    if csv is not None:
+        write_csv(trace, csv)
+    if plot is not None:
+        try:
+            run_picture(trace).savefig(plot, dpi=150)
+        except OSError as error:
+            raise DlsimError(f"{plot}: cannot be written: {error.strerror or error}") from None
+    print(run_text(trace))

@@ -1,0 +1,175 @@
+"""From the words of a command line to the call of a command.
+
+Tyro makes the options of a command from its signature. The keys of a scenario are options, too
+(`--loader.num-workers 8`); they are taken out before, and become the argument `changes`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import inspect
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
+from types import MappingProxyType
+from typing import Annotated, Any, TypeAlias
+
+import tyro
+
+import dlsim
+from dlsim.scenario import DlsimError, Loader, Scenario
+
+Command: TypeAlias = Callable[..., None]
+
+Changes: TypeAlias = Annotated[Mapping[str, Any], tyro.conf.Fixed, tyro.conf.Suppress]
+NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
+
+HELP = """usage: dlsim COMMAND ...
+
+dlsim simulates how PyTorch's DataLoader schedules its work: which worker loads which batch when,
+how long the training step waits for it, and what would help.
+
+commands:
+{commands}
+
+example: dlsim run scenarios/imagenet_a100.toml --loader.num-workers 16
+more on a command: dlsim run --help"""
+
+_OPTION = re.compile(r"--([A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
+# What tyro draws boxes with, where the terminal has Unicode and where not.
+_SIDES, _RULES = " │", "─-╰╯"
+
+# Some of tyro's messages in our words; the others are left as they are.
+_WORDS = (
+    (
+        re.compile(r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)"),
+        r"\1: expected an integer, got \2",
+    ),
+    (re.compile(r"Missing from dlsim \w+: (\S+) .*"), r"expected \1, got nothing"),
+    (re.compile(r"Unrecognized options: (.*)"), r"no such argument: \1"),
+    (
+        re.compile(r"Missing value for argument '(\S+)'\. Expected 1 values\."),
+        r"\1: expected a value, got nothing",
+    ),
+)
+
+
+class UsageError(DlsimError):
+    """A command line that asks for nothing that can be done."""
+
+
+def dispatch(commands: Sequence[Command], args: Sequence[str]) -> None:
+    """Call the command that `args` name, with the options they give, or print help.
+
+    Raises `UsageError` for a wrong command or option, and whatever the command raises.
+    """
+    known = {command.__name__: command for command in commands}
+    name, *options = args or ["--help"]
+    if name in ("-h", "--help"):
+        print(overview(commands))
+    elif name == "--version":
+        print(f"dlsim {dlsim.__version__}")
+    elif name not in known:
+        raise UsageError(f"command: expected one of {', '.join(known)}, got {name!r}")
+    else:
+        call(known[name], options)
+
+
+def overview(commands: Sequence[Command]) -> str:
+    """The help of dlsim: a line for each command."""
+    width = max(len(command.__name__) for command in commands)
+    lines = [
+        f"  {command.__name__:{width}}  {(inspect.getdoc(command) or '').splitlines()[0]}"
+        for command in commands
+    ]
+    return HELP.format(commands="\n".join(lines))
+
+
+def call(command: Command, options: Sequence[str]) -> None:
+    """Call `command` with `options`, or print its help if they ask for it."""
+    options, changes = without_changes(options)
+    check_names(command, options)
+    bound = parsed(command, options)
+    if bound is None:
+        return
+    if not changes:
+        bound()
+    elif "changes" in inspect.signature(command).parameters:
+        bound(changes=changes)
+    else:
+        raise UsageError(
+            f"{command.__name__}: reads no scenario, and so has no {next(iter(changes))}"
+        )
+
+
+def without_changes(options: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The options without the keys of a scenario, and these, dotted, with what they shall be.
+
+    A key is what has a dot or is the name of a part of a scenario.
+    """
+    rest: list[str] = []
+    changes: dict[str, str] = {}
+    words = iter(options)
+    for word in words:
+        option = _OPTION.fullmatch(word)
+        key = option[1].replace("-", "_") if option else ""
+        if option is None or not ("." in key or key in Scenario.__struct_fields__):
+            rest.append(word)
+            continue
+        value = option[2] if option[2] is not None else next(words, None)
+        if value is None or (option[2] is None and value.startswith("--")):
+            raise UsageError(f"--{option[1]}: expected a value, got {value or 'nothing'}")
+        changes[key] = value
+    return rest, changes
+
+
+def check_names(command: Command, options: Sequence[str]) -> None:
+    """Raise `UsageError` for an option that `command` does not have, naming a similar one."""
+    parameters = inspect.signature(command).parameters
+    known = ["help", *(name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY)]
+    if "changes" in known:
+        known.remove("changes")
+        known += [f"loader.{key}" for key in Loader.__struct_fields__] + ["consumer.step"]
+    for word in options:
+        option = _OPTION.fullmatch(word)
+        if option and option[1].replace("-", "_") not in known:
+            similar = difflib.get_close_matches(option[1].replace("-", "_"), known, 1)
+            hint = f"did you mean --{similar[0].replace('_', '-')}?" if similar else "see --help"
+            raise UsageError(f"{command.__name__}: no such option: --{option[1]}; {hint}")
+
+
+def parsed(command: Command, options: Sequence[str]) -> Callable[..., None] | None:
+    """`command` bound to what `options` say; None if they asked for help, which is printed."""
+
+    @functools.wraps(command)
+    def bind(*args: Any, **kwargs: Any) -> Callable[..., None]:
+        return functools.partial(command, *args, **kwargs)
+
+    name, complaint = command.__name__, io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            bound: Callable[..., None] = tyro.cli(
+                bind,
+                prog=f"dlsim {name}",
+                args=options,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as leaving:
+        if leaving.code:
+            raise UsageError(f"{name}: {one_line(complaint.getvalue())}") from None
+        return None
+    return bound
+
+
+def one_line(box: str) -> str:
+    """What tyro says in a box with a title and a footer, in one line and in our words."""
+    _, *lines = (line.strip(_SIDES) for line in box.strip().splitlines())
+    if not lines[0].strip(_RULES):  # without Unicode, the title is underlined
+        del lines[0]
+    text = " ".join(takewhile(lambda line: line.strip(_RULES), lines))
+    for theirs, ours in _WORDS:
+        text = theirs.sub(ours, text)
+    return text

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dlsim
+from dlsim.cli import main
+from dlsim.cli.parsing import without_changes
+from dlsim.trace import difference
+
+SMALL = """
+name = "small"
+[loader]
+batch_size = 3
+num_workers = 2
+[dataset]
+kind = "map"
+length = 24
+[[dataset.fetch]]
+name = "read"
+wait = "1 s"
+[consumer]
+step = 0.5
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The file of a small scenario."""
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """The one line on stderr with which a command refuses, having printed nothing else."""
+    assert main([str(arg) for arg in args]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("dlsim: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err.removeprefix("dlsim: ").rstrip()
+
+
+def test_run_reports(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`run` prints the configuration, the metrics, and what to make of them, and nothing else."""
+    assert main(["run", str(small)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("small (engine simpy, seed 0)\n2 workers, prefetch 2 (window 4)")
+    assert "1.85 samples/s" in out
+    assert "bottleneck" in out
+    assert err == ""
+
+
+def test_run_writes_files(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`run` writes the trace, the table and the picture it is asked for."""
+    trace, table, picture = (tmp_path / name for name in ("a.npz", "a.csv", "a.png"))
+    options = ["--seed", "7", "-o", str(trace), "--csv", str(table), "--plot", str(picture)]
+    assert main(["run", str(small), *options]) == 0
+    loaded = dlsim.load_trace(trace)
+    simulated = dlsim.simulate(dlsim.load(small), 7, samples=True)
+    assert difference(loaded, simulated) is None
+    assert len(table.read_text().splitlines()) == 1 + 8
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_run_narrates(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `-v`, the events come first, in order of time."""
+    assert main(["run", str(small), "-v"]) == 0
+    events, _, _ = capsys.readouterr().out.partition("\n\n")
+    lines = events.splitlines()
+    assert "  0.000 s  batch 0 is sent to worker 0" in lines
+    times = [float(line.split(" s ")[0]) for line in lines]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        (["--loader.num-workers", "8"], "loader.num_workers", 8),
+        (["--loader.num_workers=8"], "loader.num_workers", 8),
+        (["--loader.in-order", "false"], "loader.in_order", False),
+        (["--loader.prefetch-factor", "none"], "loader.prefetch_factor", None),
+        (["--consumer.step", "200 ms"], "consumer.step", dlsim.Constant(0.2)),
+        (["--consumer.step.value", "0.2"], "consumer.step", dlsim.Constant(0.2)),
+        (["--dataset.fetch.0.wait.value", "5 ms"], "dataset.fetch.0.wait", dlsim.Constant(0.005)),
+        (
+            ["--dataset.fetch.0.wait", '{kind = "gamma", mean = "5 ms", cv = 0.5}'],
+            "dataset.fetch.0.wait",
+            dlsim.Gamma(0.005, 0.5),
+        ),
+        (["--dataset.length", "1_000"], "dataset.length", 1000),
+        (["--epochs", "3"], "epochs", 3),
+        (["--torch", "2.10"], "torch", "2.10"),
+        (["--name", "2"], "name", "2"),
+        (["--policy", "row"], "policy", "row"),
+    ],
+)
+def test_every_key_is_an_option(
+    small: Path, tmp_path: Path, words: list[str], key: str, value: object
+) -> None:
+    """Any key of the scenario is an option, before or after the file, its value as in TOML."""
+    out = tmp_path / "run.npz"
+    for line in ([str(small), *words], [*words, str(small)]):
+        assert main(["run", *line, "--out", str(out)]) == 0
+        scenario = dlsim.load_trace(out).meta.scenario
+        assert scenario is not None
+        assert dlsim.scenario.get(scenario, key) == value
+
+
+def test_options_that_are_no_keys_are_left_alone() -> None:
+    """Only options with a dot or the name of a part of a scenario are taken for its keys."""
+    words = ["x.toml", "--seed", "3", "--loader.num-workers", "-1", "--epochs=2", "-v"]
+    assert without_changes(words) == (
+        ["x.toml", "--seed", "3", "-v"],
+        {"loader.num_workers": "-1", "epochs": "2"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--loader.num-workers", "many"], "loader.num_workers: expected an integer, got 'many'"),
+        (["--loader.num-workers", "-1"], "expected an integer of at least 0, got -1"),
+        (["--loader.nom-workers", "1"], "loader.nom_workers: no such key; known here: batch_"),
+        (["--consumer.step", "3 parsec"], 'a duration such as 0.0061 or "6.1 ms", got \'3 parsec'),
+        (["--dataset.fetch.3.wait", "1"], "dataset.fetch.3.wait: expected a number below 1"),
+        (
+            ["--torch", "2.5", "--loader.in-order", "false"],
+            "loader.in_order: torch 2.5 has no such",
+        ),
+        (["--loader.num-workers"], "--loader.num-workers: expected a value, got nothing"),
+        (["--loader.shuffle", "--seed", "1"], "--loader.shuffle: expected a value, got --seed"),
+        (["--seed", "x"], "run: --seed: expected an integer, got 'x'"),
+        (["--seed", "-1"], "seed: expected an integer of at least 0, got -1"),
+        (["--sed", "1"], "run: no such option: --sed; did you mean --seed?"),
+        (["--num-workers", "1"], "run: no such option: --num-workers; did you mean --loader.num-w"),
+        (["--engine", "steam"], "run: invalid choice 'steam'"),
+        (["more"], "run: no such argument: more"),
+        (["--plot", "run.doc"], "run.doc: expected a name ending in one of ."),
+        (["--out", "nowhere/run.npz"], "nowhere/run.npz: cannot be written: there is no directory"),
+        (["--csv", "."], ".: cannot be written: it is a directory"),
+    ],
+)
+def test_wrong_options(
+    small: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
+    """What is wrong with an option is said in one line that names it; the exit status is 2."""
+    assert complaint in refused(capsys, "run", small, *words)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "expected a TOML file, got bytes that are no text"),
+        (b"loader", "expected TOML: expected '=' after a key"),
+        (b"[loader]\nbatch = 3\n[dataset]\nkind='map'\nlength=1", "loader.batch: no such key"),
+        (b"[loader]\n[dataset]\nkind='map'\nlength=-1", "dataset.length: expected an integer of"),
+        (
+            b"[loader]\n[dataset]\nkind='list'",
+            "dataset.kind: expected one of map, iterable, got 'l",
+        ),
+        (b"[loader]", "dataset: expected a value, got nothing"),
+        (b"", "expected a value, got nothing"),
+    ],
+)
+def test_wrong_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, complaint: str
+) -> None:
+    """What is wrong with a scenario file is said in one line: file, key, expected, given."""
+    path = tmp_path / "wrong.toml"
+    if content is not None:
+        path.write_bytes(content)
+    out = tmp_path / "run.npz"
+    said = refused(capsys, "run", path, "--out", out)
+    assert said.startswith(f"{path}: ")
+    assert complaint in said
+    assert not out.exists()
+
+
+def test_directory_for_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A directory is no scenario, and is said to be none."""
+    assert refused(capsys, "run", tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown command is answered with those there are."""
+    assert refused(capsys, "walk", "x.toml").startswith("command: expected one of run, ")
+
+
+def test_missing_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command without its argument says which one it needs."""
+    assert refused(capsys, "run") == "run: expected SCENARIO, got nothing"
+
+
+def test_keys_only_for_scenarios(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that reads no scenario refuses its keys."""
+    assert "reads no scenario" in refused(capsys, "schema", "--loader.num-workers", "3")
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["-h"]])
+def test_help_lists_commands(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
+    """Help, also what `dlsim` alone prints, has a line for each command, and an example."""
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    for command in ("run", "observe", "compare", "schema"):
+        assert f"\n  {command} " in out
+    assert "example: dlsim run" in out
+
+
+@pytest.mark.parametrize("command", ["run", "observe", "compare", "schema"])
+def test_help_of_commands(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """The help of a command says what it answers, with an example."""
+    assert main([command, "--help"]) == 0
+    assert f"Example: dlsim {command}" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` prints the version."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dlsim {dlsim.__version__}\n"
+
+
+def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    """`schema` prints the JSON Schema."""
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(dlsim.schema()))
+
+
+def test_compare(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`compare` takes traces and scenarios, and says whether they are the same."""
+    trace = tmp_path / "run.npz"
+    assert main(["run", str(small), "--out", str(trace)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(trace), str(small)]) == 0
+    assert "Every moment of both is the same." in capsys.readouterr().out
+    assert main(["compare", str(trace), str(small), "--loader.num-workers", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "samples_per_s" in out
+    assert "First difference: " in out
+
+
+def test_compare_wrong_file(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is neither a scenario nor a trace is refused."""
+    assert "expected a trace" in refused(capsys, "compare", small, __file__)
+
+
+MAKER = """
+from torch.utils.data import DataLoader
+def make():
+    return DataLoader(list(range(12)), batch_size=3, num_workers=2)
+"""
+
+
+def test_observe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`observe` watches a real loader, and its trace can be compared with a scenario."""
+    pytest.importorskip("torch")
+    module, trace = tmp_path / "maker_for_observe.py", tmp_path / "seen.npz"
+    module.write_text(MAKER)
+    assert main(["observe", f"{module}:make", "--step", "1 ms", "-o", str(trace)]) == 0
+    assert "12 samples in 4 batches" in capsys.readouterr().out
+    seen = dlsim.load_trace(trace)
+    assert seen.meta.scenario is not None
+    scenario = tmp_path / "like.toml"
+    dlsim.dump(seen.meta.scenario, scenario)
+    assert main(["compare", str(scenario), str(trace)]) == 0
+    assert "The simulation schedules as seen" in capsys.readouterr().out
+
+
+def test_observe_wrong_target(capsys: pytest.CaptureFixture[str]) -> None:
+    """A target that leads to no loader is refused in one line, as is a bad step."""
+    pytest.importorskip("torch")
+    assert "nosuchmodule:make: cannot be" in refused(capsys, "observe", "nosuchmodule:make")
+    assert "--step: expected a duration" in refused(capsys, "observe", "m:make", "--step", "long")
+
+
+def shell(*args: str) -> list[str]:
+    """The command line that runs dlsim in a process of its own."""
+    return [sys.executable, "-m", "dlsim", *args]
+
+
+def test_as_a_module(small: Path) -> None:
+    """`python -m dlsim` is the same program, whose errors leave no traceback."""
+    done = subprocess.run(shell("run", str(small)), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(shell("run", "nosuch.toml"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "dlsim: nosuch.toml: cannot be read: No such file or directory\n"
+
+
+def test_closed_pipe(small: Path) -> None:
+    """When whoever reads the output stops reading, dlsim stops, and says nothing."""
+    command = shell("run", str(small), "-v", "--dataset.length", "30_000")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_interrupt(small: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends a run with one line and status 130."""
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    command = shell("run", str(pipe), "--dataset.length", "1_000_000_000")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with open(pipe, "w") as file:  # waits until dlsim reads the scenario
+            file.write(SMALL)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (out, err, process.returncode) == (b"", b"dlsim: interrupted\n", 130)

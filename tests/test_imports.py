@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dlsim"
+
+# Which rooms each room may import from, besides itself.
+ALLOWED = {
+    "scenario": set(),
+    "trace": {"scenario"},
+    "engine": {"scenario", "trace"},
+    "whatif": {"scenario", "trace", "engine"},
+    "validation": {"scenario", "trace", "engine"},
+    "report": {"scenario", "trace", "engine", "whatif"},
+    "cli": {"scenario", "trace", "engine", "whatif", "validation", "report"},
+}
+HEAVY = ("torch", "matplotlib", "numba", "scipy.stats", "joblib")
+
+
+def imports(path: Path) -> set[str]:
+    """The full names of all modules imported anywhere in a file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            found.add(node.module or "")
+    return found
+
+
+def files(room: str) -> list[Path]:
+    """The source files of a room, which is a folder or a single module."""
+    return sorted((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]
+
+
+def rooms() -> set[str]:
+    """Every folder and module of the package that holds code."""
+    return {
+        path.stem
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    } - {"__init__", "__main__"}
+
+
+def test_every_room_has_its_place() -> None:
+    """No room exists that the import table does not know."""
+    assert rooms() <= ALLOWED.keys()
+
+
+@pytest.mark.parametrize("room", sorted(rooms()))
+def test_rooms_import_only_what_they_may(room: str) -> None:
+    """Imports between rooms go one way, as the table says."""
+    for path in files(room):
+        ours = {name.split(".")[1] for name in imports(path) if name.startswith("dlsim.")}
+        assert ours & ALLOWED.keys() <= ALLOWED[room] | {room}, path
+
+
+def test_only_validation_imports_torch() -> None:
+    """Simulating needs no torch: no other room mentions it in an import."""
+    for room in rooms() - {"validation"}:
+        for path in files(room):
+            assert not {name for name in imports(path) if name.split(".")[0] == "torch"}, path
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import dlsim", "from dlsim.cli import main; assert main(['--help']) == 0"],
+    ids=["import dlsim", "dlsim --help"],
+)
+def test_starting_loads_nothing_heavy(code: str) -> None:
+    """Neither importing the package nor asking for help loads what only some users need."""
+    check = (
+        f"import sys; {code}; print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
