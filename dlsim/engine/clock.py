@@ -30,6 +30,9 @@ def until(env: simpy.Environment, moment: float) -> simpy.Timeout:
 
 
 def settle(env: simpy.Environment) -> Steps:
-    """Let everyone else do all that they do at this moment."""
+    """Let everyone else do all that they do at this moment. For the main process only.
+
+    Two who settled would each wait for the other to act.
+    """
     while env.peek() <= env.now:
         yield env.timeout(0)

@@ -16,6 +16,9 @@ from dlsim.engine.run import Run
 
 PIPE_BYTES = 65536  # Linux's default capacity of a pipe
 
+# A write releases Python's lock: it needs a core, but shares it with no thread of its process.
+WRITING = 1 << 20
+
 
 def feeder(run: Run, worker: int, pool: Pool) -> Steps:
     """The feeder thread of one worker: serialises and writes its answers, one after another."""
@@ -44,7 +47,7 @@ def receive(run: Run, answer: Answer) -> Steps:
         else:
             cores = run.cores
             assert cores is not None
-            yield cores.serve(seconds, MAIN) & cores.serve(seconds, answer.worker)
+            yield cores.serve(seconds, MAIN) & cores.serve(seconds, WRITING + answer.worker)
             _arrived(run, answer)
             answer.moved.succeed()
     yield from run.compute(MAIN, costs.receive.of(*_content(run, answer)))
@@ -55,7 +58,7 @@ def receive(run: Run, answer: Answer) -> Steps:
 def pin_memory_thread(run: Run, pool: Pool) -> Steps:
     """Takes each answer as it arrives, pins it, and leaves it for `next()`; has no bound."""
     while True:
-        answer = yield from pool.result_queue.get_within(0)
+        answer = yield from pool.result_queue.get()
         yield from receive(run, answer)
         yield from pin(run, answer)
         pool.pinned.put(answer)
