@@ -1,0 +1,116 @@
+"""The loader that a command line names: `pkg.module:make_loader`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import attrgetter
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from dlsim.scenario import DlsimError
+
+
+class TargetError(DlsimError):
+    """A target that leads to no DataLoader: the message says which, and why."""
+
+
+class _TooLong(BaseException):
+    """The time is up. No Exception, as user code may catch those."""
+
+
+def load_target(target: str, *, limit: float = 60.0) -> DataLoader[Any]:
+    """The DataLoader that `target` names: `"pkg.module:name"` or `"path/to/file.py:name"`.
+
+    The name is that of a DataLoader, or of something that returns one when called without
+    arguments. Modules are also looked for in the current directory, a file's in its own.
+
+    Raises `TargetError` where that fails: nothing of that name, an exception in user code (the
+    message says which, and where), something else than a DataLoader, or more than `limit` seconds
+    (which only the main thread can notice, and only between steps of Python code).
+    """
+    where, _, name = target.rpartition(":")
+    if not where or not name:
+        raise TargetError(f"{target}: expected module:name or file.py:name")
+    with time_limit(target, limit):
+        module = imported(target, where)
+        try:
+            found = attrgetter(name)(module)
+        except AttributeError:
+            raise TargetError(f"{target}: {where} has no {name}") from None
+        if not isinstance(found, DataLoader) and callable(found):
+            try:
+                found = found()
+            except (Exception, SystemExit) as error:
+                raise TargetError(f"{target}: {described(error, module)}") from None
+    if not isinstance(found, DataLoader):
+        raise TargetError(f"{target}: expected a torch DataLoader, got {type(found).__name__}")
+    return found
+
+
+def imported(target: str, where: str) -> ModuleType:
+    """The module that `where` names, imported."""
+    path = Path(where).resolve() if where.endswith(".py") else None
+    if path is not None and not path.is_file():
+        raise TargetError(f"{target}: there is no file {where}")
+    name = where if path is None else path.stem
+    # It stays on the path: workers that are spawned import the module again.
+    directory = os.getcwd() if path is None else str(path.parent)
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"{target}: cannot be imported: {described(error)}") from None
+    if path is not None and Path(module.__file__ or "").resolve() != path:
+        raise TargetError(f"{target}: another module is called {name}, too; rename the file")
+    return module
+
+
+def described(error: BaseException, module: ModuleType | None = None) -> str:
+    """The exception in one line, with the line of code it comes from (in `module`, if it can)."""
+    said = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    if isinstance(error, SyntaxError):
+        return text  # Python says where in it
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if f.filename != __file__ and "importlib" not in f.filename
+    ]
+    theirs = [f for f in frames if module is not None and f.filename == module.__file__]
+    if not frames:
+        return text
+    frame = (theirs or frames)[-1]
+    return f"{text} ({frame.filename}, line {frame.lineno})"
+
+
+@contextmanager
+def time_limit(target: str, limit: float) -> Iterator[None]:
+    """Raise `TargetError` in the main thread after `limit` seconds."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        yield
+    except _TooLong:
+        raise TargetError(f"{target}: no loader after {limit:g} s") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
