@@ -1,0 +1,104 @@
+"""What else went on while a run was watched: other people's work, and the watching itself."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import monotonic, perf_counter
+from typing import Any, NamedTuple
+
+from dlsim.scenario.units import duration
+from dlsim.trace.summary import percent
+from dlsim.validation.probes import Collate, Probe, Tagged, Task, WatchedMap, arrive
+
+STAT = Path("/proc/stat")
+IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
+
+
+class Load(NamedTuple):
+    """Seconds since some start: the clock, and of CPU: stolen, used by all, used by us.
+
+    Ours are this process and its children that have ended. Stolen is what a virtual machine
+    wanted and its host gave to others.
+    """
+
+    time: float
+    stolen: float
+    busy: float
+    ours: float
+
+
+def load() -> Load | None:
+    """The load so far; None where the machine does not tell."""
+    try:
+        line = STAT.read_text().splitlines()[0].split()[1:]
+        ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in line]
+        stolen = ticks[STEAL]
+        # Guests' time (columns 8, 9) is counted in user time already.
+        busy = sum(ticks[:STEAL]) - ticks[IDLE] - ticks[IOWAIT]
+    except (OSError, ValueError, IndexError):
+        return None
+    return Load(monotonic(), stolen, busy, sum(os.times()[:4]))
+
+
+def others(before: Load, after: Load) -> tuple[float, float]:
+    """What others took from `before` to `after`, in CPU seconds: stolen by the host, used here."""
+    foreign = (after.busy - before.busy) - (after.ours - before.ours)
+    return after.stolen - before.stolen, max(foreign, 0.0)  # ours is measured more finely
+
+
+def contention(before: Load | None, after: Load | None) -> dict[str, str]:
+    """Notes on what others took of the machine from `before` to `after`; none if not known."""
+    if before is None or after is None:
+        return {}
+    time = after.time - before.time
+    cores = os.cpu_count() or 1
+
+    def note(seconds: float) -> str:
+        share = percent(seconds / (time * cores))
+        return f"{seconds:.2f} CPU s in {time:.2f} s on {cores} cores ({share} of the machine)"
+
+    stolen, foreign = others(before, after)
+    return {"steal": note(stolen), "foreign_cpu": note(foreign)}
+
+
+def overhead(*, samples: bool, calls: int = 200) -> str:
+    """What the watching costs for each sample and each batch, in words; it is measured here."""
+    with tempfile.TemporaryDirectory(prefix="dlsim-") as directory:
+        probe = Probe(Path(directory), samples=samples)
+        probe.open(-1)
+        numbers = list(range(calls))
+        dataset = WatchedMap(numbers, probe)
+        collate = Collate(list, probe)
+        sample = typical(lambda: dataset[7], calls) - typical(lambda: numbers[7], calls)
+
+        def worker_side() -> None:
+            arrive(0, None)
+            probe.take(0)
+            collate(numbers[:0])
+
+        watched = typical(worker_side, calls) - typical(lambda: list(numbers[:0]), calls)
+        carried = typical(lambda: there_and_back(Task(0, (), set())), calls)
+        carried += typical(lambda: there_and_back(Tagged(0, ())), calls)
+        carried -= 2 * typical(lambda: there_and_back(()), calls)
+        probe.close()
+    return f"{duration(sample)} a sample, {duration(watched + carried)} a batch"
+
+
+def there_and_back(message: Any) -> Any:
+    """`message` pickled and unpickled."""
+    return pickle.loads(pickle.dumps(message))
+
+
+def typical(call: Callable[[], object], calls: int) -> float:
+    """The median seconds of `call`."""
+    times = []
+    for _ in range(calls):
+        began = perf_counter()
+        call()
+        times.append(perf_counter() - began)
+    return median(times)

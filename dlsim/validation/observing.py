@@ -1,0 +1,209 @@
+"""Watching a run of a user's DataLoader from outside: `observe`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import traceback
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, IterableDataset
+
+from dlsim.engine.simulation import versions
+from dlsim.scenario.errors import is_integer, require
+from dlsim.trace.trace import PENDING, Meta, Problem
+from dlsim.validation import machine
+from dlsim.validation.observation import Assembly, Observation, Setup, read
+from dlsim.validation.probes import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
+from dlsim.validation.settings import settings
+from dlsim.validation.watching import Failure, Log, ObserveError, watch
+
+# Torch's words for it; it may raise this anywhere in the main process, even in the step.
+_DEAD = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+DEATH_NOTICE = 0.5  # seconds to wait for torch to say so
+
+
+def observe(
+    loader: DataLoader[Any],
+    *,
+    step: Callable[[Any], object] | None = None,
+    batches: int | None = None,
+    epochs: int = 1,
+    samples: bool = True,
+    progress: Callable[[int], object] = lambda batches: None,
+) -> Observation:
+    """The trace of a real run of `loader`, in seconds since its first epoch began.
+
+    A copy of the loader is run, whose dataset, sampler, `collate_fn` and `worker_init_fn` are
+    wrapped; user code sees its own dataset, the same indices and batches, and random numbers as
+    without observation. `step` is called with each batch (None: nothing is done with it). Each
+    epoch is left after `batches` batches (None: at its end). `samples`: keep the times of every
+    sample, too. `progress` is called with the number of batches finished since last time.
+
+    Not observed, NaN: `arrived` (but without workers), and `received` of what is not returned.
+    The index of an iterable-style dataset's sample is -1. `meta.scenario` holds the settings of
+    the loader; it has no durations. `meta.notes`: what watching cost (`overhead`), and what the
+    machine did besides (`steal`, `foreign_cpu`), where it tells.
+
+    An exception in a worker, in the sampler, or of the loader ends the trace and is found in
+    `meta.problem`, as when a worker dies (kind `worker`; what was not returned stays pending). An
+    exception in `step` is raised. Raises `ObserveError` for a loader that cannot be watched, and
+    `ScenarioError` for a bad number of batches or epochs.
+    """
+    require(
+        batches is None or (is_integer(batches) and batches > 0),
+        "batches",
+        "an integer of at least 1, or None",
+        batches,
+    )
+    require(is_integer(epochs) and epochs > 0, "epochs", "an integer of at least 1", epochs)
+    log = Log()
+    with tempfile.TemporaryDirectory(prefix="dlsim-", ignore_cleanup_errors=True) as directory:
+        probe = Probe(Path(directory), samples=samples)
+        watched = watch(loader, probe, log)
+        before = machine.load()
+        if loader.num_workers == 0:
+            probe.open(MAIN)
+        try:
+            run(watched, log, step, batches, epochs, progress)
+        finally:
+            # Workers that outlive an epoch go with the loader.
+            vars(watched).clear()
+            if loader.num_workers == 0:
+                probe.close()
+        after = machine.load()
+        rows = read(Path(directory))
+    setup = Setup(
+        num_workers=loader.num_workers,
+        iterable=isinstance(loader.dataset, IterableDataset),
+        in_order=loader.in_order,
+        persistent_workers=loader.persistent_workers,
+        samples=samples,
+    )
+    assembly = Assembly(log, rows, setup)
+    problem = problem_of(assembly)
+    notes = {"overhead": machine.overhead(samples=samples), **machine.contention(before, after)}
+    scenario = settings(loader, assembly, batches, epochs)
+    if scenario is not None:
+        notes["scenario"] = "the settings of the loader, without durations"
+    return assembly.observation(
+        Meta(
+            engine="observed",
+            scenario=scenario,
+            versions=versions("torch"),
+            problem=problem,
+            notes=notes,
+        )
+    )
+
+
+def run(
+    watched: DataLoader[Any],
+    log: Log,
+    step: Callable[[Any], object] | None,
+    batches: int | None,
+    epochs: int,
+    progress: Callable[[int], object],
+) -> None:
+    """The training loop; `log` takes down how it goes, and the exception that ends it, if any."""
+    when = None
+    try:
+        try:
+            for _ in range(epochs):
+                run_epoch(watched, log, step, batches, progress)
+        except (OSError, EOFError):
+            # The connection to a dead worker may break before torch says, by a signal, that the
+            # worker died; that exception is raised here, then.
+            when = monotonic()
+            sleep(DEATH_NOTICE)
+            raise
+    except ObserveError:
+        raise
+    except Exception as error:
+        if not log.draws or (log.in_step and not _DEAD.search(str(error))):
+            raise
+        log.failure = Failure(f"{type(error).__name__}: {error}", when or monotonic())
+        # What its frames still hold would keep the workers alive.
+        traceback.clear_frames(error.__traceback__)
+
+
+def run_epoch(
+    watched: DataLoader[Any],
+    log: Log,
+    step: Callable[[Any], object] | None,
+    batches: int | None,
+    progress: Callable[[int], object],
+) -> None:
+    """One pass over the loader."""
+    log.first.append(len(log.draws))
+    log.started.append(monotonic())
+    iterator = iter(watched)
+    for batch in islice(iterator, batches):
+        if len(log.returns) == len(log.finished):
+            name = type(watched).__name__
+            raise ObserveError(
+                f"loader: {name} cannot be watched: its __iter__ is not DataLoader's"
+            )
+        log.in_step = True
+        if step is not None:
+            step(batch)
+        log.in_step = False
+        log.finished.append(monotonic())
+        progress(1)
+    log.left.append(monotonic())
+    del iterator  # workers that do not persist go with it
+    log.ended.append(monotonic())
+
+
+def problem_of(assembly: Assembly) -> Problem | None:
+    """The exception that ended the loop, and the batch that answers for it."""
+    failure, rows = assembly.log.failure, assembly.rows
+    if failure is None:
+        return None
+    time = failure.time - assembly.zero
+    dead = _DEAD.search(failure.text)
+    here = rows["batch"] >= assembly.first[-1]
+    if dead is not None:
+        pids = [int(pid) for pid in dead[1].split(",")]
+        theirs = rows[here & np.isin(rows["process"], pids)]
+        taken = np.setdiff1d(
+            theirs["batch"][theirs["kind"] == TAKEN], theirs["batch"][theirs["kind"] == COLLATED]
+        )
+        batch = int(taken[0]) if len(taken) else MAIN
+        return Problem("worker", one_line(failure.text), batch, time)
+    if "DataLoader timed out" in failure.text:
+        return Problem("timeout", one_line(failure.text), MAIN, time)
+    if assembly.log.sampler_raised:
+        return Problem("sampler", one_line(failure.text), MAIN, time)
+    kind, batch = raised(assembly)
+    return Problem(kind, one_line(failure.text), batch, time)
+
+
+def raised(assembly: Assembly) -> tuple[str, int]:
+    """Where user code raised the exception that ended the loop, and for which batch."""
+    rows = assembly.rows
+    found = []
+    for row in rows[rows["kind"] == RAISED]:
+        batch = row["batch"]
+        if row["what"] == INIT:  # before any batch; the first one is answered with it
+            mine = rows[(rows["process"] == row["process"]) & (rows["kind"] == TAKEN)]
+            batch = mine["batch"][0] if len(mine) else MAIN
+        if batch >= assembly.first[-1] and assembly.status[batch] == PENDING:
+            time = 0.0 if assembly.setup.in_order else row["ended"]
+            found.append((time, int(batch), POINTS[row["what"]]))
+    if not found:
+        return "loader", MAIN
+    _, batch, kind = min(found)
+    return kind, batch
+
+
+def one_line(text: str) -> str:
+    """The line of an exception's text, possibly with torch's traceback in it, that says what."""
+    lines = text.strip().splitlines()
+    code = [i for i, line in enumerate(lines[:-1]) if line.startswith("  ")]
+    return lines[code[-1] + 1].strip() if code else lines[0].strip()

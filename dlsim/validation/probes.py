@@ -1,0 +1,297 @@
+"""What watches inside the processes of a loader, through the objects that users give it.
+
+The dataset, `collate_fn` and `worker_init_fn` are wrapped; each process writes what they do, one
+fixed-size record at a time, to a file of its own, so that what was seen outlives a killed worker.
+Which batch it was comes along by pickle: an index list sent to a worker says its number when it
+is unpickled there, and leaves only the plain list; a batch carries its number back in `Tagged`.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, process_time, thread_time
+from typing import Any
+
+from torch.utils.data import Subset, get_worker_info
+from torch.utils.data._utils.pin_memory import pin_memory
+
+MAIN = -1  # the worker number of the main process
+
+RECORD = struct.Struct("=dddqqqqq")  # began, ended, cpu, batch, what, kind, worker, process
+
+# Kinds of record; `what` and `cpu` mean something else in each. CPU is seconds.
+TAKEN = 1  # the index list is unpickled; cpu: of the process so far
+SAMPLE = 2  # what: dataset index, -1 if it has none; cpu: of the thread, for this sample
+COLLATED = 3  # collate_fn was called; what: the number of samples; cpu: of the process so far
+EXHAUSTED = 4  # the iterator has nothing more
+RAISED = 5  # what: which of POINTS raised an exception
+
+POINTS = ("fetch", "collate", "worker_init_fn")
+FETCH, COLLATE, INIT = range(3)
+
+
+class Probe:
+    """What one process writes down, and which batch it is at.
+
+    A probe travels to workers as part of what it watches, unopened.
+    """
+
+    def __init__(self, directory: Path, *, samples: bool) -> None:
+        self.directory = directory
+        self.samples = samples
+        self.batch = -1
+        self.count = 0
+        self._author = MAIN, 0
+        self._file = -1
+
+    def open(self, worker: int) -> None:
+        """Begin the file of this process."""
+        self._author = worker, os.getpid()
+        path = self.directory / f"worker{worker}-process{os.getpid()}"
+        self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def close(self) -> None:
+        """End the file of this process."""
+        os.close(self._file)
+
+    def write(
+        self, kind: int, began: float, ended: float, cpu: float = 0.0, what: int = -1
+    ) -> None:
+        """One record, in the kernel's hands at once: about half a microsecond."""
+        os.write(self._file, RECORD.pack(began, ended, cpu, self.batch, what, kind, *self._author))
+
+    def take(self, batch: int) -> None:
+        """This process begins to work on `batch`."""
+        self.batch, self.count = batch, 0
+        now = monotonic()
+        self.write(TAKEN, now, now, process_time())
+
+    def raised(self, where: int, began: float) -> None:
+        """User code raised an exception."""
+        self.write(RAISED, began, monotonic(), what=where)
+
+    def item(self, dataset: Any, index: Any) -> Any:
+        """`dataset[index]`, timed."""
+        began, cpu = monotonic(), thread_time()
+        try:
+            value = dataset[index]
+        except Exception:
+            self.raised(FETCH, began)
+            raise
+        self.fetched((index,), began, monotonic(), thread_time() - cpu)
+        return value
+
+    def items(self, dataset: Any, indices: Any) -> Any:
+        """`dataset.__getitems__(indices)`, timed."""
+        began, cpu = monotonic(), thread_time()
+        try:
+            values = dataset.__getitems__(indices)
+        except Exception:
+            self.raised(FETCH, began)
+            raise
+        self.fetched(indices, began, monotonic(), thread_time() - cpu)
+        return values
+
+    def following(self, iterator: Iterator[Any]) -> Any:
+        """`next(iterator)`, timed."""
+        began, cpu = monotonic(), thread_time()
+        try:
+            value = next(iterator)
+        except StopIteration:
+            self.write(EXHAUSTED, began, monotonic())
+            raise
+        except Exception:
+            self.raised(FETCH, began)
+            raise
+        self.fetched((None,), began, monotonic(), thread_time() - cpu)
+        return value
+
+    def fetched(self, indices: Sequence[Any], began: float, ended: float, cpu: float) -> None:
+        """The samples of `indices` were fetched in one call, and share its CPU time equally."""
+        self.count += len(indices)
+        if self.samples:
+            for index in indices:
+                self.write(SAMPLE, began, ended, cpu / len(indices), as_integer(index))
+
+
+_here: Probe | None = None  # of this worker process: unpickling has no other way to find it
+
+
+def arrive(batch: int, indices: Any) -> Any:
+    """The index list of `batch` has come out of a worker's index queue."""
+    if _here is not None:
+        _here.take(batch)
+    return indices
+
+
+class Task:
+    """An index list on its way to a worker, where the plain list comes out."""
+
+    def __init__(self, batch: int, indices: Any, sent: set[int]) -> None:
+        self._parts = batch, indices
+        self._sent = sent
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._sent.add(self._parts[0])
+        return arrive, self._parts
+
+
+class Tagged:
+    """A batch on its way to the main process: its number, and when it was rebuilt there."""
+
+    def __init__(self, batch: int, data: Any, received: float = float("nan")) -> None:
+        self.batch, self.data, self.received = batch, data, received
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuilt, (self.batch, self.data)
+
+    def pin_memory(self) -> Tagged:
+        """What torch's pin-memory code makes of the batch alone, tagged again."""
+        data = pin_memory(self.data)  # type: ignore[no-untyped-call]
+        return Tagged(self.batch, data, self.received)
+
+
+def rebuilt(batch: int, data: Any) -> Tagged:
+    """The tagged batch in the main process, all of whose data has just been unpickled."""
+    return Tagged(batch, data, monotonic())
+
+
+class Collate:
+    """The user's `collate_fn`, timed; what it returns is tagged."""
+
+    def __init__(self, collate_fn: Callable[[Any], Any], probe: Probe) -> None:
+        self._collate_fn = collate_fn
+        self._probe = probe
+
+    def __call__(self, samples: Any) -> Tagged:
+        """The tagged batch of `samples`."""
+        probe, began = self._probe, monotonic()
+        try:
+            data = self._collate_fn(samples)
+        except Exception:
+            probe.raised(COLLATE, began)
+            raise
+        probe.write(COLLATED, began, monotonic(), process_time(), probe.count)
+        return Tagged(probe.batch, data)
+
+
+class WorkerInit:
+    """Begins the watch in a worker, then calls the user's `worker_init_fn`, if any."""
+
+    def __init__(self, init_fn: Callable[[int], object] | None, probe: Probe, dataset: Any) -> None:
+        self._init_fn = init_fn
+        self._probe = probe
+        self._dataset = dataset
+
+    def __call__(self, worker: int) -> None:
+        """What the start of `worker` asks for, in its process."""
+        global _here
+        _here = self._probe
+        _here.open(worker)
+        # User code that asks for its dataset gets its own. The wrapper passes attributes on, in
+        # case a release keeps the information in another way.
+        with suppress(AttributeError, TypeError):
+            object.__setattr__(get_worker_info(), "dataset", self._dataset)
+        began = monotonic()
+        if self._init_fn is not None:
+            try:
+                self._init_fn(worker)
+            except Exception:
+                _here.raised(INIT, began)
+                raise
+
+
+class Watched:
+    """A dataset that lets itself be watched; its attributes are those of the user's dataset."""
+
+    _dataset: Any
+    _probe: Probe
+
+    def __init__(self, dataset: Any, probe: Probe) -> None:
+        vars(self).update(_dataset=dataset, _probe=probe)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __repr__(self) -> str:
+        return repr(self._dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._dataset, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._dataset, self._probe)
+
+
+class WatchedMap(Watched):
+    """A map-style dataset."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._probe.item(self._dataset, index)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "__getitems__":
+            return getattr(self._dataset, name)
+        if not fetches_batches(self._dataset):
+            raise AttributeError(name)
+        return self._fetch_batch
+
+    def _fetch_batch(self, indices: Any) -> Any:
+        return self._probe.items(self._dataset, indices)
+
+
+class WatchedIterable(Watched):
+    """An iterable-style dataset."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return WatchedIterator(iter(self._dataset), self._probe)
+
+
+class WatchedIterator:
+    """An iterator, each `next()` of which is timed."""
+
+    def __init__(self, iterator: Iterator[Any], probe: Probe) -> None:
+        self._iterator = iterator
+        self._probe = probe
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self._probe.following(self._iterator)
+
+
+def fetches_batches(dataset: Any) -> bool:
+    """Whether torch's fetcher would find a `__getitems__` that does more than `__getitem__`.
+
+    Torch's `Subset`, which `random_split` makes, always has one; it calls `__getitem__` in a
+    loop unless what it is a subset of has one, and single samples tell more.
+    """
+    if type(dataset) is Subset:
+        return fetches_batches(dataset.dataset)
+    return bool(getattr(dataset, "__getitems__", None))
+
+
+def as_integer(index: Any) -> int:
+    """A dataset index as a 64-bit integer; -1 where it is something else."""
+    try:
+        number = operator.index(index)
+    except TypeError:
+        return -1
+    return number if abs(number) < 1 << 63 else -1
+
+
+def size_of(indices: Any) -> int:
+    """The number of samples that an index list asks for; 1 for a single index."""
+    try:
+        return len(indices)
+    except TypeError:
+        return 1
