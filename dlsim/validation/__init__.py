@@ -9,11 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dlsim.validation.comparison import Comparison, compare
+    from dlsim.validation.observation import Observation
+    from dlsim.validation.observing import observe
+    from dlsim.validation.target import load_target
     from dlsim.validation.virtual import run_virtual
 
-_HOMES = {"run_virtual": "virtual"}
+_HOMES = {
+    "Comparison": "comparison",
+    "Observation": "observation",
+    "compare": "comparison",
+    "load_target": "target",
+    "observe": "observing",
+    "run_virtual": "virtual",
+}
 
-__all__ = ["run_virtual"]
+__all__ = ["Comparison", "Observation", "compare", "load_target", "observe", "run_virtual"]
 
 
 def __getattr__(name: str) -> object:
