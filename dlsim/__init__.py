@@ -36,7 +36,7 @@ from dlsim.scenario import (
     replace,
     schema,
 )
-from dlsim.trace import Trace, load_trace, save, summarize
+from dlsim.trace import Trace, load_trace, memory, overflow, save, summarize
 
 __version__ = "0.1.0"
 
@@ -67,6 +67,8 @@ __all__ = [
     "dump",
     "load",
     "load_trace",
+    "memory",
+    "overflow",
     "replace",
     "save",
     "schema",

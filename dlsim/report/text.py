@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dlsim.scenario import IterableDataset, Scenario
-from dlsim.scenario.units import duration
-from dlsim.trace import Problem, Summary, Trace, metrics, summarize
+from dlsim.scenario.units import duration, size
+from dlsim.trace import Overflow, Problem, Summary, Trace, metrics, overflow, summarize
 from dlsim.trace.summary import percent
 
 # A stall or an idle share below this is not worth a person's time.
@@ -21,6 +21,8 @@ BUSY = 0.8
 def run_text(trace: Trace) -> str:
     """Text on a single run: an error if one ended it, configuration, summary, verdict."""
     parts = [configuration(trace), str(summarize(trace)), verdict(trace)]
+    if trace.meta.scenario is not None and (found := overflow(trace)) is not None:
+        parts.append(does_not_fit(found))
     if trace.meta.problem is not None:
         parts.insert(0, ended_early(trace.meta.problem))
     return "\n\n".join(parts)
@@ -118,6 +120,19 @@ def _first_waits(trace: Trace) -> float:
     """Seconds waited for the first batch returned in each epoch."""
     first = np.unique(trace.epoch_of(trace.order), return_index=True)[1]
     return metrics.total(metrics.waits(trace)[first])
+
+
+def does_not_fit(found: Overflow) -> str:
+    """Two lines on what outgrows the machine, and what would fit."""
+    fits = (
+        f"A credit window (num_workers * prefetch_factor) of {found.largest_window} would fit."
+        if found.largest_window
+        else "Not even one batch ahead would fit: make batches smaller."
+    )
+    return (
+        f"Does not fit: {found.resource} would need {size(found.needed)} and has "
+        f"{size(found.limit)}; it overflows at batch {found.batch}.\n{fits}"
+    )
 
 
 def ended_early(problem: Problem) -> str:

@@ -4,6 +4,7 @@ from dlsim.trace.difference import difference
 from dlsim.trace.files import load_trace, save, write_csv
 from dlsim.trace.levels import Levels
 from dlsim.trace.log import events, narrate
+from dlsim.trace.memory import Memory, Overflow, memory, overflow
 from dlsim.trace.metrics import (
     accelerator_utilisation,
     batches_per_second,
@@ -38,7 +39,9 @@ __all__ = [
     "STATUSES",
     "Epochs",
     "Levels",
+    "Memory",
     "Meta",
+    "Overflow",
     "Problem",
     "Samples",
     "Summary",
@@ -57,7 +60,9 @@ __all__ = [
     "head_of_line",
     "held",
     "load_trace",
+    "memory",
     "narrate",
+    "overflow",
     "samples_per_second",
     "save",
     "stall",

@@ -113,8 +113,14 @@ def waits(trace: Trace) -> Floats:
 
 
 def steps(trace: Trace) -> Floats:
-    """`finished - returned` of every batch returned, in the order of return."""
-    times: Floats = (trace.finished - trace.returned)[trace.order]
+    """`finished - returned` of every batch returned, in the order of return.
+
+    Where the host runs ahead of an accelerator, which is busy with the batch before when it gets
+    this one, from that one's `finished` on.
+    """
+    ended = trace.finished[trace.order]
+    before = np.fmax.accumulate(np.append(-np.inf, ended[:-1]))
+    times: Floats = ended - np.maximum(trace.returned[trace.order], before)
     return times
 
 
