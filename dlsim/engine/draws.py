@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlsim.scenario import Constant, Distribution, Recorded, Scenario, ScenarioError, Stage
 
@@ -21,6 +25,9 @@ SAMPLER, WAIT, CPU, COLLATE, STEP, READ, LATENCY, SIZE = range(8)
 # Numbers are drawn ahead in blocks that grow from 64 to 4096. The sizes are part of the
 # definition, since a mixture's numbers depend on them.
 FIRST_BLOCK, LARGEST_BLOCK = 64, 4096
+
+Floats: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = Sequence[int] | NDArray[np.int64]
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:
@@ -36,26 +43,47 @@ class Stream:
         self.name = name
         self._rng = generator(seed, *key)
         self._block = FIRST_BLOCK
-        self._drawn: list[float] = []
+        self._drawn: Floats = np.empty(0)
         self._used = 0
 
     def take(self, indices: Sequence[int]) -> list[float]:
-        """The next `len(indices)` numbers; of a `Recorded`, the values at `indices`."""
+        """The next `len(indices)` numbers; of a `Recorded`, the values at `indices`.
+
+        Raises `ScenarioError` for an index that was not recorded.
+        """
         distribution = self.distribution
         if isinstance(distribution, Constant):
             return [distribution.value] * len(indices)
         if isinstance(distribution, Recorded):
             return [self._recorded(distribution.values, index) for index in indices]
-        end = self._used + len(indices)
-        while end > len(self._drawn):
-            self._drawn = self._drawn[self._used :]
-            end -= self._used
-            self._used = 0
-            self._drawn += distribution.sample(self._rng, self._block).tolist()
+        numbers: list[float] = self._draw(len(indices)).tolist()
+        return numbers
+
+    def array(self, indices: Indices) -> Floats:
+        """The same as an array; NaN for an index that was not recorded."""
+        distribution = self.distribution
+        if isinstance(distribution, Constant):
+            return np.full(len(indices), distribution.value)
+        if isinstance(distribution, Recorded):
+            at = np.asarray(indices, np.int64)
+            values = np.append(distribution.values, np.nan)
+            return values[np.minimum(at, len(values) - 1)]
+        return self._draw(len(indices))
+
+    def _draw(self, count: int) -> Floats:
+        """The next `count` numbers of the blocks."""
+        if self._used + count <= len(self._drawn):
+            self._used += count
+            return self._drawn[self._used - count : self._used]
+        parts = [self._drawn[self._used :]]
+        missing = count - len(parts[0])
+        while missing > 0:
+            self._drawn = self.distribution.sample(self._rng, self._block)
             self._block = min(2 * self._block, LARGEST_BLOCK)
-        taken = self._drawn[self._used : end]
-        self._used = end
-        return taken
+            self._used = min(missing, len(self._drawn))
+            parts.append(self._drawn[: self._used])
+            missing -= self._used
+        return np.concatenate(parts)
 
     def _recorded(self, values: tuple[float, ...], index: int) -> float:
         if index >= len(values):
@@ -151,4 +179,10 @@ class ServiceTimes:
         parts = [stream.take(indices) for stream in self.streams]
         if len(parts) == 1:
             return parts[0]
-        return [sum(sample) for sample in zip(*parts, strict=True)] or [0.0] * len(indices)
+        # not sum(), which rounds differently from Python 3.12 on
+        return [reduce(add, sample) for sample in zip(*parts, strict=True)] or [0.0] * len(indices)
+
+    def array(self, indices: Indices) -> Floats:
+        """The same as an array; NaN for an index that was not recorded."""
+        parts = [stream.array(indices) for stream in self.streams]
+        return reduce(add, parts) if parts else np.zeros(len(indices))
