@@ -1,16 +1,20 @@
 """What to do about it: replications, sweeps, closed-form bounds, explanations, advice."""
 
+from dlsim.whatif.designs import Between, configurations
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.parallel import measure, replication_seed
 from dlsim.whatif.replicate import Replications, paired, replicate
 from dlsim.whatif.statistics import Interval, interval, mser5
 from dlsim.whatif.steady import Steady, steady_state
+from dlsim.whatif.sweep import sweep
 
 __all__ = [
+    "Between",
     "Interval",
     "Replications",
     "Steady",
     "WhatIfError",
+    "configurations",
     "interval",
     "measure",
     "mser5",
@@ -18,4 +22,5 @@ __all__ = [
     "replicate",
     "replication_seed",
     "steady_state",
+    "sweep",
 ]

@@ -1,0 +1,125 @@
+"""Which configurations a sweep tries: every combination, or a sample spread evenly over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from dlsim.scenario import DlsimError, Scenario, replace
+from dlsim.scenario.distributions import Floats
+from dlsim.scenario.errors import shown
+from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.parallel import check_counts
+
+Design: TypeAlias = Literal["grid", "sobol", "lhs"]
+Configuration: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Between:
+    """Any number from `low` up to `high`: what a space-filling design may vary a key over."""
+
+    low: float
+    high: float
+
+
+def configurations(
+    scenario: Scenario,
+    vary: Mapping[str, Iterable[Any] | Between],
+    design: Design = "grid",
+    samples: int | None = None,
+    seed: int = 0,
+) -> list[Configuration]:
+    """The values of the dotted keys in `vary`, in each configuration of the `design`, in order.
+
+    `"grid"`: every combination, the last key varying fastest. `"sobol"` and `"lhs"`: `samples`
+    points of a scrambled Sobol sequence or a Latin hypercube (`scipy.stats.qmc`), spread over the
+    lists of values and the ranges `Between`; points that coincide count once.
+
+    Raises `WhatIfError` for what cannot be swept, and `ScenarioError` for a configuration that
+    cannot be: nothing is simulated before all are known to be sound.
+    """
+    values = {key: _values(key, choices) for key, choices in vary.items()}
+    if not values:
+        raise WhatIfError("vary: expected at least one key, got none")
+    if design == "grid":
+        found = _grid(values, samples)
+    elif design in ("sobol", "lhs"):
+        if samples is None:
+            raise WhatIfError(f"samples: expected how many configurations design {design!r} makes")
+        check_counts(samples=samples)
+        found = _spread(values, _points(design, len(values), samples, seed))
+    else:
+        raise WhatIfError(f"design: expected grid, sobol or lhs, got {design!r}")
+    for configuration in found:
+        configured(scenario, configuration)
+    return found
+
+
+def configured(scenario: Scenario, configuration: Configuration) -> Scenario:
+    """`scenario` in one configuration. Raises `WhatIfError` that names the configuration."""
+    try:
+        return replace(scenario, configuration)
+    except DlsimError as error:
+        where = ", ".join(f"{key}={shown(value)}" for key, value in configuration.items())
+        raise WhatIfError(f"{where}: {error}") from None
+
+
+def _values(key: str, choices: Iterable[Any] | Between) -> Sequence[Any] | Between:
+    if isinstance(choices, Between):
+        if not choices.low < choices.high:
+            raise WhatIfError(f"{key}: expected a range from low to high, got {choices}")
+        return choices
+    if isinstance(choices, (str, Mapping)) or not isinstance(choices, Iterable):
+        raise WhatIfError(f"{key}: expected a list or range of values, got {shown(choices)}")
+    values = [value.item() if isinstance(value, np.generic) else value for value in choices]
+    if not values:
+        raise WhatIfError(f"{key}: expected at least one value, got none")
+    for at, value in enumerate(values):
+        if value in values[:at]:
+            raise WhatIfError(f"{key}: expected different values, got {shown(value)} twice")
+    return values
+
+
+def _grid(
+    values: Mapping[str, Sequence[Any] | Between], samples: int | None
+) -> list[Configuration]:
+    if samples is not None:
+        raise WhatIfError("samples: a grid has every combination; expected design sobol or lhs")
+    for key, choices in values.items():
+        if isinstance(choices, Between):
+            raise WhatIfError(f"{key}: expected a list of values for a grid, got {choices}")
+    lists = [choices for choices in values.values() if not isinstance(choices, Between)]
+    return [dict(zip(values, chosen, strict=True)) for chosen in product(*lists)]
+
+
+def _points(design: Design, dimensions: int, samples: int, seed: int) -> Floats:
+    """`samples` points in the unit cube."""
+    from scipy.stats import qmc
+
+    rng = np.random.default_rng(seed)
+    if design == "lhs":
+        points: Floats = qmc.LatinHypercube(dimensions, seed=rng).random(samples)
+        return points
+    # a Sobol sequence is balanced in powers of two; the first so many of the next one are used
+    exponent = max(samples - 1, 0).bit_length()
+    points = qmc.Sobol(dimensions, seed=rng).random_base2(exponent)
+    return points[:samples]
+
+
+def _spread(values: Mapping[str, Sequence[Any] | Between], points: Floats) -> list[Configuration]:
+    found: list[Configuration] = []
+    for point in points:
+        configuration = {
+            key: choices.low + float(at) * (choices.high - choices.low)
+            if isinstance(choices, Between)
+            else choices[int(at * len(choices))]
+            for (key, choices), at in zip(values.items(), point, strict=True)
+        }
+        if configuration not in found:
+            found.append(configuration)
+    return found

@@ -1,0 +1,141 @@
+"""The journal of a sweep: every finished row, on disk at once, so that nothing is computed twice.
+
+A file of JSON lines that is only ever appended to. The first line says which sweep it belongs to;
+each other line is a row with its checksum. A line that was cut short by a crash, or damaged
+otherwise, does not check and is as good as not there: its row is computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from io import BufferedRandom
+from pathlib import Path
+from typing import Any
+
+from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.parallel import Row
+
+FORMAT = 1
+
+
+class Journal:
+    """The journal of the sweep `identity` at `path`, begun or gone on with; a context manager.
+
+    `identity` is what the rows depend on, as JSON can say it. `rows`: the finished rows by their
+    number; `damaged`: how many lines did not check. While open, no other process can open it.
+
+    Raises `WhatIfError` for the journal of another sweep, for a file that is none, for one in
+    use, and when it cannot be read or written.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self.rows: dict[int, Row] = {}
+        self.damaged = 0
+        with _explained(path):
+            path.touch()
+            self._file: BufferedRandom = open(path, "r+b")  # noqa: SIM115 (it is one itself)
+        try:
+            with _explained(path):
+                _lock(self._file, path)
+                text = self._file.read()
+            self._read(text, {"format": FORMAT, **identity})
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read(self, text: bytes, identity: dict[str, Any]) -> None:
+        first, complete, rest = text.partition(b"\n")
+        if not complete:  # new, or cut short within the first line
+            with _explained(self.path):
+                self._file.truncate(0)
+                self._file.seek(0)
+            self._append(json.dumps(identity))
+            return
+        _check_identity(self.path, first, json.loads(json.dumps(identity)))
+        lines = rest.split(b"\n")
+        if lines[-1]:
+            with _explained(self.path):
+                self._file.write(b"\n")  # end the line that was cut short
+        for line in lines:
+            if line:
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+            sound = entry["crc"] == _checksum(entry["number"], entry["row"])
+        except (ValueError, KeyError, TypeError):
+            sound = False
+        if sound:
+            self.rows[entry["number"]] = entry["row"]
+        else:
+            self.damaged += 1
+
+    def write(self, number: int, row: Row) -> None:
+        """Keep the finished `row`: it is on disk when this returns."""
+        entry = {"number": number, "row": row, "crc": _checksum(number, row)}
+        self._append(json.dumps(entry))
+        self.rows[number] = row
+
+    def _append(self, line: str) -> None:
+        with _explained(self.path):
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # what could not be written has been said
+            self._file.close()
+
+
+class _explained:
+    """Turns an error of the operating system into one line about `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise WhatIfError(f"{self.path}: cannot be written: {reason}") from None
+
+
+def _checksum(number: int, row: Row) -> int:
+    return zlib.crc32(json.dumps([number, row]).encode())
+
+
+def _check_identity(path: Path, line: bytes, identity: dict[str, Any]) -> None:
+    try:
+        found = json.loads(line)
+        if not isinstance(found, dict) or "format" not in found:
+            raise ValueError
+    except ValueError:
+        raise WhatIfError(f"{path}: expected the journal of a sweep, got another file") from None
+    for key, ours in identity.items():
+        if found.get(key) != ours:
+            raise WhatIfError(
+                f"{path}: belongs to another sweep (its {key} differs); "
+                "move it away, or write to another file"
+            )
+
+
+def _lock(file: BufferedRandom, path: Path) -> None:
+    """Keep other processes out, where the system can."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WhatIfError(f"{path}: another sweep is writing to it now") from None

@@ -1,0 +1,230 @@
+"""Many configurations of one scenario, each replicated: one row of a table for each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from dlsim.scenario import MapDataset, Scenario, to_tree
+from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
+from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.journal import Journal
+from dlsim.whatif.parallel import Row, check_counts, check_jobs, run_all, simulations
+from dlsim.whatif.replicate import columns
+from dlsim.whatif.statistics import check_confidence, interval
+from dlsim.whatif.tables import Table, check_writable, column, write_table
+
+# A task is worth sending to another process if it simulates about so many batches.
+TASK_BATCHES = 5000
+HALF_WIDTH = "_half_width"
+
+Progress: TypeAlias = Callable[[int, int], object]
+# Some replications of one configuration: its number, its values, replication numbers.
+Piece: TypeAlias = tuple[int, Configuration, range]
+
+
+def sweep(
+    scenario: Scenario,
+    vary: Mapping[str, Iterable[Any] | Between],
+    replications: int = 30,
+    *,
+    jobs: int = -1,
+    seed: int = 0,
+    out: str | Path | None = None,
+    design: Design = "grid",
+    samples: int | None = None,
+    confidence: float = 0.95,
+    progress: Progress | None = None,
+) -> Table:
+    """A table of `scenario` in every configuration of the dotted keys in `vary`, as 1-D arrays.
+
+    A row for each configuration: the keys' values; the mean of each metric over `replications`
+    (as in `replicate`); and, as `..._half_width`, the half-width of its t interval. Key values
+    that are no numbers are given as text. `design` and `samples`: see `configurations`.
+
+    `jobs`: processes, -1 for all cores; joblib starts them, so that inside
+    `joblib.parallel_config(backend="dask")` the same call runs on a cluster. Numbers do not
+    depend on where they are computed. `progress(done, total)` is told of simulations done.
+
+    `out` (.parquet, .csv or .json) receives the table, whole, at the end. Beside it,
+    `out.journal` receives each row when it is finished: a sweep that was interrupted, however
+    roughly, goes on from there when it is called again. The journal stays, to say which sweep the
+    table holds: another sweep does not overwrite it.
+
+    Raises `WhatIfError` for a sweep that cannot be, a journal of another one, or files that
+    cannot be written; `ScenarioError` for a simulation that cannot be finished.
+    """
+    check_counts(replications=replications)
+    check_confidence(confidence)
+    check_jobs(jobs)
+    rows = configurations(scenario, vary, design, samples, seed)
+    path = Path(out) if out is not None else None
+    finished: dict[int, Row] = {}
+    keep: Callable[[int, Row], object] = finished.__setitem__
+    with ExitStack() as stack:
+        if path is not None:
+            identity = _identity(scenario, rows, replications, seed, confidence)
+            journal = stack.enter_context(_journal(path, identity))
+            finished, keep = journal.rows, journal.write
+        left = [number for number in range(len(rows)) if number not in finished]
+        total = len(rows) * replications
+        report = progress or (lambda done, total: None)
+        report(total - len(left) * replications, total)
+        try:
+            for done, number, row in _finish(
+                scenario, {n: rows[n] for n in left}, replications, seed, confidence, jobs
+            ):
+                if row is not None:
+                    keep(number, row)
+                report(total - len(left) * replications + done, total)
+        except WhatIfError as error:
+            raise _kept(error, path, len(finished), len(rows)) from error
+        table = _table(rows, finished)
+        if path is not None:
+            write_table(table, path)
+    return table
+
+
+def _finish(
+    scenario: Scenario,
+    rows: Mapping[int, Configuration],
+    replications: int,
+    seed: int,
+    confidence: float,
+    jobs: int,
+) -> Iterator[tuple[int, int, Row | None]]:
+    """Simulate `rows`; after each task: simulations done, and a row's number and itself if ready.
+
+    A row is summed up when all its replications are there, in their order.
+    """
+    parts: dict[int, dict[int, Row]] = {number: {} for number in rows}
+    tasks = ((scenario, seed, pieces) for pieces in _tasks(scenario, rows, replications))
+    done = 0
+    for results in run_all(_simulate, tasks, jobs):
+        for number, first, measured in results:
+            mine = parts[number]
+            mine |= dict(enumerate(measured, first))
+            done += len(measured)
+            ready = len(mine) == replications
+            yield (
+                done,
+                number,
+                _summed([mine[r] for r in sorted(mine)], confidence) if ready else None,
+            )
+            if ready:
+                del parts[number]
+
+
+def _simulate(
+    scenario: Scenario, seed: int, pieces: list[Piece]
+) -> list[tuple[int, int, list[Row]]]:
+    """Of each piece: its configuration's number, its first replication, and the rows from there."""
+    return [
+        (number, numbers.start, simulations(configured(scenario, changes), seed, numbers))
+        for number, changes, numbers in pieces
+    ]
+
+
+def _tasks(
+    scenario: Scenario, rows: Mapping[int, Configuration], replications: int
+) -> Iterator[list[Piece]]:
+    """All pieces, gathered into tasks that are worth their transport, in order."""
+    size = max(1, TASK_BATCHES // batches_to_simulate(scenario))
+    task: list[Piece] = []
+    room = size
+    for number, changes in rows.items():
+        first = 0
+        while first < replications:
+            last = min(first + room, replications)
+            task.append((number, changes, range(first, last)))
+            room -= last - first
+            first = last
+            if room == 0:
+                yield task
+                task, room = [], size
+    if task:
+        yield task
+
+
+def batches_to_simulate(scenario: Scenario) -> int:
+    """About how many batches a simulation of `scenario` has: what it costs to simulate."""
+    loader, dataset = scenario.loader, scenario.dataset
+    if loader.batch_sampler is not None:
+        an_epoch = len(loader.batch_sampler)
+    else:
+        samples = dataset.length if loader.sampler is None else len(loader.sampler)
+        if not isinstance(dataset, MapDataset) and dataset.sharding == "none":
+            samples *= max(loader.num_workers, 1)
+        an_epoch = -(-samples // (loader.batch_size or 1))
+    return max(1, min(an_epoch, scenario.consumer.stop_after or an_epoch) * scenario.epochs)
+
+
+def _summed(measured: list[Row], confidence: float) -> Row:
+    """The means of all metrics, then the half-widths of their intervals."""
+    intervals = {name: interval(v, confidence) for name, v in columns(measured).items()}
+    means = {name: found.mean for name, found in intervals.items()}
+    return means | {name + HALF_WIDTH: found.half_width for name, found in intervals.items()}
+
+
+def _table(rows: list[Configuration], finished: Mapping[int, Row]) -> Table:
+    table = {key: column([_plain(row[key]) for row in rows]) for key in rows[0]}
+    for name in finished[0]:
+        table[name] = column([finished[number][name] for number in range(len(rows))])
+    return table
+
+
+def _plain(value: Any) -> Any:
+    """`value` as a table holds it."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return json.dumps(msgspec.to_builtins(value))
+
+
+def _identity(
+    scenario: Scenario,
+    rows: list[Configuration],
+    replications: int,
+    seed: int,
+    confidence: float,
+) -> dict[str, Any]:
+    """What the rows of a sweep depend on."""
+    from dlsim import __version__
+
+    return {
+        "dlsim": __version__,
+        "scenario": _digest(to_tree(scenario)),
+        "keys": list(rows[0]),
+        "values": _digest([{key: _plain(value) for key, value in row.items()} for row in rows]),
+        "replications": replications,
+        "seed": seed,
+        "confidence": confidence,
+    }
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _journal(path: Path, identity: Mapping[str, Any]) -> Journal:
+    """The journal beside `path`; a table there must be this sweep's."""
+    check_writable(path)
+    journal = path.with_name(path.name + ".journal")
+    if path.exists() and not journal.exists():
+        raise WhatIfError(
+            f"{path}: exists, and no journal says that it is this sweep's; move it away"
+        )
+    return Journal(journal, identity)
+
+
+def _kept(error: WhatIfError, path: Path | None, finished: int, rows: int) -> WhatIfError:
+    """`error`, and what to do about it."""
+    if path is None:
+        return error
+    return WhatIfError(f"{error}; {finished} of {rows} rows are kept: sweep again to go on")
