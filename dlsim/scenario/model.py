@@ -119,6 +119,11 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         if isinstance(dataset, IterableDataset):
             self._check_iterable(dataset)
         else:
+            check_conflict(
+                dataset.batched and release < (1, 13),
+                "dataset.batched",
+                f"torch {self.torch} does not call __getitems__; 1.13 was the first to",
+            )
             self._check_indices(dataset)
         for where, distribution in self._recorded():
             if (
@@ -157,7 +162,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             self.torch,
         )
         release = (int(parts[0]), int(parts[1]))
-        require(release >= (2, 0), "torch", "a release from 2.0 on", self.torch)
+        require(release >= (1, 12), "torch", "a release from 1.12 on", self.torch)
         return release
 
     def _check_iterable(self, dataset: IterableDataset) -> None:
