@@ -1,5 +1,6 @@
 """What to do about it: replications, sweeps, closed-form bounds, explanations, advice."""
 
+from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.designs import Between, configurations
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.parallel import measure, replication_seed
@@ -10,11 +11,14 @@ from dlsim.whatif.sweep import sweep
 
 __all__ = [
     "Between",
+    "Bounds",
     "Interval",
     "Replications",
     "Steady",
     "WhatIfError",
+    "bounds",
     "configurations",
+    "disagrees",
     "interval",
     "measure",
     "mser5",

@@ -1,0 +1,176 @@
+"""How fast a loader can be at best: closed forms, one for each thing that can run out.
+
+In the steady state a batch comes every so many seconds, and each resource sets a least period:
+
+=========  ===========================================================================
+step       `T + g`: the step, copying to the device and the main process's own work
+workers    `S / W`: a batch's time in its worker, over the workers
+window     `(S + g) / K`: the round trip of a credit, over the credits
+receive    what the main process computes for a batch, its pin-memory thread included
+cores      all processor time of a batch, over the cores
+storage    bytes over bandwidth, requests over their rate
+serial     without workers: `T + S`, one after the other
+=========  ===========================================================================
+
+The greatest binds. Utilisation laws (Denning and Buzen, The operational analysis of queueing
+network models, ACM Computing Surveys 10(3), 1978) hold whatever the distributions, so that no
+simulation may be faster but by chance; variation makes it slower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlsim.scenario import Scenario
+from dlsim.scenario.units import duration
+from dlsim.trace.summary import number
+from dlsim.whatif.demand import Demand, demand
+from dlsim.whatif.replicate import Replications
+
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The least seconds a batch, by what sets them; `samples_per_batch` on average.
+
+    `at_most` is the period if nothing overlapped and everyone shared with all others.
+    """
+
+    periods: dict[str, float]
+    samples_per_batch: float
+    at_most: float
+
+    @property
+    def binds(self) -> str:
+        """What sets the greatest of the least periods."""
+        return max(self.periods, key=lambda name: self.periods[name])
+
+    @property
+    def period(self) -> float:
+        """Seconds a batch, at best."""
+        return self.periods[self.binds]
+
+    @property
+    def batches_per_s(self) -> float:
+        """Batches a second, at best."""
+        return 1 / self.period if self.period > 0 else float("inf")
+
+    @property
+    def samples_per_s(self) -> float:
+        """Samples a second, at best."""
+        return self.samples_per_batch * self.batches_per_s
+
+    def __str__(self) -> str:
+        """What binds, and each bound."""
+        each = ", ".join(f"{name} {duration(value)}" for name, value in self.periods.items())
+        return (
+            f"at best {number(self.samples_per_s)} samples/s, bound by: {self.binds} "
+            f"(seconds a batch: {each})"
+        )
+
+
+def bounds(scenario: Scenario) -> Bounds:
+    """The closed-form bounds of `scenario`: those that apply to it."""
+    need = demand(scenario)
+    per_batch = need.samples / need.batches if need.batches else 0.0
+    periods = _with_workers(scenario, need) if scenario.loader.num_workers else _alone(need)
+    if scenario.consumer.run_ahead:
+        host = {"serial", "step"} & set(periods)
+        for name in host:  # the accelerator works beside the host
+            beside = need.step + (0.0 if scenario.consumer.overlap_copy else need.copies)
+            periods[name] = max(need.step, periods[name] - beside)
+    if scenario.machine.cores is not None:
+        periods["cores"] = _computed(scenario, need) / _capacity(scenario)
+    storage = scenario.machine.storage
+    if need.requests and (storage.bandwidth or storage.requests_per_second):
+        periods["storage"] = max(
+            need.bytes / storage.bandwidth if storage.bandwidth else 0.0,
+            need.requests / storage.requests_per_second if storage.requests_per_second else 0.0,
+        )
+    return Bounds(periods, per_batch, _one_after_the_other(scenario, need))
+
+
+def disagrees(limits: Bounds, found: Replications) -> str | None:
+    """One line if simulations were faster than they can be, or slower than queueing explains.
+
+    Faster: the whole interval of the throughput lies above the bound. Slower: an epoch takes
+    longer than if nothing overlapped, its start and end aside. None if all is well.
+    """
+    simulated, best = found.interval("samples_per_s"), limits.samples_per_s
+    if simulated.low > best * (1 + ROUNDING):
+        return (
+            f"simulated {number(simulated.mean)} samples/s exceed what is possible, "
+            f"{number(best)} samples/s ({limits.binds}-bound): one of the two is wrong"
+        )
+    scenario = found.scenario
+    if scenario.consumer.stop_after is not None or scenario.failures:
+        return None  # how long leaving an epoch early takes is not bounded here
+    costs, workers = scenario.costs, scenario.loader.num_workers
+    edges = workers * (costs.worker_start + costs.worker_ready + costs.worker_stop)
+    batches = demand(scenario).batches + 2 * workers + 1
+    longest = edges + batches * limits.at_most
+    epoch = found.interval("epoch_time")
+    if epoch.low > longest * (1 + ROUNDING):
+        return (
+            f"simulated epochs of {duration(epoch.mean)} are longer than if nothing overlapped, "
+            f"{duration(longest)}: more than queueing explains"
+        )
+    return None
+
+
+def _alone(need: Demand) -> dict[str, float]:
+    """Without workers everything is done in turn."""
+    return {"serial": need.copies + need.step + need.fetches + need.pins}
+
+
+def _with_workers(scenario: Scenario, need: Demand) -> dict[str, float]:
+    loader = scenario.loader
+    share = need.longest / need.batches if need.batches else 0.0
+    main = need.dispatches + (0.0 if loader.pin_memory else need.receives)
+    # the feeder thread serialises while the next batch is fetched, but not while one is computed
+    busy = max(need.fetches, need.computes + need.serialises)
+    trip = need.latency + need.fetches + need.serialises + need.receives + need.dispatches
+    periods = {
+        "step": need.step + need.copies + main,
+        "workers": busy * share,
+        "window": (trip + need.pins) / loader.window,
+    }
+    receive = need.dispatches + need.receives + need.pins
+    if receive > 0:
+        periods["receive"] = receive + (need.step if need.threads else 0.0)
+    return periods
+
+
+def _computed(scenario: Scenario, need: Demand) -> float:
+    """All processor seconds of a batch."""
+    in_workers = need.computes + need.serialises + need.writes
+    return in_workers + need.dispatches + need.receives + need.pins + need.step * need.threads
+
+
+def _capacity(scenario: Scenario) -> float:
+    """The most that the cores give to the processes of the run at a time."""
+    machine, most = scenario.machine, _processes(scenario)
+    assert machine.cores is not None
+    return most * min(1.0, machine.cores / (most + machine.background))
+
+
+def _processes(scenario: Scenario) -> int:
+    """The most that compute at a time: workers, one that writes, the main process, its threads."""
+    workers = scenario.loader.num_workers
+    return workers + min(workers, 1) + max(scenario.consumer.threads, 1)
+
+
+def _one_after_the_other(scenario: Scenario, need: Demand) -> float:
+    """Seconds for a batch if nothing overlapped, and all others wanted their share all the time."""
+    machine, workers = scenario.machine, max(scenario.loader.num_workers, 1)
+    slowed = 1.0
+    if machine.cores is not None:
+        slowed = max(1.0, (_processes(scenario) + machine.background) / machine.cores)
+    threads = 2.0 if scenario.loader.num_workers else 1.0  # of one process, sharing its core
+    computed = need.computes + need.serialises + need.writes
+    computed += need.dispatches + need.receives + need.pins + (need.step if need.threads else 0.0)
+    rate = machine.storage.requests_per_second
+    queued = workers * need.requests / rate if rate else 0.0
+    other = need.latency + need.waits + need.copies + (0.0 if need.threads else need.step)
+    return slowed * threads * computed + workers * need.reads + queued + other

@@ -1,0 +1,144 @@
+"""What a batch of a scenario asks of each resource on average, before anything is simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlsim.scenario import Distribution, IterableDataset, MapDataset, Recorded, Scenario
+
+PIPE_BYTES = 65536  # of a larger message, the writer writes as fast as the reader reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """Means for one batch; seconds unless said otherwise.
+
+    `batches`, `samples`: of one epoch; `longest`: batches of the worker that has most of them.
+    In a worker: `reads` at full bandwidth, `waits`, `computes` (stages, collate and taking the
+    message), `serialises`; `writes`: into the pipe. `latency`: until an index list is there. In
+    the main process: `dispatches` (sending an index list), `receives`, `pins`, `copies`, `step`
+    on `threads` threads of its cores (0: on an accelerator). Of storage: `bytes` and `requests`.
+    """
+
+    batches: float
+    samples: float
+    longest: float
+    reads: float
+    waits: float
+    computes: float
+    serialises: float
+    writes: float
+    latency: float
+    dispatches: float
+    receives: float
+    pins: float
+    copies: float
+    step: float
+    threads: int
+    bytes: float
+    requests: float
+
+    @property
+    def fetches(self) -> float:
+        """Seconds from taking the message to the collated batch, if nothing is shared."""
+        return self.reads + self.waits + self.computes
+
+
+def demand(scenario: Scenario) -> Demand:
+    """The mean demand of a batch of `scenario`, over all its epochs."""
+    loader, dataset, costs = scenario.loader, scenario.dataset, scenario.costs
+    batches, samples, longest = counts(scenario)
+    per_batch = samples / batches if batches else 0.0
+    batched = isinstance(dataset, MapDataset) and dataset.batched
+    calls = 1.0 if batched else per_batch
+    indices = None if batched else _indices(scenario)
+    made = int(batches * scenario.epochs)
+    workers = loader.num_workers > 0
+    size = per_batch * dataset.sample_bytes.mean
+    through_pipe = workers and dataset.path == "pipe"
+    moved = costs.pipe_byte * size if through_pipe else 0.0
+    storage = scenario.machine.storage
+    missed = 1 - _cached(scenario, samples)
+    read = [s.read_bytes for s in dataset.fetch if s.read_bytes is not None]
+    read_bytes = missed * calls * sum(_mean(d, indices, made) for d in read)
+    requests = missed * calls * len(read)
+    waited = sum(_mean(s.wait, indices, made) for s in dataset.fetch if s.wait is not None)
+    computed = sum(_mean(s.cpu, indices, made) for s in dataset.fetch if s.cpu is not None)
+    round_trips = calls * costs.index_latency if scenario.policy == "row" else 0.0
+    collated = _mean(dataset.collate, None, made) if dataset.collate is not None else 0.0
+    step = scenario.consumer
+    return Demand(
+        batches=batches,
+        samples=samples,
+        longest=longest,
+        reads=(read_bytes / storage.bandwidth if storage.bandwidth else 0.0)
+        + (requests * storage.latency.mean if storage.latency else 0.0),
+        waits=calls * waited + round_trips,
+        computes=calls * computed + collated + (costs.take if workers else 0.0),
+        serialises=costs.serialise.of(dataset.tensors, size) if workers else 0.0,
+        writes=moved if size > PIPE_BYTES else 0.0,
+        latency=costs.index_latency if workers and scenario.policy == "torch" else 0.0,
+        dispatches=costs.index_put if workers else 0.0,
+        receives=moved + costs.receive.of(dataset.tensors, size) if workers else 0.0,
+        pins=costs.pin.of(dataset.tensors, size) if loader.pin_memory else 0.0,
+        copies=costs.copy_byte * size,
+        step=_mean(step.step, None, made),
+        threads=step.threads if step.device == "cpu" else 0,
+        bytes=read_bytes,
+        requests=requests,
+    )
+
+
+def counts(scenario: Scenario) -> tuple[float, float, float]:
+    """Batches and samples returned in an epoch, and batches of the worker that has most."""
+    loader, dataset = scenario.loader, scenario.dataset
+    workers = max(loader.num_workers, 1)
+    size = loader.batch_size or 1
+    if isinstance(dataset, IterableDataset):
+        shards = [len(dataset.shard(w, loader.num_workers)) for w in range(workers)]
+    elif loader.batch_sampler is not None:
+        sizes = [len(batch) for batch in loader.batch_sampler][: scenario.consumer.stop_after]
+        return len(sizes), sum(sizes), len(sizes) / workers
+    else:
+        shards = [dataset.length if loader.sampler is None else len(loader.sampler)]
+    each = [n // size if loader.drop_last else -(-n // size) for n in shards]
+    batches = sum(each)
+    samples = sum(min(n * size, shard) for n, shard in zip(each, shards, strict=True))
+    most = scenario.consumer.stop_after
+    if most is not None and most < batches:
+        return most, samples * most / batches, most / workers
+    longest = max(each) if isinstance(dataset, IterableDataset) else batches / workers
+    return batches, samples, longest
+
+
+def _indices(scenario: Scenario) -> Sequence[int] | None:
+    """The dataset indices whose records count, if they are not all of the dataset's."""
+    loader = scenario.loader
+    if loader.batch_sampler is not None:
+        return [index for batch in loader.batch_sampler for index in batch]
+    if loader.sampler is not None:
+        return loader.sampler
+    return range(scenario.dataset.length)
+
+
+def _mean(distribution: Distribution, indices: Sequence[int] | None, batches: int) -> float:
+    """The mean; of a record, of the values at `indices`, or of the first `batches`."""
+    if not isinstance(distribution, Recorded):
+        return distribution.mean
+    values = np.asarray(distribution.values)
+    used = values[:batches] if indices is None else values[[i for i in indices if i < len(values)]]
+    return float(used.mean()) if len(used) else 0.0
+
+
+def _cached(scenario: Scenario, samples: float) -> float:
+    """At most this share of all reads finds its sample in the page cache."""
+    dataset, cache = scenario.dataset, scenario.machine.storage.cache
+    once = sum(s.read_bytes.mean for s in dataset.fetch if s.read_bytes is not None)
+    if not cache or not once or not samples:
+        return 0.0
+    distinct = min(samples, dataset.length)
+    again = 1 - distinct / (samples * scenario.epochs)
+    return again * min(1.0, cache / (once * distinct))
