@@ -84,7 +84,7 @@ def demand(scenario: Scenario) -> Demand:
         dispatches=costs.index_put if workers else 0.0,
         receives=moved + costs.receive.of(dataset.tensors, size) if workers else 0.0,
         pins=costs.pin.of(dataset.tensors, size) if loader.pin_memory else 0.0,
-        copies=costs.copy_byte * size,
+        copies=costs.copy_byte * size if step.device == "accelerator" else 0.0,
         step=_mean(step.step, None, made),
         threads=step.threads if step.device == "cpu" else 0,
         bytes=read_bytes,
