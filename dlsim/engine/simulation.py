@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import simpy
 
 from dlsim.engine.clock import settle
+from dlsim.engine.compiled import not_covered
 from dlsim.engine.consumer import MainProcess, Workers, training_loop
 from dlsim.engine.record import Recorder
 from dlsim.engine.run import Run
@@ -17,7 +18,7 @@ from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, require
 from dlsim.trace.trace import Meta, Trace
 
-Engine: TypeAlias = Literal["auto", "simpy"]
+Engine: TypeAlias = Literal["auto", "simpy", "compiled"]
 
 
 def simulate(
@@ -30,21 +31,31 @@ def simulate(
 ) -> Trace:
     """The trace of `scenario` under `seed`, an integer of at least 0.
 
-    `engine`: `"simpy"`, or `"auto"` for whichever is best; `trace.meta.engine` says which ran.
+    `engine`: `"simpy"`, the processes to read; `"compiled"`, the same faster, for the ideal
+    machine; or `"auto"`, the fast one where it covers the scenario. `trace.meta.engine` says which
+    ran, and `trace.meta.notes` why not the fast one.
     `samples`: keep the times of every sample too. `progress` is called with the number of
     batches finished since it was last called.
 
     An exception in simulated user code, or a timeout, ends the trace and is found in
-    `trace.meta.problem`. Raises `ScenarioError` for a bad seed or engine, and for a recorded
-    distribution that turns out too short.
+    `trace.meta.problem`. Raises `ScenarioError` for a bad seed or engine, for what an engine does
+    not cover, and for a recorded distribution that turns out too short.
 
     Assumptions: user code behaves the same in every process; processes run at full speed (see
     `Machine`); the garbage collector, the operating system and clocks cost nothing.
     """
     require(isinstance(scenario, Scenario), "scenario", "a Scenario", scenario)
     require(is_integer(seed) and seed >= 0, "seed", "an integer of at least 0", seed)
-    if engine not in ("auto", "simpy"):
-        raise ScenarioError(f"engine: expected auto or simpy, got {engine!r}")
+    if engine not in get_args(Engine):
+        raise ScenarioError(f"engine: expected auto, simpy or compiled, got {engine!r}")
+    notes = {}
+    if engine != "simpy":
+        reason = not_covered(scenario)
+        if reason is None:
+            return compiled(scenario, seed, samples, progress)
+        if engine == "compiled":
+            raise ScenarioError(f"engine: compiled {reason}")
+        notes["engine"] = f"simpy, as the compiled engine {reason}"
     run = Run(scenario, seed, Recorder(samples=samples))
     env = run.env
     loader = Workers(run) if scenario.loader.num_workers else MainProcess(run)
@@ -58,9 +69,20 @@ def simulate(
             seed=seed,
             versions=versions("simpy"),
             problem=run.recorder.problem,
+            notes=notes,
         ),
         end=env.now,
     )
+
+
+def compiled(
+    scenario: Scenario, seed: int, samples: bool, progress: Callable[[int], object]
+) -> Trace:
+    """The trace from the compiled engine, which is not loaded before it is wanted."""
+    from dlsim.engine.compiled.simulation import simulate
+
+    meta = Meta(engine="compiled", scenario=scenario, seed=seed, versions=versions("numba"))
+    return simulate(scenario, seed, meta, samples=samples, progress=progress)
 
 
 def finish_this_moment(env: simpy.Environment) -> None:

@@ -1,4 +1,4 @@
-"""All that changes during a simulation, as flat arrays, for the event loop in `loop.py`."""
+"""All that changes during a simulation, as flat arrays, for the event loop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.engine.compiled.messages import POINTS
 from dlsim.engine.dispatcher import next_with_room, rule
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS
@@ -26,6 +27,7 @@ RULES = np.dtype(
         ("worker_start", "f8"),
         ("iterable", "?"),
         ("batched", "?"),
+        ("most", "i8"),  # samples of a batch
         ("size", "i8"),  # samples asked of an iterable-style dataset at a time
         ("drop_last", "?"),
         ("stop_after", "i8"),
@@ -59,7 +61,8 @@ MAIN_PROCESS = np.dtype(
         ("rows", "i8"),  # rows of samples written
         ("more", "?"),  # the sampler has more than the jobs drawn
         ("hungry", "i8"),  # the shard that needs more numbers
-        ("short", "i8"),  # the dataset index or batch number that was not recorded
+        ("short_index", "i8"),  # the dataset index, or
+        ("short_number", "i8"),  # the batch number for which nothing was recorded
     ]
 )
 
@@ -94,9 +97,7 @@ MESSAGE = np.dtype(
 ANSWER = np.dtype([("time", "f8"), ("worker", "i8"), ("number", "i8")])
 
 # The iterator over one shard of an iterable-style dataset, and the numbers drawn for it.
-SHARD = np.dtype(
-    [("index", "i8"), ("rest", "i8"), ("ended", "?"), ("used", "i8"), ("have", "i8")]
-)
+SHARD = np.dtype([("index", "i8"), ("rest", "i8"), ("ended", "?"), ("used", "i8"), ("have", "i8")])
 
 Array = NDArray[Any]
 
@@ -154,7 +155,6 @@ SAMPLES = {
     "sample_started": np.float64,
     "sample_fetched": np.float64,
 }
-POINTS = ("fetch", "collate", "worker_init_fn")  # numbered as in loop.py
 SHARD_SECONDS = 512  # numbers kept ready for each shard, besides one batch
 
 
@@ -175,6 +175,7 @@ def rules(scenario: Scenario, *, samples: bool) -> Array:
         "worker_start": costs.worker_start,
         "iterable": isinstance(dataset, IterableDataset),
         "batched": isinstance(dataset, MapDataset) and dataset.batched,
+        "most": most_samples(scenario),
         "size": loader.batch_size or 1,
         "drop_last": loader.drop_last,
         "stop_after": scenario.consumer.stop_after or NONE,
@@ -185,34 +186,38 @@ def rules(scenario: Scenario, *, samples: bool) -> Array:
     return made
 
 
-def largest(scenario: Scenario) -> int:
-    """The most calls of the dataset that one batch can make."""
+def most_samples(scenario: Scenario) -> int:
+    """The most samples that one batch can have."""
     loader, dataset = scenario.loader, scenario.dataset
-    if isinstance(dataset, MapDataset) and dataset.batched:
-        return 1
     if loader.batch_sampler is not None:
         return max(map(len, loader.batch_sampler), default=0)
-    return loader.batch_size or 1
+    if isinstance(dataset, IterableDataset):
+        workers = range(max(loader.num_workers, 1))
+        length = max(len(dataset.shard(worker, loader.num_workers)) for worker in workers)
+    else:
+        length = dataset.length if loader.sampler is None else len(loader.sampler)
+    return min(loader.batch_size or 1, length)
 
 
 def new_state(scenario: Scenario, *, samples: bool) -> State:
     """The state before anything has happened, with room for little."""
+    rows = rules(scenario, samples=samples)
     workers = scenario.loader.num_workers
-    calls = largest(scenario)
+    calls = max(most_samples(scenario), 1)
     # Sent and not answered: the window, and for each worker RESUME, or STOP at its end and ours.
     messages = max(scenario.loader.window, 1) + 2 * workers
     shards = max(workers, 1) if isinstance(scenario.dataset, IterableDataset) else 0
     main = np.zeros(1, MAIN_PROCESS)
-    main["returning"] = main["short"] = NONE
+    main["returning"] = main["short_index"] = main["short_number"] = NONE
     return State(
-        rules=rules(scenario, samples=samples),
+        rules=rows,
         main=main,
         workers=np.zeros(workers, WORKER),
         wake=np.empty(workers),
         events=np.empty(workers, np.int64),
         messages=np.zeros(messages, MESSAGE),
-        seconds=np.empty((messages, calls)),
-        results=np.zeros(messages + 1, ANSWER),
+        seconds=np.empty((messages, 1 if rows["batched"][0] else calls)),
+        results=np.zeros(1 << messages.bit_length(), ANSWER),
         shards=np.zeros(max(shards, 1), SHARD),
         shard_seconds=np.empty((shards, calls + SHARD_SECONDS)),
         offsets=np.zeros(1, np.int64),

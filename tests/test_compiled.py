@@ -1,0 +1,190 @@
+"""The compiled engine against the SimPy engine, and against torch's own code."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dlsim
+from dlsim.scenario import Scenario, ScenarioError
+from dlsim.trace.difference import difference
+from tests.strategies import scenarios
+
+pytest.importorskip("numba", reason="the compiled engine needs it")
+
+quiet = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+ideal = st.builds(
+    lambda scenario, ahead, overlap: dlsim.replace(
+        scenario, {"consumer.run_ahead": ahead, "consumer.overlap_copy": overlap}
+    ),
+    scenarios(torch_only=False),
+    st.sampled_from([0, 0, 1, 3]),
+    st.booleans(),
+)
+
+
+@settings(quiet, max_examples=1500)
+@given(ideal, st.integers(0, 2**32), st.booleans())
+def test_equals_simpy(scenario: Scenario, seed: int, samples: bool) -> None:
+    """Every moment of every batch and sample is the same as in the SimPy engine."""
+    slow = dlsim.simulate(scenario, seed, engine="simpy", samples=samples)
+    fast = dlsim.simulate(scenario, seed, engine="compiled", samples=samples)
+    assert difference(slow, fast) is None
+    if slow.meta.problem is not None and fast.meta.problem is not None:
+        assert slow.meta.problem.message == fast.meta.problem.message
+
+
+@settings(quiet, max_examples=400)
+@given(scenarios(), st.integers(0, 2**32))
+def test_equals_torch(scenario: Scenario, seed: int) -> None:
+    """Every moment of every batch and sample is the same as in torch's own code."""
+    virtual = pytest.importorskip("dlsim.validation.virtual", reason="needs torch")
+    ours = dlsim.simulate(scenario, seed, engine="compiled", samples=True)
+    theirs = virtual.run_virtual(scenario, seed, samples=True)
+    assert difference(ours, theirs) is None
+
+
+def long(
+    *, workers: int = 3, batches: int = 5000, stop_after: int | None = None, **loader: object
+) -> Scenario:
+    """Long enough for several blocks of random numbers, and for columns to grow."""
+    return Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=workers, **loader),
+        dataset=dlsim.MapDataset(
+            2 * batches, fetch=[dlsim.Stage("read", wait=dlsim.Exponential(1.0))]
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Gamma(0.7, 0.5), stop_after=stop_after),
+        epochs=2,
+    )
+
+
+def iterable(batches: int, **loader: object) -> Scenario:
+    """The same of an iterable-style dataset, of which each worker reads a third."""
+    return dlsim.replace(
+        long(**loader),
+        {
+            "dataset": dlsim.IterableDataset(
+                2 * batches,
+                sharding="split",
+                fetch=[dlsim.Stage("read", wait=dlsim.Exponential(1.0))],
+            )
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        long(),
+        long(shuffle=True, prefetch_factor=300),
+        long(workers=70, in_order=False),
+        long(in_order=False, persistent_workers=True, stop_after=4000),
+        iterable(5000),
+        iterable(5000, in_order=False, workers=40),
+    ],
+)
+def test_long_runs_equal_simpy(scenario: Scenario) -> None:
+    """Traces stay the same over many blocks of numbers, many workers and large windows."""
+    slow = dlsim.simulate(scenario, 3, engine="simpy")
+    assert difference(slow, dlsim.simulate(scenario, 3, engine="compiled")) is None
+
+
+def test_received_in_the_right_call() -> None:
+    """Where much arrives at one moment, each batch is still received in the right next()."""
+    times = st.sampled_from(
+        [dlsim.Constant(0.0), dlsim.Empirical([0.0, 1.0]), dlsim.Empirical([0.0, 0.0, 5.0])]
+    )
+
+    @settings(quiet, max_examples=200)
+    @given(times, times, st.integers(1, 40), st.integers(1, 9))
+    def check(fetch: object, step: object, workers: int, prefetch_factor: int) -> None:
+        scenario = Scenario(
+            loader=dlsim.Loader(num_workers=workers, prefetch_factor=prefetch_factor),
+            dataset=dlsim.MapDataset(300, fetch=[dlsim.Stage("read", wait=fetch)]),
+            consumer=dlsim.Consumer(step=step),
+        )
+        slow = dlsim.simulate(scenario, engine="simpy")
+        assert difference(slow, dlsim.simulate(scenario, engine="compiled")) is None
+
+    check()
+
+
+RECORDS = {
+    "consumer.step": {"consumer.step": dlsim.Recorded([0.5] * 7)},
+    "dataset.collate": {"dataset.collate": dlsim.Recorded([0.5] * 7)},
+    "dataset.fetch.0.wait": {
+        "dataset.batched": True,
+        "dataset.fetch": [dlsim.Stage("read", wait=dlsim.Recorded([0.5] * 7))],
+    },
+}
+
+
+@pytest.mark.parametrize("key", RECORDS)
+@pytest.mark.parametrize("in_order", [True, False])
+def test_short_records(key: str, in_order: bool) -> None:
+    """A record that is too short is refused with the message of the SimPy engine."""
+    scenario = dlsim.replace(long(in_order=in_order), RECORDS[key])
+    with pytest.raises(ScenarioError) as slow:
+        dlsim.simulate(scenario, engine="simpy")
+    with pytest.raises(ScenarioError) as fast:
+        dlsim.simulate(scenario, engine="compiled")
+    assert str(slow.value) == str(fast.value)
+    assert key in str(fast.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_short_records_of_iterables(workers: int) -> None:
+    """A sample beyond the record is refused if it is fetched, and only then."""
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=workers),
+        dataset=dlsim.IterableDataset(
+            20, fetch=[dlsim.Stage("read", wait=dlsim.Recorded([0.5] * 7))]
+        ),
+    )
+    for engine in ("simpy", "compiled"):
+        with pytest.raises(ScenarioError, match="at least 8 values, got 7 values"):
+            dlsim.simulate(scenario, engine=engine)
+    early = dlsim.replace(scenario, {"consumer.stop_after": 1, "consumer.step": dlsim.Constant(0)})
+    fast = dlsim.simulate(early, engine="compiled")
+    assert difference(dlsim.simulate(early, engine="simpy"), fast) is None
+
+
+def test_what_is_not_covered() -> None:
+    """A machine that is not ideal runs on the SimPy engine, which the trace says; or is refused."""
+    scenario = dlsim.replace(long(batches=10), {"machine.cores": 2})
+    trace = dlsim.simulate(scenario)
+    assert trace.meta.engine == "simpy"
+    assert "machine.cores" in trace.meta.notes["engine"]
+    with pytest.raises(ScenarioError, match=r"compiled does not cover machine\.cores"):
+        dlsim.simulate(scenario, engine="compiled")
+
+
+def test_auto_takes_the_fast_engine() -> None:
+    """Where the compiled engine covers a scenario, it is what runs unless asked otherwise."""
+    assert dlsim.simulate(long(batches=10)).meta.engine == "compiled"
+
+
+def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without numba everything runs on the SimPy engine, and the trace says why."""
+    monkeypatch.setattr("dlsim.engine.compiled.find_spec", lambda name: None)
+    trace = dlsim.simulate(long(batches=10))
+    assert trace.meta.engine == "simpy"
+    assert "numba" in trace.meta.notes["engine"]
+    with pytest.raises(ScenarioError, match="compiled needs numba"):
+        dlsim.simulate(long(batches=10), engine="compiled")
+
+
+def test_progress_counts_every_batch() -> None:
+    """Progress is told of as many batches as are returned."""
+    for scenario in (long(), long(in_order=False), iterable(50), long(workers=0)):
+        told: list[int] = []
+        trace = dlsim.simulate(scenario, engine="compiled", progress=told.append)
+        assert sum(told) == len(trace.order)
