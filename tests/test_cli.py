@@ -51,7 +51,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
 
 def test_run_reports(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`run` prints the configuration, the metrics, and what to make of them, and nothing else."""
-    assert main(["run", str(small)]) == 0
+    assert main(["run", str(small), "--engine", "simpy"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("small (engine simpy, seed 0)\n2 workers, prefetch 2 (window 4)")
     assert "1.85 samples/s" in out

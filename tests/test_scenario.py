@@ -209,7 +209,7 @@ def test_durations_as_people_write_them(seconds: float) -> None:
         (SMALL, {"dataset.sample_bytes": "3 s"}, "dataset.sample_bytes: expected a size such as 1"),
         (SMALL, {"torch": "two"}, "torch: expected a release such as \"2.13\", got 'two'"),
         (SMALL, {"torch": 2.13}, "torch: expected text, got 2.13"),
-        (SMALL, {"torch": "1.13"}, "torch: expected a release from 2.0 on, got '1.13'"),
+        (SMALL, {"torch": "1.11"}, "torch: expected a release from 1.12 on, got '1.11'"),
         (SMALL, {"policy": "lifo"}, "policy: "),
         (SMALL, {"epochs": 0}, "epochs: expected an integer of at least 1, got 0"),
         (SMALL, {"torch": "2.5", "loader.in_order": False}, "loader.in_order: torch 2.5 has no su"),
