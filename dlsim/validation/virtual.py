@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, _utils, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterable
 
 from dlsim.engine.draws import ServiceTimes
-from dlsim.engine.sampler import index_order
-from dlsim.engine.simulation import versions
 from dlsim.engine.fetch import failure
 from dlsim.engine.messages import MAIN, Raised
+from dlsim.engine.sampler import index_order
+from dlsim.engine.simulation import versions
 from dlsim.scenario import IterableDataset, Scenario, ScenarioError
 from dlsim.trace.trace import Meta, Problem, Trace
 from dlsim.validation.clock import Clock, VirtualContext

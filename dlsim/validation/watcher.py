@@ -9,9 +9,9 @@ from typing import Any
 
 from torch.utils.data._utils.worker import _IterableDatasetStopIteration
 
+from dlsim.engine.messages import MAIN
 from dlsim.engine.record import Recorder
 from dlsim.engine.sampler import Job, Jobs
-from dlsim.engine.messages import MAIN
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace import trace as fates
 from dlsim.validation.clock import Clock
