@@ -6,7 +6,6 @@ arrive at one moment are taken in the order of the workers' numbers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from typing import Any, TypeAlias
 
@@ -15,18 +14,24 @@ import simpy
 Steps: TypeAlias = Generator[simpy.Event, Any, Any]
 
 
-def until(env: simpy.Environment, moment: float) -> simpy.Timeout:
-    """A timeout that fires at exactly `moment`.
+def until(env: simpy.Environment, moment: float) -> simpy.Event:
+    """An event that happens at exactly `moment`.
 
     SimPy adds a delay to the present, which may round to a neighbouring float; then what
     happens at one moment in torch would happen at two here, and ties would break differently.
     """
     delay = moment - env.now
-    if env.now + delay < moment:
-        delay = math.nextafter(delay, math.inf)
-    elif env.now + delay > moment:
-        delay = math.nextafter(delay, 0.0)
-    return env.timeout(delay)
+    if env.now + delay == moment:
+        return env.timeout(delay)
+    # From half way on, a difference of two floats is exact (Sterbenz's lemma).
+    arrived = env.event()
+
+    def go_on(_: simpy.Event) -> None:
+        rest = env.timeout(moment - env.now)
+        rest.callbacks.append(lambda _: arrived.succeed())
+
+    env.timeout(0.75 * delay).callbacks.append(go_on)
+    return arrived
 
 
 def settle(env: simpy.Environment) -> Steps:
