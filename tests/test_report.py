@@ -32,7 +32,8 @@ def run(
             dataset=dlsim.MapDataset(length, fetch=[dlsim.Stage("read", wait=read)]),
             consumer=dlsim.Consumer(step=dlsim.Constant(step)),
             **changes,
-        )
+        ),
+        engine="simpy",
     )
 
 
