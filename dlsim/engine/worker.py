@@ -19,7 +19,10 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     env, recorder, costs = run.env, run.recorder, run.scenario.costs
     yield from run.compute(number, costs.worker_ready)
     samples = source(run.scenario, run.seed, epoch, number)
+    # What worker_init_fn raised is told once, as the answer to the first job. There is nothing to
+    # fetch with then, until a new epoch makes it; jobs before that fail, too.
     broken = failure(run.scenario, "worker_init_fn", number)
+    told, equipped = broken is None, broken is None
     ended = False
     while True:
         job = yield from pool.index_queues[number].get()
@@ -28,17 +31,15 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
         if job is RESUME:
             epoch += 1
             samples = source(run.scenario, run.seed, epoch, number)
-            ended = False
+            ended, equipped = False, True
             send(run, pool, Answer(number, MAIN, None))
             continue
         if ended or pool.closing:
             continue
         outcome: Outcome
         size = 0.0
-        if broken is not None:
-            # The first job is answered by what worker_init_fn raised. Later ones fail as well,
-            # as there is nothing to fetch with, but the loop ends before it sees those.
-            outcome = broken
+        if broken is not None and not (told and equipped):
+            outcome, told = broken, True
             recorder.started[job.number] = env.now
             recorder.size[job.number] = 0
         else:

@@ -59,6 +59,7 @@ def start_workers(s: State) -> None:
         w.head = w.job = NONE
         w.alive, w.ended = True, False
         w.broken = failure(s, WORKER_INIT_FN, worker)
+        w.told = w.equipped = False
         s.wake[worker] = inf
 
 

@@ -73,7 +73,9 @@ WORKER = np.dtype(
         ("job", "i8"),  # the message it is fetching for
         ("alive", "?"),
         ("ended", "?"),  # its iterator has ended
-        ("broken", "i8"),  # the failure of its worker_init_fn
+        ("broken", "i8"),  # the failure of its worker_init_fn,
+        ("told", "?"),  # whether a job was answered by it,
+        ("equipped", "?"),  # and whether there is something to fetch with all the same
         ("active", "?"),  # as far as the dispatcher knows
         ("held", "i8"),  # sent to it and not returned
     ]

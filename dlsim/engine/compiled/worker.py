@@ -39,12 +39,13 @@ def work(s: State, worker: int) -> None:
             s.wake[worker] = inf
             return
         if job.number == RESUME:
-            w.ended = False
+            w.ended, w.equipped = False, True
             put(s, worker, NONE, now)
             erase(s, message)
         elif w.ended or m.closing:
             erase(s, message)
-        elif w.broken != NONE:
+        elif w.broken != NONE and not (w.told and w.equipped):
+            w.told = True
             s.moments[STARTED, job.number] = s.moments[ARRIVED, job.number] = now
             s.size[job.number] = 0
             s.outcome[job.number] = RAISED + w.broken
