@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -171,9 +172,10 @@ class Rows:
 
 
 def beside_torch() -> Iterator[str]:
-    from torch.utils.data import DataLoader
-
     from dlsim import validation
+
+    watch = validation.observe  # says what to do if there is no torch
+    from torch.utils.data import DataLoader
 
     scale = 0.1
     loader: Any = DataLoader(
@@ -184,9 +186,9 @@ def beside_torch() -> Iterator[str]:
     )
     yield f"A real DataLoader, with real sleeps ({scale * ROW_SECONDS:g} s for a row):"
     yield ""
-    seen = validation.observe(loader, step=lambda batch: time.sleep(scale * STEP_SECONDS))
+    seen = watch(loader, step=lambda batch: time.sleep(scale * STEP_SECONDS))
     simulated = dlsim.simulate(scenario(scale=scale), samples=True)
-    yield f"{'simulated':28} {'real':28}"
+    yield f"{'simulated':36} real"
     for ours, theirs in zip(batches(simulated), batches(seen), strict=True):
         yield f"{ours:36} {theirs}"
     yield ""
@@ -218,4 +220,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt, EOFError):
-        main()
+        try:
+            main()
+        except dlsim.DlsimError as error:
+            sys.exit(str(error))
