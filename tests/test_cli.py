@@ -191,6 +191,18 @@ def test_directory_for_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert refused(capsys, "run", tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
 
 
+def test_too_large(
+    small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that does not fit into memory ends with one line, too."""
+
+    def too_large(*args: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(dlsim, "simulate", too_large)
+    assert "not enough memory" in refused(capsys, "run", small)
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown command is answered with those there are."""
     assert refused(capsys, "walk", "x.toml").startswith("command: expected one of run, ")
@@ -312,7 +324,8 @@ def test_interrupt(small: Path, tmp_path: Path) -> None:
     """Ctrl-C ends a run with one line and status 130."""
     pipe = tmp_path / "pipe.toml"
     os.mkfifo(pipe)
-    command = shell("run", str(pipe), "--dataset.length", "1_000_000_000")
+    endless = ["--dataset.length", "1_000_000_000", "--engine", "simpy"]
+    command = shell("run", str(pipe), *endless)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         with open(pipe, "w") as file:  # waits until dlsim reads the scenario
             file.write(SMALL)

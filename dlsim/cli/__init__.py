@@ -30,6 +30,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except DlsimError as error:
         print(f"dlsim: {error}", file=sys.stderr)
         return REFUSED
+    except MemoryError:
+        print("dlsim: not enough memory for a run of this length", file=sys.stderr)
+        return REFUSED
     except KeyboardInterrupt:
         print("dlsim: interrupted", file=sys.stderr)
         return INTERRUPTED

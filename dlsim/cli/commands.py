@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 import dlsim
 from dlsim.cli.files import (
     check_drawable,
+    check_traceable,
     check_writable,
     progress,
     report,
@@ -27,6 +28,7 @@ from dlsim.cli.parsing import NO_CHANGES, Changes, Command, UsageError
 from dlsim.engine.simulation import Engine
 from dlsim.scenario.units import parse
 from dlsim.trace import Trace, difference
+from dlsim.trace.profiler import ENGINE as PROFILER
 
 File: TypeAlias = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 OutFile: TypeAlias = Annotated[File, arg(aliases=["-o"])]
@@ -41,6 +43,7 @@ def run(
     out: OutFile = None,
     csv: File = None,
     plot: File = None,
+    trace: File = None,
     verbose: Annotated[bool, arg(aliases=["-v"])] = False,
     changes: Changes = NO_CHANGES,
 ) -> None:
@@ -58,19 +61,22 @@ def run(
         out: Write the whole trace here, as NPZ, for dlsim compare or NumPy.
         csv: Write a table here, one row for each batch.
         plot: Draw the run here: who did what when, and how full the buffer was.
+        trace: Write Chrome Trace Event JSON here (.json, .json.gz), which Perfetto opens.
         verbose: First tell every event: what is sent, fetched, received and returned when.
     """
     chosen = scenario_from(scenario, changes)
     check_writable(out, csv)
     check_drawable(plot)
-    trace = simulated(chosen, seed, engine, samples=verbose or out is not None)
+    check_traceable(trace)
+    wanted = verbose or out is not None or trace is not None
+    found = simulated(chosen, seed, engine, samples=wanted)
     if verbose:
         from dlsim.trace import narrate
 
-        for line in narrate(trace):
+        for line in narrate(found):
             print(line)
         print()
-    report(trace, out, csv, plot)
+    report(found, out, csv, plot, trace)
 
 
 def observe(
@@ -82,6 +88,7 @@ def observe(
     out: OutFile = None,
     csv: File = None,
     plot: File = None,
+    trace: File = None,
 ) -> None:
     """Watch a real DataLoader at work: how fast it is, and how long its batches are waited for.
 
@@ -97,6 +104,7 @@ def observe(
         out: Write the whole trace here, as NPZ, for dlsim compare or NumPy.
         csv: Write a table here, one row for each batch.
         plot: Draw the run here: who did what when, and how full the buffer was.
+        trace: Write Chrome Trace Event JSON here (.json, .json.gz), which Perfetto opens.
     """
     from dlsim import validation
 
@@ -106,16 +114,17 @@ def observe(
         raise UsageError(f"observe: --step: {error}") from None
     check_writable(out, csv)
     check_drawable(plot)
+    check_traceable(trace)
     loader = validation.load_target(target)
     with progress(None) as advance:
-        trace = validation.observe(
+        found = validation.observe(
             loader,
             step=(lambda _: time.sleep(seconds)) if seconds else None,
             batches=batches,
             epochs=epochs,
             progress=advance,
         )
-    report(trace, out, csv, plot)
+    report(found, out, csv, plot, trace)
 
 
 def compare(
@@ -129,11 +138,11 @@ def compare(
 
     Example: dlsim compare scenario.toml run.npz
 
-    Each is a trace that run or observe wrote, or a scenario, which is simulated. The keys of
-    scenarios are options, as in dlsim run.
+    Each is a trace that run or observe wrote, or a profile of torch.profiler, or a scenario, which
+    is simulated. The keys of scenarios are options, as in dlsim run.
 
     Args:
-        a: A trace (.npz) or a scenario (.toml).
+        a: A trace (.npz), a profile (.json, .json.gz) or a scenario (.toml).
         b: Another one.
         seed: What all random times of scenarios follow from.
     """
@@ -147,7 +156,10 @@ def compare(
 
 def agreement(one: Trace, other: Trace) -> str:
     """In what two runs agree, in words; a real one is what the other is held against."""
-    if "observed" not in (one.meta.engine, other.meta.engine):
+    engines = (one.meta.engine, other.meta.engine)
+    if PROFILER in engines:
+        return "A profile tells waits and steps, and nothing else that could be compared."
+    if "observed" not in engines:
         found = difference(one, other)
         return f"First difference: {found}." if found else "Every moment of both is the same."
     from dlsim import validation

@@ -12,7 +12,8 @@ from typing import Any
 import dlsim
 from dlsim.engine.simulation import Engine
 from dlsim.scenario import DlsimError, MapDataset, Scenario, ScenarioError, get
-from dlsim.trace import Trace, load_trace, save, write_csv
+from dlsim.trace import Trace, load_trace, read_profiler, save, write_chrome, write_csv
+from dlsim.trace.chrome import SUFFIXES, check_name
 
 PATIENCE = 1.5  # seconds before a progress bar appears
 
@@ -56,7 +57,7 @@ def trace_from(path: Path, seed: int, changes: Mapping[str, str]) -> Trace:
     """The trace in the file at `path`, or of the scenario in it, simulated."""
     if path.suffix == ".toml":
         return simulated(scenario_from(path, changes), seed, "auto", samples=True)
-    return load_trace(path)
+    return read_profiler(path) if path.name.endswith(SUFFIXES) else load_trace(path)
 
 
 def simulated(scenario: Scenario, seed: int, engine: Engine, *, samples: bool) -> Trace:
@@ -113,7 +114,20 @@ def check_drawable(path: Path | None) -> None:
         raise DlsimError(f"{path}: expected a name ending in one of .{', .'.join(sorted(kinds))}")
 
 
-def report(trace: Trace, out: Path | None, csv: Path | None, plot: Path | None) -> None:
+def check_traceable(path: Path | None) -> None:
+    """Raise `DlsimError` where a Chrome trace cannot be, or has another name."""
+    if path is not None:
+        check_name(path)
+        check_writable(path)
+
+
+def report(
+    trace: Trace,
+    out: Path | None,
+    csv: Path | None,
+    plot: Path | None,
+    chrome: Path | None = None,
+) -> None:
     """Write what is asked for, and print what to make of the run."""
     from dlsim.report import run_picture, run_text
 
@@ -121,6 +135,8 @@ def report(trace: Trace, out: Path | None, csv: Path | None, plot: Path | None) 
         save(trace, out)
     if csv is not None:
         write_csv(trace, csv)
+    if chrome is not None:
+        write_chrome(trace, chrome)
     if plot is not None:
         try:
             run_picture(trace).savefig(plot, dpi=150)
