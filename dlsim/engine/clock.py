@@ -27,8 +27,10 @@ def until(env: simpy.Environment, moment: float) -> simpy.Event:
     arrived = env.event()
 
     def go_on(_: simpy.Event) -> None:
-        rest = env.timeout(moment - env.now)
-        rest.callbacks.append(lambda _: arrived.succeed())
+        env.timeout(moment - env.now).callbacks.append(arrive)
+
+    def arrive(_: simpy.Event) -> None:
+        arrived.succeed()
 
     env.timeout(0.75 * delay).callbacks.append(go_on)
     return arrived

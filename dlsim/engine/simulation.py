@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from typing import Literal, TypeAlias, get_args
 
@@ -41,8 +42,9 @@ def simulate(
     `trace.meta.problem`. Raises `ScenarioError` for a bad seed or engine, for what an engine does
     not cover, and for a recorded distribution that turns out too short.
 
-    Assumptions: user code behaves the same in every process; processes run at full speed (see
-    `Machine`); the garbage collector, the operating system and clocks cost nothing.
+    Assumptions: user code behaves the same in every process; what `Machine` does not limit is
+    unlimited, and what `Costs` does not name is free; the garbage collector, the operating
+    system and clocks cost nothing.
     """
     require(isinstance(scenario, Scenario), "scenario", "a Scenario", scenario)
     require(is_integer(seed) and seed >= 0, "seed", "an integer of at least 0", seed)
@@ -90,7 +92,13 @@ def finish_this_moment(env: simpy.Environment) -> None:
     env.run(env.process(settle(env)))
 
 
+@cache
+def _version(package: str) -> str:
+    """Reading a package's metadata takes longer than a small simulation."""
+    return version(package)
+
+
 def versions(*packages: str) -> dict[str, str]:
     """The versions of dlsim, Python, NumPy and `packages`."""
-    found = {name: version(name) for name in ("dlsim", "numpy", *packages)}
+    found = {name: _version(name) for name in ("dlsim", "numpy", *packages)}
     return {**found, "python": platform.python_version()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def schema() -> dict[str, Any]:
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    plain = _without_none(msgspec.to_builtins(value))
+    plain = _plain(key, value)
     node: Any = tree
     *path, last = key.split(".")
     for part in path:
@@ -133,6 +133,18 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
         node[int(last)] = plain
     else:
         node[last] = plain
+
+
+def _plain(key: str, value: Any) -> Any:
+    """`value` as a file would have it; NumPy's numbers and arrays, and ranges, as Python's."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, range):
+        value = list(value)
+    try:
+        return _without_none(msgspec.to_builtins(value))
+    except TypeError:
+        raise ScenarioError(f"{key}: expected what a scenario holds, got {shown(value)}") from None
 
 
 def _element(items: list[Any], part: str, key: str) -> Any:
@@ -165,6 +177,8 @@ def _resolve(info: Any, value: Any, path: str, quantity: str | None) -> Any:
         if number and isinstance(value, str) and quantity is not None:
             return _parsed(value, quantity, path)
         return _resolve(info.type, value, path, quantity if named or not number else None)
+    if isinstance(info, inspect.LiteralType) and value not in info.values:
+        raise ScenarioError(f"{path}: expected {_either([info])}, got {shown(value)}")
     if isinstance(info, inspect.UnionType):
         return _resolve_union(info, value, path, quantity)
     if isinstance(info, inspect.StructType) and isinstance(value, dict):
@@ -195,6 +209,9 @@ def _resolve_union(info: inspect.UnionType, value: Any, path: str, quantity: str
     for kind in info.types:
         if isinstance(kind, inspect.Metadata):
             return _resolve(kind, value, path, quantity)
+    words = [t for t in info.types if isinstance(t, inspect.LiteralType)]
+    if words and isinstance(value, str) and not any(value in t.values for t in words):
+        raise ScenarioError(f"{path}: expected {_either(info.types)}, got {shown(value)}")
     structs = [t for t in info.types if isinstance(t, inspect.StructType)]
     distribution = any(t.tag == "constant" for t in structs)
     if distribution and isinstance(value, str) and quantity is not None:
@@ -212,6 +229,17 @@ def _resolve_union(info: inspect.UnionType, value: Any, path: str, quantity: str
                 + (shown(value["kind"]) if "kind" in value else "nothing")
             )
     return value
+
+
+def _either(types: Iterable[Any]) -> str:
+    """What a value may be, of literals and lists and none."""
+    names: list[str] = []
+    for kind in types:
+        if isinstance(kind, inspect.LiteralType):
+            names += [str(value) for value in kind.values]
+        else:
+            names.append(NONE if isinstance(kind, inspect.NoneType) else "a list")
+    return " or ".join(names)
 
 
 def _parsed(text: str, quantity: str, path: str) -> float:

@@ -137,7 +137,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
                 len(distribution.values) >= needed,
                 where,
                 f"{needed} values, one for each dataset index",
-                f"{len(distribution.values)} values",
+                distribution.values,
             )
 
     @property

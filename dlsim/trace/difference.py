@@ -63,4 +63,4 @@ def _first(
     if bool(np.all(same)):
         return None
     at = int(np.argmin(same))
-    return f"{name}[{at}]: {a[at]!r}, against {b[at]!r}"
+    return f"{name}[{at}]: {a[at].item()!r}, against {b[at].item()!r}"

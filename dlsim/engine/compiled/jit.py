@@ -22,7 +22,7 @@ def jit(function: Function) -> Function:
     before = config.CACHE_DIR
     config.CACHE_DIR = str(Path(before or Path(__file__).parent / "__pycache__") / _sources())
     try:
-        return cast(Function, njit(cache=True, inline="never" if function.__name__ in ("epoch","epoch_alone","start_epoch","schedule") else "always")(function))
+        return cast(Function, njit(cache=True)(function))
     finally:
         config.CACHE_DIR = before
 
