@@ -210,3 +210,17 @@ def test_columns_of_a_run_are_its_utilisation() -> None:
     mine = trace.worker == 1
     found = shares(begins[mine], ends[mine], np.linspace(*metrics.span(trace), 101))
     assert found.mean() == pytest.approx(metrics.worker_utilisation(trace)[1])
+
+
+def test_shared_storage_is_blamed_before_workers() -> None:
+    """Busy workers that wait for a disk they share are not told to become more."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=4),
+        dataset=dlsim.MapDataset(80, fetch=[dlsim.Stage("read", read_bytes=dlsim.Constant(1e6))]),
+        machine=dlsim.Machine(storage=dlsim.Storage(bandwidth=1e6)),
+    )
+    assert "the storage, which all workers share, is the bottleneck" in run_text(simulate(scenario))
+    cores = dlsim.replace(
+        scenario, {"machine": {"cores": 2}, "dataset.fetch.0": {"name": "decode", "cpu": "1 s"}}
+    )
+    assert "the cores, which all processes share, are the bottleneck" in run_text(simulate(cores))

@@ -34,6 +34,8 @@ def configuration(trace: Trace) -> str:
     ran = f"engine {meta.engine}" + (f", seed {meta.seed}" if meta.seed is not None else "")
     if scenario is None:
         workers = metrics.worker_count(trace)
+        if "workers" in meta.notes:
+            return f"workers: {meta.notes['workers']} ({ran})"
         return f"{workers} workers seen ({ran})" if workers else f"no workers seen ({ran})"
     title = f"{scenario.name} ({ran})" if scenario.name else f"One run ({ran})"
     return f"{title}\n{setup(scenario)}"
@@ -72,7 +74,7 @@ def verdict(trace: Trace) -> str:
     workers = metrics.worker_count(trace)
     if found.stall < NEGLIGIBLE:
         return f"{waits}: the step is the bottleneck. {_slack(found, workers)}"
-    if workers == 0:
+    if workers == 0 and "workers" not in trace.meta.notes:
         return (
             f"{waits}: without workers, loading and training take turns. "
             "With workers, batches are loaded during the step."
@@ -99,6 +101,9 @@ def _cause(trace: Trace, found: Summary) -> tuple[str, str]:
             "Longer epochs, faster starts (persistent_workers) or smaller batches shorten that",
         )
     if found.worker_utilisation >= BUSY:
+        shared = _shared(trace)
+        if shared:
+            return shared, "More workers would share it among more; it is what must be faster"
         return (
             f"the workers, busy {percent(found.worker_utilisation)}, are the bottleneck",
             "More workers or cheaper samples would help; a larger prefetch_factor would not",
@@ -114,6 +119,18 @@ def _cause(trace: Trace, found: Summary) -> tuple[str, str]:
         f"yet workers are idle {idle} of it" if idle != "-" else "for the workers",
         "What lies between them is to blame: the credit window, starting workers, moving batches",
     )
+
+
+def _shared(trace: Trace) -> str | None:
+    """What busy workers are held up by, where they share something that is used up; else None."""
+    from dlsim.whatif.bounds import bounds
+
+    limits = {
+        "storage": "the storage, which all workers share, is the bottleneck",
+        "cores": "the cores, which all processes share, are the bottleneck",
+    }
+    scenario = trace.meta.scenario
+    return None if scenario is None else limits.get(bounds(scenario).binds)
 
 
 def _first_waits(trace: Trace) -> float:
