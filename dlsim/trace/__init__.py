@@ -1,5 +1,6 @@
 """What happened: traces, metrics, event log, files."""
 
+from dlsim.trace.chrome import write_chrome
 from dlsim.trace.difference import difference
 from dlsim.trace.files import load_trace, save, write_csv
 from dlsim.trace.levels import Levels
@@ -22,6 +23,7 @@ from dlsim.trace.metrics import (
     waits,
     worker_utilisation,
 )
+from dlsim.trace.profiler import read_profiler
 from dlsim.trace.summary import Summary, summarize
 from dlsim.trace.trace import (
     MOMENTS,
@@ -63,6 +65,7 @@ __all__ = [
     "memory",
     "narrate",
     "overflow",
+    "read_profiler",
     "samples_per_second",
     "save",
     "stall",
@@ -70,5 +73,6 @@ __all__ = [
     "summarize",
     "waits",
     "worker_utilisation",
+    "write_chrome",
     "write_csv",
 ]

@@ -2,7 +2,7 @@
 
 ======================  ===========================================================
 time                    `span`, `elapsed`, `epoch_times`, `first_batch`
-throughput              `samples_per_second`, `batches_per_second`
+throughput              `samples`, `samples_per_second`, `batches_per_second`
 the training loop       `waits`, `steps`, `stall`, `accelerator_utilisation`
 what is ready, on hold  `buffer`, `credit`, `held`, `buffer_bytes`, `head_of_line`
 workers                 `fetches`, `worker_count`, `worker_utilisation`
@@ -96,9 +96,15 @@ def first_batch(trace: Trace) -> float:
     return float(trace.returned[trace.order[0]]) - span(trace)[0] if len(trace.order) else NAN
 
 
+def samples(trace: Trace) -> float:
+    """The number of samples in the batches returned; NaN where sizes were not observed (all 0)."""
+    count = float(trace.size[trace.order].sum())
+    return count if count or not len(trace.order) else NAN
+
+
 def samples_per_second(trace: Trace) -> float:
-    """Samples in the batches returned / `elapsed`."""
-    return ratio(float(trace.size[trace.order].sum()), elapsed(trace))
+    """`samples` / `elapsed`."""
+    return ratio(samples(trace), elapsed(trace))
 
 
 def batches_per_second(trace: Trace) -> float:

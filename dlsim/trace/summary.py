@@ -81,8 +81,13 @@ class Summary:
         }
 
     def __str__(self) -> str:
-        """A table of a few lines; those on workers and memory only where something is known."""
-        unless_nan = {"workers": self.worker_utilisation, "memory": self.buffer_bytes}
+        """A table of a few lines; of what was not observed there is none."""
+        unless_nan = {
+            "workers": self.worker_utilisation,
+            "buffer": self.credit_max,
+            "out of order": self.held,
+            "memory": self.buffer_bytes,
+        }
         shown = self.shown()
         return "\n".join(
             f"{label:<13} {text.format(**shown)}"
@@ -148,5 +153,5 @@ def summarize(trace: Trace) -> Summary:
         head_of_line=metrics.head_of_line(trace) if arrived else metrics.NAN,
         worker_utilisation=metrics.mean(metrics.worker_utilisation(trace)),
         batches=float(len(trace.order)),
-        samples=float(trace.size[trace.order].sum()),
+        samples=metrics.samples(trace),
     )

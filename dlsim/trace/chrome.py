@@ -1,0 +1,250 @@
+"""A run as Chrome Trace Event JSON, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
+
+The main process has a lane, and so has each worker. Waits bear the name torch.profiler gives
+them, so that a simulated run and a profiled one line up.
+
+===================  ========================================================================
+main process         `iter(DataLoader)`, the waits, the steps; fetching, without workers
+accelerator          the steps, where the host runs ahead of them
+worker w             `fetch`, and in it each `sample` the trace knows of
+batch (async)        from `sent` to the end of the step; arrows: sent, started, returned
+epoch (async)        from `iter(loader)` to the end of the loop
+ready, credit        counters: batches arrived and not returned; sent and not returned
+===================  ========================================================================
+
+Times are microseconds, to the nanosecond. Slices of one lane never overlap, but may nest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from dlsim.trace import metrics
+from dlsim.trace.files import _replacing
+from dlsim.trace.trace import PENDING, Floats, Integers, Trace, TraceError
+
+WITH_WORKERS = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
+WITHOUT_WORKERS = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
+ITER = "iter(DataLoader)"
+SUFFIXES = (".json", ".json.gz")
+
+CHUNK = 10_000  # events written at a time
+LEVEL = 4  # of gzip: beyond it, files get little smaller and take much longer
+
+
+class Lane(NamedTuple):
+    """Where slices are drawn: a thread of a process."""
+
+    pid: int
+    tid: int
+
+
+MAIN, ACCELERATOR = Lane(1, 1), Lane(1, 2)
+
+
+def check_name(path: Path) -> None:
+    """Raise `TraceError` for the name of a file that would hold no Chrome trace."""
+    if not path.name.endswith(SUFFIXES):
+        raise TraceError(f"{path}: expected a name ending in {' or '.join(SUFFIXES)}")
+
+
+def write_chrome(trace: Trace, path: str | Path) -> None:
+    """Write `trace` to `path` as Chrome Trace Event JSON, compressed if it ends in `.json.gz`.
+
+    The file appears whole or not at all. Raises `TraceError` when it cannot be written, or ends
+    in neither `.json` nor `.json.gz`.
+    """
+    path = Path(path)
+    check_name(path)
+    events = _events(trace)
+    with _replacing(path, "wb") as file, _compressed(file, path) as out:
+        out.write(f'{{"displayTimeUnit":"ms","otherData":{_about(trace)},"traceEvents":['.encode())
+        separator = "\n"
+        while chunk := list(islice(events, CHUNK)):
+            out.write((separator + ",\n".join(chunk)).encode())
+            separator = ",\n"
+        out.write(b"\n]}\n")
+
+
+def _compressed(file: IO[bytes], path: Path) -> AbstractContextManager[IO[bytes]]:
+    if path.suffix == ".json":
+        return nullcontext(file)
+    # without a time, the same trace makes the same file
+    return gzip.GzipFile("", "wb", LEVEL, file, mtime=0)  # type: ignore[return-value]
+
+
+def _about(trace: Trace) -> str:
+    meta = trace.meta
+    name = meta.scenario.name if meta.scenario is not None else ""
+    return json.dumps({"engine": meta.engine, "seed": meta.seed, "scenario": name, **meta.versions})
+
+
+def _events(trace: Trace) -> Iterator[str]:
+    ahead = _runs_ahead(trace)
+    yield from _names(trace, ahead)
+    yield from _main(trace, ahead)
+    yield from _fetches(trace)
+    yield from _samples(trace)
+    yield from _lives(trace)
+    yield from _counters(trace)
+
+
+def _worker(worker: int) -> Lane:
+    """The lane of a worker; without workers (-1) the main process fetches."""
+    return Lane(worker + 10, worker + 10) if worker >= 0 else MAIN
+
+
+def _runs_ahead(trace: Trace) -> bool:
+    """Whether a `next()` is called before the step on the batch before is over."""
+    order = trace.order
+    return bool((trace.finished[order[:-1]] > trace.requested[order[1:]]).any())
+
+
+def _names(trace: Trace, ahead: bool) -> Iterator[str]:
+    """What the lanes are called, and their order."""
+    lanes = [(_worker(w), f"worker {w}") for w in range(metrics.worker_count(trace))]
+    for place, (lane, name) in enumerate([(MAIN, "main process"), *lanes]):
+        yield _named("process_name", lane, f'"name":"{name}"')
+        yield _named("process_sort_index", lane, f'"sort_index":{place}')
+        yield _named("thread_name", lane, f'"name":"{name}"')
+    if ahead:
+        yield _named("thread_name", ACCELERATOR, '"name":"accelerator"')
+
+
+def _named(kind: str, lane: Lane, args: str) -> str:
+    return f'{{"ph":"M","name":"{kind}","pid":{lane.pid},"tid":{lane.tid},"args":{{{args}}}}}'
+
+
+def _main(trace: Trace, ahead: bool) -> Iterator[str]:
+    """What the training loop does: `iter()`, waits, steps, and the `next()` that finds the end."""
+    order, epochs = trace.order, trace.epochs
+    next_name = WITH_WORKERS if metrics.worker_count(trace) else WITHOUT_WORKERS
+    returned, finished = trace.returned[order], trace.finished[order]
+    waits = (f'"batch":{batch}' for batch in order.tolist())
+    steps = (f'"batch":{batch}' for batch in order.tolist())
+    number = (f'"epoch":{epoch}' for epoch in range(len(epochs.first)))
+    yield from _slices(ITER, "dataloader", MAIN, epochs.started, epochs.primed, number)
+    yield from _slices(next_name, "dataloader", MAIN, trace.requested[order], returned, waits)
+    before = np.fmax.accumulate(np.append(-np.inf, finished[:-1]))
+    lane = ACCELERATOR if ahead else MAIN
+    yield from _slices("step", "training", lane, np.maximum(returned, before), finished, steps)
+    last, ended = _last_next(trace, returned if ahead else finished)
+    yield from _slices(next_name, "dataloader", MAIN, last, ended, [""] * len(last))
+
+
+def _last_next(trace: Trace, free: Floats) -> tuple[Floats, Floats]:
+    """Begin and end of the `next()` that found the end, of epochs that were not left early.
+
+    `free`: when the loop could go on, for each batch in order of return.
+    """
+    epochs = np.arange(len(trace.epochs.first))
+    last = np.full(len(epochs), -np.inf)
+    np.fmax.at(last, trace.epoch_of(trace.order), free)
+    left = np.unique(trace.epoch_of(np.flatnonzero(trace.status == PENDING)))
+    whole = np.isfinite(last) & ~np.isin(epochs, left)
+    return last[whole], trace.epochs.ended[whole]
+
+
+def _fetches(trace: Trace) -> Iterator[str]:
+    begins, ends = metrics.fetches(trace)
+    for worker in np.unique(trace.worker).tolist():
+        mine = np.flatnonzero((trace.worker == worker) & ~np.isnan(begins))
+        mine = mine[np.argsort(begins[mine], kind="stable")]
+        # one at a time, whatever rounding or a clock says
+        until = np.minimum(ends[mine], np.append(begins[mine][1:], np.inf))
+        args = (
+            f'"batch":{batch},"size":{size}'
+            for batch, size in zip(mine.tolist(), trace.size[mine].tolist(), strict=True)
+        )
+        yield from _slices("fetch", "worker", _worker(worker), begins[mine], until, args)
+
+
+def _samples(trace: Trace) -> Iterator[str]:
+    """Each sample, within the fetching of its batch."""
+    rows = trace.samples
+    if rows is None:
+        return
+    begins, ends = metrics.fetches(trace)
+    until = np.minimum(rows.fetched, ends[rows.batch])
+    inside = (rows.started >= begins[rows.batch]) & (rows.started <= until)
+    for worker in np.unique(rows.worker).tolist():
+        mine = np.flatnonzero(inside & (rows.worker == worker))
+        args = (f'"index":{index}' for index in rows.index[mine].tolist())
+        lane = _worker(worker)
+        yield from _slices("sample", "sample", lane, rows.started[mine], until[mine], args)
+
+
+def _slices(
+    name: str, cat: str, lane: Lane, begins: Floats, ends: Floats, args: Iterable[str]
+) -> Iterator[str]:
+    """Complete events; none for an interval of which begin or end is not known."""
+    head = f'{{"ph":"X","cat":"{cat}","name":"{name}","pid":{lane.pid},"tid":{lane.tid},"ts":'
+    for begin, end, about in zip(_ns(begins), _ns(ends), args, strict=True):
+        if begin is not None and end is not None:
+            lasted = max(end - begin, 0)
+            yield f'{head}{begin / 1000:.3f},"dur":{lasted / 1000:.3f},"args":{{{about}}}}}'
+
+
+def _lives(trace: Trace) -> Iterator[str]:
+    """Every batch from its sending to the end of its step, with arrows; and every epoch."""
+    given_back = metrics.given_back(trace)
+    begins = np.fmin(trace.sent, np.fmin(trace.started, trace.requested))
+    ends = np.where(np.isnan(trace.finished), given_back, trace.finished)
+    numbers = np.flatnonzero(~np.isnan(begins))
+    yield from _async("batch", numbers, begins[numbers], ends[numbers])
+    epochs = trace.epochs
+    last = np.where(np.isnan(epochs.ended), metrics.span(trace)[1], epochs.ended)
+    yield from _async("epoch", np.arange(len(epochs.first)), epochs.started, last)
+    moments = zip(_ns(trace.sent), _ns(trace.started), _ns(trace.returned), strict=True)
+    lanes = [_worker(worker) for worker in trace.worker.tolist()]
+    for number, (sent, started, returned) in enumerate(moments):
+        if sent is None or started is None or lanes[number] is MAIN:
+            continue
+        yield _flow("s", number, MAIN, sent)
+        yield _flow("t" if returned is not None else "f", number, lanes[number], started)
+        if returned is not None:
+            yield _flow("f", number, MAIN, returned)
+
+
+def _async(kind: str, numbers: Integers, begins: Floats, ends: Floats) -> Iterator[str]:
+    head = f'"cat":"{kind}","pid":{MAIN.pid},"tid":{MAIN.tid}'
+    for number, begin, end in zip(numbers.tolist(), _ns(begins), _ns(ends), strict=True):
+        if begin is None or end is None:
+            continue
+        event = f'"name":"{kind} {number}","id":"{number}",{head},"ts":'
+        yield f'{{"ph":"b",{event}{begin / 1000:.3f}}}'
+        yield f'{{"ph":"e",{event}{max(begin, end) / 1000:.3f}}}'
+
+
+def _flow(phase: str, number: int, lane: Lane, ns: int) -> str:
+    bind = ',"bp":"e"' if phase == "f" else ""  # to the slice around it, not to the next one
+    return (
+        f'{{"ph":"{phase}","cat":"batch","name":"batch","id":{number}{bind},'
+        f'"pid":{lane.pid},"tid":{lane.tid},"ts":{ns / 1000:.3f}}}'
+    )
+
+
+def _counters(trace: Trace) -> Iterator[str]:
+    found = []
+    if metrics.observed(trace, trace.arrived):
+        found.append(("ready", metrics.buffer(trace)))
+    if metrics.observed(trace, trace.sent):
+        found.append(("credit", metrics.credit(trace)))
+    for name, level in found:
+        head = f'{{"ph":"C","cat":"{name}","name":"{name}","pid":{MAIN.pid},"tid":{MAIN.tid},"ts":'
+        for ns, count in zip(_ns(level.times), level.counts.tolist(), strict=True):
+            if ns is not None:
+                yield f'{head}{ns / 1000:.3f},"args":{{"batches":{count}}}}}'
+
+
+def _ns(seconds: Floats) -> list[int | None]:
+    """Whole nanoseconds, which keep order and nesting exactly; None for what is not known."""
+    return [None if s != s else s for s in np.rint(seconds * 1e9).tolist()]
