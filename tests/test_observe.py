@@ -27,6 +27,7 @@ from dlsim import (
     simulate,
 )
 from dlsim.trace import STATUSES
+from dlsim.trace.observation import SAMPLE_COLUMNS
 from dlsim.trace.trace import DISCARDED, ENDED, FAILED, PENDING, RETURNED, SKIPPED
 from dlsim.validation import machine
 from dlsim.validation.observing import observe, one_line
@@ -153,7 +154,7 @@ def test_all_columns_have_one_entry_a_batch():
     for column in fields(trace):
         values = getattr(trace, column.name)
         if isinstance(values, np.ndarray):
-            assert len(values) == (5 if column.name == "sample_cpu" else 3), column.name
+            assert len(values) == (5 if column.name in SAMPLE_COLUMNS else 3), column.name
 
 
 def test_the_notes_of_a_trace_tell_how_it_came_to_be():

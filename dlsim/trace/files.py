@@ -1,7 +1,8 @@
 """Traces in files: NPZ, which keeps all of a trace, and CSV, one row for each batch.
 
 The NPZ file has one array for each array of the trace (`epochs.first`, `samples.index`, … with a
-dot), `meta` as JSON, and `format`, the number of this layout.
+dot), `meta` as JSON, and `format`, the number of this layout. Observed traces have the columns of
+`Observation` as well (`observed.sample_cpu`, …).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.trace.observation import BATCH_COLUMNS, SAMPLE_COLUMNS, Observation
 from dlsim.trace.trace import MOMENTS, STATUSES, Epochs, Meta, Samples, Trace, TraceError
 
 FORMAT = 1
@@ -51,6 +53,9 @@ def save(trace: Trace, path: str | Path) -> None:
     arrays |= {f"epochs.{name}": getattr(trace.epochs, name) for name in EPOCHS}
     if trace.samples is not None:
         arrays |= {f"samples.{name}": getattr(trace.samples, name) for name in SAMPLES}
+    if isinstance(trace, Observation):
+        seen = (*BATCH_COLUMNS, *SAMPLE_COLUMNS)
+        arrays |= {f"observed.{name}": getattr(trace, name) for name in seen}
     arrays["meta"] = np.frombuffer(msgspec.json.encode(trace.meta), np.uint8)
     arrays["format"] = np.array(FORMAT)
     with _replacing(path, "wb") as file:
@@ -134,7 +139,12 @@ def _trace(arrays: Arrays, path: str | Path) -> Trace:
         columns = _columns(arrays, "", COLUMNS)
         sampled = any(name.startswith("samples.") for name in arrays)
         samples = _columns(arrays, "samples.", SAMPLES) if sampled else None
-        return Trace(
+        kind: type[Trace] = Trace
+        if any(name.startswith("observed.") for name in arrays):
+            kind = Observation
+            for names in (BATCH_COLUMNS, SAMPLE_COLUMNS):
+                columns |= _columns(arrays, "observed.", dict.fromkeys(names, np.float64))
+        return kind(
             **columns,
             order=_columns(arrays, "", {"order": np.int64})["order"],
             epochs=Epochs(**_columns(arrays, "epochs.", EPOCHS)),

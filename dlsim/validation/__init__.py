@@ -9,19 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dlsim.trace.observation import Observation
     from dlsim.validation.comparison import Comparison, compare
-    from dlsim.validation.observation import Observation
     from dlsim.validation.observing import observe
     from dlsim.validation.target import load_target
     from dlsim.validation.virtual import run_virtual
 
 _HOMES = {
-    "Comparison": "comparison",
-    "Observation": "observation",
-    "compare": "comparison",
-    "load_target": "target",
-    "observe": "observing",
-    "run_virtual": "virtual",
+    "Comparison": "dlsim.validation.comparison",
+    "Observation": "dlsim.trace.observation",
+    "compare": "dlsim.validation.comparison",
+    "load_target": "dlsim.validation.target",
+    "observe": "dlsim.validation.observing",
+    "run_virtual": "dlsim.validation.virtual",
 }
 
 __all__ = ["Comparison", "Observation", "compare", "load_target", "observe", "run_virtual"]
@@ -31,7 +31,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter
@@ -16,6 +18,7 @@ from dlsim.trace.summary import percent
 from dlsim.validation.probes import Collate, Probe, Tagged, Task, WatchedMap, arrive
 
 STAT = Path("/proc/stat")
+CGROUP = Path("/sys/fs/cgroup/cpu.max")
 IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
 
 
@@ -66,8 +69,18 @@ def contention(before: Load | None, after: Load | None) -> dict[str, str]:
     return {"steal": note(stolen), "foreign_cpu": note(foreign)}
 
 
-def overhead(*, samples: bool, calls: int = 200) -> str:
-    """What the watching costs for each sample and each batch, in words; it is measured here."""
+class Overhead(NamedTuple):
+    """Seconds that watching costs, for each sample and for each batch."""
+
+    sample: float
+    batch: float
+
+    def __str__(self) -> str:
+        return f"{duration(self.sample)} a sample, {duration(self.batch)} a batch"
+
+
+def overhead(*, samples: bool, calls: int = 200) -> Overhead:
+    """What the watching costs; it is measured here."""
     with tempfile.TemporaryDirectory(prefix="dlsim-") as directory:
         probe = Probe(Path(directory), samples=samples)
         probe.open(-1)
@@ -86,7 +99,39 @@ def overhead(*, samples: bool, calls: int = 200) -> str:
         carried += typical(lambda: there_and_back(Tagged(0, ())), calls)
         carried -= 2 * typical(lambda: there_and_back(()), calls)
         probe.close()
-    return f"{duration(sample)} a sample, {duration(watched + carried)} a batch"
+    return Overhead(sample, watched + carried)
+
+
+def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[str, float]:
+    """The machine in numbers: `cores` that this process may use, `memory` and `shm` in bytes.
+
+    Also the cores that others used (`foreign`) and the host took away (`stolen`), on average, and
+    the seconds of watching for each sample and batch.
+    """
+    found = {
+        "cores": usable_cores(),
+        "memory": float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "watch_sample": watching.sample,
+        "watch_batch": watching.batch,
+    }
+    with suppress(OSError):
+        found["shm"] = float(shutil.disk_usage("/dev/shm").total)
+    if before is not None and after is not None and after.time > before.time:
+        stolen, foreign = others(before, after)
+        time = after.time - before.time
+        found |= {"stolen": stolen / time, "foreign": foreign / time}
+    return found
+
+
+def usable_cores() -> float:
+    """The cores this process may use: those it may run on, or what its group is allowed."""
+    cores = float(os.cpu_count() or 1)
+    if hasattr(os, "sched_getaffinity"):
+        cores = float(len(os.sched_getaffinity(0)))
+    with suppress(OSError, ValueError):
+        allowed, period = CGROUP.read_text().split()
+        cores = min(cores, int(allowed) / int(period))
+    return cores
 
 
 def there_and_back(message: Any) -> Any:

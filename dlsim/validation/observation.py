@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.trace.observation import Observation
 from dlsim.trace.trace import (
     DISCARDED,
     ENDED,
@@ -20,38 +21,18 @@ from dlsim.trace.trace import (
     Floats,
     Meta,
     Samples,
-    Trace,
 )
+from dlsim.validation.payload import Payload
 from dlsim.validation.probes import COLLATED, EXHAUSTED, MAIN, RAISED, SAMPLE, TAKEN
-from dlsim.validation.watching import Log
+from dlsim.validation.watching import Log, Return
 
 Rows: TypeAlias = NDArray[np.void]
 
 NUMBERS = ("batch", "what", "kind", "worker", "process")
-ROW = np.dtype([(f, "f8") for f in ("began", "ended", "cpu")] + [(f, "i8") for f in NUMBERS])
+TIMES = ("began", "ended", "cpu", "queued", "used")
+ROW = np.dtype([(f, "f8") for f in TIMES] + [(f, "i8") for f in NUMBERS])
 NAN = float("nan")
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class Observation(Trace):
-    """The trace of a real run, with what only watching tells.
-
-    One entry for each batch number: `collating`: the moment `collate_fn` is called;
-    `cpu_started`, `cpu_fetched`: the CPU seconds that the worker process, all its threads
-    together, had used at `started` and `fetched`; `cpu_requested`, `cpu_returned`: likewise the
-    main process, at `requested` and `returned`. What a worker uses from `fetched` to its next
-    `started`, it uses to serialise and to take messages.
-
-    `sample_cpu`: one entry for each row of `samples`, the CPU seconds that the fetching thread
-    used for it.
-    """
-
-    collating: Floats
-    cpu_started: Floats
-    cpu_fetched: Floats
-    cpu_requested: Floats
-    cpu_returned: Floats
-    sample_cpu: Floats
+MAIN_COLUMNS = tuple(name for name in Return._fields if name.partition("_")[2])
 
 
 @dataclass(frozen=True)
@@ -85,6 +66,7 @@ def without_lost(log: Log, rows: Rows) -> tuple[Log, Rows]:
         log,
         draws=[draw for draw, keep in zip(log.draws, kept, strict=True) if keep],
         returns=[back._replace(batch=int(number[back.batch])) for back in log.returns],
+        payloads={int(number[batch]): seen for batch, seen in log.payloads.items()},
         first=[int(kept[:first].sum()) for first in log.first],
     ), rows
 
@@ -184,7 +166,7 @@ class Assembly:
             received = self.collated
         size = np.where(np.isnan(self.collated), self.asked, self.column(COLLATED, "what"))
         size[(self.status == ENDED) | (self.status == SKIPPED) | (self.status == FAILED)] = 0
-        samples, sample_cpu = self.samples()
+        samples, sample_rows = self.samples()
         return Observation(
             sent=np.array([draw.time for draw in log.draws]) - self.zero,
             started=np.where(working, self.taken, NAN) - self.zero,
@@ -202,12 +184,25 @@ class Assembly:
             meta=meta,
             samples=samples if self.setup.samples else None,
             collating=self.column(COLLATED, "began") - self.zero,
-            cpu_started=np.where(working, self.column(TAKEN, "cpu"), NAN),
-            cpu_fetched=self.column(COLLATED, "cpu"),
-            cpu_requested=back.get("cpu_requested", nan),
-            cpu_returned=back.get("cpu_returned", nan),
-            sample_cpu=sample_cpu,
+            collate_cpu=self.column(COLLATED, "cpu"),
+            collate_queued=self.column(COLLATED, "queued"),
+            cpu_started=np.where(working, self.column(TAKEN, "used"), NAN),
+            cpu_fetched=self.column(COLLATED, "used"),
+            thread_started=np.where(working, self.column(TAKEN, "cpu"), NAN),
+            queued_started=np.where(working, self.column(TAKEN, "queued"), NAN),
+            **{name: back.get(name, nan) for name in MAIN_COLUMNS},
+            **self.payload(),
+            sample_cpu=sample_rows["cpu"].copy(),
+            sample_queued=sample_rows["queued"].copy(),
         )
+
+    def payload(self) -> dict[str, Floats]:
+        """What the batches are made of that were looked at."""
+        columns = {name: np.full(len(self.numbers), NAN) for name in Payload._fields}
+        for batch, payload in self.log.payloads.items():
+            for name, value in payload._asdict().items():
+                columns[name][batch] = value
+        return columns
 
     def epochs(self) -> Epochs:
         """The epochs; NaN for what an error kept from happening."""
@@ -218,8 +213,8 @@ class Assembly:
         }
         return Epochs(first=self.first, **columns)
 
-    def samples(self) -> tuple[Samples, Floats]:
-        """The samples seen, by batch, then as fetched; and the CPU seconds of each."""
+    def samples(self) -> tuple[Samples, Rows]:
+        """The samples seen, by batch, then as fetched; and the records they were seen in."""
         rows: Any = self.of(SAMPLE)
         rows = rows[np.argsort(rows["batch"], kind="stable")]
         found = Samples(
@@ -229,4 +224,4 @@ class Assembly:
             started=rows["began"] - self.zero,
             fetched=rows["ended"] - self.zero,
         )
-        return found, rows["cpu"].copy()
+        return found, rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 import traceback
@@ -16,9 +17,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from dlsim.engine.simulation import versions
 from dlsim.scenario.errors import is_integer, require
+from dlsim.trace.observation import Observation
 from dlsim.trace.trace import PENDING, Meta, Problem
 from dlsim.validation import machine
-from dlsim.validation.observation import Assembly, Observation, Setup, read
+from dlsim.validation.observation import Assembly, Setup, read
 from dlsim.validation.probes import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.settings import settings
 from dlsim.validation.watching import Failure, Log, ObserveError, watch
@@ -48,7 +50,8 @@ def observe(
     Not observed, NaN: `arrived` (but without workers), and `received` of what is not returned.
     The index of an iterable-style dataset's sample is -1. `meta.scenario` holds the settings of
     the loader; it has no durations. `meta.notes`: what watching cost (`overhead`), and what the
-    machine did besides (`steal`, `foreign_cpu`), where it tells.
+    machine did besides (`steal`, `foreign_cpu`), where it tells; all in numbers, in seconds, cores
+    and bytes, as JSON (`machine`).
 
     An exception in a worker, in the sampler, or of the loader ends the trace and is found in
     `meta.problem`, as when a worker dies (kind `worker`; what was not returned stays pending). An
@@ -87,7 +90,12 @@ def observe(
     )
     assembly = Assembly(log, rows, setup)
     problem = problem_of(assembly)
-    notes = {"overhead": machine.overhead(samples=samples), **machine.contention(before, after)}
+    watching = machine.overhead(samples=samples)
+    notes = {
+        "overhead": str(watching),
+        "machine": json.dumps(machine.facts(before, after, watching)),
+        **machine.contention(before, after),
+    }
     scenario = settings(loader, assembly, batches, epochs)
     if scenario is not None:
         notes["scenario"] = "the settings of the loader, without durations"

@@ -14,20 +14,25 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, process_time, thread_time
+from time import monotonic, process_time
 from typing import Any
 
 from torch.utils.data import Subset, get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from dlsim.validation.processor import QueueClock, Reading, reading
+
 MAIN = -1  # the worker number of the main process
 
-RECORD = struct.Struct("=dddqqqqq")  # began, ended, cpu, batch, what, kind, worker, process
+# Began, ended, cpu, queued, used; batch, what, kind, worker, process. CPU is seconds of the
+# thread between began and ended, queued those it waited for a core; used: CPU of all threads of
+# the process so far.
+RECORD = struct.Struct("=dddddqqqqq")
 
-# Kinds of record; `what` and `cpu` mean something else in each. CPU is seconds.
-TAKEN = 1  # the index list is unpickled; cpu: of the process so far
-SAMPLE = 2  # what: dataset index, -1 if it has none; cpu: of the thread, for this sample
-COLLATED = 3  # collate_fn was called; what: the number of samples; cpu: of the process so far
+# Kinds of record; `what` means something else in each.
+TAKEN = 1  # the index list is unpickled; cpu and queued: of the thread so far
+SAMPLE = 2  # what: dataset index, -1 if it has none; used: nothing
+COLLATED = 3  # collate_fn was called; what: the number of samples
 EXHAUSTED = 4  # the iterator has nothing more
 RAISED = 5  # what: which of POINTS raised an exception
 
@@ -48,10 +53,12 @@ class Probe:
         self.count = 0
         self._author = MAIN, 0
         self._file = -1
+        self._queued: QueueClock
 
     def open(self, worker: int) -> None:
         """Begin the file of this process."""
         self._author = worker, os.getpid()
+        self._queued = QueueClock()
         path = self.directory / f"worker{worker}-process{os.getpid()}"
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
@@ -59,64 +66,84 @@ class Probe:
         """End the file of this process."""
         os.close(self._file)
 
-    def write(
-        self, kind: int, began: float, ended: float, cpu: float = 0.0, what: int = -1
-    ) -> None:
+    def write(self, kind: int, spent: Reading, ended: float, used: float, what: int) -> None:
         """One record, in the kernel's hands at once: about half a microsecond."""
-        os.write(self._file, RECORD.pack(began, ended, cpu, self.batch, what, kind, *self._author))
+        os.write(
+            self._file,
+            RECORD.pack(
+                spent.time,
+                ended,
+                spent.cpu,
+                spent.queued,
+                used,
+                self.batch,
+                what,
+                kind,
+                *self._author,
+            ),
+        )
+
+    def begin(self) -> Reading:
+        """What this thread has used until now."""
+        return reading(self._queued)
+
+    def done(self, kind: int, began: Reading, used: float = 0.0, what: int = -1) -> None:
+        """A record of what began at `began` and ends now."""
+        now = reading(self._queued)
+        spent = Reading(began.time, now.cpu - began.cpu, now.queued - began.queued)
+        self.write(kind, spent, now.time, used, what)
 
     def take(self, batch: int) -> None:
         """This process begins to work on `batch`."""
         self.batch, self.count = batch, 0
-        now = monotonic()
-        self.write(TAKEN, now, now, process_time())
-
-    def raised(self, where: int, began: float) -> None:
-        """User code raised an exception."""
-        self.write(RAISED, began, monotonic(), what=where)
+        now = self.begin()
+        self.write(TAKEN, now, now.time, process_time(), -1)
 
     def item(self, dataset: Any, index: Any) -> Any:
         """`dataset[index]`, timed."""
-        began, cpu = monotonic(), thread_time()
+        began = self.begin()
         try:
             value = dataset[index]
         except Exception:
-            self.raised(FETCH, began)
+            self.done(RAISED, began, what=FETCH)
             raise
-        self.fetched((index,), began, monotonic(), thread_time() - cpu)
+        self.fetched((index,), began)
         return value
 
     def items(self, dataset: Any, indices: Any) -> Any:
         """`dataset.__getitems__(indices)`, timed."""
-        began, cpu = monotonic(), thread_time()
+        began = self.begin()
         try:
             values = dataset.__getitems__(indices)
         except Exception:
-            self.raised(FETCH, began)
+            self.done(RAISED, began, what=FETCH)
             raise
-        self.fetched(indices, began, monotonic(), thread_time() - cpu)
+        self.fetched(indices, began)
         return values
 
     def following(self, iterator: Iterator[Any]) -> Any:
         """`next(iterator)`, timed."""
-        began, cpu = monotonic(), thread_time()
+        began = self.begin()
         try:
             value = next(iterator)
         except StopIteration:
-            self.write(EXHAUSTED, began, monotonic())
+            self.done(EXHAUSTED, began)
             raise
         except Exception:
-            self.raised(FETCH, began)
+            self.done(RAISED, began, what=FETCH)
             raise
-        self.fetched((None,), began, monotonic(), thread_time() - cpu)
+        self.fetched((None,), began)
         return value
 
-    def fetched(self, indices: Sequence[Any], began: float, ended: float, cpu: float) -> None:
+    def fetched(self, indices: Sequence[Any], began: Reading) -> None:
         """The samples of `indices` were fetched in one call, and share its CPU time equally."""
-        self.count += len(indices)
+        now, count = reading(self._queued), len(indices)
+        self.count += count
         if self.samples:
+            cpu, queued = now.cpu - began.cpu, now.queued - began.queued
+            share = Reading(began.time, cpu / count, queued / count)
             for index in indices:
-                self.write(SAMPLE, began, ended, cpu / len(indices), as_integer(index))
+                self.write(SAMPLE, share, now.time, 0.0, as_integer(index))
 
 
 _here: Probe | None = None  # of this worker process: unpickling has no other way to find it
@@ -170,13 +197,14 @@ class Collate:
 
     def __call__(self, samples: Any) -> Tagged:
         """The tagged batch of `samples`."""
-        probe, began = self._probe, monotonic()
+        probe = self._probe
+        began = probe.begin()
         try:
             data = self._collate_fn(samples)
         except Exception:
-            probe.raised(COLLATE, began)
+            probe.done(RAISED, began, what=COLLATE)
             raise
-        probe.write(COLLATED, began, monotonic(), process_time(), probe.count)
+        probe.done(COLLATED, began, process_time(), probe.count)
         return Tagged(probe.batch, data)
 
 
@@ -197,12 +225,12 @@ class WorkerInit:
         # case a release keeps the information in another way.
         with suppress(AttributeError, TypeError):
             object.__setattr__(get_worker_info(), "dataset", self._dataset)
-        began = monotonic()
+        began = _here.begin()
         if self._init_fn is not None:
             try:
                 self._init_fn(worker)
             except Exception:
-                _here.raised(INIT, began)
+                _here.done(RAISED, began, what=INIT)
                 raise
 
 

@@ -43,7 +43,8 @@ def settings(
             loader=Loader(
                 **sampling,
                 num_workers=loader.num_workers,
-                pin_memory=loader.pin_memory,
+                # without an accelerator, torch pins nothing
+                pin_memory=loader.pin_memory and torch.accelerator.is_available(),
                 drop_last=loader.drop_last,
                 timeout=float(loader.timeout),
                 multiprocessing_context=start_method(loader),

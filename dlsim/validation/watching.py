@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataP
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from dlsim.scenario import DlsimError
+from dlsim.validation.payload import Payload, payload_of
 from dlsim.validation.probes import (
     Collate,
     Probe,
@@ -21,6 +22,9 @@ from dlsim.validation.probes import (
     WorkerInit,
     size_of,
 )
+from dlsim.validation.processor import QueueClock, reading
+
+LOOKED_AT = 8  # batches of each epoch whose payload is looked at
 
 
 class ObserveError(DlsimError):
@@ -42,7 +46,11 @@ class Draw(NamedTuple):
 
 
 class Return(NamedTuple):
-    """A `next()` returned a batch; `cpu_*` is the main process's CPU seconds so far."""
+    """A `next()` returned a batch.
+
+    Seconds so far: `cpu_*`, the main process's CPU; `thread_*`, its main thread's; `queued_*`,
+    those that the main thread waited for a core.
+    """
 
     batch: int
     received: float
@@ -50,6 +58,10 @@ class Return(NamedTuple):
     returned: float
     cpu_requested: float
     cpu_returned: float
+    thread_requested: float
+    thread_returned: float
+    queued_requested: float
+    queued_returned: float
 
 
 @dataclass
@@ -58,7 +70,8 @@ class Log:
 
     `sent`: the batches whose index lists went to a worker; `first`, `started`, `primed`, `left`
     (the last `next()` or step is over) and `ended` (the workers are gone, too): one for each
-    epoch. Every change is one append, as torch may raise an exception anywhere when a worker dies.
+    epoch. `payloads`: what the first batches of each epoch are made of. Every change is one
+    append, as torch may raise an exception anywhere when a worker dies.
     """
 
     draws: list[Draw] = field(default_factory=list)
@@ -70,6 +83,7 @@ class Log:
     primed: list[float] = field(default_factory=list)
     left: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
+    payloads: dict[int, Payload] = field(default_factory=dict)
     in_step: bool = False
     sampler_raised: bool = False
     failure: Failure | None = None
@@ -128,19 +142,35 @@ class Returning:
     def __init__(self, batches: Iterator[Any], log: Log) -> None:
         self._batches = batches
         self._log = log
+        self._queued = QueueClock()
+        self._to_look_at = LOOKED_AT
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        cpu, requested = process_time(), monotonic()
+        used, asked = process_time(), reading(self._queued)
         tagged = next(self._batches)
-        returned = monotonic()
+        got = reading(self._queued)
         if not isinstance(tagged, Tagged):
             raise ObserveError("loader: its batches do not come from its collate_fn")
         self._log.returns.append(
-            Return(tagged.batch, tagged.received, requested, returned, cpu, process_time())
+            Return(
+                batch=tagged.batch,
+                received=tagged.received,
+                requested=asked.time,
+                returned=got.time,
+                cpu_requested=used,
+                cpu_returned=process_time(),
+                thread_requested=asked.cpu,
+                thread_returned=got.cpu,
+                queued_requested=asked.queued,
+                queued_returned=got.queued,
+            )
         )
+        if self._to_look_at > 0:
+            self._to_look_at -= 1
+            self._log.payloads[tagged.batch] = payload_of(tagged.data)
         return tagged.data
 
 

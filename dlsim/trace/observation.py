@@ -1,0 +1,68 @@
+"""The trace of a real run, with what only watching tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlsim.trace.trace import Floats, Trace
+
+# Its columns besides those of a trace: one entry for each batch, or for each row of `samples`.
+BATCH_COLUMNS = (
+    "collating",
+    "collate_cpu",
+    "collate_queued",
+    "cpu_started",
+    "cpu_fetched",
+    "thread_started",
+    "queued_started",
+    "cpu_requested",
+    "cpu_returned",
+    "thread_requested",
+    "thread_returned",
+    "queued_requested",
+    "queued_returned",
+    "tensors",
+    "tensor_bytes",
+    "pickled_bytes",
+)
+SAMPLE_COLUMNS = ("sample_cpu", "sample_queued")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Observation(Trace):
+    """The trace of a real run, with what only watching tells.
+
+    One entry for each batch number: `collating`: the moment `collate_fn` is called;
+    `collate_cpu`, `collate_queued`: CPU seconds of the thread that called it, and seconds it
+    waited for a core. `cpu_started`, `cpu_fetched`: the CPU seconds that the worker process, all
+    its threads together, had used at `started` and `fetched`; `thread_started`,
+    `queued_started`: what its fetching thread had used, and waited for a core. `cpu_requested`,
+    `thread_requested`, `queued_requested` and `*_returned`: likewise the main process and its
+    main thread, at `requested` and `returned`. What a worker uses beside its fetching thread, it
+    uses to serialise; what its fetching thread uses beside samples and collating, to take
+    messages. `tensors`, `tensor_bytes`, `pickled_bytes`: what batches are made of: the number of
+    tensors, their bytes, and the bytes of all else; NaN for batches that were not looked at.
+
+    `sample_cpu`, `sample_queued`: one entry for each row of `samples`, the CPU seconds that the
+    fetching thread used for it, and those it waited for a core. What is left of the sample's time
+    it was blocked.
+    """
+
+    collating: Floats
+    collate_cpu: Floats
+    collate_queued: Floats
+    cpu_started: Floats
+    cpu_fetched: Floats
+    thread_started: Floats
+    queued_started: Floats
+    cpu_requested: Floats
+    cpu_returned: Floats
+    thread_requested: Floats
+    thread_returned: Floats
+    queued_requested: Floats
+    queued_returned: Floats
+    tensors: Floats
+    tensor_bytes: Floats
+    pickled_bytes: Floats
+    sample_cpu: Floats
+    sample_queued: Floats

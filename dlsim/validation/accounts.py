@@ -1,0 +1,210 @@
+"""What things cost in a run that was observed: every second in its account.
+
+A worker's fetching thread uses CPU for samples, for collating, and for the rest, which is taking
+messages and handing over batches. All else that its process uses, its feeder thread uses to
+serialise. What the main thread uses inside `next()`, it uses to receive batches and to send
+index lists. Waiting for a core is none of these: the simulation finds it out again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dlsim.scenario import DlsimError, Scenario
+from dlsim.trace.observation import Observation
+from dlsim.trace.trace import Floats, Integers
+
+LEAST_BATCHES = 5
+NAN = float("nan")
+
+
+class CalibrateError(DlsimError):
+    """Runs from which no scenario can be made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accounts:
+    """Seconds, one entry for each sample, batch or worker it was seen of.
+
+    `index`, `wait`, `cpu`: of each sample (of each call, where one call fetches a batch), `batch`
+    its number. `sizes`, `collate`: of each batch collated. `take`, `serialise`: CPU of workers for
+    each batch. `receive`, `put`: CPU of the main process for each batch, inside `next()`.
+    `latency`: from putting an index list until an idle worker has it. `step_wait`, `step_cpu`: of
+    each step, the main thread; `step_threads`: threads busy in it. `start`, `ready`, `stop`: of
+    each worker. `tensors`, `bytes`, `path`: of the mean batch.
+    """
+
+    scenario: Scenario
+    index: Integers
+    batch: Integers
+    wait: Floats
+    cpu: Floats
+    numbers: Integers
+    sizes: Floats
+    collate: Floats
+    take: Floats
+    serialise: Floats
+    receive: Floats
+    put: Floats
+    latency: Floats
+    step_wait: Floats
+    step_cpu: Floats
+    step_threads: float
+    start: Floats
+    ready: Floats
+    stop: Floats
+    tensors: float
+    bytes: float
+    path: str
+    machine: dict[str, float] = field(default_factory=dict)
+
+
+def accounts(seen: object) -> Accounts:
+    """The accounts of an observed run.
+
+    Raises `CalibrateError` for what is no observed run, for one whose settings or samples were
+    not seen, and for one of fewer than five batches.
+    """
+    if not isinstance(seen, Observation):
+        raise CalibrateError("run: expected one that dlsim observe watched, got another trace")
+    if len(seen.order) < LEAST_BATCHES:
+        raise CalibrateError(
+            f"run: expected at least {LEAST_BATCHES} batches to calibrate, got {len(seen.order)}"
+        )
+    if seen.meta.scenario is None:
+        raise CalibrateError("run: expected one whose sampler can be described, got another")
+    if seen.samples is None:
+        raise CalibrateError("run: expected one observed with its samples, got one without")
+    machine = json.loads(seen.meta.notes.get("machine", "{}"))
+    fetched = np.flatnonzero(~np.isnan(seen.fetched) & (seen.size > 0))
+    parts: dict[str, Any] = samples(seen)
+    return Accounts(
+        scenario=seen.meta.scenario,
+        numbers=fetched,
+        sizes=seen.size[fetched].astype(float),
+        collate=seen.collate_cpu[fetched],
+        machine=machine,
+        **parts,
+        **worker_side(seen, machine),
+        **main_side(seen),
+        **steps(seen),
+        **beginnings(seen),
+        **payload(seen),
+    )
+
+
+def samples(seen: Observation) -> dict[str, Any]:
+    """What each sample, or call for a batch, was blocked and computed."""
+    rows = seen.samples
+    assert rows is not None
+    assert seen.meta.scenario is not None
+    wall, cpu = rows.fetched - rows.started, seen.sample_cpu
+    wait = np.maximum(wall - cpu - seen.sample_queued, 0.0)
+    if not getattr(seen.meta.scenario.dataset, "batched", False):
+        return {"index": rows.index, "batch": rows.batch, "wait": wait, "cpu": cpu}
+    calls, first, count = np.unique(rows.batch, return_index=True, return_counts=True)
+    cpu, queued = cpu[first] * count, seen.sample_queued[first] * count
+    wait = np.maximum(wall[first] - cpu - queued, 0.0)
+    return {"index": calls, "batch": calls, "wait": wait, "cpu": cpu}
+
+
+def worker_side(seen: Observation, machine: dict[str, float]) -> dict[str, Any]:
+    """CPU of taking and serialising, between the starts of two batches of one worker process."""
+    assert seen.samples is not None
+    number = len(seen)
+    fetching = np.bincount(seen.samples.batch, seen.sample_cpu, number)
+    watching = machine.get("watch_sample", 0.0) * seen.size + machine.get("watch_batch", 0.0)
+    take: list[float] = []
+    serialise: list[float] = []
+    idle: list[float] = []
+    epoch = seen.epoch_of(np.arange(number))
+    for worker in range(int(seen.worker.max(initial=-1)) + 1):
+        mine = np.flatnonzero((seen.worker == worker) & ~np.isnan(seen.cpu_started + seen.fetched))
+        now, then = mine[:-1], mine[1:]
+        same = seen.cpu_started[then] >= seen.cpu_started[now]  # else a new process
+        now, then = now[same], then[same]
+        thread = seen.thread_started[then] - seen.thread_started[now]
+        process = seen.cpu_started[then] - seen.cpu_started[now]
+        take += (thread - fetching[now] - seen.collate_cpu[now] - watching[now]).tolist()
+        serialise += (process - thread).tolist()
+        waited = (seen.fetched[now] < seen.sent[then]) & (epoch[now] == epoch[then])
+        idle += (seen.started[then] - seen.sent[then])[waited].tolist()
+    return {
+        "take": np.maximum(take, 0.0),
+        "serialise": np.maximum(serialise, 0.0),
+        "latency": np.array(idle),
+    }
+
+
+def main_side(seen: Observation) -> dict[str, Any]:
+    """CPU of receiving and of sending, for each batch returned; none without workers.
+
+    Sending is the last thing that `next()` does, and another thread writes what is sent.
+    """
+    if seen.meta.scenario is None or not seen.meta.scenario.loader.num_workers:
+        return {"receive": np.empty(0), "put": np.empty(0)}
+    order = seen.order
+    used = (seen.thread_returned - seen.thread_requested)[order]
+    all_threads = np.diff(seen.cpu_returned[order], prepend=np.nan)
+    beside = np.maximum(all_threads - np.diff(seen.thread_returned[order], prepend=np.nan), 0.0)
+    beside = np.nan_to_num(beside, nan=float(np.nanmean(beside)) if len(order) > 1 else 0.0)
+    sending = float(np.quantile((seen.returned - seen.received)[order], 0.25))
+    put = np.minimum(sending, used / 2)
+    if seen.meta.scenario.loader.pin_memory:
+        return {"receive": used - put + beside, "put": put}
+    return {"receive": used - put, "put": put + np.minimum(beside, put)}
+
+
+def steps(seen: Observation) -> dict[str, Any]:
+    """What each step was blocked and computed, from `returned` to the next `requested`."""
+    order = seen.order
+    now, then = order[:-1], order[1:]
+    same = seen.epoch_of(now) == seen.epoch_of(then)
+    now, then = now[same], then[same]
+    wall = seen.requested[then] - seen.returned[now]
+    thread = seen.thread_requested[then] - seen.thread_returned[now]
+    queued = seen.queued_requested[then] - seen.queued_returned[now]
+    process = seen.cpu_requested[then] - seen.cpu_returned[now]
+    busy = float(process.sum() / thread.sum()) if thread.sum() > 0 else 1.0
+    return {
+        "step_wait": np.maximum(wall - thread - queued, 0.0),
+        "step_cpu": thread,
+        "step_threads": busy,
+    }
+
+
+def beginnings(seen: Observation) -> dict[str, Any]:
+    """Starting, getting ready and stopping, for each worker, in epochs that start them."""
+    assert seen.meta.scenario is not None
+    loader, epochs = seen.meta.scenario.loader, seen.epochs
+    workers = loader.num_workers
+    start, ready, stop = [], [], []
+    for epoch in range(len(epochs.first) if workers else 0):
+        here = np.flatnonzero(seen.epoch_of(np.arange(len(seen))) == epoch)
+        if not len(here) or (epoch and loader.persistent_workers):
+            continue
+        start.append((seen.sent[here[0]] - epochs.started[epoch]) / workers)
+        for worker in range(workers):
+            began = seen.cpu_started[here][seen.worker[here] == worker]
+            ready += began[~np.isnan(began)][:1].tolist()
+        last = np.fmax(np.nanmax(seen.finished[here]), np.nanmax(seen.fetched[here]))
+        if not loader.persistent_workers and not np.isnan(epochs.ended[epoch]):
+            stop.append(max(epochs.ended[epoch] - last, 0.0) / workers)
+    return {"start": np.array(start), "ready": np.array(ready), "stop": np.array(stop)}
+
+
+def payload(seen: Observation) -> dict[str, Any]:
+    """What the mean batch is made of, and which way most of it goes."""
+    looked = ~np.isnan(seen.tensors)
+    if not looked.any():
+        return {"tensors": 0.0, "bytes": 0.0, "path": "shm"}
+    shared, pickled = seen.tensor_bytes[looked].mean(), seen.pickled_bytes[looked].mean()
+    return {
+        "tensors": float(seen.tensors[looked].mean()),
+        "bytes": float(shared + pickled),
+        "path": "shm" if shared >= pickled else "pipe",
+    }

@@ -1,0 +1,265 @@
+"""From observed runs to a scenario of the loader on this machine: `calibrate`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dlsim.scenario import (
+    Constant,
+    Consumer,
+    Cost,
+    Costs,
+    Empirical,
+    Gamma,
+    Lognormal,
+    Machine,
+    MapDataset,
+    Recorded,
+    Scenario,
+    Stage,
+)
+from dlsim.scenario.distributions import Distribution, Floats
+from dlsim.validation.accounts import Accounts, CalibrateError, accounts
+from dlsim.validation.fitting import Fit, fit
+
+BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
+NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
+NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The `scenario` of observed runs, and how sure it is.
+
+    `fits`: how samples and steps are distributed, and why. `errors`: the relative standard error
+    of each cost, by its key.
+    """
+
+    scenario: Scenario
+    fits: dict[str, Fit]
+    errors: dict[str, float]
+
+    def draw(self, rng: np.random.Generator) -> Scenario:
+        """A scenario that would have been as likely to be observed as this one was."""
+        factor = {key: exp(rng.normal(0.0, error)) for key, error in self.errors.items()}
+        scenario = self.scenario
+        fetch = tuple(
+            msgspec.structs.replace(
+                stage,
+                wait=stage.wait and scaled(stage.wait, factor["wait"]),
+                cpu=stage.cpu and scaled(stage.cpu, factor["cpu"]),
+            )
+            for stage in scenario.dataset.fetch
+        )
+        costs = {
+            key: times(getattr(scenario.costs, key), factor[key])
+            for key in ("take", "serialise", "receive", "worker_start")
+        }
+        step = scaled(scenario.consumer.step, factor["step"])
+        return msgspec.structs.replace(
+            scenario,
+            dataset=msgspec.structs.replace(scenario.dataset, fetch=fetch),
+            costs=msgspec.structs.replace(scenario.costs, **costs),
+            consumer=msgspec.structs.replace(scenario.consumer, step=step),
+        )
+
+
+def calibrate(*seen: object, transport: Costs | None = None) -> Scenario:
+    """The scenario that stands for the loader of the observed runs `seen`, on this machine.
+
+    With the settings of the first run; runs of other settings make the costs surer.
+    `transport`: what moving batches costs here (None: a probe of about two seconds finds out).
+    Raises `CalibrateError` for runs that tell too little.
+    """
+    return calibration(*seen, transport=transport).scenario
+
+
+def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
+    """What `calibrate` finds, with its reasons and its uncertainty."""
+    runs = [accounts(run) for run in seen]
+    if not runs:
+        raise CalibrateError("runs: expected at least one observed run, got none")
+    first = runs[0]
+    if transport is None:
+        from dlsim.validation.transport import probe
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            transport = probe(first.path)
+    fetch, fits = stages(runs)
+    consumer, fits["step"] = consumer_of(runs)
+    dataset: Any = first.scenario.dataset
+    batched = isinstance(dataset, MapDataset) and dataset.batched
+    collating = float(np.sum(together(runs, "collate")) / max(np.sum(together(runs, "sizes")), 1))
+    changes = {
+        "sample_bytes": Constant(first.bytes / float(np.mean(first.sizes))),
+        "tensors": round(first.tensors),
+        "path": first.path,
+    }
+    if batched:
+        changes["collate"] = Constant(float(np.mean(together(runs, "collate"))))
+    else:
+        # As a stage, so that it grows with the batch; torch's collate is a loop over samples.
+        fetch = (*fetch, Stage("collate", cpu=Constant(collating)))
+    scenario = msgspec.structs.replace(
+        first.scenario,
+        dataset=msgspec.structs.replace(dataset, fetch=fetch, **changes),
+        consumer=consumer,
+        machine=machine_of(runs),
+        costs=costs_of(runs, transport),
+    )
+    return Calibration(scenario=scenario, fits=fits, errors=errors_of(runs))
+
+
+def together(runs: Sequence[Accounts], name: str) -> Floats:
+    """One account of all runs."""
+    found: Floats = np.concatenate([getattr(run, name) for run in runs])
+    return found
+
+
+def stages(runs: Sequence[Accounts]) -> tuple[tuple[Stage, ...], dict[str, Fit]]:
+    """How samples are fetched: index by index, if each was seen, else as they are distributed."""
+    wait, cpu = together(runs, "wait"), together(runs, "cpu")
+    fits = {"wait": fit(wait), "cpu": fit(cpu)}
+    dataset: Any = runs[0].scenario.dataset
+    index = together(runs, "index").astype(np.int64)
+    waits: Distribution = fits["wait"].distribution
+    cpus: Distribution = fits["cpu"].distribution
+    single = isinstance(dataset, MapDataset) and not dataset.batched and len(index) > 0
+    if single and index.min() >= 0 and index.max() < dataset.length <= BY_INDEX:
+        # Indices that were not seen take what some other sample took, wait and CPU together.
+        rows = np.random.default_rng(0).integers(len(index), size=dataset.length)
+        rows[index] = np.arange(len(index))
+        if len(np.unique(index)) == dataset.length or correlated(wait, cpu):
+            waits = Recorded(tuple(wait[rows].tolist()))
+            cpus = Recorded(tuple(cpu[rows].tolist()))
+    if waits.mean < NEGLIGIBLE:
+        return (Stage("fetch", cpu=cpus),), fits
+    return (Stage("fetch", wait=waits, cpu=cpus),), fits
+
+
+def correlated(wait: Floats, cpu: Floats) -> bool:
+    """Whether samples that wait long compute long (or short), enough to matter."""
+    if len(wait) < 3 or not wait.std() or not cpu.std():
+        return False
+    small = min(wait.std(), cpu.std()) < 0.05 * (wait.mean() + cpu.mean())
+    return not small and abs(float(np.corrcoef(wait, cpu)[0, 1])) > 0.3
+
+
+def consumer_of(runs: Sequence[Accounts]) -> tuple[Consumer, Fit]:
+    """The step: on the host's cores, if the main process computes during most of it."""
+    wait, cpu = together(runs, "step_wait"), together(runs, "step_cpu")
+    stop_after = runs[0].scenario.consumer.stop_after
+    if float(cpu.sum()) > float(wait.sum()) and float(cpu.mean()) > NEGLIGIBLE:
+        found = fit(cpu)
+        threads = max(1, round(float(np.mean([run.step_threads for run in runs]))))
+        consumer = Consumer(found.distribution, stop_after, device="cpu", threads=threads)
+    else:
+        found = fit(wait + cpu)
+        consumer = Consumer(found.distribution, stop_after)
+    return consumer, found
+
+
+def machine_of(runs: Sequence[Accounts]) -> Machine:
+    """Cores, memory and what others use of them."""
+    known = [run.machine for run in runs if run.machine]
+    if not known:
+        return Machine()
+    others = float(np.mean([machine.get("foreign", 0.0) for machine in known]))
+    return Machine(
+        cores=known[0].get("cores"),
+        background=others if others >= NOTICED else 0.0,
+        memory=known[0].get("memory"),
+        shm=known[0].get("shm"),
+    )
+
+
+def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
+    """What was observed of each cost; what was not, from the probe."""
+
+    def mean(name: str, otherwise: float) -> float:
+        values = together(runs, name)
+        return float(values.mean()) if len(values) else otherwise
+
+    latency = together(runs, "latency")
+    take = mean("take", transport.take)
+    known = float(np.quantile(latency, 0.25)) if len(latency) else transport.index_latency
+    tensors, size = runs[0].tensors, runs[0].bytes
+    pipe = transport.pipe_byte if runs[0].path == "pipe" else 0.0
+    moved = pipe * size
+    serialise = mean("serialise", transport.serialise.of(tensors, size) + moved)
+    receive = mean("receive", transport.receive.of(tensors, size) + moved)
+    if moved > min(serialise, receive):
+        pipe, moved = 0.0, 0.0
+    return Costs(
+        worker_start=mean("start", transport.worker_start),
+        worker_ready=mean("ready", transport.worker_ready),
+        worker_stop=mean("stop", transport.worker_stop),
+        index_put=mean("put", transport.index_put),
+        index_latency=max(known - take, 0.0),
+        take=take,
+        serialise=matched(transport.serialise, serialise - moved, tensors, size),
+        receive=matched(transport.receive, receive - moved, tensors, size),
+        pipe_byte=pipe,
+    )
+
+
+def matched(unit: Cost, seconds: float, tensors: float, size: float) -> Cost:
+    """The cost `unit`, changed so that a batch of these contents takes `seconds`.
+
+    What a large batch takes longer than the probe's grows with its bytes.
+    """
+    expected = unit.of(tensors, size)
+    if seconds > expected and size > 65536:
+        return msgspec.structs.replace(unit, byte=unit.byte + (seconds - expected) / size)
+    return times(unit, seconds / expected) if expected > 0 else Cost(message=seconds)
+
+
+def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
+    """The relative standard error of the mean of each account, from the means of its batches."""
+    of_batches = {"wait": [], "cpu": []}  # type: dict[str, list[float]]
+    for run in runs:
+        for name, means in of_batches.items():
+            _, group = np.unique(run.batch, return_inverse=True)
+            if len(group):
+                means += (np.bincount(group, getattr(run, name)) / np.bincount(group)).tolist()
+    found = {name: error(np.array(means)) for name, means in of_batches.items()}
+    for name, key in (("take", "take"), ("serialise", "serialise"), ("receive", "receive")):
+        found[key] = error(together(runs, name))
+    found["worker_start"] = error(together(runs, "start"))
+    found["step"] = error(together(runs, "step_wait") + together(runs, "step_cpu"))
+    return found
+
+
+def error(values: Floats) -> float:
+    """The standard error of the mean, relative to it; 0 where nothing is known of it."""
+    if len(values) < 2 or values.mean() <= 0:
+        return 0.0
+    return float(values.std(ddof=1) / len(values) ** 0.5 / values.mean())
+
+
+def times(cost: Any, factor: float) -> Any:
+    """A cost, `factor` times."""
+    if isinstance(cost, Cost):
+        return Cost(
+            message=cost.message * factor, tensor=cost.tensor * factor, byte=cost.byte * factor
+        )
+    return cost * factor
+
+
+def scaled(distribution: Distribution, factor: float) -> Distribution:
+    """The distribution of `factor` times a value, of those that calibration makes."""
+    if isinstance(distribution, Constant):
+        return Constant(distribution.value * factor)
+    if isinstance(distribution, (Gamma, Lognormal)):
+        return type(distribution)(distribution.mean * factor, distribution.cv)
+    if isinstance(distribution, (Empirical, Recorded)):
+        return type(distribution)(tuple((np.asarray(distribution.values) * factor).tolist()))
+    return distribution

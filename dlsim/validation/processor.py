@@ -1,0 +1,50 @@
+"""What a thread has had of the processor so far, and how long it has waited for it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from time import monotonic, thread_time
+from typing import NamedTuple
+
+SCHEDSTAT = "/proc/thread-self/schedstat"  # ns on a core, ns in the queue for one, time slices
+
+
+class Reading(NamedTuple):
+    """Seconds: the clock, the thread's CPU so far, its waiting for a core so far."""
+
+    time: float
+    cpu: float
+    queued: float
+
+
+class QueueClock:
+    """Called, it returns the seconds that the thread which made it has waited for a core so far.
+
+    Always 0 where the system does not tell.
+    """
+
+    def __init__(self) -> None:
+        self._file = -1
+        with suppress(OSError):
+            self._file = os.open(SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __call__(self) -> float:
+        """Seconds."""
+        if self._file < 0:
+            return 0.0
+        return int(os.pread(self._file, 64, 0).split()[1]) * 1e-9
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+
+def reading(queued: QueueClock) -> Reading:
+    """All three, now.
+
+    A thread is mostly made to wait where a system call returns. No call returns between reading
+    the clock and the time in the queue, so what is waited falls on the same side of both.
+    """
+    cpu = thread_time()
+    return Reading(monotonic(), cpu, queued())
