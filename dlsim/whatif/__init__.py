@@ -3,6 +3,7 @@
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.designs import Between, configurations
 from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.explain import Explanation, Gain, explain
 from dlsim.whatif.parallel import measure, replication_seed
 from dlsim.whatif.replicate import Replications, paired, replicate
 from dlsim.whatif.statistics import Interval, interval, mser5
@@ -12,6 +13,8 @@ from dlsim.whatif.sweep import sweep
 __all__ = [
     "Between",
     "Bounds",
+    "Explanation",
+    "Gain",
     "Interval",
     "Replications",
     "Steady",
@@ -19,6 +22,7 @@ __all__ = [
     "bounds",
     "configurations",
     "disagrees",
+    "explain",
     "interval",
     "measure",
     "mser5",

@@ -104,11 +104,12 @@ def disagrees(limits: Bounds, found: Replications) -> str | None:
             f"{number(best)} samples/s ({limits.binds}-bound): one of the two is wrong"
         )
     scenario = found.scenario
-    if scenario.consumer.stop_after is not None or scenario.failures:
+    returned = demand(scenario).batches
+    if scenario.consumer.stop_after is not None or scenario.failures or not returned:
         return None  # how long leaving an epoch early takes is not bounded here
     costs, workers = scenario.costs, scenario.loader.num_workers
     edges = workers * (costs.worker_start + costs.worker_ready + costs.worker_stop)
-    batches = demand(scenario).batches + 2 * workers + 1
+    batches = returned + 2 * workers + 1
     longest = edges + batches * limits.at_most
     epoch = found.interval("epoch_time")
     if epoch.low > longest * (1 + ROUNDING):

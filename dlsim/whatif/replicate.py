@@ -122,8 +122,9 @@ def paired(a: Replications, b: Replications, metric: str) -> Interval:
 
 
 def columns(rows: Sequence[Row]) -> dict[str, Floats]:
-    """One array for each metric, from one row for each replication."""
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    """One array for each metric, from one row for each replication; NaN where a row has none."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
 
 
 def _more(scenario: Scenario, seed: int, numbers: range, jobs: int, measured: Measure) -> list[Row]:

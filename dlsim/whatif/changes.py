@@ -1,0 +1,205 @@
+"""A scenario, changed in one thing: what could be set, bought or programmed differently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from msgspec import structs
+
+from dlsim.scenario import (
+    Constant,
+    Costs,
+    Distribution,
+    Empirical,
+    Exponential,
+    Gamma,
+    IterableDataset,
+    Lognormal,
+    Machine,
+    Mixture,
+    Pareto,
+    Recorded,
+    Scenario,
+    Stage,
+    Uniform,
+)
+
+IN_ORDER_SINCE = (2, 6)  # the release of torch that can return batches out of order
+
+D = TypeVar("D", bound=Distribution)
+
+
+@dataclass(frozen=True)
+class Change:
+    """The `scenario` with one change. `name` says which in words, `setting` as one would write it.
+
+    `loader`: whether it is made by a keyword argument of the DataLoader.
+    """
+
+    name: str
+    scenario: Scenario
+    setting: str = ""
+
+    @property
+    def loader(self) -> bool:
+        """Whether a keyword argument of the DataLoader makes the change."""
+        return self.setting != ""
+
+
+def changes(scenario: Scenario) -> list[Change]:
+    """The single changes that make sense for `scenario`."""
+    return [*_loader_changes(scenario), *_faster(scenario)]
+
+
+def perfect_loader(scenario: Scenario) -> Scenario:
+    """`scenario` with a loader that has every batch ready at once, at no cost."""
+    machine = scenario.machine
+    return structs.replace(
+        scenario,
+        dataset=structs.replace(scenario.dataset, fetch=(), collate=None),
+        costs=Costs(copy_byte=scenario.costs.copy_byte),
+        machine=Machine(cores=machine.cores, background=machine.background),
+        failures=(),
+    )
+
+
+def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Scenario:
+    """`scenario` in which loading and steps take so many times as long.
+
+    Loading: all stages, reading, collating and what the machinery costs.
+    """
+    dataset, costs = scenario.dataset, scenario.costs
+    storage = scenario.machine.storage
+    part = {name: loading * getattr(costs, name) for name in _SECONDS}
+    handling = {
+        name: structs.replace(
+            cost,
+            message=loading * cost.message,
+            tensor=loading * cost.tensor,
+            byte=loading * cost.byte,
+        )
+        for name, cost in (
+            ("serialise", costs.serialise),
+            ("receive", costs.receive),
+            ("pin", costs.pin),
+        )
+    }
+    return structs.replace(
+        scenario,
+        dataset=structs.replace(
+            dataset,
+            fetch=tuple(_stage(stage, loading) for stage in dataset.fetch),
+            collate=None if dataset.collate is None else scaled(dataset.collate, loading),
+        ),
+        costs=structs.replace(costs, **part, **handling),
+        machine=structs.replace(
+            scenario.machine,
+            storage=structs.replace(
+                storage,
+                latency=None if storage.latency is None else scaled(storage.latency, loading),
+                bandwidth=None if storage.bandwidth is None else storage.bandwidth / loading,
+                requests_per_second=None
+                if storage.requests_per_second is None
+                else storage.requests_per_second / loading,
+            ),
+        ),
+        consumer=structs.replace(scenario.consumer, step=scaled(scenario.consumer.step, step)),
+    )
+
+
+def scaled(distribution: D, factor: float) -> D:
+    """`distribution` with every value `factor` times as large, under the same random numbers."""
+    result: object
+    match distribution:
+        case Constant(value):
+            result = Constant(factor * value)
+        case Uniform(low, high):
+            result = Uniform(factor * low, factor * high)
+        case Exponential(mean):
+            result = Exponential(factor * mean)
+        case Gamma(mean, cv):
+            result = Gamma(factor * mean, cv)
+        case Lognormal(mean, cv):
+            result = Lognormal(factor * mean, cv)
+        case Pareto(scale, shape):
+            result = Pareto(factor * scale, shape)
+        case Mixture(parts, weights):
+            result = Mixture(tuple(scaled(part, factor) for part in parts), weights)
+        case Empirical(values):
+            result = Empirical(tuple(factor * value for value in values))
+        case Recorded(values):
+            result = Recorded(tuple(factor * value for value in values))
+    return result  # type: ignore[return-value]
+
+
+_SECONDS = ("worker_ready", "index_put", "index_latency", "take", "pipe_byte")
+
+
+def _stage(stage: Stage, factor: float) -> Stage:
+    return structs.replace(
+        stage,
+        wait=None if stage.wait is None else scaled(stage.wait, factor),
+        cpu=None if stage.cpu is None else scaled(stage.cpu, factor),
+    )
+
+
+def _loader_changes(scenario: Scenario) -> Iterator[Change]:
+    """What the DataLoader's keyword arguments can change."""
+    loader, workers = scenario.loader, scenario.loader.num_workers
+
+    def with_loader(name: str, **settings: object) -> Change:
+        written = ", ".join(f"{key}={value}" for key, value in settings.items())
+        changed = structs.replace(loader, **settings)
+        return Change(name, structs.replace(scenario, loader=changed), written)
+
+    dataset = scenario.dataset
+    # only what is shared out by worker id is the same data with other workers
+    if not isinstance(dataset, IterableDataset) or dataset.sharding == "split":
+        if workers == 0:
+            for number, name in ((1, "one worker"), (2, "two workers"), (4, "four workers")):
+                yield with_loader(name, num_workers=number)
+        else:
+            yield with_loader("one more worker", num_workers=workers + 1)
+        if workers > 1:
+            yield with_loader("twice the workers", num_workers=2 * workers)
+    if workers > 0:
+        factor = loader.window // workers
+        yield with_loader("twice the prefetch", prefetch_factor=2 * factor)
+    if workers > 1 and loader.in_order and scenario.torch_release >= IN_ORDER_SINCE:
+        yield with_loader("any order", in_order=False)
+    if workers > 0 and scenario.epochs > 1 and not loader.persistent_workers:
+        yield with_loader("persistent workers", persistent_workers=True)
+
+
+def _faster(scenario: Scenario) -> Iterator[Change]:
+    """What better code or a better machine can change."""
+    dataset, machine, storage = scenario.dataset, scenario.machine, scenario.machine.storage
+    for at, stage in enumerate(dataset.fetch):
+        if any(time is not None and time.mean > 0 for time in (stage.wait, stage.cpu)):
+            fetch = (*dataset.fetch[:at], _stage(stage, 0.5), *dataset.fetch[at + 1 :])
+            changed = structs.replace(dataset, fetch=fetch)
+            yield Change(f"{stage.name} twice as fast", structs.replace(scenario, dataset=changed))
+    if dataset.collate is not None and dataset.collate.mean > 0:
+        changed = structs.replace(dataset, collate=scaled(dataset.collate, 0.5))
+        yield Change("collate twice as fast", structs.replace(scenario, dataset=changed))
+    if machine.cores is not None:
+        more = structs.replace(machine, cores=2 * machine.cores)
+        yield Change("twice the cores", structs.replace(scenario, machine=more))
+    if any(stage.read_bytes is not None for stage in dataset.fetch) and (
+        storage.bandwidth or storage.requests_per_second or storage.latency
+    ):
+        faster = structs.replace(
+            storage,
+            bandwidth=None if storage.bandwidth is None else 2 * storage.bandwidth,
+            latency=None if storage.latency is None else scaled(storage.latency, 0.5),
+            requests_per_second=None
+            if storage.requests_per_second is None
+            else 2 * storage.requests_per_second,
+        )
+        better = structs.replace(machine, storage=faster)
+        yield Change("storage twice as fast", structs.replace(scenario, machine=better))
+    if scenario.consumer.step.mean > 0:
+        faster_step = structs.replace(scenario.consumer, step=scaled(scenario.consumer.step, 0.5))
+        yield Change("step twice as fast", structs.replace(scenario, consumer=faster_step))

@@ -1,0 +1,224 @@
+"""Why it is as slow as it is, and what each single change would gain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlsim.scenario import Scenario
+from dlsim.trace import Trace
+from dlsim.trace.critical_path import (
+    COLLATE,
+    CORE,
+    EDGE,
+    ERROR,
+    FETCH,
+    HEAD_OF_LINE,
+    RECEIVE,
+    START,
+    STEP,
+    STORAGE,
+    TAKE,
+    TRANSPORT,
+    shares,
+)
+from dlsim.trace.metrics import samples_per_second
+from dlsim.trace.summary import number
+from dlsim.whatif.bounds import Bounds, bounds, disagrees
+from dlsim.whatif.changes import Change, changes, perfect_loader
+from dlsim.whatif.parallel import Row, check_jobs, measure
+from dlsim.whatif.replicate import Replications, replicate
+from dlsim.whatif.statistics import Interval, interval
+from dlsim.whatif.sweep import batches_to_simulate
+
+SHARE = "share of "
+LEAST, MOST, BATCHES = 3, 30, 6000  # replications, and batches to simulate for each change
+WORTH = 0.02  # a gain below this is not worth a person's time
+NEARLY = 0.8  # a setting that gains this share of what a better program or machine would
+
+LIMITS = {
+    STEP: "The training step limits",
+    FETCH: "Fetching samples limits",
+    COLLATE: "Collating limits",
+    CORE: "The cores limit: too many processes want them",
+    STORAGE: "Storage limits",
+    HEAD_OF_LINE: "Order limits: slow batches keep back faster ones",
+    TAKE: "Telling workers what to fetch limits",
+    TRANSPORT: "Moving batches out of the workers limits",
+    RECEIVE: "Receiving batches in the main process limits",
+    START: "Starting up limits: the run is short",
+    EDGE: "The beginning and end of epochs limit",
+    ERROR: "An error ends the run",
+}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a change is worth: `gain` is the paired interval of how much more samples a second.
+
+    0.25 is a quarter more. `samples_per_s`: with the change.
+    """
+
+    change: Change
+    gain: Interval
+    samples_per_s: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether it helps noticeably, and not by chance."""
+        return self.gain.low > 0 and self.gain.mean >= WORTH
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where the time of `scenario` goes, and what would help.
+
+    `shares`: of the elapsed time on the critical path, by cause, greatest first; their means add
+    up to 1. `gains`: of each single change, greatest first. `headspace`: of a perfect loader.
+    `runs`: the replications of the scenario as it is. `limits`: its closed-form bounds.
+    """
+
+    scenario: Scenario
+    shares: dict[str, Interval]
+    gains: list[Gain]
+    headspace: Gain
+    runs: Replications
+    limits: Bounds
+
+    @property
+    def limit(self) -> str:
+        """The cause that takes most of the time, all stages of fetching taken together."""
+        found: dict[str, float] = {}
+        for cause, share in self.shares.items():
+            group = FETCH if cause.startswith(FETCH) else cause
+            found[group] = found.get(group, 0.0) + share.mean
+        return max(found, key=lambda group: found[group], default="")
+
+    @property
+    def best(self) -> Gain | None:
+        """The change of the loader that surely gains most; None if none gains noticeably.
+
+        What can be set by a keyword argument goes before what must be programmed or bought, if
+        it gains nearly as much.
+        """
+        sure = [gain for gain in self.gains if gain.sure and gain.change.name != _FASTER_STEP]
+        enough = NEARLY * sure[0].gain.mean if sure else 0.0
+        near = [gain for gain in sure if gain.gain.mean >= enough]
+        return next((gain for gain in near if gain.change.loader), sure[0] if sure else None)
+
+    def __str__(self) -> str:
+        """One plain sentence; then the shares of the time, and the gains."""
+        return _text(self)
+
+
+_FASTER_STEP = "step twice as fast"
+
+
+def explain(
+    scenario: Scenario, replications: int | None = None, seed: int = 0, *, jobs: int = 1
+) -> Explanation:
+    """Where the time of `scenario` goes, and what each single change would gain.
+
+    The critical path of every replication is divided among its causes; every change that makes
+    sense is simulated under the same random numbers, so that its gain is a paired difference.
+    `replications`: by default 5 to 30, fewer of long runs. `jobs`: see `replicate`.
+    """
+    check_jobs(jobs)
+    if replications is None:
+        replications = min(max(BATCHES // batches_to_simulate(scenario), LEAST), MOST)
+    runs = replicate(scenario, replications, seed, jobs=jobs, measured=with_shares)
+
+    def gain(change: Change) -> Gain:
+        changed = replicate(change.scenario, len(runs), seed, jobs=jobs, measured=throughput)[
+            "samples_per_s"
+        ]
+        before = runs["samples_per_s"]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = changed / before - 1
+        return Gain(change, interval(ratio[np.isfinite(ratio)]), float(changed.mean()))
+
+    gains = [gain(change) for change in changes(scenario)]
+    return Explanation(
+        scenario=scenario,
+        shares=_mean_shares(runs),
+        gains=sorted(gains, key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf)),
+        headspace=gain(Change("a perfect loader", perfect_loader(scenario))),
+        runs=runs,
+        limits=bounds(scenario),
+    )
+
+
+def with_shares(trace: Trace) -> Row:
+    """All metrics of a trace, and the share of each cause on its critical path."""
+    return measure(trace) | {SHARE + cause: share for cause, share in shares(trace).items()}
+
+
+def throughput(trace: Trace) -> Row:
+    """Samples a second, and nothing else."""
+    return {"samples_per_s": samples_per_second(trace)}
+
+
+def _mean_shares(runs: Replications) -> dict[str, Interval]:
+    found = {
+        metric.removeprefix(SHARE): interval(np.nan_to_num(values))
+        for metric, values in runs.metrics.items()
+        if metric.startswith(SHARE)
+    }
+    return dict(sorted(found.items(), key=lambda entry: -entry[1].mean))
+
+
+def _text(found: Explanation) -> str:
+    lines = [_sentence(found), ""]
+    if found.shares:
+        lines += ["where the time goes (critical path)"]
+        width = max(map(len, found.shares))
+        lines += [
+            f"  {cause:{width}}  {100 * share.mean:5.1f} %"
+            for cause, share in found.shares.items()
+            if share.mean >= 0.0005
+        ]
+    lines += ["", "what single changes would gain, in samples a second"]
+    ranked = [*found.gains, found.headspace]
+    width = max(len(gain.change.name) for gain in ranked)
+    for gain in ranked:
+        setting = f"  {gain.change.setting}" if gain.change.setting else ""
+        lines.append(f"  {gain.change.name:{width}}  {_percent(gain.gain):>16}{setting}")
+    measured = found.runs.interval("samples_per_s")
+    lines += [
+        "",
+        f"now {number(measured.mean)} samples/s (± {number(measured.half_width)}, "
+        f"{len(found.runs)} runs); {found.limits}",
+    ]
+    flagged = disagrees(found.limits, found.runs)
+    return "\n".join([*lines, flagged] if flagged else lines)
+
+
+def _sentence(found: Explanation) -> str:
+    """What limits, and the change that helps most."""
+    if not found.shares:
+        return "No time passes: there is nothing to explain."
+    limit = found.limit
+    parts = {cause: s.mean for cause, s in found.shares.items() if cause.startswith(limit)}
+    words = f"{LIMITS.get(limit, limit)} ({100 * sum(parts.values()):.0f} % of the time"
+    if limit == FETCH and len(parts) > 1:
+        most = max(parts, key=lambda cause: parts[cause])
+        words += f", most of it {most.removeprefix(FETCH + ': ')}"
+    words += ")"
+    best, head = found.best, found.headspace.gain
+    if best is None:
+        room = f"a perfect loader would gain {_percent(head).removeprefix('+')}"
+        if head.mean < WORTH:
+            return f"{words}; the loader is good enough: {room}."
+        return f"{words}; no single change of the loader helps noticeably: {room}."
+    how = f" ({best.change.setting})" if best.change.setting else ""
+    times = f"{1 + best.gain.mean:.2g} times as fast"
+    return f"{words}; {best.change.name}{how} would help most: {times}, {_percent(best.gain)}."
+
+
+def _percent(gain: Interval) -> str:
+    if gain.mean != gain.mean:
+        return "-"
+    if gain.half_width != gain.half_width:
+        return f"{100 * gain.mean:+.1f} %"
+    return f"{100 * gain.mean:+.1f} ± {100 * gain.half_width:.1f} %"
