@@ -14,6 +14,7 @@ from typing import Annotated, TypeAlias
 from tyro.conf import Positional, arg
 
 import dlsim
+from dlsim.cli.calibration import calibrate
 from dlsim.cli.files import (
     check_drawable,
     check_traceable,
@@ -177,4 +178,4 @@ def schema() -> None:
     print(json.dumps(dlsim.schema(), indent=2))
 
 
-COMMANDS: tuple[Command, ...] = (run, observe, compare, schema)
+COMMANDS: tuple[Command, ...] = (run, observe, calibrate, compare, schema)

@@ -10,21 +10,36 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dlsim.trace.observation import Observation
+    from dlsim.validation.calibration import calibrate, calibration
     from dlsim.validation.comparison import Comparison, compare
     from dlsim.validation.observing import observe
     from dlsim.validation.target import load_target
+    from dlsim.validation.throughput import calibrate_throughput
     from dlsim.validation.virtual import run_virtual
 
 _HOMES = {
     "Comparison": "dlsim.validation.comparison",
     "Observation": "dlsim.trace.observation",
+    "calibrate": "dlsim.validation.calibration",
+    "calibrate_throughput": "dlsim.validation.throughput",
+    "calibration": "dlsim.validation.calibration",
     "compare": "dlsim.validation.comparison",
     "load_target": "dlsim.validation.target",
     "observe": "dlsim.validation.observing",
     "run_virtual": "dlsim.validation.virtual",
 }
 
-__all__ = ["Comparison", "Observation", "compare", "load_target", "observe", "run_virtual"]
+__all__ = [
+    "Comparison",
+    "Observation",
+    "calibrate",
+    "calibrate_throughput",
+    "calibration",
+    "compare",
+    "load_target",
+    "observe",
+    "run_virtual",
+]
 
 
 def __getattr__(name: str) -> object:

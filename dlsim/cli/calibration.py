@@ -1,0 +1,62 @@
+"""`dlsim calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+import dlsim
+from dlsim.cli.files import check_writable
+from dlsim.cli.parsing import UsageError
+from dlsim.trace import load_trace
+
+
+def calibrate(
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")] = (),
+    *,
+    out: Annotated[Path, arg(metavar="FILE", aliases=["-o"])],
+    throughput: Annotated[str | None, arg(metavar="W=RATE,...")] = None,
+    batch_size: int = 32,
+    cores: float | None = None,
+) -> None:
+    """Turn runs that were observed, or a few throughputs, into a scenario of this machine.
+
+    Example: dlsim calibrate run.npz -o scenario.toml
+
+    Args:
+        runs: Traces that dlsim observe wrote, of the same loader; the first one's settings count.
+        out: Write the scenario here, as TOML.
+        throughput: Samples a second by workers instead of runs, as 0=517,2=844,8=1275.
+        batch_size: The batch size of the throughputs.
+        cores: The cores of the machine of the throughputs.
+    """
+    from dlsim import validation
+
+    check_writable(out)
+    if bool(runs) == (throughput is not None):
+        raise UsageError("calibrate: expected either runs or --throughput")
+    if throughput is not None:
+        scenario = validation.calibrate_throughput(
+            table(throughput), batch_size=batch_size, cores=cores
+        )
+    else:
+        found = validation.calibration(*[load_trace(run) for run in runs])
+        scenario = found.scenario
+        for name, fit in found.fits.items():
+            print(f"{name}: {fit}")
+    dlsim.dump(scenario, out)
+
+
+def table(text: str) -> dict[int, float]:
+    """The throughputs in `0=517,2=844`; raises `UsageError` for anything else."""
+    try:
+        return {
+            int(workers): float(rate)
+            for workers, rate in (part.split("=") for part in text.split(","))
+        }
+    except ValueError:
+        raise UsageError(
+            f"calibrate: --throughput: expected such as 0=517,2=844,8=1275, got {text!r}"
+        ) from None

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+import dlsim
+from dlsim.cli import main
+from dlsim.scenario import Cost, Costs, Recorded
+from dlsim.validation import calibrate, calibrate_throughput, observe
+from dlsim.validation.accounts import CalibrateError
+from dlsim.validation.throughput import simulated
+
+TRANSPORT = Costs(serialise=Cost(message=3e-4), receive=Cost(message=3e-4))
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        time.sleep(0.002)
+        return index
+
+
+def test_waits_are_found_by_index():
+    """Of a dataset seen whole, each sample keeps the time that it was blocked."""
+    scenario = calibrate(observe(DataLoader(Rows(), 3, num_workers=2)), transport=TRANSPORT)
+    wait = scenario.dataset.fetch[0].wait
+    assert isinstance(wait, Recorded)
+    assert len(wait.values) == 24
+    assert min(wait.values) > 0.0015
+    assert scenario.costs.take > 0
+    assert scenario.costs.worker_ready > 0
+    assert scenario.machine.cores >= 1
+
+
+def test_what_was_observed_survives_a_file(tmp_path: Path):
+    """Calibrating on a saved and loaded run gives the same scenario."""
+    seen = observe(DataLoader(Rows(), 3, num_workers=1))
+    dlsim.save(seen, tmp_path / "run.npz")
+    again = dlsim.load_trace(tmp_path / "run.npz")
+    assert calibrate(again, transport=TRANSPORT) == calibrate(seen, transport=TRANSPORT)
+
+
+def test_too_few_batches_are_refused():
+    """A run of a few batches is refused in one line."""
+    seen = observe(DataLoader(Rows(), 12, num_workers=1))
+    with pytest.raises(CalibrateError, match="expected at least 5 batches to calibrate, got 2"):
+        calibrate(seen, transport=TRANSPORT)
+
+
+def test_simulated_runs_are_refused():
+    """A trace without what only watching tells is refused in one line."""
+    loader = dlsim.Loader(batch_size=2)
+    with pytest.raises(CalibrateError, match="expected one that dlsim observe watched"):
+        calibrate(dlsim.simulate(dlsim.Scenario(loader=loader, dataset=dlsim.MapDataset(20))))
+
+
+def test_throughputs_are_met():
+    """A scenario of three throughputs has these throughputs."""
+    table = {0: 517.7, 2: 844.5, 8: 1275.7}
+    scenario = calibrate_throughput(table, batch_size=32, cores=16)
+    assert simulated(scenario, 2) == pytest.approx(844.5, rel=0.02)
+    assert simulated(scenario, 8) == pytest.approx(1275.7, rel=0.02)
+
+
+def test_one_throughput_is_too_little(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """The command line says in one line what is missing."""
+    out = str(tmp_path / "scenario.toml")
+    assert main(["calibrate", "--throughput", "0=500,2=800", "-o", out]) == 2
+    assert "expected at least two numbers of workers above 0" in capsys.readouterr().err
