@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from math import inf
 
-from dlsim.engine.compiled.jit import jit
+from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.state import NONE, State
 
 
-@jit
+@inlined
 def sooner(s: State, one: int, other: int) -> bool:
     """Whether worker `one` acts before `other`."""
     return s.wake[one] < s.wake[other] or (s.wake[one] == s.wake[other] and one < other)
 
 
-@jit
+@inlined
 def plan(s: State, worker: int) -> None:
     """Put a worker that was idle among those that will act."""
     at = s.main[0].events
@@ -25,7 +25,7 @@ def plan(s: State, worker: int) -> None:
     s.events[at] = worker
 
 
-@jit
+@inlined
 def replan(s: State) -> None:
     """Find the place of the worker on top, whose time has changed, or take it out if idle."""
     m = s.main[0]
@@ -47,7 +47,7 @@ def replan(s: State) -> None:
     s.events[at] = worker
 
 
-@jit
+@inlined
 def write(s: State, number: int) -> int:
     """An unused message, now with a number."""
     m = s.main[0]
@@ -57,14 +57,14 @@ def write(s: State, number: int) -> int:
     return message
 
 
-@jit
+@inlined
 def erase(s: State, message: int) -> None:
     """Make a message unused again."""
     s.messages[message].next = s.main[0].free
     s.main[0].free = message
 
 
-@jit
+@inlined
 def deliver(s: State, worker: int, message: int) -> None:
     """Put a message on the worker's index queue, where it can be read after the latency."""
     w = s.workers[worker]
@@ -80,7 +80,7 @@ def deliver(s: State, worker: int, message: int) -> None:
         plan(s, worker)
 
 
-@jit
+@inlined
 def put(s: State, worker: int, number: int, now: float) -> None:
     """Put an answer on the result queue, which is sorted by time and worker."""
     m, last = s.main[0], len(s.results) - 1

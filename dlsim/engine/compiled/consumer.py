@@ -19,7 +19,7 @@ from math import inf, nan
 from dlsim.engine.compiled.buffer import deliver, erase, write
 from dlsim.engine.compiled.dispatcher import lacking, send_next
 from dlsim.engine.compiled.fetch import failure, fetch, fetched, new_job
-from dlsim.engine.compiled.jit import jit
+from dlsim.engine.compiled.jit import compiled, inlined
 from dlsim.engine.compiled.messages import (
     DONE,
     EPOCH_OVER,
@@ -45,7 +45,7 @@ from dlsim.trace.trace import DISCARDED, ENDED, FAILED, PENDING, RETURNED, SKIPP
 JOIN_TIMEOUT = 5.0
 
 
-@jit
+@inlined
 def start_workers(s: State) -> None:
     """Start all workers, one after another; nothing is left of others before them."""
     m, r = s.main[0], s.rules[0]
@@ -63,7 +63,7 @@ def start_workers(s: State) -> None:
         s.wake[worker] = inf
 
 
-@jit
+@compiled
 def resume_workers(s: State) -> int:
     """Tell every worker that an epoch begins, and wait for all to say so."""
     for worker in range(s.rules[0].workers):
@@ -80,7 +80,7 @@ def resume_workers(s: State) -> int:
     return DONE
 
 
-@jit
+@compiled
 def start_epoch(s: State, first: bool) -> int:
     """`iter(loader)`, up to the sending of the window: everyone is active and holds nothing."""
     m, r = s.main[0], s.rules[0]
@@ -102,7 +102,7 @@ def start_epoch(s: State, first: bool) -> int:
     return DONE
 
 
-@jit
+@inlined
 def receive(s: State) -> int:
     """Take the next answer, waiting for it at most the timeout."""
     m, r = s.main[0], s.rules[0]
@@ -122,7 +122,7 @@ def receive(s: State) -> int:
     return DONE
 
 
-@jit
+@inlined
 def find_wanted(s: State) -> bool:
     """Advance to the next batch that can still come; False when there is none."""
     m = s.main[0]
@@ -137,13 +137,13 @@ def find_wanted(s: State) -> bool:
     return False
 
 
-@jit
+@inlined
 def holds(s: State, number: int) -> bool:
     """Whether the answer to a batch was received and waits for its turn."""
     return bool(s.moments[RECEIVED, number] == s.moments[RECEIVED, number])
 
 
-@jit
+@compiled
 def epoch(s: State) -> int:
     """The rest of an epoch with workers: EPOCH_OVER, what ended the loop, or what is missing."""
     m, r = s.main[0], s.rules[0]
@@ -192,7 +192,7 @@ def epoch(s: State) -> int:
         m.returning = number
 
 
-@jit
+@inlined
 def train(s: State, number: int) -> bool:
     """Return a batch and train on it; False if it raises instead."""
     m = s.main[0]
@@ -213,7 +213,7 @@ def train(s: State, number: int) -> bool:
     return True
 
 
-@jit
+@inlined
 def drain(s: State, ahead: int) -> None:
     """Wait until at most `ahead` steps are under way."""
     m = s.main[0]
@@ -222,7 +222,7 @@ def drain(s: State, ahead: int) -> None:
         m.trained += 1
 
 
-@jit
+@compiled
 def close(s: State) -> None:
     """Nothing new is begun, and everyone exits or is terminated."""
     m, r = s.main[0], s.rules[0]
@@ -246,7 +246,7 @@ def close(s: State) -> None:
     m.events = 0
 
 
-@jit
+@inlined
 def cut(s: State, message: int) -> None:
     """The worker fetching for `message` is terminated: samples of the future are not fetched."""
     job, now = s.messages[message], s.main[0].now
@@ -257,7 +257,7 @@ def cut(s: State, message: int) -> None:
                 s.sample_started[row] = nan
 
 
-@jit
+@compiled
 def epoch_alone(s: State) -> int:
     """The rest of an epoch without workers: EPOCH_OVER, an exception, or what is missing."""
     m = s.main[0]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dlsim.engine.compiled.buffer import deliver
 from dlsim.engine.compiled.fetch import new_job
-from dlsim.engine.compiled.jit import jit
+from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import DONE, MORE_JOBS, MORE_ROOM, MORE_SAMPLES, NOT_RECORDED
 from dlsim.engine.compiled.state import NONE, State
 
 
-@jit
+@inlined
 def choose(s: State) -> int:
     """The next worker in turn that is active and, under that rule, has room; or NONE."""
     m, r = s.main[0], s.rules[0]
@@ -22,7 +22,7 @@ def choose(s: State) -> int:
     return NONE
 
 
-@jit
+@inlined
 def lacking(s: State, worker: int) -> int:
     """What is missing for a new job of `worker`, else DONE."""
     m, r = s.main[0], s.rules[0]
@@ -40,7 +40,7 @@ def lacking(s: State, worker: int) -> int:
     return NOT_RECORDED if m.short_number != NONE else DONE
 
 
-@jit
+@inlined
 def send_next(s: State) -> int:
     """Send the next batch, if there is one and a worker can take it; what is missing, or DONE."""
     m = s.main[0]

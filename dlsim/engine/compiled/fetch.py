@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import nan
 
 from dlsim.engine.compiled.buffer import write
-from dlsim.engine.compiled.jit import jit
+from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
     ARRIVED,
     COLLATE,
@@ -21,7 +21,7 @@ from dlsim.engine.compiled.state import NONE, State
 from dlsim.trace.trace import PENDING
 
 
-@jit
+@inlined
 def failure(s: State, where: int, at: int) -> int:
     """The planned failure at this place, or NONE."""
     for i in range(len(s.fail_at)):
@@ -30,7 +30,7 @@ def failure(s: State, where: int, at: int) -> int:
     return NONE
 
 
-@jit
+@inlined
 def new_job(s: State, worker: int) -> int:
     """The message that sends the next of the jobs drawn to `worker`: what it will find.
 
@@ -90,12 +90,13 @@ def new_job(s: State, worker: int) -> int:
     return message
 
 
-@jit
+@inlined
 def sent_to(s: State, worker: int, size: int, row: int) -> None:
     """A new batch number: `size` samples are asked of `worker`."""
     m = s.main[0]
     number = m.sent
-    s.moments[:, number] = nan
+    for moment in range(len(s.moments)):
+        s.moments[moment, number] = nan
     s.moments[SENT_AT, number] = m.now
     s.worker[number] = worker
     s.size[number] = size
@@ -105,7 +106,7 @@ def sent_to(s: State, worker: int, size: int, row: int) -> None:
     m.sent += 1
 
 
-@jit
+@inlined
 def fetch(s: State, message: int, now: float) -> float:
     """Fetch one sample after another from `now` on, and collate; when that is done."""
     job, r = s.messages[message], s.rules[0]
@@ -122,7 +123,7 @@ def fetch(s: State, message: int, now: float) -> float:
     return float(now + job.collate)
 
 
-@jit
+@inlined
 def fetched(s: State, message: int, now: float) -> None:
     """Write down what came of the job."""
     job = s.messages[message]

@@ -43,7 +43,7 @@ def simulate_in_order(
     workers, size = np.empty(total, np.int32), np.empty(total, np.int32)
     clock = np.zeros(3)
     free = np.empty(loader.num_workers)
-    latest, taken_in = np.empty((2, loader.window), np.int64)
+    latest, taken_in = np.zeros((2, 1 << loader.window.bit_length()), np.int64)
     epoch_moments: list[list[float]] = []
     block = max(1, min(LARGEST_BLOCK, MOST_SAMPLES // max(most_samples(scenario), 1)))
     for epoch in range(scenario.epochs):
@@ -62,7 +62,7 @@ def simulate_in_order(
             check(jobs, drawn, begin)
             schedule(
                 moments, workers, clock, free, latest, taken_in, epoch * batches, begin,
-                scenario.consumer.run_ahead, latency, round_trip, dataset.batched,
+                loader.window, scenario.consumer.run_ahead, latency, round_trip, dataset.batched,
                 drawn.offsets, drawn.services, drawn.collates, drawn.steps,
             )  # fmt: skip
             size[begin : begin + len(drawn.steps)] = np.diff(drawn.offsets)

@@ -11,18 +11,31 @@ from typing import Any, TypeVar, cast
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def jit(function: Function) -> Function:
+def compiled(function: Function) -> Function:
     """`function` compiled for the types it is called with; the result is kept on disk."""
-    from numba import config as numba_config
-    from numba import njit
+    return cast(Function, _compile(function, forceinline=False))
 
-    config: Any = numba_config
 
+def inlined(function: Function) -> Function:
+    """The same for what only compiled functions call: it becomes a part of each caller."""
+    return cast(Function, _compile(function, forceinline=True))
+
+
+def _compile(function: Callable[..., Any], *, forceinline: bool) -> object:
+    import numba
+
+    config: Any = numba.config
+    njit: Any = numba.njit
     # Numba looks for changes in the file of a function only, not in those it calls.
     before = config.CACHE_DIR
     config.CACHE_DIR = str(Path(before or Path(__file__).parent / "__pycache__") / _sources())
     try:
-        return cast(Function, njit(cache=True)(function))
+        # Nothing compiled here makes arrays, so nobody has to count who uses them (_nrt): that
+        # would take ten times as long as all the rest.
+        made: object = njit(cache=True, error_model="numpy", forceinline=forceinline, _nrt=False)(
+            function
+        )
+        return made
     finally:
         config.CACHE_DIR = before
 

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.engine.compiled.jit import jit
+from dlsim.engine.compiled.jit import compiled, inlined
 from dlsim.engine.draws import Floats
 
 Integers = NDArray[np.signedinteger[Any]]
 
 
-@jit
+@inlined
 def later(arrived: Floats, worker: Integers, one: int, other: int) -> bool:
     """Whether the message of batch `one` is read after that of `other`, or is the same."""
     if arrived[one] != arrived[other]:
@@ -38,7 +38,7 @@ def later(arrived: Floats, worker: Integers, one: int, other: int) -> bool:
     return one >= other
 
 
-@jit
+@compiled
 def schedule(
     moments: Floats,
     workers: Integers,
@@ -48,6 +48,7 @@ def schedule(
     taken_in: Integers,
     first: int,
     begin: int,
+    window: int,
     run_ahead: int,
     latency: float,
     round_trip: float,
@@ -61,13 +62,12 @@ def schedule(
 
     What goes on from call to call: `clock`, when the epoch was primed, next() is called, and the
     accelerator is free; `free`, when each worker is; and of the last calls of next(), by their
-    number modulo the window, the `latest` message wanted, and `taken_in`, the call that received
-    that batch.
+    lowest bits, the `latest` message wanted, and `taken_in`, the call that received that batch.
     """
-    window = len(latest)
+    bits = len(latest) - 1
     sent, started, fetched, arrived, received, requested, returned, finished = moments
     primed, now, accelerator = clock
-    worker, slot = (begin - first) % len(free), (begin - first) % window
+    worker = (begin - first) % len(free)
     for i in range(len(steps)):
         k = begin + i
         sent[k] = returned[k - window] if k - first >= window else primed
@@ -87,39 +87,43 @@ def schedule(
         now = returned[k] = max(now, end)
         accelerator = finished[k] = max(now, accelerator) + steps[i]
 
-        call = latest[slot] = k
+        call = latest[k & bits] = k
         if k > first:
-            before = latest[slot - 1 if slot > 0 else window - 1]
+            before = latest[(k - 1) & bits]
             if not later(arrived, workers, k, before):
-                latest[slot] = before
-                call = first_later(arrived, workers, latest, taken_in, first, k)
-        taken_in[slot] = call
+                latest[k & bits] = before
+                low = max(k - window + 1, first)
+                call = first_later(arrived, workers, latest, taken_in, low, k)
+        taken_in[k & bits] = call
         received[k] = max(end, requested[call])
 
         if k - first >= run_ahead:
             now = max(now, finished[k - run_ahead])
         worker = worker + 1 if worker + 1 < len(free) else 0
-        slot = slot + 1 if slot + 1 < window else 0
     clock[1], clock[2] = now, accelerator
 
 
-@jit
+@inlined
 def first_later(
-    arrived: Floats, worker: Integers, latest: Integers, taken_in: Integers, first: int, k: int
+    arrived: Floats, worker: Integers, latest: Integers, taken_in: Integers, low: int, k: int
 ) -> int:
-    """The first next() since batch `k` was sent that wanted a later message than its own."""
-    window = len(latest)
-    low, high = max(k - window + 1, first), k
-    if later(arrived, worker, latest[(low - first) % window], k):
+    """The first call of next(), from `low` on, that wanted a later message than batch `k`."""
+    bits = len(latest) - 1
+    if later(arrived, worker, latest[low & bits], k):
         # That may have been wanted before batch k was sent, where no time passed in between.
         for call in range(low, k):
-            if taken_in[(call - first) % window] == call and later(arrived, worker, call, k):
+            if taken_in[call & bits] == call and later(arrived, worker, call, k):
                 return call
         return k
-    while low < high:
+    high, stride = k - 1, 1  # it is more often near than far
+    while high - stride > low and later(arrived, worker, latest[(high - stride) & bits], k):
+        high -= stride
+        stride *= 2
+    low = max(low, high - stride)
+    while low + 1 < high:
         middle = (low + high) // 2
-        if later(arrived, worker, latest[(middle - first) % window], k):
+        if later(arrived, worker, latest[middle & bits], k):
             high = middle
         else:
-            low = middle + 1
-    return low
+            low = middle
+    return high

@@ -6,12 +6,12 @@ from math import inf
 
 from dlsim.engine.compiled.buffer import erase, put, replan
 from dlsim.engine.compiled.fetch import fetch, fetched
-from dlsim.engine.compiled.jit import jit
+from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import ARRIVED, EXHAUSTED, RAISED, RESUME, STARTED, STOP
 from dlsim.engine.compiled.state import NONE, State
 
 
-@jit
+@inlined
 def work(s: State, worker: int) -> None:
     """A worker acts: ends its job, and reads its index queue until something takes time."""
     m, w = s.main[0], s.workers[worker]
@@ -62,7 +62,7 @@ def work(s: State, worker: int) -> None:
                 return
 
 
-@jit
+@inlined
 def advance(s: State, until: float) -> None:
     """Let the workers do all that they do up to the moment `until`, and at it."""
     m = s.main[0]
