@@ -326,9 +326,15 @@ def test_interrupt(small: Path, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     endless = ["--dataset.length", "1_000_000_000", "--engine", "simpy"]
     command = shell("run", str(pipe), *endless)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # a shell starts its background jobs deaf to Ctrl-C, and the tests may run in one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         with open(pipe, "w") as file:  # waits until dlsim reads the scenario
             file.write(SMALL)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=60)
     assert (out, err, process.returncode) == (b"", b"dlsim: interrupted\n", 130)
