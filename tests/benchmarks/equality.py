@@ -1,6 +1,10 @@
 """Simulate and run torch's own code on many random scenarios; print every difference.
 
     python -m tests.benchmarks.equality --scenarios 20000 --seed 1
+    python -m tests.benchmarks.equality --engine compiled --scenarios 10000
+
+With `--engine compiled` it is the compiled engine that is compared, with the SimPy engine (older
+rules and policies too) or, with `--against torch`, with torch's code.
 
 Exit status 0 when there is none. The scenarios come from `tests/strategies.py`.
 """
@@ -46,7 +50,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenarios", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--engine", choices=["simpy", "compiled"], default="simpy")
+    parser.add_argument("--against", choices=["torch", "simpy"])
     options = parser.parse_args()
+    against = options.against or ("torch" if options.engine == "simpy" else "simpy")
     seen: Counter[str] = Counter()
     batches = samples = differences = runs = 0
     began = time.perf_counter()
@@ -59,11 +66,18 @@ def main() -> int:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(scenarios(), st.integers(0, 2**32))
+    @given(scenarios(torch_only=against == "torch"), st.integers(0, 2**32))
     def compare(scenario: Scenario, seed: int) -> None:
         nonlocal batches, samples, differences, runs
-        ours = dlsim.simulate(scenario, seed, engine="simpy", samples=True)
-        found = difference(ours, run_virtual(scenario, seed, samples=True))
+        ours = dlsim.simulate(scenario, seed, engine=options.engine, samples=True)
+        if against == "torch":
+            theirs = run_virtual(scenario, seed, samples=True)
+        else:
+            theirs = dlsim.simulate(scenario, seed, engine="simpy", samples=True)
+        found = difference(ours, theirs)
+        if found is None and options.engine == "compiled":
+            # which without samples takes another path where it can
+            found = difference(dlsim.simulate(scenario, seed, engine="compiled"), theirs)
         if found is not None:
             differences += 1
             print(f"DIFFERENT: {found}\n  {scenario}\n  seed {seed}", flush=True)
