@@ -1,5 +1,6 @@
 """What to do about it: replications, sweeps, closed-form bounds, explanations, advice."""
 
+from dlsim.whatif.advise import Advice, advise
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.designs import Between, configurations
 from dlsim.whatif.errors import WhatIfError
@@ -11,6 +12,7 @@ from dlsim.whatif.steady import Steady, steady_state
 from dlsim.whatif.sweep import sweep
 
 __all__ = [
+    "Advice",
     "Between",
     "Bounds",
     "Explanation",
@@ -19,6 +21,7 @@ __all__ = [
     "Replications",
     "Steady",
     "WhatIfError",
+    "advise",
     "bounds",
     "configurations",
     "disagrees",

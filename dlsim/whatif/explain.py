@@ -53,6 +53,23 @@ LIMITS = {
 }
 
 
+# The same causes as what stands in the way.
+WORDS = {
+    STEP: "the training step",
+    FETCH: "fetching samples",
+    COLLATE: "collating",
+    CORE: "the cores, which too many processes want",
+    STORAGE: "storage",
+    HEAD_OF_LINE: "order: slow batches keep back faster ones",
+    TAKE: "telling workers what to fetch",
+    TRANSPORT: "moving batches out of the workers",
+    RECEIVE: "receiving batches in the main process",
+    START: "starting up, until the first batch is there",
+    EDGE: "the beginning and end of epochs",
+    ERROR: "an error",
+}
+
+
 @dataclass(frozen=True)
 class Gain:
     """What a change is worth: `gain` is the paired interval of how much more samples a second.
@@ -89,10 +106,7 @@ class Explanation:
     @property
     def limit(self) -> str:
         """The cause that takes most of the time, all stages of fetching taken together."""
-        found: dict[str, float] = {}
-        for cause, share in self.shares.items():
-            group = FETCH if cause.startswith(FETCH) else cause
-            found[group] = found.get(group, 0.0) + share.mean
+        found = group_shares(self.runs)
         return max(found, key=lambda group: found[group], default="")
 
     @property
@@ -152,6 +166,15 @@ def explain(
 def with_shares(trace: Trace) -> Row:
     """All metrics of a trace, and the share of each cause on its critical path."""
     return measure(trace) | {SHARE + cause: share for cause, share in shares(trace).items()}
+
+
+def group_shares(runs: Replications) -> dict[str, float]:
+    """The mean share of each cause in `runs` (measured `with_shares`), fetching as one cause."""
+    found: dict[str, float] = {}
+    for cause, share in _mean_shares(runs).items():
+        group = FETCH if cause.startswith(FETCH) else cause
+        found[group] = found.get(group, 0.0) + share.mean
+    return found
 
 
 def throughput(trace: Trace) -> Row:

@@ -100,7 +100,7 @@ def replicate(
     rows: list[Row] = []
     wanted = replications if precision is None else min(max(replications, FEWEST), maximum)
     while len(rows) < wanted:
-        rows += _more(scenario, seed, range(len(rows), wanted), jobs, measured)
+        rows += more(scenario, seed, range(len(rows), wanted), jobs, measured)
         found = Replications(scenario, seed, columns(rows), confidence)
         if precision is not None:
             wanted = min(_needed(found.interval(metric), precision), maximum)
@@ -127,8 +127,8 @@ def columns(rows: Sequence[Row]) -> dict[str, Floats]:
     return {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
 
 
-def _more(scenario: Scenario, seed: int, numbers: range, jobs: int, measured: Measure) -> list[Row]:
-    """The rows of the replications `numbers`, in order."""
+def more(scenario: Scenario, seed: int, numbers: range, jobs: int, measured: Measure) -> list[Row]:
+    """What is `measured` in the replications `numbers` of `scenario`, in order."""
     tasks = ((scenario, seed, number, measured) for number in numbers)
     return [row for _, row in sorted(run_all(_one, tasks, jobs), key=lambda pair: pair[0])]
 

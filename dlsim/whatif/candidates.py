@@ -1,0 +1,142 @@
+"""The configurations of a loader that advice chooses from, and what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from msgspec import structs
+
+from dlsim.scenario import IterableDataset, Scenario
+from dlsim.scenario.errors import is_integer
+from dlsim.scenario.units import size
+from dlsim.whatif.changes import IN_ORDER_SINCE
+from dlsim.whatif.demand import counts
+from dlsim.whatif.errors import WhatIfError
+
+SAME = 0.01  # throughputs that differ by less are the same to anyone who chooses
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration. `memory`: bytes of the batches on their way, 0 if not known.
+
+    These are as many as the window has, and one that is trained on. `samples_per_s` is NaN until
+    it is known.
+    """
+
+    workers: int
+    prefetch: int
+    in_order: bool
+    scenario: Scenario
+    memory: float
+    samples_per_s: float = float("nan")
+
+    @property
+    def cost(self) -> tuple[int, int, bool]:
+        """What is cheaper sorts first: fewer workers, a smaller window, torch's order."""
+        return self.workers, self.workers * self.prefetch, not self.in_order
+
+    @property
+    def keywords(self) -> str:
+        """The keyword arguments of the DataLoader, to paste."""
+        loader = self.scenario.loader
+        words = [f"num_workers={self.workers}"]
+        words += [f"prefetch_factor={self.prefetch}"] if self.workers else []
+        words += [] if self.in_order else ["in_order=False"]
+        words += ["persistent_workers=True"] if loader.persistent_workers else []
+        return ", ".join(words)
+
+
+def candidates(
+    scenario: Scenario,
+    workers: Iterable[int],
+    prefetch: Iterable[int],
+    max_memory: float | None = None,
+) -> list[Candidate]:
+    """All configurations of `workers`, `prefetch` and order, the cheapest first.
+
+    Left out are those that take more than `max_memory` bytes, or than the machine has. Where
+    other workers would get other data (an iterable-style dataset that is not split by worker id),
+    only the scenario's own number of workers counts.
+
+    Raises `WhatIfError` where nothing is left.
+    """
+    dataset = scenario.dataset
+    if isinstance(dataset, IterableDataset) and dataset.sharding != "split":
+        workers = [scenario.loader.num_workers]
+    numbers, factors = _whole("workers", workers, 0), _whole("prefetch", prefetch, 1)
+    free = scenario.torch_release >= IN_ORDER_SINCE
+    found = [
+        _candidate(scenario, number, factor, in_order)
+        for number in numbers
+        for factor in (factors if number else (1,))
+        for in_order in ((True, False) if free and number > 1 else (True,))
+    ]
+    limit = _limit(scenario, max_memory)
+    fitting = [candidate for candidate in found if candidate.memory <= limit]
+    if not fitting:
+        least = min(candidate.memory for candidate in found)
+        raise WhatIfError(
+            f"memory: expected at least {size(least)} for batches on their way, got {size(limit)}"
+        )
+    return sorted(fitting, key=lambda candidate: candidate.cost)
+
+
+def pareto(found: Sequence[Candidate]) -> list[Candidate]:
+    """Those of `found` that no other beats: by throughput, workers and memory, the cheapest first.
+
+    One is beaten by another that has no more workers, no larger window, and a throughput that is
+    greater, or less than 1 % smaller and has fewer of either.
+    """
+    front: list[Candidate] = []
+    for candidate in sorted(found, key=lambda each: each.cost):
+        cheaper = [
+            other
+            for other in front
+            if other.workers <= candidate.workers and other.cost[1] <= candidate.cost[1]
+        ]
+        best = max((other.samples_per_s for other in cheaper), default=0.0)
+        if candidate.samples_per_s > (1 + SAME) * best:
+            front.append(candidate)
+    return front
+
+
+def with_throughput(candidate: Candidate, samples_per_s: float) -> Candidate:
+    """The candidate, its throughput known."""
+    return replace(candidate, samples_per_s=samples_per_s)
+
+
+def _candidate(scenario: Scenario, workers: int, prefetch: int, in_order: bool) -> Candidate:
+    loader = structs.replace(
+        scenario.loader,
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        in_order=in_order,
+        **{}
+        if workers
+        else {"persistent_workers": False, "timeout": 0.0, "multiprocessing_context": None},
+    )
+    batches, samples, _ = counts(scenario)
+    a_batch = scenario.dataset.sample_bytes.mean * (samples / batches if batches else 0.0)
+    return Candidate(
+        workers=workers,
+        prefetch=prefetch,
+        in_order=in_order,
+        scenario=structs.replace(scenario, loader=loader),
+        memory=(workers * prefetch + 1) * a_batch,
+    )
+
+
+def _limit(scenario: Scenario, max_memory: float | None) -> float:
+    machine = scenario.machine
+    shared = machine.shm if scenario.dataset.path == "shm" else None
+    limits = [limit for limit in (max_memory, machine.memory, shared) if limit is not None]
+    return min(limits, default=float("inf"))
+
+
+def _whole(name: str, values: Iterable[int], least: int) -> list[int]:
+    found = sorted(set(values))
+    if not found or not all(is_integer(value) and value >= least for value in found):
+        raise WhatIfError(f"{name}: expected integers of at least {least}, got {found}")
+    return found
