@@ -37,6 +37,7 @@ from dlsim.scenario import (
     schema,
 )
 from dlsim.trace import Trace, load_trace, memory, overflow, save, summarize
+from dlsim.whatif import advise, explain, replicate, sweep
 
 __version__ = "0.1.0"
 
@@ -64,14 +65,18 @@ __all__ = [
     "Storage",
     "Trace",
     "Uniform",
+    "advise",
     "dump",
+    "explain",
     "load",
     "load_trace",
     "memory",
     "overflow",
     "replace",
+    "replicate",
     "save",
     "schema",
     "simulate",
     "summarize",
+    "sweep",
 ]

@@ -26,6 +26,7 @@ from dlsim.cli.files import (
     trace_from,
 )
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, UsageError
+from dlsim.cli.whatif import advise, explain, sweep
 from dlsim.engine.simulation import Engine
 from dlsim.scenario.units import parse
 from dlsim.trace import Trace, difference
@@ -178,4 +179,13 @@ def schema() -> None:
     print(json.dumps(dlsim.schema(), indent=2))
 
 
-COMMANDS: tuple[Command, ...] = (run, observe, calibrate, compare, schema)
+COMMANDS: tuple[Command, ...] = (
+    run,
+    sweep,
+    explain,
+    advise,
+    observe,
+    calibrate,
+    compare,
+    schema,
+)

@@ -236,7 +236,11 @@ def _sentence(found: Explanation) -> str:
         return f"{words}; no single change of the loader helps noticeably: {room}."
     how = f" ({best.change.setting})" if best.change.setting else ""
     times = f"{1 + best.gain.mean:.2g} times as fast"
-    return f"{words}; {best.change.name}{how} would help most: {times}, {_percent(best.gain)}."
+    words += f"; {best.change.name}{how} would help most: {times}, {_percent(best.gain)}"
+    setting = next((gain for gain in found.gains if gain.sure and gain.change.loader), best)
+    if not best.change.loader and setting is not best:
+        words += f"; of mere settings, {setting.change.setting} does, {_percent(setting.gain)}"
+    return f"{words}."
 
 
 def _percent(gain: Interval) -> str:
