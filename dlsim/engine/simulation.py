@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import version
 from typing import Literal, TypeAlias, get_args
 
 import simpy
@@ -95,6 +94,8 @@ def finish_this_moment(env: simpy.Environment) -> None:
 @cache
 def _version(package: str) -> str:
     """Reading a package's metadata takes longer than a small simulation."""
+    from importlib.metadata import version
+
     return version(package)
 
 

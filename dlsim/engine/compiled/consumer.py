@@ -17,7 +17,7 @@ from __future__ import annotations
 from math import inf, nan
 
 from dlsim.engine.compiled.buffer import deliver, erase, write
-from dlsim.engine.compiled.dispatcher import lacking, send_next
+from dlsim.engine.compiled.dispatcher import lacking, note, note_all, send_next
 from dlsim.engine.compiled.fetch import failure, fetch, fetched, new_job
 from dlsim.engine.compiled.jit import compiled, inlined
 from dlsim.engine.compiled.messages import (
@@ -97,6 +97,7 @@ def start_epoch(s: State, first: bool) -> int:
     for worker in range(r.workers):
         s.workers[worker].active = True
         s.workers[worker].held = 0
+    note_all(s)
     m.owed = r.window
     m.requested = m.now
     return DONE
@@ -181,6 +182,7 @@ def epoch(s: State) -> int:
                     deliver(s, owner, write(s, STOP))
                 s.workers[owner].active = False
                 m.active -= 1
+                note_all(s)
                 m.owed = 1
                 continue
             if r.in_order and number != m.wanted:
@@ -188,6 +190,7 @@ def epoch(s: State) -> int:
         if number == m.wanted:
             m.wanted += 1
         s.workers[s.worker[number]].held -= 1
+        note(s, s.worker[number])
         m.owed = 1
         m.returning = number
 

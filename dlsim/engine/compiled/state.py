@@ -111,6 +111,7 @@ class State(NamedTuple):
     main: Array
     workers: Array
     wake: Array  # when each worker acts next; infinity: when it is sent something
+    eligible: Array  # a tree of who may get the next batch: whether anyone below each node may
     events: Array  # a heap of the workers that will act, the first on top
     messages: Array
     seconds: Array  # for each message, of its calls
@@ -216,6 +217,7 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
         main=main,
         workers=np.zeros(workers, WORKER),
         wake=np.empty(workers),
+        eligible=np.zeros(2 << max(workers - 1, 0).bit_length(), np.bool_),
         events=np.empty(workers, np.int64),
         messages=np.zeros(messages, MESSAGE),
         seconds=np.empty((messages, 1 if rows["batched"][0] else calls)),
