@@ -23,6 +23,7 @@ WRONG = 0.2  # how wrong the inputs may be in the question of the margin
 PREFETCH = (1, 2, 4, 8)
 NEAR = 0.05  # a miss that is greater by so little is no reason to pay more
 LEAST, MOST, BATCHES = 40, 1000, 100_000  # replications; batches to simulate of one candidate
+BEYOND = 2  # up to so many times the workers advised, the front tells what there is
 DEFAULT = 2  # torch's prefetch_factor
 
 
@@ -92,9 +93,11 @@ def advise(
     judge = Judge(targets, confidence, maximum, len(options), seed, jobs)
     chosen = next((option for option in options if judge(option.scenario).holds), None)
     best = chosen or _nearest(_looked_at(options, judge), judge)
+    # what is far beyond the advice is of no interest, and long to simulate
+    near = [o for o in options if chosen is None or o.workers <= BEYOND * max(chosen.workers, 1)]
     known = [
         with_throughput(option, judge.samples_per_s(option.scenario))
-        for option in _looked_at(options, judge)
+        for option in _looked_at(near, judge)
     ]
     return Advice(
         scenario=scenario,
