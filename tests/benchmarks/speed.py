@@ -1,0 +1,294 @@
+"""How fast the engines are, as ratios measured in one run; writes `docs/performance.md`.
+
+    python -m tests.benchmarks.speed --repeats 5 --write docs/performance.md
+
+Whatever is compared runs alternately, so that both meet the same machine; a ratio is taken within
+each round, and the table shows the median of the rounds and their extremes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import simpy
+
+import dlsim
+from dlsim.trace.difference import difference
+
+Timings = dict[str, list[float]]
+WORKERS, PREFETCH = 8, 2
+SERVICE, STEP = dlsim.Gamma(1.0, 0.5), dlsim.Gamma(0.12, 0.3)
+CONSTANT = {"service": dlsim.Constant(0.9), "step": dlsim.Constant(0.12)}
+
+
+def scenario(
+    batches: int,
+    *,
+    batch_size: int = 1,
+    workers: int = WORKERS,
+    in_order: bool = True,
+    service: dlsim.scenario.Distribution = SERVICE,
+    step: dlsim.scenario.Distribution = STEP,
+) -> dlsim.Scenario:
+    """A loader and a step that are about equally fast, so that both have to wait at times."""
+    stage = dlsim.Stage("read", wait=service)
+    return dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=batch_size, num_workers=workers, in_order=in_order),
+        dataset=dlsim.MapDataset(batches * batch_size, fetch=[stage]),
+        consumer=dlsim.Consumer(step=step),
+    )
+
+
+def draw(batches: int, batch_size: int) -> None:
+    """Draw with NumPy what `scenario` needs, and nothing else."""
+    rng = np.random.default_rng(0)
+    rng.gamma(4.0, 0.25, batches * batch_size)
+    rng.gamma(1 / 0.09, 0.12 * 0.09, batches)
+
+
+def bare(plan: dlsim.Scenario) -> list[float]:
+    """The barest SimPy model of an in-order loader; when each batch is returned, in seconds."""
+    env = simpy.Environment()
+    queues = [simpy.Store(env) for _ in range(plan.loader.num_workers)]
+    results = simpy.Store(env)
+    batches = plan.dataset.length
+    service, step = plan.dataset.fetch[0].wait.mean, plan.consumer.step.mean
+    returned = []
+
+    def worker(queue: simpy.Store) -> Iterator[simpy.Event]:
+        while True:
+            number = yield queue.get()
+            yield env.timeout(service)
+            results.put(number)
+
+    def main() -> Iterator[simpy.Event]:
+        sent = 0
+        while sent < min(plan.loader.window, batches):
+            queues[sent % len(queues)].put(sent)
+            sent += 1
+        early: set[int] = set()
+        for wanted in range(batches):
+            while wanted not in early:
+                early.add((yield results.get()))
+            early.remove(wanted)
+            if sent < batches:
+                queues[sent % len(queues)].put(sent)
+                sent += 1
+            returned.append(env.now)
+            yield env.timeout(step)
+
+    for queue in queues:
+        env.process(worker(queue))
+    env.run(env.process(main()))
+    return returned
+
+
+def alternate(repeats: int, **cases: Callable[[], object]) -> Timings:
+    """Seconds that each case took in each round; the first round does not count."""
+    timings: Timings = {name: [] for name in cases}
+    for round_number in range(repeats + 1):
+        for name, case in cases.items():
+            began = time.perf_counter()
+            case()
+            if round_number:
+                timings[name].append(time.perf_counter() - began)
+    return timings
+
+
+def spread(values: list[float], unit: str = "") -> str:
+    """The median and the extremes, to three digits."""
+    return f"{median(values):.3g}{unit} ({min(values):.3g} to {max(values):.3g})"
+
+
+def ratio(timings: Timings, one: str, other: str) -> list[float]:
+    """One case's time over the other's, round by round."""
+    return [a / b for a, b in zip(timings[one], timings[other], strict=True)]
+
+
+def engines(repeats: int, batches: int) -> Iterator[str]:
+    """Rows: the SimPy engine's time over the compiled engine's, for the same trace."""
+    plans = {
+        "in order, nothing random": (scenario(batches, **CONSTANT), 1000),
+        "the same, batches of 32": (scenario(batches // 4, batch_size=32, **CONSTANT), 1000),
+        "in order, gamma times, end to end": (scenario(batches), 100),
+        "out of order, gamma times, end to end": (scenario(batches, in_order=False), 100),
+    }
+    for name, (plan, bar) in plans.items():
+        fast, slow = (dlsim.simulate(plan, engine=e) for e in ("compiled", "simpy"))
+        assert difference(slow, fast) is None
+        count = len(fast)
+        timings = alternate(
+            repeats,
+            simpy=lambda plan=plan: dlsim.simulate(plan, engine="simpy"),
+            compiled=lambda plan=plan: dlsim.simulate(plan, engine="compiled"),
+        )
+        slow_cost, fast_cost = (median(timings[e]) / count for e in ("simpy", "compiled"))
+        yield (
+            f"| {name} | {spread(ratio(timings, 'simpy', 'compiled'))} | ≥ {bar} "
+            f"| {slow_cost * 1e6:.3g} µs, {fast_cost * 1e9:.3g} ns |"
+        )
+
+
+def against_drawing(repeats: int, batches: int) -> Iterator[str]:
+    """Rows: the compiled engine's time over that of NumPy drawing the same numbers."""
+    for in_order in (True, False):
+        for batch_size in (1, 8, 32):
+            count = batches // batch_size
+            plan = scenario(count, batch_size=batch_size, in_order=in_order)
+            timings = alternate(
+                repeats,
+                compiled=lambda plan=plan: dlsim.simulate(plan, engine="compiled"),
+                draws=lambda count=count, size=batch_size: draw(count, size),
+            )
+            order = "in order" if in_order else "out of order"
+            bar = "≤ 2" if in_order else ""
+            yield (
+                f"| {order}, batches of {batch_size} "
+                f"| {spread(ratio(timings, 'compiled', 'draws'))} | {bar} "
+                f"| {median(timings['compiled']) / count * 1e9:.3g} ns |"
+            )
+
+
+def against_bare(repeats: int, batches: int) -> Iterator[str]:
+    """A row: the SimPy engine's time over that of the barest model with the same schedule."""
+    plan = scenario(batches, **CONSTANT)
+    assert np.allclose(dlsim.simulate(plan, engine="simpy").returned, bare(plan))
+    timings = alternate(
+        repeats, engine=lambda: dlsim.simulate(plan, engine="simpy"), bare=lambda: bare(plan)
+    )
+    yield (
+        f"| in order, nothing random | {spread(ratio(timings, 'engine', 'bare'))} | ≤ 2.5 "
+        f"| {median(timings['engine']) / batches * 1e6:.3g} µs |"
+    )
+
+
+def growth(repeats: int) -> Iterator[str]:
+    """Rows: nanoseconds a batch as batches and workers grow."""
+    sizes = [10**3, 10**4, 10**5, 10**6, 10**7]
+    for in_order in (True, False):
+        for what, grown in (
+            ("batches", {n: scenario(n, in_order=in_order) for n in sizes}),
+            ("workers", {w: busy(w, in_order) for w in (1, 4, 16, 64, 256, 1024)}),
+        ):
+            costs = []
+            for n, plan in grown.items():
+                batches = plan.dataset.length
+                times = max(1, 100_000 // batches)
+                timings = alternate(
+                    repeats, compiled=lambda plan=plan, times=times: simulate(plan, times)
+                )
+                cost = median(timings["compiled"]) / times / batches
+                costs.append(f"{n:,}: {cost * 1e9:.3g} ns")
+            yield f"| {'in order' if in_order else 'out of order'} | {what} | {'; '.join(costs)} |"
+
+
+def simulate(plan: dlsim.Scenario, times: int) -> None:
+    """Run it as often as that."""
+    for _ in range(times):
+        dlsim.simulate(plan, engine="compiled")
+
+
+def busy(workers: int, in_order: bool) -> dlsim.Scenario:
+    """As many batches with any number of workers, and a step that keeps them busy."""
+    step = dlsim.Gamma(0.96 / workers, 0.3)
+    return scenario(200_000, workers=workers, in_order=in_order, step=step)
+
+
+def imports(repeats: int) -> Iterator[str]:
+    """Rows: the time of a fresh process over that of one that imports NumPy."""
+    commands = {
+        "numpy": ["-c", "import numpy"],
+        "import dlsim": ["-c", "import dlsim"],
+        "dlsim --help": ["-m", "dlsim", "--help"],
+    }
+    timings = alternate(
+        repeats,
+        **{
+            name: lambda command=command: subprocess.run(
+                [sys.executable, *command], check=True, stdout=subprocess.DEVNULL
+            )
+            for name, command in commands.items()
+        },
+    )
+    for name, bar in (("import dlsim", "≤ 1.5"), ("dlsim --help", "≤ 2.5")):
+        cost = f"{median(timings[name]):.3g} s"
+        yield f"| {name} | {spread(ratio(timings, name, 'numpy'))} | {bar} | {cost} |"
+
+
+def report(repeats: int, batches: int) -> Iterator[str]:
+    """The lines of the page."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "simpy"))
+    yield "# Performance\n"
+    yield (
+        f"Written by `python -m tests.benchmarks.speed`: {processor()}, Python "
+        f"{platform.python_version()}, {packages}. Every figure is a ratio of two times measured "
+        f"alternately in one run: the median of {repeats} rounds and, in brackets, the extremes. "
+        f"{WORKERS} workers, prefetch_factor {PREFETCH}, batches of one sample unless it says "
+        "otherwise. Compilation, once for each installation, is not in it.\n"
+    )
+    for title, columns, rows in (
+        (
+            f"The SimPy engine's time over the compiled engine's, {batches:,} batches",
+            "| scenario | ratio | goal | a batch costs |",
+            engines(repeats, batches),
+        ),
+        (
+            "The compiled engine's time over drawing its numbers with NumPy, 1,000,000 samples",
+            "| scenario | ratio | goal | a batch costs |",
+            against_drawing(repeats, 10**6),
+        ),
+        (
+            "The SimPy engine's time over the barest SimPy model of the same schedule",
+            "| scenario | ratio | goal | a batch costs |",
+            against_bare(repeats, 20_000),
+        ),
+        (
+            "How the cost of a batch grows, compiled engine",
+            "| rule | with | a batch costs |",
+            growth(repeats),
+        ),
+        (
+            "Starting, over starting Python and importing NumPy",
+            "| process | ratio | goal | takes |",
+            imports(max(repeats, 10)),
+        ),
+    ):
+        yield f"## {title}\n\n{columns}\n{'|---' * (columns.count('|') - 1)}|"
+        yield from rows
+        yield ""
+
+
+def processor() -> str:
+    """What the benchmark runs on."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    return f"{len(names)} cores, {names[0]}" if names else platform.platform()
+
+
+def main() -> None:
+    """Measure, print, and write the page if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=100_000)
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    lines = []
+    for line in report(options.repeats, options.batches):
+        print(line, flush=True)
+        lines.append(line + "\n")
+    if options.write:
+        options.write.write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
