@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 import dlsim
 from dlsim.cli import main
 from dlsim.scenario import Cost, Costs, Recorded
-from dlsim.validation import calibrate, calibrate_throughput, observe
+from dlsim.validation import calibrate, calibrate_throughput, calibration, observe
 from dlsim.validation.accounts import CalibrateError
 from dlsim.validation.throughput import simulated
 
@@ -35,6 +35,15 @@ def test_waits_are_found_by_index():
     assert scenario.costs.take > 0
     assert scenario.costs.worker_ready > 0
     assert scenario.machine.cores >= 1
+
+
+def test_the_reasons_come_with_the_scenario():
+    """`calibration` says how samples are distributed, and can be asked for again and again."""
+    seen = observe(DataLoader(Rows(), 3, num_workers=1))
+    for _ in range(2):
+        found = calibration(seen, transport=TRANSPORT)
+    assert found.scenario == calibrate(seen, transport=TRANSPORT)
+    assert {"wait", "cpu", "step"} <= found.fits.keys()
 
 
 def test_what_was_observed_survives_a_file(tmp_path: Path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dlsim.trace.observation import Observation
-    from dlsim.validation.calibration import calibrate, calibration
+    from dlsim.validation.calibrating import calibrate, calibration
     from dlsim.validation.comparison import Comparison, compare
     from dlsim.validation.observing import observe
     from dlsim.validation.target import load_target
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "Comparison": "dlsim.validation.comparison",
     "Observation": "dlsim.trace.observation",
-    "calibrate": "dlsim.validation.calibration",
+    "calibrate": "dlsim.validation.calibrating",
     "calibrate_throughput": "dlsim.validation.throughput",
-    "calibration": "dlsim.validation.calibration",
+    "calibration": "dlsim.validation.calibrating",
     "compare": "dlsim.validation.comparison",
     "load_target": "dlsim.validation.target",
     "observe": "dlsim.validation.observing",
