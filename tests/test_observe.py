@@ -26,11 +26,11 @@ from dlsim import (
     Stage,
     simulate,
 )
-from dlsim.trace import STATUSES
+from dlsim.trace import STATUSES, difference, load_trace, save
 from dlsim.trace.observation import SAMPLE_COLUMNS
 from dlsim.trace.trace import DISCARDED, ENDED, FAILED, PENDING, RETURNED, SKIPPED
 from dlsim.validation import machine
-from dlsim.validation.observing import observe, one_line
+from dlsim.validation.observing import Interrupted, observe, one_line
 from dlsim.validation.probes import Tagged
 from dlsim.validation.watching import ObserveError
 
@@ -449,6 +449,32 @@ def test_an_exception_in_the_step_is_the_users():
     """What the user's step raises is raised to the user."""
     with pytest.raises(ValueError, match="no row"):
         observe(DataLoader(Rows(2)), step=lambda batch: raise_at(0)(batch.item()))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_interruption_keeps_what_was_seen(num_workers, tmp_path):
+    """Ctrl-C is raised on, and with it comes the trace until then, which survives a file."""
+
+    def step(batch):
+        if int(batch[0]) >= 9:
+            raise KeyboardInterrupt
+
+    loader = DataLoader(Rows(24), 3, num_workers=num_workers)
+    with pytest.raises(Interrupted) as caught:
+        observe(loader, step=step)
+    seen = caught.value.seen
+    assert list(seen.order) == [0, 1, 2, 3]
+    assert seen.meta.problem.kind == "interrupt"
+    save(seen, tmp_path / "run.npz")
+    assert difference(seen, load_trace(tmp_path / "run.npz")) is None
+
+
+def test_an_epoch_is_left_when_the_time_is_up():
+    """After so many seconds an epoch is left, and the settings say after how many batches."""
+    loader = DataLoader(Rows(24), 3)
+    seen = observe(loader, step=lambda batch: time.sleep(0.02), seconds=0.01, epochs=2)
+    assert seen.meta.scenario.consumer.stop_after == 1
+    assert len(seen.order) == 2
 
 
 def test_a_worker_that_dies():

@@ -16,7 +16,7 @@ import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
 from dlsim.engine.simulation import versions
-from dlsim.scenario.errors import is_integer, require
+from dlsim.scenario.errors import is_integer, is_number, require
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import PENDING, Meta, Problem
 from dlsim.validation import machine
@@ -30,11 +30,20 @@ _DEAD = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 DEATH_NOTICE = 0.5  # seconds to wait for torch to say so
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while a loader was watched; `seen` is the trace of the run until then."""
+
+    def __init__(self, seen: Observation) -> None:
+        super().__init__()
+        self.seen = seen
+
+
 def observe(
     loader: DataLoader[Any],
     *,
     step: Callable[[Any], object] | None = None,
     batches: int | None = None,
+    seconds: float | None = None,
     epochs: int = 1,
     samples: bool = True,
     progress: Callable[[int], object] = lambda batches: None,
@@ -44,8 +53,9 @@ def observe(
     A copy of the loader is run, whose dataset, sampler, `collate_fn` and `worker_init_fn` are
     wrapped; user code sees its own dataset, the same indices and batches, and random numbers as
     without observation. `step` is called with each batch (None: nothing is done with it). Each
-    epoch is left after `batches` batches (None: at its end). `samples`: keep the times of every
-    sample, too. `progress` is called with the number of batches finished since last time.
+    epoch is left after `batches` batches (None: at its end), the first one also after `seconds`, if
+    these pass before. `samples`: keep the times of every sample, too. `progress` is called with the
+    number of batches finished since last time.
 
     Not observed, NaN: `arrived` (but without workers), and `received` of what is not returned.
     The index of an iterable-style dataset's sample is -1. `meta.scenario` holds the settings of
@@ -55,8 +65,9 @@ def observe(
 
     An exception in a worker, in the sampler, or of the loader ends the trace and is found in
     `meta.problem`, as when a worker dies (kind `worker`; what was not returned stays pending). An
-    exception in `step` is raised. Raises `ObserveError` for a loader that cannot be watched, and
-    `ScenarioError` for a bad number of batches or epochs.
+    exception in `step` is raised. Raises `ObserveError` for a loader that cannot be watched,
+    `ScenarioError` for a bad number of batches, seconds or epochs, and for Ctrl-C `Interrupted`,
+    a KeyboardInterrupt that holds the trace of what was seen until then.
     """
     require(
         batches is None or (is_integer(batches) and batches > 0),
@@ -64,8 +75,15 @@ def observe(
         "an integer of at least 1, or None",
         batches,
     )
+    require(
+        seconds is None or (is_number(seconds) and seconds > 0),
+        "seconds",
+        "a number above 0, or None",
+        seconds,
+    )
     require(is_integer(epochs) and epochs > 0, "epochs", "an integer of at least 1", epochs)
     log = Log()
+    interruption: KeyboardInterrupt | None = None
     with tempfile.TemporaryDirectory(prefix="dlsim-", ignore_cleanup_errors=True) as directory:
         probe = Probe(Path(directory), samples=samples)
         watched = watch(loader, probe, log)
@@ -73,7 +91,13 @@ def observe(
         if loader.num_workers == 0:
             probe.open(MAIN)
         try:
-            run(watched, log, step, batches, epochs, progress)
+            batches = run(watched, log, step, batches, seconds, epochs, progress)
+        except KeyboardInterrupt as interrupt:
+            if not log.returns:
+                raise
+            interruption = interrupt
+            log.failure = Failure("interrupted", monotonic())
+            traceback.clear_frames(interrupt.__traceback__)
         finally:
             # Workers that outlive an epoch go with the loader.
             vars(watched).clear()
@@ -99,7 +123,7 @@ def observe(
     scenario = settings(loader, assembly, batches, epochs)
     if scenario is not None:
         notes["scenario"] = "the settings of the loader, without durations"
-    return assembly.observation(
+    seen = assembly.observation(
         Meta(
             engine="observed",
             scenario=scenario,
@@ -108,6 +132,9 @@ def observe(
             notes=notes,
         )
     )
+    if interruption is not None:
+        raise Interrupted(seen) from interruption
+    return seen
 
 
 def run(
@@ -115,15 +142,21 @@ def run(
     log: Log,
     step: Callable[[Any], object] | None,
     batches: int | None,
+    seconds: float | None,
     epochs: int,
     progress: Callable[[int], object],
-) -> None:
-    """The training loop; `log` takes down how it goes, and the exception that ends it, if any."""
+) -> int | None:
+    """The training loop; after how many batches each epoch was left, None for at its end.
+
+    `log` takes down how it goes, and the exception that ends it, if any.
+    """
     when = None
     try:
         try:
-            for _ in range(epochs):
-                run_epoch(watched, log, step, batches, progress)
+            for epoch in range(epochs):
+                limit = seconds if epoch == 0 else None
+                if run_epoch(watched, log, step, batches, limit, progress):
+                    batches = len(log.finished)
         except (OSError, EOFError):
             # The connection to a dead worker may break before torch says, by a signal, that the
             # worker died; that exception is raised here, then.
@@ -138,6 +171,7 @@ def run(
         log.failure = Failure(f"{type(error).__name__}: {error}", when or monotonic())
         # What its frames still hold would keep the workers alive.
         traceback.clear_frames(error.__traceback__)
+    return batches
 
 
 def run_epoch(
@@ -145,9 +179,11 @@ def run_epoch(
     log: Log,
     step: Callable[[Any], object] | None,
     batches: int | None,
+    seconds: float | None,
     progress: Callable[[int], object],
-) -> None:
-    """One pass over the loader."""
+) -> bool:
+    """One pass over the loader; whether it was left because the `seconds` had passed."""
+    late = False
     log.first.append(len(log.draws))
     log.started.append(monotonic())
     iterator = iter(watched)
@@ -163,9 +199,13 @@ def run_epoch(
         log.in_step = False
         log.finished.append(monotonic())
         progress(1)
+        if seconds is not None and monotonic() - log.started[0] >= seconds:
+            late = True
+            break
     log.left.append(monotonic())
     del iterator  # workers that do not persist go with it
     log.ended.append(monotonic())
+    return late
 
 
 def problem_of(assembly: Assembly) -> Problem | None:
@@ -184,6 +224,8 @@ def problem_of(assembly: Assembly) -> Problem | None:
         )
         batch = int(taken[0]) if len(taken) else MAIN
         return Problem("worker", one_line(failure.text), batch, time)
+    if failure.text == "interrupted":
+        return Problem("interrupt", "interrupted", MAIN, time)
     if "DataLoader timed out" in failure.text:
         return Problem("timeout", one_line(failure.text), MAIN, time)
     if assembly.log.sampler_raised:
