@@ -5,41 +5,56 @@ import dlsim
 scenario = dlsim.load("scenarios/imagenet_a100.toml")
 trace = dlsim.simulate(scenario, seed=0)
 print(dlsim.summarize(trace))
+
+Nothing is loaded until it is used, so that `import dlsim` takes no time.
 """
 
-from dlsim.engine import simulate
-from dlsim.scenario import (
-    Constant,
-    Consumer,
-    Cost,
-    Costs,
-    DlsimError,
-    Empirical,
-    Exponential,
-    Failure,
-    Gamma,
-    IterableDataset,
-    Loader,
-    Lognormal,
-    Machine,
-    MapDataset,
-    Mixture,
-    Pareto,
-    Recorded,
-    Scenario,
-    ScenarioError,
-    Stage,
-    Storage,
-    Uniform,
-    dump,
-    load,
-    replace,
-    schema,
-)
-from dlsim.trace import Trace, load_trace, memory, overflow, save, summarize
-from dlsim.whatif import advise, explain, replicate, sweep
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlsim.engine import simulate
+    from dlsim.scenario import (
+        Constant,
+        Consumer,
+        Cost,
+        Costs,
+        DlsimError,
+        Empirical,
+        Exponential,
+        Failure,
+        Gamma,
+        IterableDataset,
+        Loader,
+        Lognormal,
+        Machine,
+        MapDataset,
+        Mixture,
+        Pareto,
+        Recorded,
+        Scenario,
+        ScenarioError,
+        Stage,
+        Storage,
+        Uniform,
+        dump,
+        load,
+        replace,
+        schema,
+    )
+    from dlsim.trace import Trace, load_trace, memory, overflow, save, summarize
+    from dlsim.whatif import advise, explain, replicate, sweep
 
 __version__ = "0.1.0"
+
+_ROOMS = ("engine", "report", "scenario", "trace", "validation", "whatif")
+_HOMES = {
+    "engine": ("simulate",),
+    "trace": ("Trace", "load_trace", "memory", "overflow", "save", "summarize"),
+    "whatif": ("advise", "explain", "replicate", "sweep"),
+}  # and all other names are at home in dlsim.scenario
 
 __all__ = [
     "Constant",
@@ -80,3 +95,18 @@ __all__ = [
     "summarize",
     "sweep",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"dlsim.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((room for room, names in _HOMES.items() if name in names), "scenario")
+    found: object = getattr(import_module(f"dlsim.{home}"), name)
+    globals()[name] = found  # so that it is looked for once
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import dlsim
+
 PACKAGE = Path(__file__).parent.parent / "dlsim"
 
 # Which rooms each room may import from, besides itself.
@@ -70,14 +72,33 @@ def test_only_validation_imports_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "code",
-    ["import dlsim", "from dlsim.cli import main; assert main(['--help']) == 0"],
-    ids=["import dlsim", "dlsim --help"],
+    ("code", "not_loaded"),
+    [
+        ("import dlsim", (*HEAVY, "numpy", "simpy", "msgspec")),
+        ("import dlsim; [getattr(dlsim, name) for name in dlsim.__all__]", (*HEAVY, "simpy")),
+        (
+            "from dlsim.cli import main; assert main(['--help']) == 0",
+            (*HEAVY, "simpy", "tqdm", "dlsim.engine", "dlsim.trace", "dlsim.whatif"),
+        ),
+    ],
+    ids=["import dlsim", "all names", "dlsim --help"],
 )
-def test_starting_loads_nothing_heavy(code: str) -> None:
-    """Neither importing the package nor asking for help loads what only some users need."""
+def test_starting_loads_nothing_heavy(code: str, not_loaded: tuple[str, ...]) -> None:
+    """Importing the package, looking at its names, and asking for help load only what they use."""
     check = (
-        f"import sys; {code}; print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+        f"import sys; {code}; "
+        f"print([m for m in {not_loaded!r} if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_public_names_are_found_where_they_are_looked_for() -> None:
+    """Every public name and room is an attribute of the package, and nothing else is."""
+    for name in dlsim.__all__:
+        assert getattr(dlsim, name).__name__ == name
+    for room in rooms() - {"cli"}:
+        assert getattr(dlsim, room).__name__ == f"dlsim.{room}"
+    assert {*dlsim.__all__, *rooms()} - {"cli"} <= set(dir(dlsim))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        dlsim.nothing  # noqa: B018

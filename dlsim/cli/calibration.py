@@ -10,7 +10,6 @@ from tyro.conf import Positional, arg
 import dlsim
 from dlsim.cli.files import check_writable
 from dlsim.cli.parsing import UsageError
-from dlsim.trace import load_trace
 
 
 def calibrate(
@@ -42,7 +41,7 @@ def calibrate(
             table(throughput), batch_size=batch_size, cores=cores
         )
     else:
-        found = validation.calibration(*[load_trace(run) for run in runs])
+        found = validation.calibration(*[dlsim.load_trace(run) for run in runs])
         scenario = found.scenario
         for name, fit in found.fits.items():
             print(f"{name}: {fit}")

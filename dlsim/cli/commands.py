@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from tyro.conf import Positional, arg
 
@@ -27,10 +27,10 @@ from dlsim.cli.files import (
 )
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, UsageError
 from dlsim.cli.whatif import advise, explain, sweep
-from dlsim.engine.simulation import Engine
 from dlsim.scenario.units import parse
-from dlsim.trace import Trace, difference
-from dlsim.trace.profiler import ENGINE as PROFILER
+
+if TYPE_CHECKING:
+    from dlsim.trace import Trace
 
 File: TypeAlias = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 OutFile: TypeAlias = Annotated[File, arg(aliases=["-o"])]
@@ -41,7 +41,7 @@ def run(
     scenario: Annotated[Positional[Path], arg(metavar="SCENARIO")],
     *,
     seed: int = 0,
-    engine: Engine = "auto",
+    engine: Literal["auto", "simpy", "compiled"] = "auto",
     out: OutFile = None,
     csv: File = None,
     plot: File = None,
@@ -158,6 +158,9 @@ def compare(
 
 def agreement(one: Trace, other: Trace) -> str:
     """In what two runs agree, in words; a real one is what the other is held against."""
+    from dlsim.trace import difference
+    from dlsim.trace.profiler import ENGINE as PROFILER
+
     engines = (one.meta.engine, other.meta.engine)
     if PROFILER in engines:
         return "A profile tells waits and steps, and nothing else that could be compared."

@@ -7,13 +7,14 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dlsim
-from dlsim.engine.simulation import Engine
 from dlsim.scenario import DlsimError, MapDataset, Scenario, ScenarioError, get
-from dlsim.trace import Trace, load_trace, read_profiler, save, write_chrome, write_csv
-from dlsim.trace.chrome import SUFFIXES, check_name
+
+if TYPE_CHECKING:
+    from dlsim.engine.simulation import Engine
+    from dlsim.trace import Trace
 
 PATIENCE = 1.5  # seconds before a progress bar appears
 
@@ -55,6 +56,9 @@ def value_of(text: str, scenario: Scenario, key: str) -> Any:
 
 def trace_from(path: Path, seed: int, changes: Mapping[str, str]) -> Trace:
     """The trace in the file at `path`, or of the scenario in it, simulated."""
+    from dlsim.trace import load_trace, read_profiler
+    from dlsim.trace.chrome import SUFFIXES
+
     if path.suffix == ".toml":
         return simulated(scenario_from(path, changes), seed, "auto", samples=True)
     return read_profiler(path) if path.name.endswith(SUFFIXES) else load_trace(path)
@@ -117,6 +121,8 @@ def check_drawable(path: Path | None) -> None:
 def check_traceable(path: Path | None) -> None:
     """Raise `DlsimError` where a Chrome trace cannot be, or has another name."""
     if path is not None:
+        from dlsim.trace.chrome import check_name
+
         check_name(path)
         check_writable(path)
 
@@ -130,6 +136,7 @@ def report(
 ) -> None:
     """Write what is asked for, and print what to make of the run."""
     from dlsim.report import run_picture, run_text
+    from dlsim.trace import save, write_chrome, write_csv
 
     if out is not None:
         save(trace, out)

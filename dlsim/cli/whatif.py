@@ -15,11 +15,11 @@ from dlsim.cli.files import PATIENCE, check_drawable, scenario_from, value_of
 from dlsim.cli.parsing import NO_CHANGES, Changes, UsageError
 from dlsim.scenario import DlsimError, Scenario
 from dlsim.scenario.units import parse
-from dlsim.whatif import Between
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dlsim.whatif import Between
     from dlsim.whatif.tables import Table
 
 _RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
@@ -170,6 +170,8 @@ def advise(
 
 def values_of(text: str, scenario: Scenario) -> tuple[str, Iterable[Any] | Between]:
     """The key and the values that `KEY=VALUES` stands for. Raises `UsageError` if for none."""
+    from dlsim.whatif import Between
+
     key, equals, values = text.partition("=")
     key = key.strip().replace("-", "_")
     if not equals or not key or not values.strip():

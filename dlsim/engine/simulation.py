@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from functools import cache
 from typing import Literal, TypeAlias, get_args
 
-import simpy
-
-from dlsim.engine.clock import settle
 from dlsim.engine.compiled import not_covered
-from dlsim.engine.consumer import MainProcess, Workers, training_loop
-from dlsim.engine.record import Recorder
-from dlsim.engine.run import Run
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, require
 from dlsim.trace.trace import Meta, Trace
@@ -57,12 +50,28 @@ def simulate(
         if engine == "compiled":
             raise ScenarioError(f"engine: compiled {reason}")
         notes["engine"] = f"simpy, as the compiled engine {reason}"
+    return processes(scenario, seed, samples, progress, notes)
+
+
+def processes(
+    scenario: Scenario,
+    seed: int,
+    samples: bool,
+    progress: Callable[[int], object],
+    notes: dict[str, str],
+) -> Trace:
+    """The trace from the SimPy processes, which are not loaded before they are wanted."""
+    from dlsim.engine.clock import settle
+    from dlsim.engine.consumer import MainProcess, Workers, training_loop
+    from dlsim.engine.record import Recorder
+    from dlsim.engine.run import Run
+
     run = Run(scenario, seed, Recorder(samples=samples))
     env = run.env
     loader = Workers(run) if scenario.loader.num_workers else MainProcess(run)
     main = env.process(training_loop(run, loader, progress))
     env.run(main)
-    finish_this_moment(env)
+    env.run(env.process(settle(env)))  # what happens at the very moment the training loop ends
     return run.recorder.trace(
         Meta(
             engine="simpy",
@@ -86,11 +95,6 @@ def compiled(
     return simulate(scenario, seed, meta, samples=samples, progress=progress)
 
 
-def finish_this_moment(env: simpy.Environment) -> None:
-    """Let happen what happens at the very moment the training loop ends."""
-    env.run(env.process(settle(env)))
-
-
 @cache
 def _version(package: str) -> str:
     """Reading a package's metadata takes longer than a small simulation."""
@@ -101,5 +105,7 @@ def _version(package: str) -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     """The versions of dlsim, Python, NumPy and `packages`."""
+    import platform
+
     found = {name: _version(name) for name in ("dlsim", "numpy", *packages)}
     return {**found, "python": platform.python_version()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -85,5 +84,7 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
 
 def _killed() -> tuple[type[BaseException], ...]:
     """What the backends raise when a process of theirs is gone."""
+    from concurrent.futures.process import BrokenProcessPool
+
     distributed = sys.modules.get("distributed")  # loaded wherever its backend is in use
     return (BrokenProcessPool, distributed.KilledWorker) if distributed else (BrokenProcessPool,)
