@@ -17,7 +17,8 @@ ALLOWED = {
     "trace": {"scenario"},
     "engine": {"scenario", "trace"},
     "whatif": {"scenario", "trace", "engine"},
-    "validation": {"scenario", "trace", "engine"},
+    # predictions are replications, and a campaign of real runs keeps a journal as a sweep does
+    "validation": {"scenario", "trace", "engine", "whatif"},
     "report": {"scenario", "trace", "engine", "whatif"},
     "cli": {"scenario", "trace", "engine", "whatif", "validation", "report"},
 }

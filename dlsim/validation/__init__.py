@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from dlsim.validation.calibrating import calibrate, calibration
     from dlsim.validation.comparison import Comparison, compare
     from dlsim.validation.observing import observe
+    from dlsim.validation.prediction import Prediction, predict
+    from dlsim.validation.replaying import replay
     from dlsim.validation.target import load_target
     from dlsim.validation.throughput import calibrate_throughput
     from dlsim.validation.virtual import run_virtual
@@ -26,18 +28,24 @@ _HOMES = {
     "compare": "dlsim.validation.comparison",
     "load_target": "dlsim.validation.target",
     "observe": "dlsim.validation.observing",
+    "predict": "dlsim.validation.prediction",
+    "Prediction": "dlsim.validation.prediction",
+    "replay": "dlsim.validation.replaying",
     "run_virtual": "dlsim.validation.virtual",
 }
 
 __all__ = [
     "Comparison",
     "Observation",
+    "Prediction",
     "calibrate",
     "calibrate_throughput",
     "calibration",
     "compare",
     "load_target",
     "observe",
+    "predict",
+    "replay",
     "run_virtual",
 ]
 

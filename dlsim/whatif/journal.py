@@ -1,8 +1,9 @@
 """The journal of a sweep: every finished row, on disk at once, so that nothing is computed twice.
 
 A file of JSON lines that is only ever appended to. The first line says which sweep it belongs to;
-each other line is a row with its checksum. A line that was cut short by a crash, or damaged
-otherwise, does not check and is as good as not there: its row is computed again.
+each other line is a row with its checksum; of two with one number, the later counts. A line that
+was cut short by a crash, or damaged otherwise, does not check and is as good as not there: its row
+is computed again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.parallel import Row
 
 FORMAT = 1
 
@@ -25,23 +25,24 @@ FORMAT = 1
 class Journal:
     """The journal of the sweep `identity` at `path`, begun or gone on with; a context manager.
 
-    `identity` is what the rows depend on, as JSON can say it. `rows`: the finished rows by their
-    number; `damaged`: how many lines did not check. While open, no other process can open it.
+    `identity` is what the rows depend on, as JSON can say it; `of`: what else than a sweep it is
+    of, in words. `rows`: the finished rows by their number (or name); `damaged`: how many lines
+    did not check. While open, no other process can open it.
 
     Raises `WhatIfError` for the journal of another sweep, for a file that is none, for one in
     use, and when it cannot be read or written.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self.path = path
-        self.rows: dict[int, Row] = {}
+    def __init__(self, path: Path, identity: Mapping[str, Any], of: str = "sweep") -> None:
+        self.path, self.of = path, of
+        self.rows: dict[Any, Any] = {}
         self.damaged = 0
         with _explained(path):
             path.touch()
             self._file: BufferedRandom = open(path, "r+b")  # noqa: SIM115 (it is one itself)
         try:
             with _explained(path):
-                _lock(self._file, path)
+                _lock(self._file, path, of)
                 text = self._file.read()
             self._read(text, {"format": FORMAT, **identity})
         except BaseException:
@@ -56,7 +57,7 @@ class Journal:
                 self._file.seek(0)
             self._append(json.dumps(identity))
             return
-        _check_identity(self.path, first, json.loads(json.dumps(identity)))
+        _check_identity(self.path, first, json.loads(json.dumps(identity)), self.of)
         lines = rest.split(b"\n")
         if lines[-1]:
             with _explained(self.path):
@@ -76,7 +77,7 @@ class Journal:
         else:
             self.damaged += 1
 
-    def write(self, number: int, row: Row) -> None:
+    def write(self, number: int | str, row: Mapping[str, Any]) -> None:
         """Keep the finished `row`: it is on disk when this returns."""
         entry = {"number": number, "row": row, "crc": _checksum(number, row)}
         self._append(json.dumps(entry))
@@ -110,26 +111,26 @@ class _explained:
             raise WhatIfError(f"{self.path}: cannot be written: {reason}") from None
 
 
-def _checksum(number: int, row: Row) -> int:
+def _checksum(number: int | str, row: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps([number, row]).encode())
 
 
-def _check_identity(path: Path, line: bytes, identity: dict[str, Any]) -> None:
+def _check_identity(path: Path, line: bytes, identity: dict[str, Any], of: str) -> None:
     try:
         found = json.loads(line)
         if not isinstance(found, dict) or "format" not in found:
             raise ValueError
     except ValueError:
-        raise WhatIfError(f"{path}: expected the journal of a sweep, got another file") from None
+        raise WhatIfError(f"{path}: expected the journal of a {of}, got another file") from None
     for key, ours in identity.items():
         if found.get(key) != ours:
             raise WhatIfError(
-                f"{path}: belongs to another sweep (its {key} differs); "
+                f"{path}: belongs to another {of} (its {key} differs); "
                 "move it away, or write to another file"
             )
 
 
-def _lock(file: BufferedRandom, path: Path) -> None:
+def _lock(file: BufferedRandom, path: Path, of: str) -> None:
     """Keep other processes out, where the system can."""
     try:
         import fcntl
@@ -138,4 +139,4 @@ def _lock(file: BufferedRandom, path: Path) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise WhatIfError(f"{path}: another sweep is writing to it now") from None
+        raise WhatIfError(f"{path}: another {of} is writing to it now") from None

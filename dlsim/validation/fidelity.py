@@ -1,0 +1,218 @@
+"""Predictions beside the real runs of a campaign, and how far off they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlsim.engine import simulate
+from dlsim.scenario import Constant, DlsimError
+from dlsim.trace import epoch_times, load_trace
+from dlsim.trace.observation import Observation
+from dlsim.validation.accounts import accounts
+from dlsim.validation.calibrating import Calibration, calibration
+from dlsim.validation.campaign import JOURNAL, RUNS, transport
+from dlsim.validation.comparison import timelines
+from dlsim.validation.grid import Configuration
+from dlsim.validation.prediction import Prediction, predict
+from dlsim.validation.replaying import replay
+from dlsim.validation.trials import Trial
+from dlsim.whatif.parallel import run_all
+
+Rows = dict[str, dict[str, Any]]
+LEAST_WAIT = 0.001  # seconds; of shorter waits nobody asks how much shorter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One configuration: its `prediction`, and what real runs of it `measured`, undisturbed ones.
+
+    `disturbed`: how many others there were, which are left out.
+    """
+
+    configuration: Configuration
+    prediction: Prediction
+    measured: tuple[Trial, ...]
+    disturbed: int
+
+    @property
+    def epoch(self) -> float:
+        """The median of the measured epochs, in seconds."""
+        return float(np.median([trial.epoch for trial in self.measured]))
+
+    @property
+    def wait_p95(self) -> float:
+        """The median of the measured 95th percentiles of waits, in seconds."""
+        return float(np.median([trial.wait_p95 for trial in self.measured]))
+
+    @property
+    def error(self) -> float:
+        """The predicted epoch, relative to the measured one, less 1."""
+        return self.prediction.epoch.value / self.epoch - 1
+
+    @property
+    def wait_error(self) -> float:
+        """Likewise of the 95th percentile of waits; NaN where hardly anything is waited for."""
+        if self.wait_p95 < LEAST_WAIT:
+            return float("nan")
+        return self.prediction.wait_p95.value / self.wait_p95 - 1
+
+    @property
+    def spread(self) -> float:
+        """The range of the measured epochs, relative to their median; NaN for a single run."""
+        epochs = [trial.epoch for trial in self.measured]
+        return (max(epochs) - min(epochs)) / self.epoch if len(epochs) > 1 else float("nan")
+
+    @property
+    def held(self) -> int:
+        """How many of the real runs' epochs lie in the predicted interval."""
+        return sum(trial.epoch in self.prediction.epoch for trial in self.measured)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """An observed run, simulated with its own costs: relative `error` of the epoch, and `drift`.
+
+    `drift`: the largest distance of the two times of a return, as a share of the epoch.
+    """
+
+    configuration: Configuration
+    error: float
+    drift: float
+
+
+def cases(
+    folder: Path,
+    *,
+    observed: Sequence[int] = (2,),
+    replications: int = 20,
+    jobs: int = 1,
+    only: Callable[[Configuration], bool] = lambda configuration: True,
+) -> Iterator[Case]:
+    """The configurations measured in `folder`, each predicted, as they come.
+
+    Each is predicted from the first observed runs of its workload at the numbers of workers
+    `observed`, as far as there are any (of its own batch size, if one has that).
+    """
+    rows = read(folder)
+    found = measured(rows)
+    tasks = []
+    for configuration, trials in found.items():
+        names = calibrated_on(rows, configuration, observed)
+        if names and only(configuration) and any(not trial.spoilt for trial in trials):
+            tasks.append((folder, tuple(names), configuration, trials, replications))
+    yield from run_all(case, tasks, jobs)
+
+
+def case(
+    folder: Path,
+    names: tuple[str, ...],
+    configuration: Configuration,
+    trials: list[Trial],
+    replications: int,
+) -> Case:
+    """One configuration, predicted."""
+    rows = read(folder)
+    changes: dict[str, object] = {f"loader.{k}": v for k, v in configuration.settings.items()}
+    if configuration.step:
+        slept = rows[f"step {configuration.step}"]["seconds"]
+        changes["consumer.step"] = Constant(slept)
+    return Case(
+        configuration=configuration,
+        prediction=predict(calibrated(folder, names), changes, replications=replications),
+        measured=tuple(trial for trial in trials if not trial.spoilt),
+        disturbed=sum(trial.spoilt for trial in trials),
+    )
+
+
+@lru_cache(maxsize=4)
+def calibrated(folder: Path, names: tuple[str, ...]) -> Calibration:
+    """The calibration on the observed runs of these names."""
+    rows = read(folder)
+    seen = [load_trace(folder / RUNS / rows[name]["file"]) for name in names]
+    return calibration(*seen, transport=transport(rows, accounts(seen[0]).path))
+
+
+def replays(folder: Path, *, jobs: int = 1) -> Iterator[Replayed]:
+    """All observed runs in `folder` that nobody disturbed, replayed, as they come."""
+    rows = read(folder)
+    tasks = [
+        (folder, name)
+        for name, row in rows.items()
+        if "file" in row and not row["spoilt"] and "problem" not in row
+    ]
+    yield from run_all(replayed, tasks, jobs)
+
+
+def replayed(folder: Path, name: str) -> Replayed:
+    """One observed run, replayed."""
+    rows = read(folder)
+    seen = load_trace(folder / RUNS / rows[name]["file"])
+    assert isinstance(seen, Observation)
+    again = simulate(replay(seen, transport=transport(rows, accounts(seen).path)))
+    return Replayed(
+        configuration=configuration_of(rows[name]),
+        error=float(epoch_times(again)[0] / epoch_times(seen)[0]) - 1,
+        drift=timelines(again, seen)[0],
+    )
+
+
+@lru_cache(maxsize=2)
+def read(folder: Path) -> Rows:
+    """The rows of the campaign's journal in `folder`, by name.
+
+    Raises `DlsimError` where there is none. What was cut short by a crash is as good as not there.
+    """
+    path = folder / JOURNAL
+    try:
+        lines = path.read_bytes().splitlines()[1:]
+    except OSError as error:
+        raise DlsimError(f"{path}: cannot be read: {error.strerror or error}") from None
+    rows = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            rows[entry["number"]] = entry["row"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return rows
+
+
+def measured(rows: Rows) -> dict[Configuration, list[Trial]]:
+    """All unobserved runs of each configuration, in order of round."""
+    found: dict[Configuration, list[Trial]] = {}
+    for row in rows.values():
+        if "returned" in row:
+            found.setdefault(configuration_of(row), []).append(Trial.of(row))
+    return found
+
+
+def configuration_of(row: dict[str, Any]) -> Configuration:
+    """The configuration that was run."""
+    return Configuration(**row["configuration"])
+
+
+def calibrated_on(rows: Rows, wanted: Configuration, observed: Sequence[int]) -> list[str]:
+    """The names of the observed runs to calibrate on, in the order of `observed`."""
+    names = []
+    for workers in observed:
+        fitting = [
+            (
+                row["spoilt"],
+                configuration.batch_size != wanted.batch_size,
+                bool(configuration.step),
+                name,
+            )
+            for name, row in rows.items()
+            if "file" in row and "problem" not in row
+            for configuration in [configuration_of(row)]
+            if configuration.workload == wanted.workload and configuration.num_workers == workers
+        ]
+        names += [min(fitting)[-1]] if fitting else []
+    return names
