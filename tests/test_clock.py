@@ -16,5 +16,5 @@ def test_until_is_exact(one: float, other: float) -> None:
     """Waiting until a moment ends at that very float, whatever the present is."""
     now, moment = sorted((one, other))
     env = simpy.Environment(now)
-    env.run(until(env, moment))
+    env.run(until(env, moment, 2))
     assert env.now == moment

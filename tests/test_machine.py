@@ -12,6 +12,8 @@ import dlsim
 from dlsim.engine.cores import Sharing
 from dlsim.scenario import Scenario
 
+ENGINES = ["simpy"]
+
 
 def served(
     capacity: float, jobs: list[tuple[float, float, int]], most: float = 1.0, background: float = 0
@@ -23,7 +25,7 @@ def served(
 
     def job(i: int, arrival: float, amount: float, customer: int) -> object:
         yield env.timeout(arrival)
-        yield sharing.serve(amount, customer)
+        yield sharing.serve(amount, customer, 2)
         done[i] = env.now
 
     for i, (arrival, amount, customer) in enumerate(jobs):
@@ -243,6 +245,54 @@ def test_page_cache_warms_up() -> None:
     assert epochs.tolist() == pytest.approx([16, 4])
 
 
+def test_page_cache_keeps_stages_apart() -> None:
+    """What one stage has read of a sample is not what another stage reads of it."""
+    stage = dlsim.Stage("part", read_bytes=dlsim.Constant(100.0))
+    changes = {
+        "dataset.fetch": [stage, stage],
+        "machine.storage.bandwidth": 100.0,
+        "machine.storage.cache": 1e6,
+        "epochs": 2,
+        "loader.num_workers": 1,
+    }
+    for engine in ENGINES:
+        trace = dlsim.simulate(loading(**changes), engine=engine)
+        epochs = trace.epochs.ended - trace.epochs.started
+        assert epochs.tolist() == pytest.approx([2 * 16, 0])
+
+
+def test_page_cache_of_calls_for_whole_batches() -> None:
+    """A call of `__getitems__` finds its data in the cache if all its samples are there."""
+    changes = {
+        "dataset.fetch": [dlsim.Stage("read", read_bytes=dlsim.Constant(100.0))],
+        "dataset.batched": True,
+        "loader.batch_size": 1,
+        "loader.batch_sampler": [[0, 1], [2], [1, 0], [1, 2], [1, 3], []],
+        "machine.storage.bandwidth": 100.0,
+        "machine.storage.cache": 1e6,
+        "loader.num_workers": 1,
+    }
+    for engine in ENGINES:
+        trace = dlsim.simulate(loading(**changes), engine=engine)
+        assert (trace.fetched - trace.started).tolist() == pytest.approx([1, 1, 0, 0, 1, 0])
+
+
+@pytest.mark.parametrize("cache", [0.0, 1e6])
+def test_reads_of_nothing_are_not_cached(cache: float) -> None:
+    """A read of zero bytes leaves nothing in the page cache: it takes its latency every time."""
+    changes = {
+        "dataset.fetch": [dlsim.Stage("look", read_bytes=dlsim.Constant(0.0))],
+        "machine.storage.latency": 1.0,
+        "machine.storage.cache": cache,
+        "epochs": 2,
+        "loader.num_workers": 1,
+    }
+    for engine in ENGINES:
+        trace = dlsim.simulate(loading(**changes), engine=engine)
+        epochs = trace.epochs.ended - trace.epochs.started
+        assert epochs.tolist() == pytest.approx([16, 16])
+
+
 def test_host_runs_ahead_of_the_accelerator() -> None:
     """With run_ahead = 1 the host asks for the next batch while the step is under way."""
     changes = {"consumer.step": 3.0, "consumer.run_ahead": 1}
@@ -280,3 +330,39 @@ def test_start_and_end_cost() -> None:
     assert trace.epochs.primed[0] == 2
     assert trace.started[0] == 6
     assert trace.end == pytest.approx(8 + 2 * 0.5)
+
+
+@pytest.mark.parametrize("where", ["worker_ready", "read"])
+def test_workers_that_do_not_stop_are_terminated(where: str) -> None:
+    """After five seconds a worker is gone, whatever it does, and its share with it."""
+    changes = {
+        "dataset.fetch": [dlsim.Stage("read", read_bytes=dlsim.Constant(100.0))],
+        "machine.storage.bandwidth": 200.0,
+        "consumer.stop_after": 1,
+        "loader.num_workers": 1,
+        "epochs": 2,
+    }
+    if where == "worker_ready":
+        changes |= {"costs.worker_ready": 100.0, "loader.num_workers": 2, "dataset.length": 0}
+        ends = [10.0, 20.0]
+    else:
+        changes |= {"machine.storage.bandwidth": 20.0}
+        ends = [10.0 + 5.0, 30.0]
+    for engine in ENGINES:
+        trace = dlsim.simulate(loading(**changes), engine=engine)
+        assert trace.epochs.ended.tolist() == pytest.approx(ends)
+
+
+def test_pin_memory_thread_ends_with_the_epoch() -> None:
+    """At the end of an epoch the thread finishes the batch it is at, and takes no other."""
+    changes = {
+        "costs.pin.message": 3.0,
+        "dataset.fetch.0.cpu": 0.5,
+        "consumer.stop_after": 1,
+        "loader.pin_memory": True,
+    }
+    for engine in ENGINES:
+        trace = dlsim.simulate(loading(**changes), engine=engine)
+        # Batch 0 is pinned at 4; by then the thread is at batch 1, which it finishes at 7.
+        assert trace.end == pytest.approx(7)
+        assert np.isnan(trace.received[2:]).all()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
 import simpy
 
-from dlsim.engine.clock import Steps, settle
+from dlsim.engine.clock import FEEDERS, LAST, PINNING, WORKERS, Steps, happen, settle
 from dlsim.engine.messages import Answer
 from dlsim.engine.sampler import Job
 
@@ -16,11 +17,12 @@ from dlsim.engine.sampler import Job
 class Mailbox:
     """A queue with one reader; an index queue, or the result queue all workers share.
 
-    Messages that arrive at one moment are read in the order of their senders' numbers.
+    Messages that arrive at one moment are read in the order of their senders' numbers, when it is
+    the reader's `turn`.
     """
 
-    def __init__(self, env: simpy.Environment) -> None:
-        self.env = env
+    def __init__(self, env: simpy.Environment, turn: int) -> None:
+        self.env, self.turn = env, turn
         self._messages: list[tuple[float, int, int, Any]] = []
         self._number = count()
         self._bell: simpy.Event | None = None
@@ -29,7 +31,7 @@ class Mailbox:
         """Leave `message` for the reader, at this moment."""
         heappush(self._messages, (self.env.now, sender, next(self._number), message))
         if self._bell is not None:
-            self._bell.succeed()
+            happen(self._bell, self.turn)
             self._bell = None
 
     def get(self) -> Steps:
@@ -57,18 +59,44 @@ class Mailbox:
         return heappop(self._messages)[-1]
 
 
+class Pipe:
+    """The pipe of the result queue: one writes at a time, the others wait in a line."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self.env = env
+        self._line: deque[tuple[simpy.Event, int]] = deque()
+        self._taken = False
+
+    def enter(self, turn: int) -> Steps:
+        """Wait until nobody else writes."""
+        if self._taken:
+            mine = self.env.event()
+            self._line.append((mine, turn))
+            yield mine
+        self._taken = True
+
+    def leave(self) -> None:
+        """Let the next one write."""
+        if self._line:
+            happen(*self._line.popleft())
+        else:
+            self._taken = False
+
+
 class Pool:
     """The workers of one or more epochs: their queues, their processes, and torch's done event."""
 
-    def __init__(self, env: simpy.Environment, workers: int) -> None:
-        self.index_queues = [Mailbox(env) for _ in range(workers)]
-        self.result_queue = Mailbox(env)
+    def __init__(self, env: simpy.Environment, workers: int, *, pin_memory: bool) -> None:
+        self.index_queues = [Mailbox(env, WORKERS + worker) for worker in range(workers)]
+        self.result_queue = Mailbox(env, PINNING if pin_memory else LAST)
         self.processes: list[simpy.Process] = []
         self.closing = False
         # Where transport costs something (transport.py):
-        self.outboxes = [Mailbox(env) for _ in range(workers)]
-        self.pipe = simpy.Resource(env)
-        self.pinned = Mailbox(env)
+        self.outboxes = [Mailbox(env, FEEDERS + worker) for worker in range(workers)]
+        self.pipe = Pipe(env)
+        self.pinned = Mailbox(env, LAST)
+        self.pin_memory_thread: simpy.Process | None = None
+        self.pinning_over = False
 
 
 class ReorderBuffer:

@@ -25,7 +25,14 @@ from dlsim.engine.messages import (
 from dlsim.engine.run import Run
 from dlsim.engine.sampler import Job, Jobs
 from dlsim.engine.training import Training
-from dlsim.engine.transport import answers, feeder, pin, pin_memory_thread, receive
+from dlsim.engine.transport import (
+    answers,
+    feeder,
+    pin,
+    pin_memory_thread,
+    receive,
+    stop_pinning,
+)
 from dlsim.engine.worker import worker
 from dlsim.trace import trace as fates
 from dlsim.trace.trace import Problem
@@ -61,14 +68,15 @@ class Workers:
     def _start_workers(self, epoch: int) -> Steps:
         run = self.run
         costs = run.scenario.costs
-        self.pool = pool = Pool(run.env, run.scenario.loader.num_workers)
-        for number in range(run.scenario.loader.num_workers):
+        loader = run.scenario.loader
+        self.pool = pool = Pool(run.env, loader.num_workers, pin_memory=loader.pin_memory)
+        for number in range(loader.num_workers):
             yield from run.compute(MAIN, costs.worker_start)
             pool.processes.append(run.env.process(worker(run, number, epoch, pool)))
             if run.cores is not None:
                 run.env.process(feeder(run, number, pool))
-        if run.scenario.loader.pin_memory:
-            run.env.process(pin_memory_thread(run, pool))
+        if loader.pin_memory:
+            pool.pin_memory_thread = run.env.process(pin_memory_thread(run, pool))
         self.dispatcher = Dispatcher(run, pool.index_queues)
 
     def _resume_workers(self) -> Steps:
@@ -157,15 +165,17 @@ class Workers:
         """
         run, pool = self.run, self.pool
         yield from settle(run.env)
+        yield from stop_pinning(run, pool)
         pool.closing = True
         for number in range(len(pool.processes)):
             self.dispatcher.deliver(number, STOP)
         for process in pool.processes:
             if process.is_alive:
                 yield process | run.env.timeout(JOIN_TIMEOUT)
-        for process in pool.processes:
-            if process.is_alive:
-                process.interrupt("terminate")
+                yield from settle(run.env)
+        for number, process in enumerate(pool.processes):
+            run.terminate(number, process)
+        for _ in pool.processes:
             yield from run.compute(MAIN, run.scenario.costs.worker_stop)
 
 

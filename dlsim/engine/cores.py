@@ -17,12 +17,14 @@ from math import inf
 
 import simpy
 
+from dlsim.engine.clock import happen
+
 
 class Customer:
     """A process with work to do: its threads, and the level each of them has reached."""
 
     def __init__(self, level: float) -> None:
-        self.threads: list[tuple[float, int, simpy.Event]] = []  # own level when done
+        self.threads: list[tuple[float, int, simpy.Event, int]] = []  # own level when done
         self.level = 0.0
         self.seen = level  # the level outside when `self.level` was brought up to date
         self.version = 0  # entries of earlier versions in the queue of finishes are stale
@@ -56,15 +58,16 @@ class Sharing:
         self._since = env.now  # when the level was brought up to date
         self._alarm = 0  # the number of the alarm that counts; earlier ones are stale
 
-    def serve(self, amount: float, customer: int) -> simpy.Event:
-        """An event that happens when `customer` has been served `amount` by one more thread."""
+    def serve(self, amount: float, customer: int, turn: int) -> simpy.Event:
+        """An event that happens when one more thread of `customer` has been served `amount` > 0.
+
+        It happens for the one who has this `turn`.
+        """
         done = self.env.event()
-        if amount <= 0:
-            return done.succeed()
         self._advance()
         served = self._customers.setdefault(customer, Customer(self._level))
         served.catch_up(self._level)
-        heappush(served.threads, (served.level + amount, next(self._number), done))
+        heappush(served.threads, (served.level + amount, next(self._number), done, turn))
         self._queue(customer, served)
         self._set_alarm()
         return done
@@ -116,7 +119,7 @@ class Sharing:
                 continue
             customer.level, customer.seen = customer.threads[0][0], self._level
             while customer.threads and customer.threads[0][0] <= customer.level:
-                heappop(customer.threads)[2].succeed()
+                happen(*heappop(customer.threads)[2:])
             if customer.threads:
                 self._queue(number, customer)
             else:

@@ -27,6 +27,7 @@ SAMPLER, WAIT, CPU, COLLATE, STEP, READ, LATENCY, SIZE = range(8)
 FIRST_BLOCK, LARGEST_BLOCK = 64, 4096
 
 Floats: TypeAlias = NDArray[np.float64]
+Demand: TypeAlias = tuple[int, int, tuple[float, ...]]
 Indices: TypeAlias = Sequence[int] | NDArray[np.int64]
 
 
@@ -99,12 +100,12 @@ class Work:
     """What fetching some samples takes, and the bytes that come of it.
 
     On the ideal machine `seconds` of each sample (with `batched`, of the one call). Elsewhere
-    `demands`: for each, what it asks for in turn, as pairs of READ, WAIT or CPU and amounts:
+    `demands`: for each, what it asks for in turn, as READ, WAIT or CPU, the stage, and amounts:
     seconds, but for READ the bytes and the seconds of latency.
     """
 
     seconds: Sequence[float]
-    demands: Sequence[Sequence[tuple[int, tuple[float, ...]]]]
+    demands: Sequence[Sequence[Demand]]
     size: float
 
 
@@ -127,18 +128,19 @@ class SampleDraws:
         calls = indices if call is None else call
         if self.ideal:
             return Work(self.service.take(calls), (), 0.0)
-        size = sum(self._sizes.take(indices))
+        # not sum(), which rounds differently from Python 3.12 on
+        size = reduce(add, self._sizes.take(indices), 0.0)
         return Work((), list(zip(*self._columns(calls), strict=True)) or [()] * len(calls), size)
 
-    def _columns(self, calls: Sequence[int]) -> Iterator[list[tuple[int, tuple[float, ...]]]]:
+    def _columns(self, calls: Sequence[int]) -> Iterator[list[Demand]]:
         """For each stage its reads, waits and processor times, one for each call."""
         times = iter(self.service.streams)
-        for reads, kinds in zip(self._reads, self.service.kinds, strict=True):
+        for i, (reads, kinds) in enumerate(zip(self._reads, self.service.kinds, strict=True)):
             if reads is not None:
                 size, latency = (stream.take(calls) for stream in reads)
-                yield [(READ, amount) for amount in zip(size, latency, strict=True)]
+                yield [(READ, i, amount) for amount in zip(size, latency, strict=True)]
             for kind in kinds:
-                yield [(kind, (amount,)) for amount in next(times).take(calls)]
+                yield [(kind, i, (amount,)) for amount in next(times).take(calls)]
 
 
 def _reads(scenario: Scenario, seed: int, *place: int) -> list[tuple[Stream, Stream] | None]:

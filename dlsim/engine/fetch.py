@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Protocol, TypeAlias
 
-from dlsim.engine.clock import Steps, until
+from dlsim.engine.clock import Steps, sleep, until
 from dlsim.engine.draws import CPU, READ, SampleDraws, Work
 from dlsim.engine.messages import ENDED, Fetched, Outcome, Raised
-from dlsim.engine.run import Run
+from dlsim.engine.run import Run, turn_of
 from dlsim.engine.sampler import Job
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 
@@ -126,16 +126,19 @@ def fetch_undisturbed(run: Run, job: Job, worker: int, calls: Calls, work: Work)
     Returns the exception that user code raised, or None.
     """
     now = run.env.now
-    round_trip = run.round_trip
+    round_trip, samples = run.round_trip, run.recorder.samples
     run.recorder.started[job.number] = now + round_trip if calls else now
     raised = None
     for indices, seconds in zip(calls, work.seconds, strict=True):
         began = now + round_trip
         now = began + seconds
-        raised = called(run, job.number, worker, indices, began, now)
+        if samples is not None:
+            row = samples.begin(indices, job.number, worker, began)
+            samples.end(row, len(indices), now)
+        raised = raised_by(run, indices)
         if raised is not None:
             break
-    yield until(run.env, now)
+    yield until(run.env, now, turn_of(worker))
     return raised
 
 
@@ -145,44 +148,42 @@ def fetch_sharing(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> 
     Returns the exception that user code raised, or None. Processor time that follows on
     processor time is asked for at once, unless samples are watched one by one.
     """
-    env = run.env
-    one_by_one = run.recorder.samples is not None or bool(run.scenario.failures)
+    env, turn, samples = run.env, turn_of(worker), run.recorder.samples
+    one_by_one = samples is not None or bool(run.scenario.failures)
     run.recorder.started[job.number] = env.now + (run.round_trip if calls else 0.0)
     owed = 0.0
     for indices, demands in zip(calls, work.demands, strict=True):
         if run.round_trip:
             yield from run.compute(worker, owed)
             owed = 0.0
-            yield env.timeout(run.round_trip)
-        began = env.now
-        for demand, amount in demands:
+            yield sleep(env, run.round_trip, turn)
+        if samples is not None:
+            row = samples.begin(indices, job.number, worker, env.now)
+        for demand, stage, amount in demands:
             if demand == CPU:
                 owed += amount[0]
                 continue
             yield from run.compute(worker, owed)
             owed = 0.0
             if demand == READ:
-                yield from run.disk.read(indices[0], *amount)
-            else:
-                yield env.timeout(amount[0])
+                yield from run.disk.read(worker, turn, stage, indices, *amount)
+            elif amount[0] > 0:
+                yield sleep(env, amount[0], turn)
         if one_by_one:
             yield from run.compute(worker, owed)
             owed = 0.0
-            raised = called(run, job.number, worker, indices, began, env.now)
+            if samples is not None:
+                samples.end(row, len(indices), env.now)
+            raised = raised_by(run, indices)
             if raised is not None:
                 return raised
     yield from run.compute(worker, owed)
     return None
 
 
-def called(
-    run: Run, number: int, worker: int, indices: Sequence[int], began: float, ended: float
-) -> Raised | None:
-    """Write down one call of the dataset, and return the exception it raised, or None."""
-    if run.recorder.samples is not None:
-        for index in indices:
-            run.recorder.samples.add(index, number, worker, began, ended)
-    if run.scenario.failures:
-        raised = (failure(run.scenario, "fetch", index) for index in indices)
-        return next(filter(None, raised), None)
-    return None
+def raised_by(run: Run, indices: Sequence[int]) -> Raised | None:
+    """The exception that a call of the dataset raises, or None."""
+    if not run.scenario.failures:
+        return None
+    raised = (failure(run.scenario, "fetch", index) for index in indices)
+    return next(filter(None, raised), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -108,18 +109,29 @@ class SampleRecorder:
         self.started = array("d")
         self.fetched = array("d")
 
-    def add(self, index: int, batch: int, worker: int, started: float, fetched: float) -> None:
-        """One sample, possibly of the near future: `finish` leaves out what did not happen."""
-        self.index.append(index)
-        self.batch.append(batch)
-        self.worker.append(worker)
-        self.started.append(started)
-        self.fetched.append(fetched)
+    def begin(self, indices: Sequence[int], batch: int, worker: int, started: float) -> int:
+        """Samples begun, possibly in the near future; returns the row of the first one.
 
-    def cut(self, batch: int, now: float) -> None:
-        """The worker fetching `batch` is terminated: what would happen after `now` does not."""
+        `finish` leaves out what did not happen.
+        """
+        row = len(self.index)
+        for index in indices:
+            self.index.append(index)
+            self.batch.append(batch)
+            self.worker.append(worker)
+            self.started.append(started)
+            self.fetched.append(NAN)
+        return row
+
+    def end(self, row: int, count: int, fetched: float) -> None:
+        """`count` samples from `row` on are fetched, possibly in the near future."""
+        for i in range(row, row + count):
+            self.fetched[i] = fetched
+
+    def cut(self, worker: int, now: float) -> None:
+        """The worker is terminated: what would happen after `now` does not."""
         for i in range(len(self.batch) - 1, -1, -1):
-            if self.batch[i] == batch and not self.fetched[i] <= now:
+            if self.worker[i] == worker and not self.fetched[i] <= now:
                 self.fetched[i] = NAN
                 if self.started[i] > now:
                     self.started[i] = NAN

@@ -6,8 +6,9 @@ from math import inf
 
 import simpy
 
-from dlsim.engine.clock import Steps, until
+from dlsim.engine.clock import LAST, WORKERS, Steps, until
 from dlsim.engine.cores import Sharing
+from dlsim.engine.messages import MAIN
 from dlsim.engine.record import Recorder
 from dlsim.engine.storage import Disk
 from dlsim.scenario import Scenario
@@ -30,10 +31,27 @@ class Run:
         if not scenario.ideal:
             self.cores = Sharing(env, machine.cores or inf, 1.0, machine.background)
 
-    def compute(self, process: int, seconds: float) -> Steps:
-        """Use `seconds` of processor time in `process` (a worker's number, or MAIN)."""
+    def compute(self, process: int, seconds: float, turn: int | None = None) -> Steps:
+        """Use `seconds` of processor time in `process` (a worker's number, or MAIN).
+
+        `turn` is that of the thread, if it is not the main one of its process.
+        """
         if seconds > 0:
+            turn = turn_of(process) if turn is None else turn
             if self.cores is None:
-                yield until(self.env, self.env.now + seconds)
+                yield until(self.env, self.env.now + seconds, turn)
             else:
-                yield self.cores.serve(seconds, process)
+                yield self.cores.serve(seconds, process, turn)
+
+    def terminate(self, worker: int, process: simpy.Process) -> None:
+        """End a worker at once, with all its threads, whatever they wanted of the machine."""
+        if process.is_alive:
+            process.interrupt("terminate")
+        for shared in (self.cores, self.disk.bandwidth):
+            if shared is not None:
+                shared.leave(worker)
+
+
+def turn_of(process: int) -> int:
+    """When the main thread of a process (a worker's number, or MAIN) acts at one moment."""
+    return LAST if process == MAIN else WORKERS + process

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import count
+from collections.abc import Sequence
 
 import simpy
 
-from dlsim.engine.clock import Steps
+from dlsim.engine.clock import Steps, sleep, until
 from dlsim.engine.cores import Sharing
 from dlsim.scenario import Storage
 
@@ -22,26 +22,39 @@ class Disk:
         rate = storage.requests_per_second
         self.interval = 0.0 if rate is None else 1 / rate
         self.room = storage.cache
-        self._cached: set[int] = set()
+        self._cached: set[tuple[int, int]] = set()
         self._next_request = 0.0
-        self._reader = count()
 
-    def read(self, index: int, size: float, latency: float) -> Steps:
-        """Read `size` bytes of sample `index`; what is in the page cache takes no time.
+    def read(
+        self,
+        reader: int,
+        turn: int,
+        stage: int,
+        indices: Sequence[int],
+        size: float,
+        latency: float,
+    ) -> Steps:
+        """Process `reader` reads `size` bytes for one `stage` of the samples `indices`.
 
-        A sample read for the first time stays in the cache if there is room for it; nothing is
-        evicted, since epochs that are larger than the cache would find nothing else in it.
+        What is in the page cache takes no time. What is read for the first time stays there if
+        there is room for it, but for reads of nothing; nothing is evicted, since epochs that are
+        larger than the cache would find nothing else in it.
         """
-        if index in self._cached:
+        if self._holds(stage, indices):
             return
         if self.interval:
             begin = max(self.env.now, self._next_request)
             self._next_request = begin + self.interval
-            yield self.env.timeout(begin - self.env.now)
+            if begin > self.env.now:
+                yield until(self.env, begin, turn)
         if latency > 0:
-            yield self.env.timeout(latency)
-        if self.bandwidth is not None:
-            yield self.bandwidth.serve(size, next(self._reader))
-        if index not in self._cached and size <= self.room:
+            yield sleep(self.env, latency, turn)
+        if self.bandwidth is not None and size > 0:
+            yield self.bandwidth.serve(size, reader, turn)
+        if 0 < size <= self.room and not self._holds(stage, indices):
             self.room -= size
-            self._cached.add(index)
+            self._cached.update((stage, index) for index in indices)
+
+    def _holds(self, stage: int, indices: Sequence[int]) -> bool:
+        """Whether one stage of all these samples is in the page cache."""
+        return all((stage, index) in self._cached for index in indices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from dlsim.engine.clock import Steps, until
+from dlsim.engine.clock import LAST, Steps, until
 from dlsim.engine.messages import MAIN
 from dlsim.engine.run import Run
 
@@ -31,7 +31,7 @@ class Training:
             ready = self._copied = max(env.now, self._copied) + copy
         else:
             if copy > 0:
-                yield until(env, env.now + copy)
+                yield until(env, env.now + copy, LAST)
             ready = env.now
         self._free = max(ready, self._free) + seconds
         self.run.recorder.finished[number] = self._free
@@ -46,12 +46,14 @@ class Training:
         """Wait until at most `ahead` steps are under way."""
         while len(self._under_way) > ahead:
             end = self._under_way.popleft()
-            if end >= self.run.env.now:
-                yield until(self.run.env, end)
+            if end > self.run.env.now:
+                yield until(self.run.env, end, LAST)
 
     def _on_cores(self, seconds: float) -> Steps:
         """Keep `threads` cores busy; the first thread is the main process itself."""
         run, threads = self.run, self.consumer.threads
         cores = run.cores
         assert cores is not None, "a step on the CPU makes the machine one that is shared"
-        yield run.env.all_of([cores.serve(seconds, MAIN - thread) for thread in range(threads)])
+        if seconds > 0:
+            served = [cores.serve(seconds, MAIN - thread, LAST) for thread in range(threads)]
+            yield run.env.all_of(served)

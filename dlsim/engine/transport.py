@@ -10,14 +10,15 @@ and the reader reads only inside `next()`, unless a pin-memory thread does it.
 from __future__ import annotations
 
 from dlsim.engine.buffer import Mailbox, Pool
-from dlsim.engine.clock import Steps
-from dlsim.engine.messages import MAIN, Answer, Fetched
+from dlsim.engine.clock import FEEDERS, LAST, PINNING, Steps, happen, settle
+from dlsim.engine.messages import MAIN, STOP, Answer, Fetched
 from dlsim.engine.run import Run
 
 PIPE_BYTES = 65536  # Linux's default capacity of a pipe
 
 # A write releases Python's lock: it needs a core, but shares it with no thread of its process.
-WRITING = 1 << 20
+# Only one writes at a time.
+WRITING = 1 << 40
 
 
 def feeder(run: Run, worker: int, pool: Pool) -> Steps:
@@ -25,49 +26,67 @@ def feeder(run: Run, worker: int, pool: Pool) -> Steps:
     outbox, costs = pool.outboxes[worker], run.scenario.costs
     while True:
         answer = yield from outbox.get()
-        yield from run.compute(worker, costs.serialise.of(*_content(run, answer)))
-        with pool.pipe.request() as turn:
-            yield turn
-            if _goes_through_pipe(run, answer) and answer.size > PIPE_BYTES:
-                answer.moved = run.env.event()
-                pool.result_queue.put(answer, worker)
-                yield answer.moved
-            else:
-                _arrived(run, answer)
-                pool.result_queue.put(answer, worker)
+        turn = FEEDERS + worker
+        yield from run.compute(worker, costs.serialise.of(*_content(run, answer)), turn)
+        yield from pool.pipe.enter(turn)
+        if _goes_through_pipe(run, answer) and answer.size > PIPE_BYTES:
+            answer.moved = run.env.event()
+            pool.result_queue.put(answer, worker)
+            yield answer.moved
+        else:
+            _arrived(run, answer)
+            pool.result_queue.put(answer, worker)
+        pool.pipe.leave()
 
 
-def receive(run: Run, answer: Answer) -> Steps:
-    """Take an answer that is there: read it from the pipe if it must be, and rebuild it."""
+def receive(run: Run, answer: Answer, turn: int = LAST) -> Steps:
+    """Take an answer that is there: read it from the pipe if it must be, and rebuild it.
+
+    `turn` is that of the thread of the main process that does it.
+    """
     costs = run.scenario.costs
     if _goes_through_pipe(run, answer):
         seconds = costs.pipe_byte * answer.size
         if answer.moved is None:
-            yield from run.compute(MAIN, seconds)
+            yield from run.compute(MAIN, seconds, turn)
         else:
             cores = run.cores
             assert cores is not None
-            yield cores.serve(seconds, MAIN) & cores.serve(seconds, WRITING + answer.worker)
+            if seconds > 0:
+                reading = cores.serve(seconds, MAIN, turn)
+                yield reading & cores.serve(seconds, WRITING, turn)
             _arrived(run, answer)
-            answer.moved.succeed()
-    yield from run.compute(MAIN, costs.receive.of(*_content(run, answer)))
+            happen(answer.moved, FEEDERS + answer.worker)
+    yield from run.compute(MAIN, costs.receive.of(*_content(run, answer)), turn)
     if answer.outcome is not None:
         run.recorder.received[answer.number] = run.env.now
 
 
 def pin_memory_thread(run: Run, pool: Pool) -> Steps:
     """Takes each answer as it arrives, pins it, and leaves it for `next()`; has no bound."""
-    while True:
+    while not pool.pinning_over:
         answer = yield from pool.result_queue.get()
-        yield from receive(run, answer)
-        yield from pin(run, answer)
+        if answer is STOP:
+            return
+        yield from receive(run, answer, PINNING)
+        yield from pin(run, answer, PINNING)
         pool.pinned.put(answer)
 
 
-def pin(run: Run, answer: Answer) -> Steps:
-    """Copy a batch into pinned memory."""
+def stop_pinning(run: Run, pool: Pool) -> Steps:
+    """Tell the pin-memory thread to end, and wait until it has: it finishes what it is at."""
+    thread = pool.pin_memory_thread
+    if thread is not None and thread.is_alive:
+        pool.pinning_over = True
+        pool.result_queue.put(STOP)
+        yield thread
+        yield from settle(run.env)
+
+
+def pin(run: Run, answer: Answer, turn: int = LAST) -> Steps:
+    """Copy a batch into pinned memory, in the thread of the main process that has this `turn`."""
     if isinstance(answer.outcome, Fetched):
-        yield from run.compute(MAIN, run.scenario.costs.pin.of(*_content(run, answer)))
+        yield from run.compute(MAIN, run.scenario.costs.pin.of(*_content(run, answer)), turn)
 
 
 def answers(run: Run, pool: Pool) -> Mailbox:

@@ -8,16 +8,26 @@ from __future__ import annotations
 import simpy
 
 from dlsim.engine.buffer import Pool
-from dlsim.engine.clock import Steps
+from dlsim.engine.clock import WORKERS, Steps, sleep
 from dlsim.engine.fetch import failure, fetch, source
 from dlsim.engine.messages import ENDED, MAIN, RESUME, STOP, Answer, Outcome
 from dlsim.engine.run import Run
 
 
 def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
-    """Worker process `number`, started in `epoch`, until it is told to stop."""
+    """Worker process `number`, started in `epoch`, until it is told to stop or terminated."""
+    try:
+        yield sleep(run.env, 0.0, WORKERS + number)
+        yield from run.compute(number, run.scenario.costs.worker_ready)
+        yield from work(run, number, epoch, pool)
+    except simpy.Interrupt:  # terminated, having taken too long to stop
+        if run.recorder.samples is not None:
+            run.recorder.samples.cut(number, run.env.now)
+
+
+def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
+    """One job after another."""
     env, recorder, costs = run.env, run.recorder, run.scenario.costs
-    yield from run.compute(number, costs.worker_ready)
     samples = source(run.scenario, run.seed, epoch, number)
     # What worker_init_fn raised is told once, as the answer to the first job. There is nothing to
     # fetch with then, until a new epoch makes it; jobs before that fail, too.
@@ -43,15 +53,8 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
             recorder.started[job.number] = env.now
             recorder.size[job.number] = 0
         else:
-            try:
-                yield from run.compute(number, costs.take)
-                outcome, size = yield from fetch(run, job, number, samples)
-            except simpy.Interrupt:  # terminated, having taken too long to stop
-                if recorder.samples is not None:
-                    recorder.samples.cut(job.number, env.now)
-                if run.cores is not None:
-                    run.cores.leave(number)
-                return
+            yield from run.compute(number, costs.take)
+            outcome, size = yield from fetch(run, job, number, samples)
         ended = outcome is ENDED
         send(run, pool, Answer(number, job.number, outcome, size))
 

@@ -133,7 +133,7 @@ class Watcher:
     def terminated(self, worker: int) -> None:
         """A worker is terminated in whatever it does."""
         if not self.over and self.recorder.samples is not None:
-            self.recorder.samples.cut(self._hands[worker].number, self.clock.now)
+            self.recorder.samples.cut(worker, self.clock.now)
 
     # Told by user code, in the process that runs it.
 
@@ -165,8 +165,8 @@ class Watcher:
         self._hands[worker].calls += 1
         if self.recorder.samples is not None and not self.over:
             now = self.clock.now
-            for index in indices:
-                self.recorder.samples.add(index, number, worker, now, now + seconds)
+            row = self.recorder.samples.begin(indices, number, worker, now)
+            self.recorder.samples.end(row, len(indices), now + seconds)
         return number
 
     def collating(self) -> int:
