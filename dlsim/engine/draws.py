@@ -175,14 +175,16 @@ class ServiceTimes:
         ]
         self.kinds = [[role for role, _ in stage] for stage in parts]
         self.streams = [stream for stage in parts for _, stream in stage]
+        self._recorded = any(isinstance(s.distribution, Recorded) for s in self.streams)
 
     def take(self, indices: Sequence[int]) -> list[float]:
         """Seconds for each of the next samples, whose dataset indices are given."""
+        if not self._recorded:
+            numbers: list[float] = self.array(indices).tolist()
+            return numbers
         parts = [stream.take(indices) for stream in self.streams]
-        if len(parts) == 1:
-            return parts[0]
         # not sum(), which rounds differently from Python 3.12 on
-        return [reduce(add, sample) for sample in zip(*parts, strict=True)] or [0.0] * len(indices)
+        return [reduce(add, sample) for sample in zip(*parts, strict=True)]
 
     def array(self, indices: Indices) -> Floats:
         """The same as an array; NaN for an index that was not recorded."""

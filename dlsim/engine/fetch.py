@@ -128,6 +128,11 @@ def fetch_undisturbed(run: Run, job: Job, worker: int, calls: Calls, work: Work)
     now = run.env.now
     round_trip, samples = run.round_trip, run.recorder.samples
     run.recorder.started[job.number] = now + round_trip if calls else now
+    if samples is None and not run.scenario.failures:
+        for seconds in work.seconds:
+            now = now + round_trip + seconds
+        yield until(run.env, now, turn_of(worker))
+        return None
     raised = None
     for indices, seconds in zip(calls, work.seconds, strict=True):
         began = now + round_trip

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
-from dlsim.engine.draws import COLLATE, SAMPLER, STEP, SampleDraws, Stream, Work, generator
+import numpy as np
+
+from dlsim.engine.draws import COLLATE, SAMPLER, STEP, Indices, SampleDraws, Stream, Work, generator
 from dlsim.scenario import Constant, MapDataset, Scenario
 
 
@@ -29,17 +31,16 @@ def index_lists(scenario: Scenario, seed: int, epoch: int) -> Iterator[Sequence[
         indices = order[start : start + size]
         if len(indices) < size and loader.drop_last:
             return
-        yield indices
+        yield indices.tolist() if isinstance(indices, np.ndarray) else indices
 
 
-def index_order(scenario: Scenario, seed: int, epoch: int) -> Sequence[int]:
+def index_order(scenario: Scenario, seed: int, epoch: int) -> Indices:
     """The dataset indices of one epoch in the order of the sampler: recorded, shuffled, or all."""
     loader, length = scenario.loader, scenario.dataset.length
     if loader.sampler is not None:
         return loader.sampler
     if loader.shuffle:
-        order: list[int] = generator(seed, SAMPLER, epoch).permutation(length).tolist()
-        return order
+        return generator(seed, SAMPLER, epoch).permutation(length)
     return range(length)
 
 

@@ -245,7 +245,7 @@ class _Order:
         self.scenario, self.work = scenario, work
 
     def __iter__(self) -> Iterator[int]:
-        return iter(index_order(self.scenario, self.work.seed, self.work.epoch))
+        return map(int, index_order(self.scenario, self.work.seed, self.work.epoch))
 
 
 @contextlib.contextmanager
