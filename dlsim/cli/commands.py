@@ -15,15 +15,17 @@ from tyro.conf import Positional, arg
 
 import dlsim
 from dlsim.cli.calibration import calibrate
+from dlsim.cli.diagnosis import diagnose
 from dlsim.cli.files import (
     check_drawable,
     check_traceable,
     check_writable,
-    progress,
+    kept,
     report,
     scenario_from,
     simulated,
     trace_from,
+    watching,
 )
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, UsageError
 from dlsim.cli.whatif import advise, explain, sweep
@@ -118,7 +120,7 @@ def observe(
     check_drawable(plot)
     check_traceable(trace)
     loader = validation.load_target(target)
-    with progress(None) as advance:
+    with kept(out), watching(target) as advance:
         found = validation.observe(
             loader,
             step=(lambda _: time.sleep(seconds)) if seconds else None,
@@ -187,6 +189,7 @@ COMMANDS: tuple[Command, ...] = (
     sweep,
     explain,
     advise,
+    diagnose,
     observe,
     calibrate,
     compare,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dlsim.trace import Trace
 
 PATIENCE = 1.5  # seconds before a progress bar appears
+HANGS = 120.0  # seconds without a batch
 
 
 def scenario_from(path: Path, changes: Mapping[str, str]) -> Scenario:
@@ -93,6 +94,41 @@ def progress(total: int | None) -> Iterator[Callable[[int], object]]:
 
     with tqdm(total=total, unit=" batches", delay=PATIENCE, leave=False) as bar:
         yield bar.update
+
+
+@contextlib.contextmanager
+def watching(target: str) -> Iterator[Callable[[int], object]]:
+    """As `progress`; and an error where the loader `target` makes no batch for long."""
+    from dlsim.validation import time_limit
+
+    complaint = f"{target}: no batch for {HANGS:g} s: it hangs"
+    with progress(None) as advance, time_limit(complaint, HANGS) as again:
+
+        def more(batches: int) -> None:
+            again()
+            advance(batches)
+
+        yield more
+
+
+@contextlib.contextmanager
+def kept(out: Path | None) -> Iterator[None]:
+    """When Ctrl-C is pressed while a loader is watched, write what was seen to `out`."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        seen = getattr(stop, "seen", None)
+        if seen is not None and out is not None:
+            dlsim.save(seen, out)
+            batches = len(seen.order)
+            print(f"dlsim: {out} holds the {batches} batches seen until then", file=sys.stderr)
+        raise
+
+
+def tell(text: str) -> None:
+    """Say on a terminal what is being done."""
+    if sys.stderr.isatty():
+        print(f"{text} ...", file=sys.stderr)
 
 
 def check_writable(*paths: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import shutil
@@ -19,6 +20,7 @@ from dlsim.validation.probes import Collate, Probe, Tagged, Task, WatchedMap, ar
 
 STAT = Path("/proc/stat")
 CGROUP = Path("/sys/fs/cgroup/cpu.max")
+LOOKS = (4, 40, 400)  # after how many batches the workers are looked at; it takes milliseconds
 IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
 
 
@@ -132,6 +134,35 @@ def usable_cores() -> float:
         allowed, period = CGROUP.read_text().split()
         cores = min(cores, int(allowed) / int(period))
     return cores
+
+
+class WorkerMemory:
+    """A progress function that now and then looks at the workers: the most `bytes` of one's own."""
+
+    def __init__(self, progress: Callable[[int], object]) -> None:
+        self.progress = progress
+        self.batches = 0
+        self.bytes = math.nan
+
+    def __call__(self, batches: int) -> None:
+        """So many batches more are finished."""
+        self.progress(batches)
+        self.batches += batches
+        if self.batches in LOOKS:
+            self.bytes = max(largest_child(), self.bytes)
+
+
+def largest_child() -> float:
+    """The most bytes that a child process has to itself; NaN where there is none, or no psutil."""
+    try:
+        import psutil
+    except ImportError:
+        return math.nan
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            found.append(float(child.memory_full_info().uss))
+    return max(found, default=math.nan)
 
 
 def there_and_back(message: Any) -> Any:

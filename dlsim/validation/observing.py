@@ -8,6 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -61,7 +62,7 @@ def observe(
     The index of an iterable-style dataset's sample is -1. `meta.scenario` holds the settings of
     the loader; it has no durations. `meta.notes`: what watching cost (`overhead`), and what the
     machine did besides (`steal`, `foreign_cpu`), where it tells; all in numbers, in seconds, cores
-    and bytes, as JSON (`machine`).
+    and bytes, as JSON (`machine`), with the most memory of its own that a worker was seen to have.
 
     An exception in a worker, in the sampler, or of the loader ends the trace and is found in
     `meta.problem`, as when a worker dies (kind `worker`; what was not returned stays pending). An
@@ -84,6 +85,7 @@ def observe(
     require(is_integer(epochs) and epochs > 0, "epochs", "an integer of at least 1", epochs)
     log = Log()
     interruption: KeyboardInterrupt | None = None
+    memory = machine.WorkerMemory(progress)
     with tempfile.TemporaryDirectory(prefix="dlsim-", ignore_cleanup_errors=True) as directory:
         probe = Probe(Path(directory), samples=samples)
         watched = watch(loader, probe, log)
@@ -91,7 +93,7 @@ def observe(
         if loader.num_workers == 0:
             probe.open(MAIN)
         try:
-            batches = run(watched, log, step, batches, seconds, epochs, progress)
+            batches = run(watched, log, step, batches, seconds, epochs, memory)
         except KeyboardInterrupt as interrupt:
             if not log.returns:
                 raise
@@ -115,9 +117,12 @@ def observe(
     assembly = Assembly(log, rows, setup)
     problem = problem_of(assembly)
     watching = machine.overhead(samples=samples)
+    facts = machine.facts(before, after, watching)
+    if not isnan(memory.bytes):
+        facts["worker_bytes"] = memory.bytes
     notes = {
         "overhead": str(watching),
-        "machine": json.dumps(machine.facts(before, after, watching)),
+        "machine": json.dumps(facts),
         **machine.contention(before, after),
     }
     scenario = settings(loader, assembly, batches, epochs)

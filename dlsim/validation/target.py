@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
@@ -24,7 +24,7 @@ class TargetError(DlsimError):
     """A target that leads to no DataLoader: the message says which, and why."""
 
 
-class _TooLong(BaseException):
+class _TooLong(KeyboardInterrupt):
     """The time is up. No Exception, as user code may catch those."""
 
 
@@ -41,7 +41,7 @@ def load_target(target: str, *, limit: float = 60.0) -> DataLoader[Any]:
     where, _, name = target.rpartition(":")
     if not where or not name:
         raise TargetError(f"{target}: expected module:name or file.py:name")
-    with time_limit(target, limit):
+    with time_limit(f"{target}: no loader after {limit:g} s", limit):
         module = imported(target, where)
         try:
             found = attrgetter(name)(module)
@@ -95,22 +95,30 @@ def described(error: BaseException, module: ModuleType | None = None) -> str:
 
 
 @contextmanager
-def time_limit(target: str, limit: float) -> Iterator[None]:
-    """Raise `TargetError` in the main thread after `limit` seconds."""
+def time_limit(complaint: str, limit: float) -> Iterator[Callable[[], object]]:
+    """Raise `TargetError` in the main thread after `limit` seconds.
+
+    They are counted anew whenever the function is called that this yields.
+    """
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or not hasattr(signal, "SIGALRM"):
-        yield
+        yield lambda: None
         return
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise _TooLong
 
+    def begin() -> object:
+        return signal.setitimer(signal.ITIMER_REAL, limit)
+
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    begin()
     try:
-        yield
-    except _TooLong:
-        raise TargetError(f"{target}: no loader after {limit:g} s") from None
+        yield begin
+    except KeyboardInterrupt as error:
+        if not isinstance(error, _TooLong) and not isinstance(error.__cause__, _TooLong):
+            raise
+        raise TargetError(complaint) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

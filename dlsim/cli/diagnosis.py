@@ -1,0 +1,88 @@
+"""`dlsim diagnose`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+import dlsim
+from dlsim.cli.files import check_writable, kept, tell, watching
+from dlsim.cli.whatif import quantity_of, share_of
+
+if TYPE_CHECKING:
+    pass
+
+Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+File = Annotated[Path | None, arg(metavar="FILE", aliases=["-o"], help_behavior_hint="")]
+
+
+def diagnose(
+    target: Annotated[Positional[str], arg(metavar="TARGET")],
+    *,
+    step: str = "0 s",
+    batches: Count = None,
+    seconds: str = "15 s",
+    max_stall: str = "5%",
+    split: bool = False,
+    no_try: bool = False,
+    seed: int = 0,
+    jobs: int = 1,
+    out: File = None,
+) -> None:
+    """Say what is wrong with your own DataLoader, and what to set, in about a minute.
+
+    Example: dlsim diagnose train.py:make_loader --step "50 ms"
+
+    The loader is watched at work, then simulated with other settings; what is advised is tried.
+    Nothing of yours is changed. Needs torch.
+
+    Args:
+        target: A DataLoader, or a function that makes one, as module:name or file.py:name; or a run
+            that dlsim observe or diagnose wrote (.npz).
+        step: Sleep so long for each batch, in place of the training step.
+        batches: Watch so many batches at most.
+        seconds: Watch so long at most.
+        max_stall: The share of the time that training may wait.
+        split: The workers share an iterable-style dataset among them, however many they are.
+        no_try: Do not run the loader with what is advised.
+        seed: What all random times follow from.
+        jobs: How many processes simulate; -1 for one on each core.
+        out: Write the run that was watched here, as NPZ, also when interrupted.
+    """
+    from dlsim import validation
+
+    pause, limit = (
+        quantity_of("step", step, "duration"),
+        quantity_of("seconds", seconds, "duration"),
+    )
+    assert pause is not None
+    check_writable(out)
+    options: dict[str, Any] = {
+        "max_stall": share_of("max-stall", max_stall),
+        "split": split,
+        "seed": seed,
+        "jobs": jobs,
+    }
+    if target.endswith(".npz"):
+        tell("simulating other settings")
+        print(validation.diagnose_run(dlsim.load_trace(target), **options))
+        return
+    loader = validation.load_target(target)
+    sleep = (lambda _: time.sleep(pause)) if pause else None
+    tell("watching the loader")
+    with kept(out), watching(target) as advance:
+        seen = validation.observe(
+            loader, step=sleep, batches=batches, seconds=limit, progress=advance
+        )
+    if out is not None:
+        dlsim.save(seen, out)
+    tell("simulating other settings")
+    found = validation.diagnose_run(seen, **options)
+    if found.changes and not no_try:
+        tell("trying what is advised")
+        with watching(target) as advance:
+            found = validation.try_out(found, loader, step=sleep, progress=advance)
+    print(found)
