@@ -79,8 +79,8 @@ class Stream(IterableDataset):
 
     def __iter__(self):
         info = get_worker_info()
-        for index in range(info.id, 64, info.num_workers):
-            time.sleep(0.005)
+        for index in range(info.id, 160, info.num_workers):
+            time.sleep(0.02)
             yield index
 
 

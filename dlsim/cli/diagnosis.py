@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 import dlsim
 from dlsim.cli.files import check_writable, kept, tell, watching
 from dlsim.cli.whatif import quantity_of, share_of
-
-if TYPE_CHECKING:
-    pass
 
 Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 File = Annotated[Path | None, arg(metavar="FILE", aliases=["-o"], help_behavior_hint="")]
