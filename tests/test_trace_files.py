@@ -149,8 +149,8 @@ def rewritten(path: Path, **changes: Any) -> None:
 def test_other_version(tmp_path: Path) -> None:
     """A file of another format says which it is, and which can be read."""
     path = tmp_path / "t.npz"
-    rewritten(path, format=np.array(2))
-    assert refusal(path) == "trace format 2; this version of dlsim reads format 1"
+    rewritten(path, format=np.array(1))
+    assert refusal(path) == "trace format 1; this version of dlsim reads format 2"
 
 
 def test_arrays_that_do_not_fit(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from dlsim.trace.observation import BATCH_COLUMNS, SAMPLE_COLUMNS, Observation
 from dlsim.trace.trace import MOMENTS, STATUSES, Epochs, Meta, Samples, Trace, TraceError
 
-FORMAT = 1
+FORMAT = 2
 COLUMNS = {
     **dict.fromkeys(MOMENTS, np.float64),
     "worker": np.int32,

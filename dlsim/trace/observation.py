@@ -11,6 +11,13 @@ BATCH_COLUMNS = (
     "collating",
     "collate_cpu",
     "collate_queued",
+    "serialising",
+    "serialised",
+    "serialise_cpu",
+    "serialise_queued",
+    "rebuilding",
+    "rebuild_cpu",
+    "rebuild_queued",
     "cpu_started",
     "cpu_fetched",
     "thread_started",
@@ -34,9 +41,12 @@ class Observation(Trace):
 
     One entry for each batch number: `collating`: the moment `collate_fn` is called;
     `collate_cpu`, `collate_queued`: CPU seconds of the thread that called it, and seconds it
-    waited for a core. `cpu_started`, `cpu_fetched`: the CPU seconds that the worker process, all
-    its threads together, had used at `started` and `fetched`; `thread_started`,
-    `queued_started`: what its fetching thread had used, and waited for a core. `cpu_requested`,
+    waited for a core. `serialising`, `serialised`: the moments its pickling began and ended, in the
+    worker's feeder thread, and `serialise_cpu`, `serialise_queued`, what that thread used for it
+    and waited for a core; `rebuilding`: the moment its unpickling began, which ended at `received`,
+    and `rebuild_cpu`, `rebuild_queued` likewise. `cpu_started`, `cpu_fetched`: the CPU seconds that
+    the worker process, all its threads together, had used at `started` and `fetched`;
+    `thread_started`, `queued_started`: what its fetching thread had used, and waited for a core. `cpu_requested`,
     `thread_requested`, `queued_requested` and `*_returned`: likewise the main process and its
     main thread, at `requested` and `returned`. What a worker uses beside its fetching thread, it
     uses to serialise; what its fetching thread uses beside samples and collating, to take
@@ -51,6 +61,13 @@ class Observation(Trace):
     collating: Floats
     collate_cpu: Floats
     collate_queued: Floats
+    serialising: Floats
+    serialised: Floats
+    serialise_cpu: Floats
+    serialise_queued: Floats
+    rebuilding: Floats
+    rebuild_cpu: Floats
+    rebuild_queued: Floats
     cpu_started: Floats
     cpu_fetched: Floats
     thread_started: Floats

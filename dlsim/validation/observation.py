@@ -23,7 +23,7 @@ from dlsim.trace.trace import (
     Samples,
 )
 from dlsim.validation.payload import Payload
-from dlsim.validation.probes import COLLATED, EXHAUSTED, MAIN, RAISED, SAMPLE, TAKEN
+from dlsim.validation.probes import COLLATED, EXHAUSTED, MAIN, RAISED, SAMPLE, SERIALISED, TAKEN
 from dlsim.validation.watching import Log, Return
 
 Rows: TypeAlias = NDArray[np.void]
@@ -186,6 +186,11 @@ class Assembly:
             collating=self.column(COLLATED, "began") - self.zero,
             collate_cpu=self.column(COLLATED, "cpu"),
             collate_queued=self.column(COLLATED, "queued"),
+            serialising=self.column(SERIALISED, "began") - self.zero,
+            serialised=self.column(SERIALISED, "ended") - self.zero,
+            serialise_cpu=self.column(SERIALISED, "cpu"),
+            serialise_queued=self.column(SERIALISED, "queued"),
+            rebuilding=back.get("rebuilding", nan) - self.zero,
             cpu_started=np.where(working, self.column(TAKEN, "used"), NAN),
             cpu_fetched=self.column(COLLATED, "used"),
             thread_started=np.where(working, self.column(TAKEN, "cpu"), NAN),

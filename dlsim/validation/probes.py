@@ -11,16 +11,17 @@ from __future__ import annotations
 import operator
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, process_time
+from time import process_time
 from typing import Any
 
 from torch.utils.data import Subset, get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from dlsim.validation.processor import QueueClock, Reading, reading
+from dlsim.validation.processor import UNSEEN, QueueClock, Reading, reading
 
 MAIN = -1  # the worker number of the main process
 
@@ -35,6 +36,7 @@ SAMPLE = 2  # what: dataset index, -1 if it has none; used: nothing
 COLLATED = 3  # collate_fn was called; what: the number of samples
 EXHAUSTED = 4  # the iterator has nothing more
 RAISED = 5  # what: which of POINTS raised an exception
+SERIALISED = 6  # a finished batch was pickled, mostly by the feeder thread
 
 POINTS = ("fetch", "collate", "worker_init_fn")
 FETCH, COLLATE, INIT = range(3)
@@ -66,8 +68,16 @@ class Probe:
         """End the file of this process."""
         os.close(self._file)
 
-    def write(self, kind: int, spent: Reading, ended: float, used: float, what: int) -> None:
-        """One record, in the kernel's hands at once: about half a microsecond."""
+    def write(
+        self,
+        kind: int,
+        spent: Reading,
+        ended: float,
+        used: float,
+        what: int,
+        batch: int | None = None,
+    ) -> None:
+        """One record of `batch`, or the one being worked on; in the kernel's hands at once."""
         os.write(
             self._file,
             RECORD.pack(
@@ -76,7 +86,7 @@ class Probe:
                 spent.cpu,
                 spent.queued,
                 used,
-                self.batch,
+                self.batch if batch is None else batch,
                 what,
                 kind,
                 *self._author,
@@ -169,23 +179,73 @@ class Task:
 
 
 class Tagged:
-    """A batch on its way to the main process: its number, and when it was rebuilt there."""
+    """A batch on its way to the main process: its number, and how it was rebuilt there.
 
-    def __init__(self, batch: int, data: Any, received: float = float("nan")) -> None:
-        self.batch, self.data, self.received = batch, data, received
+    `rebuilding` is what the thread that unpickles it had used just before, `rebuilt` just after.
+    """
+
+    def __init__(
+        self, batch: int, data: Any, rebuilding: Reading = UNSEEN, rebuilt: Reading = UNSEEN
+    ) -> None:
+        self.batch, self.data = batch, data
+        self.rebuilding, self.rebuilt = rebuilding, rebuilt
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return rebuilt, (self.batch, self.data)
+        pickling = Pickling(self.batch)
+        return rebuilt, (Began(pickling), self.batch, self.data, Ended(pickling))
 
     def pin_memory(self) -> Tagged:
         """What torch's pin-memory code makes of the batch alone, tagged again."""
         data = pin_memory(self.data)  # type: ignore[no-untyped-call]
-        return Tagged(self.batch, data, self.received)
+        return Tagged(self.batch, data, self.rebuilding, self.rebuilt)
 
 
-def rebuilt(batch: int, data: Any) -> Tagged:
+class Pickling:
+    """The pickling of one batch by one thread of a worker."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.began = UNSEEN
+
+
+class Began:
+    """Comes before a batch's data where it is pickled, and where it is unpickled."""
+
+    def __init__(self, pickling: Pickling) -> None:
+        self._pickling = pickling
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._pickling.began = of_this_thread()
+        return of_this_thread, ()
+
+
+class Ended:
+    """Comes after a batch's data where it is pickled."""
+
+    def __init__(self, pickling: Pickling) -> None:
+        self._pickling = pickling
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if _here is not None:
+            now, began = of_this_thread(), self._pickling.began
+            spent = Reading(began.time, now.cpu - began.cpu, now.queued - began.queued)
+            _here.write(SERIALISED, spent, now.time, 0.0, -1, batch=self._pickling.batch)
+        return type(None), ()
+
+
+def rebuilt(began: Reading, batch: int, data: Any, ended: None) -> Tagged:
     """The tagged batch in the main process, all of whose data has just been unpickled."""
-    return Tagged(batch, data, monotonic())
+    return Tagged(batch, data, began, of_this_thread())
+
+
+_clocks = threading.local()
+
+
+def of_this_thread() -> Reading:
+    """What the calling thread has used until now."""
+    if not hasattr(_clocks, "queued"):
+        _clocks.queued = QueueClock()
+    return reading(_clocks.queued)
 
 
 class Collate:

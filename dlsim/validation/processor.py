@@ -18,6 +18,9 @@ class Reading(NamedTuple):
     queued: float
 
 
+UNSEEN = Reading(float("nan"), float("nan"), float("nan"))
+
+
 class QueueClock:
     """Called, it returns the seconds that the thread which made it has waited for a core so far.
 

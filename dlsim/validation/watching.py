@@ -49,10 +49,15 @@ class Return(NamedTuple):
     """A `next()` returned a batch.
 
     Seconds so far: `cpu_*`, the main process's CPU; `thread_*`, its main thread's; `queued_*`,
-    those that the main thread waited for a core.
+    those that the main thread waited for a core. `rebuilding`: the moment the batch's message is
+    unpickled, which is over at `received`; `rebuild_cpu` and `rebuild_queued`: what the thread that
+    does it used for it, and waited for a core.
     """
 
     batch: int
+    rebuilding: float
+    rebuild_cpu: float
+    rebuild_queued: float
     received: float
     requested: float
     returned: float
@@ -157,7 +162,10 @@ class Returning:
         self._log.returns.append(
             Return(
                 batch=tagged.batch,
-                received=tagged.received,
+                rebuilding=tagged.rebuilding.time,
+                rebuild_cpu=tagged.rebuilt.cpu - tagged.rebuilding.cpu,
+                rebuild_queued=tagged.rebuilt.queued - tagged.rebuilding.queued,
+                received=tagged.rebuilt.time,
                 requested=asked.time,
                 returned=got.time,
                 cpu_requested=used,
