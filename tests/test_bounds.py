@@ -172,12 +172,14 @@ def anywhere(draw: st.DrawFn) -> dlsim.Scenario:
             serialise=draw(cost),
             receive=draw(cost),
             pin=draw(cost),
-            pipe_byte=draw(st.sampled_from([0.0, 1e-6])),
+            share=draw(cost),
+            hand_over=draw(cost),
             copy_byte=draw(st.sampled_from([0.0, 1e-6])),
         ),
         machine=Machine(
             cores=draw(st.none() | st.sampled_from([1.0, 2.0, 3.0])),
             background=draw(st.sampled_from([0.0, 1.0])),
+            contention=draw(st.sampled_from([0.0, 0.3])),
             storage=Storage(
                 bandwidth=draw(st.none() | st.just(1e6)),
                 cache=draw(st.sampled_from([0.0, 1e7])),

@@ -195,17 +195,52 @@ def test_pin_memory_thread_receives_beside_the_step() -> None:
 
 
 def test_large_messages_go_through_the_pipe_while_it_is_read() -> None:
-    """A writer with more than 64 KiB waits for the reader, and holds up the other writers."""
+    """A writer with more than 64 KiB writes while it is read, and holds up the other writers."""
     changes = {
         "dataset.path": "pipe",
         "dataset.sample_bytes": 1e6,
-        "costs.pipe_byte": 1e-6,
+        "costs.hand_over.byte": 0.5e-6,
+        "costs.receive.byte": 0.5e-6,
         "consumer.step": 10.0,
     }
     trace = dlsim.simulate(loading(**changes))
-    assert trace.arrived[0] == pytest.approx(2 + 2)
+    assert trace.arrived[0] == pytest.approx(2 + 1)
+    assert trace.received[0] == pytest.approx(2 + 2)
     # Batch 1 was fetched at 2 as well; it is read, and so arrives, when next() asks for it.
-    assert trace.arrived[1] == pytest.approx(trace.requested[1] + 2)
+    assert trace.arrived[1] == pytest.approx(trace.requested[1] + 1)
+
+
+def test_descriptors_are_handed_over_while_the_main_process_waits() -> None:
+    """A thread of the worker, which may be fetching, hands over what the main process receives."""
+    changes = {
+        "loader.num_workers": 1,
+        "dataset.length": 4,
+        "costs.hand_over.tensor": 1.0,
+        "costs.receive.tensor": 0.5,
+    }
+    trace = dlsim.simulate(loading(**changes))
+    # From 2 to 4 at half speed, beside the fetching of batch 1, which goes on alone from 4 to 5.
+    assert trace.received.tolist() == pytest.approx([4.5, 6.5])
+    assert trace.fetched.tolist() == pytest.approx([2, 5])
+
+
+def test_sharing_a_batch_costs_workers_only() -> None:
+    """Collating into shared memory takes longer, and without workers nothing is shared."""
+    changes = {"dataset.length": 4, "costs.share.message": 0.25}
+    one = dlsim.simulate(loading(**{"loader.num_workers": 1, **changes}))
+    alone = {"loader.num_workers": 0, "loader.prefetch_factor": "none"}
+    none = dlsim.simulate(loading(**alone, **changes))
+    assert one.fetched.tolist() == pytest.approx([2.25, 4.5])
+    assert none.fetched.tolist() == pytest.approx([2, 4])
+
+
+def test_busy_cores_slow_each_other_down() -> None:
+    """With a contention of a half, two busy cores take half as long again as one."""
+    changes = {"machine.cores": 2, "machine.contention": 0.5}
+    two = dlsim.simulate(loading(**changes))
+    one = dlsim.simulate(loading(**{"loader.num_workers": 1, **changes}))
+    assert two.fetched[:2].tolist() == pytest.approx([3, 3])
+    assert one.fetched[:2].tolist() == pytest.approx([2, 4])
 
 
 def test_storage_bandwidth_is_shared() -> None:
@@ -319,7 +354,7 @@ def test_copies_overlap_with_steps() -> None:
 
 
 def test_start_and_end_cost() -> None:
-    """Workers start one after another, get ready beside each other, and are stopped in turn."""
+    """Workers start one after another, and get ready and exit beside each other."""
     changes = {
         "costs.worker_start": 1.0,
         "costs.worker_ready": 5.0,
@@ -329,7 +364,7 @@ def test_start_and_end_cost() -> None:
     trace = dlsim.simulate(loading(**changes))
     assert trace.epochs.primed[0] == 2
     assert trace.started[0] == 6
-    assert trace.end == pytest.approx(8 + 2 * 0.5)
+    assert trace.end == pytest.approx(8 + 0.5)
 
 
 @pytest.mark.parametrize("where", ["worker_ready", "read"])

@@ -175,8 +175,6 @@ class Workers:
                 yield from settle(run.env)
         for number, process in enumerate(pool.processes):
             run.terminate(number, process)
-        for _ in pool.processes:
-            yield from run.compute(MAIN, run.scenario.costs.worker_stop)
 
 
 class MainProcess:

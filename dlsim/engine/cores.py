@@ -43,14 +43,21 @@ class Customer:
 class Sharing:
     """A capacity shared equally among customers, each of which can use `most` of it at most.
 
-    `background` is the number of customers that are always there.
+    `background` is the number of customers that are always there; `contention` is how much slower
+    all are served while all of the capacity is used (`Machine.contention`).
     """
 
     def __init__(
-        self, env: simpy.Environment, capacity: float, most: float = inf, background: float = 0.0
+        self,
+        env: simpy.Environment,
+        capacity: float,
+        most: float = inf,
+        background: float = 0.0,
+        contention: float = 0.0,
     ) -> None:
         self.env = env
         self.capacity, self.most, self.background = capacity, most, background
+        self.contention = contention
         self._customers: dict[int, Customer] = {}
         self._finishes: list[tuple[float, int, int, Customer, int]] = []
         self._number = count()
@@ -81,7 +88,12 @@ class Sharing:
             self._set_alarm()
 
     def _rate(self) -> float:
-        return min(self.most, self.capacity / (len(self._customers) + self.background))
+        customers = len(self._customers) + self.background
+        rate = min(self.most, self.capacity / customers)
+        busy = min(customers, self.capacity)
+        if self.contention and busy > 1:
+            rate /= 1 + self.contention * (busy - 1) / (self.capacity - 1)
+        return rate
 
     def _advance(self) -> None:
         """Bring the level up to this moment."""

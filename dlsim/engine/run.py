@@ -29,7 +29,9 @@ class Run:
         self.disk = Disk(env, machine.storage)
         self.cores: Sharing | None = None
         if not scenario.ideal:
-            self.cores = Sharing(env, machine.cores or inf, 1.0, machine.background)
+            self.cores = Sharing(
+                env, machine.cores or inf, 1.0, machine.background, machine.contention
+            )
 
     def compute(self, process: int, seconds: float, turn: int | None = None) -> Steps:
         """Use `seconds` of processor time in `process` (a worker's number, or MAIN).

@@ -26,14 +26,16 @@ def feeder(run: Run, worker: int, pool: Pool) -> Steps:
     outbox, costs = pool.outboxes[worker], run.scenario.costs
     while True:
         answer = yield from outbox.get()
-        turn = FEEDERS + worker
-        yield from run.compute(worker, costs.serialise.of(*_content(run, answer)), turn)
+        turn, content = FEEDERS + worker, _content(run, answer)
+        yield from run.compute(worker, costs.serialise.of(*content), turn)
         yield from pool.pipe.enter(turn)
         if _goes_through_pipe(run, answer) and answer.size > PIPE_BYTES:
             answer.moved = run.env.event()
             pool.result_queue.put(answer, worker)
             yield answer.moved
         else:
+            if _goes_through_pipe(run, answer):
+                yield from run.compute(WRITING, costs.hand_over.of(*content), turn)
             _arrived(run, answer)
             pool.result_queue.put(answer, worker)
         pool.pipe.leave()
@@ -44,20 +46,15 @@ def receive(run: Run, answer: Answer, turn: int = LAST) -> Steps:
 
     `turn` is that of the thread of the main process that does it.
     """
-    costs = run.scenario.costs
-    if _goes_through_pipe(run, answer):
-        seconds = costs.pipe_byte * answer.size
-        if answer.moved is None:
-            yield from run.compute(MAIN, seconds, turn)
-        else:
-            cores = run.cores
-            assert cores is not None
-            if seconds > 0:
-                reading = cores.serve(seconds, MAIN, turn)
-                yield reading & cores.serve(seconds, WRITING, turn)
-            _arrived(run, answer)
-            happen(answer.moved, FEEDERS + answer.worker)
-    yield from run.compute(MAIN, costs.receive.of(*_content(run, answer)), turn)
+    costs, content = run.scenario.costs, _content(run, answer)
+    if answer.moved is not None:
+        # The pipe is locked while either side copies: they take turns.
+        yield from run.compute(WRITING, costs.hand_over.of(*content), turn)
+        _arrived(run, answer)
+        happen(answer.moved, FEEDERS + answer.worker)
+    elif not _goes_through_pipe(run, answer):
+        yield from run.compute(answer.worker, costs.hand_over.of(*content), turn)
+    yield from run.compute(MAIN, costs.receive.of(*content), turn)
     if answer.outcome is not None:
         run.recorder.received[answer.number] = run.env.now
 

@@ -37,6 +37,8 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     while True:
         job = yield from pool.index_queues[number].get()
         if job is STOP:
+            if costs.worker_stop > 0:
+                yield sleep(env, costs.worker_stop, WORKERS + number)
             return
         if job is RESUME:
             epoch += 1

@@ -33,12 +33,15 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     """The machine the loader runs on; by default an ideal one.
 
     `cores` are shared equally among all processes that can run (None: one for each);
-    `background` is the number of other processes that always can. `memory` and `shm` are the
+    `background` is the number of other processes that always can. While all cores are busy, work
+    takes `1 + contention` times as long as on the only busy one, and in between in proportion: they
+    share caches, memory and what the system keeps under lock. `memory` and `shm` are the
     bytes of RAM and of /dev/shm, which `dlsim.memory` holds the run against.
     """
 
     cores: float | None = None
     background: float = 0.0
+    contention: float = 0.0
     storage: Storage = Storage()
     memory: Bytes | None = None
     shm: Bytes | None = None
@@ -50,6 +53,12 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
             "background",
             "a number of processes, at least 0",
             self.background,
+        )
+        require(
+            is_number(self.contention) and self.contention >= 0,
+            "contention",
+            "a number of at least 0",
+            self.contention,
         )
         check_struct(self, "storage", Storage)
 
@@ -74,14 +83,16 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
 
     Start and end: `worker_start`, in the main process for each worker, one after another;
     `worker_ready`, processor time in each worker before it can take work (imports, unpickling
-    the dataset, `worker_init_fn`); `worker_stop`, in the main process for each worker.
+    the dataset, `worker_init_fn`); `worker_stop`, until a worker that is told to stop has exited.
 
     Batches: `index_put`, in the main process for each index list; `index_latency`, from then
     until the worker can read it; `take`, processor time of the worker between two batches.
 
-    Transport: `serialise`, in the worker's feeder thread, beside the fetching of the next batch;
-    `pipe_byte`, while a message that does not fit into the pipe goes through it, in both
-    processes; `receive`, in the main process, inside `next()` or in the pin-memory thread.
+    Transport: `share`, in a worker that collates into shared memory, beyond what collating takes;
+    `serialise`, in the worker's feeder thread, beside the fetching of the next batch; `receive`,
+    in the main process, inside `next()` or in the pin-memory thread; `hand_over`, in a thread of
+    the worker while the main process waits for it: giving out the descriptors of tensors in
+    shared memory, or writing what does not fit into the pipe.
 
     Accelerator: `pin`, in the pin-memory thread (inside `next()` without workers); `copy_byte`,
     to the device.
@@ -93,15 +104,16 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     index_put: Seconds = 0.0
     index_latency: Seconds = 0.0
     take: Seconds = 0.0
+    share: Cost = Cost()
     serialise: Cost = Cost()
-    pipe_byte: Seconds = 0.0
+    hand_over: Cost = Cost()
     receive: Cost = Cost()
     pin: Cost = Cost()
     copy_byte: Seconds = 0.0
 
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
-            if key in ("serialise", "receive", "pin"):
+            if key in ("share", "serialise", "hand_over", "receive", "pin"):
                 check_struct(self, key, Cost)
             else:
                 check_seconds(self, key)

@@ -131,9 +131,12 @@ def _stated(scenario: Scenario, size: float) -> tuple[dict[str, float], float, f
             # a rate of requests takes no time of its own, but there can be waiting for it
             read = max(read, 1e-12) if storage.requests_per_second else read
     seconds[STORAGE] = read
-    if dataset.collate is not None:
-        seconds[COLLATE] = dataset.collate.mean
-        computed += dataset.collate.mean
+    collated = 0.0 if dataset.collate is None else dataset.collate.mean
+    if scenario.loader.num_workers and dataset.path == "shm":
+        collated += scenario.costs.share.of(dataset.tensors, size * dataset.sample_bytes.mean)
+    if collated > 0:
+        seconds[COLLATE] = collated
+        computed += collated
     return seconds, computed, read
 
 

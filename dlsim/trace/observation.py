@@ -46,12 +46,13 @@ class Observation(Trace):
     and waited for a core; `rebuilding`: the moment its unpickling began, which ended at `received`,
     and `rebuild_cpu`, `rebuild_queued` likewise. `cpu_started`, `cpu_fetched`: the CPU seconds that
     the worker process, all its threads together, had used at `started` and `fetched`;
-    `thread_started`, `queued_started`: what its fetching thread had used, and waited for a core. `cpu_requested`,
-    `thread_requested`, `queued_requested` and `*_returned`: likewise the main process and its
-    main thread, at `requested` and `returned`. What a worker uses beside its fetching thread, it
-    uses to serialise; what its fetching thread uses beside samples and collating, to take
-    messages. `tensors`, `tensor_bytes`, `pickled_bytes`: what batches are made of: the number of
-    tensors, their bytes, and the bytes of all else; NaN for batches that were not looked at.
+    `thread_started`, `queued_started`: what its fetching thread had used, and waited for a core.
+    `cpu_requested`, `thread_requested`, `queued_requested` and `*_returned`: likewise the main
+    process and its main thread, at `requested` and `returned`. What a worker uses beside its
+    fetching thread, it uses to serialise and to hand over; what its fetching thread uses beside
+    samples and collating, to take messages. `tensors`, `tensor_bytes`, `pickled_bytes`: what
+    batches are made of: the number of tensors, their bytes, and the bytes of all else; NaN for
+    batches that were not looked at.
 
     `sample_cpu`, `sample_queued`: one entry for each row of `samples`, the CPU seconds that the
     fetching thread used for it, and those it waited for a core. What is left of the sample's time

@@ -17,6 +17,7 @@ import numpy as np
 from dlsim.scenario import DlsimError, Scenario
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
+from dlsim.validation.crowding import crowding
 
 LEAST_BATCHES = 5
 NAN = float("nan")
@@ -31,11 +32,12 @@ class Accounts:
     """Seconds, one entry for each sample, batch or worker it was seen of.
 
     `index`, `wait`, `cpu`: of each sample (of each call, where one call fetches a batch), `batch`
-    its number. `sizes`, `collate`: of each batch collated. `take`, `serialise`: CPU of workers for
-    each batch. `receive`, `put`: CPU of the main process for each batch, inside `next()`.
+    its number. `sizes`, `collate`: of each batch collated. `take`, `serialise`, `hand_over`: CPU of
+    workers for each batch. `receive`, `put`: CPU of the main process for each, inside `next()`.
     `latency`: from putting an index list until an idle worker has it. `step_wait`, `step_cpu`: of
     each step, the main thread; `step_threads`: threads busy in it. `start`, `ready`, `stop`: of
-    each worker. `tensors`, `bytes`, `path`: of the mean batch.
+    each worker. `tensors`, `bytes`, `path`: of the mean batch. `crowding`: for each batch collated,
+    how busy the other cores were meanwhile, from 0 to 1.
     """
 
     scenario: Scenario
@@ -48,6 +50,7 @@ class Accounts:
     collate: Floats
     take: Floats
     serialise: Floats
+    hand_over: Floats
     receive: Floats
     put: Floats
     latency: Floats
@@ -60,6 +63,7 @@ class Accounts:
     tensors: float
     bytes: float
     path: str
+    crowding: Floats
     machine: dict[str, float] = field(default_factory=dict)
 
 
@@ -82,6 +86,7 @@ def accounts(seen: object) -> Accounts:
     machine = json.loads(seen.meta.notes.get("machine", "{}"))
     fetched = np.flatnonzero(~np.isnan(seen.fetched) & (seen.size > 0))
     parts: dict[str, Any] = samples(seen)
+    paid = payload(seen)
     return Accounts(
         scenario=seen.meta.scenario,
         numbers=fetched,
@@ -89,11 +94,12 @@ def accounts(seen: object) -> Accounts:
         collate=seen.collate_cpu[fetched],
         machine=machine,
         **parts,
-        **worker_side(seen, machine),
+        **worker_side(seen, machine, str(paid["path"])),
         **main_side(seen),
         **steps(seen),
         **beginnings(seen),
-        **payload(seen),
+        **paid,
+        crowding=crowding(seen, machine.get("cores", 1.0))[fetched],
     )
 
 
@@ -112,14 +118,20 @@ def samples(seen: Observation) -> dict[str, Any]:
     return {"index": calls, "batch": calls, "wait": wait, "cpu": cpu}
 
 
-def worker_side(seen: Observation, machine: dict[str, float]) -> dict[str, Any]:
-    """CPU of taking and serialising, between the starts of two batches of one worker process."""
+def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict[str, Any]:
+    """CPU of taking, serialising and handing over, between the starts of two batches of a worker.
+
+    What a worker uses beside fetching and pickling, it uses to write the message, to free the
+    batch, and to hand it over. Writing what does not fit into the pipe is handing over. So is,
+    of a batch in shared memory, what the main process waits for while it rebuilds the batch.
+    """
     assert seen.samples is not None
     number = len(seen)
     fetching = np.bincount(seen.samples.batch, seen.sample_cpu, number)
     watching = machine.get("watch_sample", 0.0) * seen.size + machine.get("watch_batch", 0.0)
     take: list[float] = []
-    serialise: list[float] = []
+    beside: list[float] = []
+    pickling: list[float] = []
     idle: list[float] = []
     epoch = seen.epoch_of(np.arange(number))
     for worker in range(int(seen.worker.max(initial=-1)) + 1):
@@ -130,12 +142,20 @@ def worker_side(seen: Observation, machine: dict[str, float]) -> dict[str, Any]:
         thread = seen.thread_started[then] - seen.thread_started[now]
         process = seen.cpu_started[then] - seen.cpu_started[now]
         take += (thread - fetching[now] - seen.collate_cpu[now] - watching[now]).tolist()
-        serialise += (process - thread).tolist()
+        beside += (process - thread).tolist()
+        pickling += np.nan_to_num(seen.serialise_cpu[now]).tolist()
         waited = (seen.fetched[now] < seen.sent[then]) & (epoch[now] == epoch[then])
         idle += (seen.started[then] - seen.sent[then])[waited].tolist()
+    rest = np.maximum(np.subtract(beside, pickling), 0.0)
+    if path == "shm" and len(rest):
+        waited = (seen.received - seen.rebuilding - seen.rebuild_cpu)[seen.order]
+        waited = waited[~np.isnan(waited)]
+        known = float(np.median(waited)) if len(waited) else 0.0
+        rest *= min(1.0, known / max(float(rest.mean()), 1e-9))
     return {
         "take": np.maximum(take, 0.0),
-        "serialise": np.maximum(serialise, 0.0),
+        "serialise": np.maximum(beside - rest, 0.0),
+        "hand_over": rest,
         "latency": np.array(idle),
     }
 
@@ -178,7 +198,7 @@ def steps(seen: Observation) -> dict[str, Any]:
 
 
 def beginnings(seen: Observation) -> dict[str, Any]:
-    """Starting, getting ready and stopping, for each worker, in epochs that start them."""
+    """Starting and getting ready, for each worker, and stopping, all at once, of each epoch."""
     assert seen.meta.scenario is not None
     loader, epochs = seen.meta.scenario.loader, seen.epochs
     workers = loader.num_workers
@@ -193,7 +213,7 @@ def beginnings(seen: Observation) -> dict[str, Any]:
             ready += began[~np.isnan(began)][:1].tolist()
         last = np.fmax(np.nanmax(seen.finished[here]), np.nanmax(seen.fetched[here]))
         if not loader.persistent_workers and not np.isnan(epochs.ended[epoch]):
-            stop.append(max(epochs.ended[epoch] - last, 0.0) / workers)
+            stop.append(max(epochs.ended[epoch] - last, 0.0))
     return {"start": np.array(start), "ready": np.array(ready), "stop": np.array(stop)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 from typing import Any
 
@@ -27,10 +27,12 @@ from dlsim.scenario import (
 )
 from dlsim.scenario.distributions import Distribution, Floats
 from dlsim.validation.accounts import Accounts, CalibrateError, accounts
+from dlsim.validation.crowding import contention
 from dlsim.validation.fitting import Fit, fit
 
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
+MACHINERY = ("take", "serialise", "hand_over", "receive", "put", "ready")
 NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
 
 
@@ -60,7 +62,7 @@ class Calibration:
         )
         costs = {
             key: times(getattr(scenario.costs, key), factor[key])
-            for key in ("take", "serialise", "receive", "worker_start")
+            for key in ("take", "serialise", "hand_over", "receive", "worker_start")
         }
         step = scaled(scenario.consumer.step, factor["step"])
         return msgspec.structs.replace(
@@ -86,6 +88,8 @@ def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
     runs = [accounts(run) for run in seen]
     if not runs:
         raise CalibrateError("runs: expected at least one observed run, got none")
+    slower = contention(together(runs, "crowding"), np.concatenate([of_batches(r) for r in runs]))
+    runs = [relieved(run, slower) for run in runs]
     first = runs[0]
     if transport is None:
         from dlsim.validation.transport import probe
@@ -97,25 +101,52 @@ def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
     consumer, fits["step"] = consumer_of(runs)
     dataset: Any = first.scenario.dataset
     batched = isinstance(dataset, MapDataset) and dataset.batched
-    collating = float(np.sum(together(runs, "collate")) / max(np.sum(together(runs, "sizes")), 1))
+    costs = costs_of(runs, transport)
+    collating = np.concatenate([run.collate - shared(run, costs) for run in runs])
     changes = {
         "sample_bytes": Constant(first.bytes / float(np.mean(first.sizes))),
         "tensors": round(first.tensors),
         "path": first.path,
     }
     if batched:
-        changes["collate"] = Constant(float(np.mean(together(runs, "collate"))))
+        changes["collate"] = Constant(max(float(collating.mean()), 0.0))
     else:
         # As a stage, so that it grows with the batch; torch's collate is a loop over samples.
-        fetch = (*fetch, Stage("collate", cpu=Constant(collating)))
+        each = max(float(collating.sum() / max(together(runs, "sizes").sum(), 1)), 0.0)
+        fetch = (*fetch, Stage("collate", cpu=Constant(each)))
     scenario = msgspec.structs.replace(
         first.scenario,
         dataset=msgspec.structs.replace(dataset, fetch=fetch, **changes),
         consumer=consumer,
-        machine=machine_of(runs),
-        costs=costs_of(runs, transport),
+        machine=machine_of(runs, slower),
+        costs=costs,
     )
     return Calibration(scenario=scenario, fits=fits, errors=errors_of(runs))
+
+
+def of_batches(run: Accounts) -> Floats:
+    """CPU seconds of a sample, fetched and collated, on average over each batch collated."""
+    fetched = np.bincount(run.batch, run.cpu, int(run.numbers.max(initial=-1)) + 1)
+    return (fetched[run.numbers] + run.collate) / np.maximum(run.sizes, 1)
+
+
+def relieved(run: Accounts, contention: float) -> Accounts:
+    """The accounts as they would be, had all other cores been idle."""
+    slowed = 1 + contention * np.nan_to_num(run.crowding)
+    of_batch = np.ones(int(max(run.batch.max(initial=0), run.numbers.max(initial=0))) + 1)
+    of_batch[run.numbers] = slowed
+    typical = float(slowed.mean()) if len(slowed) else 1.0
+    return replace(
+        run,
+        cpu=run.cpu / of_batch[run.batch],
+        collate=run.collate / slowed,
+        **{name: getattr(run, name) / typical for name in MACHINERY},
+    )
+
+
+def shared(run: Accounts, costs: Costs) -> float:
+    """Seconds of collating a batch that go into putting it into shared memory."""
+    return costs.share.of(run.tensors, run.bytes) if run.scenario.loader.num_workers else 0.0
 
 
 def together(runs: Sequence[Accounts], name: str) -> Floats:
@@ -167,7 +198,7 @@ def consumer_of(runs: Sequence[Accounts]) -> tuple[Consumer, Fit]:
     return consumer, found
 
 
-def machine_of(runs: Sequence[Accounts]) -> Machine:
+def machine_of(runs: Sequence[Accounts], contention: float) -> Machine:
     """Cores, memory and what others use of them."""
     known = [run.machine for run in runs if run.machine]
     if not known:
@@ -176,6 +207,7 @@ def machine_of(runs: Sequence[Accounts]) -> Machine:
     return Machine(
         cores=known[0].get("cores"),
         background=others if others >= NOTICED else 0.0,
+        contention=contention,
         memory=known[0].get("memory"),
         shm=known[0].get("shm"),
     )
@@ -192,12 +224,15 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
     take = mean("take", transport.take)
     known = float(np.quantile(latency, 0.25)) if len(latency) else transport.index_latency
     tensors, size = runs[0].tensors, runs[0].bytes
-    pipe = transport.pipe_byte if runs[0].path == "pipe" else 0.0
-    moved = pipe * size
-    serialise = mean("serialise", transport.serialise.of(tensors, size) + moved)
-    receive = mean("receive", transport.receive.of(tensors, size) + moved)
-    if moved > min(serialise, receive):
-        pipe, moved = 0.0, 0.0
+
+    def adapted(name: str) -> Cost:
+        unit: Cost = getattr(transport, name)
+        return matched(unit, mean(name, unit.of(tensors, size)), tensors, size)
+
+    collated = [run.collate.mean() for run in runs if run.scenario.loader.num_workers]
+    share = transport.share if runs[0].path == "shm" else Cost()
+    if collated and share.of(tensors, size) > min(collated):
+        share = times(share, float(min(collated)) / share.of(tensors, size))
     return Costs(
         worker_start=mean("start", transport.worker_start),
         worker_ready=mean("ready", transport.worker_ready),
@@ -205,9 +240,10 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
         index_put=mean("put", transport.index_put),
         index_latency=max(known - take, 0.0),
         take=take,
-        serialise=matched(transport.serialise, serialise - moved, tensors, size),
-        receive=matched(transport.receive, receive - moved, tensors, size),
-        pipe_byte=pipe,
+        share=share,
+        serialise=adapted("serialise"),
+        hand_over=adapted("hand_over"),
+        receive=adapted("receive"),
     )
 
 
@@ -231,8 +267,8 @@ def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
             if len(group):
                 means += (np.bincount(group, getattr(run, name)) / np.bincount(group)).tolist()
     found = {name: error(np.array(means)) for name, means in of_batches.items()}
-    for name, key in (("take", "take"), ("serialise", "serialise"), ("receive", "receive")):
-        found[key] = error(together(runs, name))
+    for name in ("take", "serialise", "hand_over", "receive"):
+        found[name] = error(together(runs, name))
     found["worker_start"] = error(together(runs, "start"))
     found["step"] = error(together(runs, "step_wait") + together(runs, "step_cpu"))
     return found

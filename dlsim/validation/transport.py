@@ -6,9 +6,7 @@ each took follow the costs of a message, of a tensor and of a byte.
 
 from __future__ import annotations
 
-import pickle
 from functools import lru_cache
-from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -37,11 +35,7 @@ class Ready(Dataset[Any]):
         return BATCHES
 
     def __getitem__(self, index: int) -> Any:
-        if not self.shared:
-            return self.arrays
-        # Torch's collate makes tensors in shared memory, too, before they are serialised.
-        tensors = [torch.from_numpy(array).clone() for array in self.arrays]
-        return [tensor.share_memory_() for tensor in tensors]  # type: ignore[no-untyped-call]
+        return [torch.from_numpy(array) for array in self.arrays] if self.shared else self.arrays
 
 
 def as_it_is(samples: list[Any]) -> Any:
@@ -51,7 +45,8 @@ def as_it_is(samples: list[Any]) -> Any:
 
 def ran(path: str, contents: Contents) -> Accounts:
     """The accounts of moving batches of these contents."""
-    loader = DataLoader(Ready(path, contents), num_workers=1, collate_fn=as_it_is)
+    collate_fn = None if path == "shm" else as_it_is  # torch's own collates into shared memory
+    loader = DataLoader(Ready(path, contents), num_workers=1, collate_fn=collate_fn)
     return accounts(observe(loader))
 
 
@@ -60,15 +55,10 @@ def probe(path: str) -> Costs:
     """The costs on this machine of batches that travel in shared memory or through the pipe."""
     small, many = ran(path, (1, 64)), ran(path, (MANY, 64))
     large = ran(path, (1, LARGE))
-    serialise = solved(*(float(np.mean(run.serialise)) for run in (small, many, large)))
-    receive = solved(*(float(np.mean(run.receive)) for run in (small, many, large)))
-    pipe_byte = 0.0
-    if path == "pipe":
-        # Reading the pipe costs what unpickling does not; writing it, about as much.
-        pipe_byte = max(receive.byte - unpickling(), 0.0)
-        pipe_byte = min(pipe_byte, serialise.byte)
-        serialise = Cost(message=serialise.message, byte=serialise.byte - pipe_byte)
-        receive = Cost(message=receive.message, byte=receive.byte - pipe_byte)
+
+    def cost(name: str) -> Cost:
+        return solved(*(float(np.mean(getattr(run, name))) for run in (small, many, large)))
+
     return Costs(
         worker_start=float(np.mean(small.start)),
         worker_ready=float(np.mean(small.ready)),
@@ -76,9 +66,10 @@ def probe(path: str) -> Costs:
         index_put=float(np.mean(small.put)),
         index_latency=float(np.quantile(small.latency, 0.25)) if len(small.latency) else 0.0,
         take=float(np.mean(small.take)),
-        serialise=serialise,
-        receive=receive,
-        pipe_byte=pipe_byte,
+        share=cost("collate") if path == "shm" else Cost(),
+        serialise=cost("serialise"),
+        hand_over=cost("hand_over"),
+        receive=cost("receive"),
     )
 
 
@@ -87,14 +78,3 @@ def solved(small: float, many: float, large: float) -> Cost:
     tensor = max((many - small) / (MANY - 1), 0.0)
     byte = max((large - small) / LARGE, 0.0)
     return Cost(message=max(small - tensor, 0.0), tensor=tensor, byte=byte)
-
-
-def unpickling() -> float:
-    """Seconds for each byte of an array that is unpickled."""
-    message = pickle.dumps(np.zeros(LARGE, np.uint8), protocol=pickle.HIGHEST_PROTOCOL)
-    times = []
-    for _ in range(15):
-        began = thread_time()
-        pickle.loads(message)
-        times.append(thread_time() - began)
-    return float(np.median(times)) / LARGE

@@ -6,7 +6,8 @@ In the steady state a batch comes every so many seconds, and each resource sets 
 step       `T + g`: the step, copying to the device and the main process's own work
 workers    `S / W`: a batch's time in its worker, over the workers
 window     `(S + g) / K`: the round trip of a credit, over the credits
-receive    what the main process computes for a batch, its pin-memory thread included
+receive    what the main process computes for a batch, its pin-memory thread included, and
+           what it waits for the worker to hand over
 cores      all processor time of a batch, over the cores
 storage    bytes over bandwidth, requests over their rate
 serial     without workers: `T + S`, one after the other
@@ -128,16 +129,17 @@ def _alone(need: Demand) -> dict[str, float]:
 def _with_workers(scenario: Scenario, need: Demand) -> dict[str, float]:
     loader = scenario.loader
     share = need.longest / need.batches if need.batches else 0.0
-    main = need.dispatches + (0.0 if loader.pin_memory else need.receives)
+    receives = need.receives + need.hands_over
+    main = need.dispatches + (0.0 if loader.pin_memory else receives)
     # the feeder thread serialises while the next batch is fetched, but not while one is computed
     busy = max(need.fetches, need.computes + need.serialises)
-    trip = need.latency + need.fetches + need.serialises + need.receives + need.dispatches
+    trip = need.latency + need.fetches + need.serialises + receives + need.dispatches
     periods = {
         "step": need.step + need.copies + main,
         "workers": busy * share,
         "window": (trip + need.pins) / loader.window,
     }
-    receive = need.dispatches + need.receives + need.pins
+    receive = need.dispatches + receives + need.pins
     if receive > 0:
         periods["receive"] = receive + (need.step if need.threads else 0.0)
     return periods
@@ -145,7 +147,7 @@ def _with_workers(scenario: Scenario, need: Demand) -> dict[str, float]:
 
 def _computed(scenario: Scenario, need: Demand) -> float:
     """All processor seconds of a batch."""
-    in_workers = need.computes + need.serialises + need.writes
+    in_workers = need.computes + need.serialises + need.hands_over
     return in_workers + need.dispatches + need.receives + need.pins + need.step * need.threads
 
 
@@ -168,8 +170,9 @@ def _one_after_the_other(scenario: Scenario, need: Demand) -> float:
     slowed = 1.0
     if machine.cores is not None:
         slowed = max(1.0, (_processes(scenario) + machine.background) / machine.cores)
+        slowed *= 1 + machine.contention
     threads = 2.0 if scenario.loader.num_workers else 1.0  # of one process, sharing its core
-    computed = need.computes + need.serialises + need.writes
+    computed = need.computes + need.serialises + need.hands_over
     computed += need.dispatches + need.receives + need.pins + (need.step if need.threads else 0.0)
     rate = machine.storage.requests_per_second
     queued = workers * need.requests / rate if rate else 0.0

@@ -81,7 +81,9 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
             byte=loading * cost.byte,
         )
         for name, cost in (
+            ("share", costs.share),
             ("serialise", costs.serialise),
+            ("hand_over", costs.hand_over),
             ("receive", costs.receive),
             ("pin", costs.pin),
         )
@@ -134,7 +136,7 @@ def scaled(distribution: D, factor: float) -> D:
     return result  # type: ignore[return-value]
 
 
-_SECONDS = ("worker_ready", "index_put", "index_latency", "take", "pipe_byte")
+_SECONDS = ("worker_ready", "index_put", "index_latency", "take")
 
 
 def _stage(stage: Stage, factor: float) -> Stage:

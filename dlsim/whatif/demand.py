@@ -18,9 +18,10 @@ class Demand:
 
     `batches`, `samples`: of one epoch; `longest`: batches of the worker that has most of them.
     In a worker: `reads` at full bandwidth, `waits`, `computes` (stages, collate and taking the
-    message), `serialises`; `writes`: into the pipe. `latency`: until an index list is there. In
-    the main process: `dispatches` (sending an index list), `receives`, `pins`, `copies`, `step`
-    on `threads` threads of its cores (0: on an accelerator). Of storage: `bytes` and `requests`.
+    message), `serialises`; `hands_over`, for which the main process waits. `latency`: until an
+    index list is there. In the main process: `dispatches` (sending an index list), `receives`,
+    `pins`, `copies`, `step` on `threads` threads of its cores (0: on an accelerator). Of storage:
+    `bytes` and `requests`.
     """
 
     batches: float
@@ -30,7 +31,7 @@ class Demand:
     waits: float
     computes: float
     serialises: float
-    writes: float
+    hands_over: float
     latency: float
     dispatches: float
     receives: float
@@ -58,8 +59,10 @@ def demand(scenario: Scenario) -> Demand:
     made = int(batches * scenario.epochs)
     workers = loader.num_workers > 0
     size = per_batch * dataset.sample_bytes.mean
-    through_pipe = workers and dataset.path == "pipe"
-    moved = costs.pipe_byte * size if through_pipe else 0.0
+    through_pipe = dataset.path == "pipe"
+    shared = 0.0 if through_pipe else costs.share.of(dataset.tensors, size)
+    handed = costs.hand_over.of(dataset.tensors, size)
+    waited_for = not through_pipe or size > PIPE_BYTES
     storage = scenario.machine.storage
     missed = 1 - _cached(scenario, samples)
     read = [s.read_bytes for s in dataset.fetch if s.read_bytes is not None]
@@ -77,12 +80,14 @@ def demand(scenario: Scenario) -> Demand:
         reads=(read_bytes / storage.bandwidth if storage.bandwidth else 0.0)
         + (requests * storage.latency.mean if storage.latency else 0.0),
         waits=calls * waited + round_trips,
-        computes=calls * computed + collated + (costs.take if workers else 0.0),
-        serialises=costs.serialise.of(dataset.tensors, size) if workers else 0.0,
-        writes=moved if size > PIPE_BYTES else 0.0,
+        computes=calls * computed + collated + (costs.take + shared if workers else 0.0),
+        serialises=costs.serialise.of(dataset.tensors, size) + (0.0 if waited_for else handed)
+        if workers
+        else 0.0,
+        hands_over=handed if workers and waited_for else 0.0,
         latency=costs.index_latency if workers and scenario.policy == "torch" else 0.0,
         dispatches=costs.index_put if workers else 0.0,
-        receives=moved + costs.receive.of(dataset.tensors, size) if workers else 0.0,
+        receives=costs.receive.of(dataset.tensors, size) if workers else 0.0,
         pins=costs.pin.of(dataset.tensors, size) if loader.pin_memory else 0.0,
         copies=costs.copy_byte * size if step.device == "accelerator" else 0.0,
         step=_mean(step.step, None, made),
