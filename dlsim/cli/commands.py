@@ -28,6 +28,7 @@ from dlsim.cli.files import (
     watching,
 )
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, UsageError
+from dlsim.cli.validation import validate
 from dlsim.cli.whatif import advise, explain, sweep
 from dlsim.scenario.units import parse
 
@@ -192,6 +193,7 @@ COMMANDS: tuple[Command, ...] = (
     diagnose,
     observe,
     calibrate,
+    validate,
     compare,
     schema,
 )

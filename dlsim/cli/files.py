@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from dlsim.trace import Trace
 
 PATIENCE = 1.5  # seconds before a progress bar appears
-HANGS = 120.0  # seconds without a batch
 
 
 def scenario_from(path: Path, changes: Mapping[str, str]) -> Scenario:
@@ -98,11 +97,10 @@ def progress(total: int | None) -> Iterator[Callable[[int], object]]:
 
 @contextlib.contextmanager
 def watching(target: str) -> Iterator[Callable[[int], object]]:
-    """As `progress`; and an error where the loader `target` makes no batch for long."""
-    from dlsim.validation import time_limit
+    """As `progress`; and an error where the loader `target` makes no batch for long, or fails."""
+    from dlsim.validation.target import tended
 
-    complaint = f"{target}: no batch for {HANGS:g} s: it hangs"
-    with progress(None) as advance, time_limit(complaint, HANGS) as again:
+    with tended(target) as again, progress(None) as advance:
 
         def more(batches: int) -> None:
             again()

@@ -19,19 +19,20 @@ import msgspec
 from torch.utils.data import DataLoader
 
 from dlsim.engine.simulation import versions
-from dlsim.scenario import Costs
+from dlsim.scenario import Costs, DlsimError
 from dlsim.trace import save
-from dlsim.trace.observation import Observation
-from dlsim.validation.accounts import accounts
+from dlsim.validation.accounts import CalibrateError, accounts
 from dlsim.validation.grid import Configuration
 from dlsim.validation.machine import usable_cores
 from dlsim.validation.observing import observe
+from dlsim.validation.target import tended
 from dlsim.validation.transport import probe
-from dlsim.validation.trials import pause, spoilt, try_out
+from dlsim.validation.trials import HOST, pause, spoilt, try_out
 from dlsim.whatif.journal import Journal
 
 JOURNAL, RUNS = "journal.jsonl", "runs"
 ATTEMPTS = 3  # at a run that others disturb
+
 
 Step: TypeAlias = Callable[[Any], object]
 Making: TypeAlias = Callable[[Configuration], tuple[DataLoader[Any], Step | None]]
@@ -60,7 +61,11 @@ def run_all(
     """Make those of the `runs`, each in its round, that `folder` does not have; False: not all.
 
     `make` makes a loader and its step; nothing more is begun after `seconds`. A run that others
-    disturbed is repeated, at most twice. `progress` is told before each run.
+    disturbed is repeated, at most twice; time that the host takes away every time, it takes for
+    what the run asks of it, such as disks, and that is no disturbance. `progress` is told before
+    each run.
+
+    Raises `DlsimError` where a run fails: what there was until then is kept.
     """
     ends = time.monotonic() + seconds
     with journal(folder, target) as kept, warnings.catch_warnings():
@@ -69,22 +74,18 @@ def run_all(
         for configuration, number in runs:
             progress(configuration)
             name = f"{configuration.key}, round {number}"
-            for attempt in range(attempts(kept.rows.get(name)), ATTEMPTS):
+            row = kept.rows.get(name)
+            while row is None or (row["spoilt"] and len(row["before"]) + 1 < ATTEMPTS):
                 if time.monotonic() > ends:
                     return False
-                row = run(folder, kept, configuration, make, name, batches)
-                row |= {"configuration": asdict(configuration), "attempts": attempt + 1}
+                before = [] if row is None else [*row["before"], row["spoilt"]]
+                with tended(f"{target}: {configuration.key}") as again:
+                    row = run(folder, kept, configuration, make, name, batches, again)
+                row |= {"configuration": asdict(configuration), "before": before}
+                if [*before, row["spoilt"]] == [HOST] * ATTEMPTS:
+                    row["spoilt"] = ""
                 kept.write(name, row)
-                if not row["spoilt"]:
-                    break
     return True
-
-
-def attempts(row: dict[str, Any] | None) -> int:
-    """How many attempts at a run are done with: all of them once one went undisturbed."""
-    if row is None:
-        return 0
-    return int(row["attempts"]) if row["spoilt"] else ATTEMPTS
 
 
 def run(
@@ -94,32 +95,38 @@ def run(
     make: Making,
     name: str,
     batches: int | None,
+    again: Callable[[], object],
 ) -> dict[str, Any]:
-    """One run, as a row of the journal; with what else of the machine is needed to predict it."""
+    """One run, as a row of the journal; with what else of the machine is needed to predict it.
+
+    `again` is called for each batch.
+    """
     loader, step = make(configuration)
     if configuration.step and (paused := f"step {configuration.step}") not in kept.rows:
         kept.write(paused, {"seconds": pause(configuration.step)})
     if not configuration.observed:
-        trial = try_out(loader, step, batches)
-        return {**trial.row(), "spoilt": trial.spoilt}
+        return try_out(loader, step, batches, lambda batches: again()).row()
     at = time.time()
-    seen = observe(loader, step=step, batches=batches)
-    file = f"{name}.npz".replace("/", " ")
-    save(seen, folder / RUNS / file)
-    problem = seen.meta.problem
-    if problem is not None:
-        return {"file": file, "at": round(at), "spoilt": False, "problem": problem.message}
-    path = accounts(seen).path
+    seen = observe(loader, step=step, batches=batches, progress=lambda batches: again())
+    file = folder / RUNS / f"{name}.npz"
+    save(seen, file)
+    if seen.meta.problem is not None:
+        raise DlsimError(f"{seen.meta.problem.message}; {file} has what was seen until then")
+    try:
+        path = accounts(seen).path
+    except CalibrateError as error:
+        raise DlsimError(f"{error}; {file} has what was seen") from None
     if (transport := f"transport {path}") not in kept.rows:
         kept.write(transport, msgspec.to_builtins(probe(path)))
-    return {"file": file, "at": round(at), **disturbance(seen)}
-
-
-def disturbance(seen: Observation) -> dict[str, Any]:
-    """What others took of the machine during an observed run, in cores, and whether too much."""
     machine = json.loads(seen.meta.notes.get("machine", "{}"))
-    others = machine.get("foreign", float("nan")) + machine.get("stolen", float("nan"))
-    return {"others": round(others, 4), "spoilt": spoilt(others, seen.end)}
+    foreign, stolen = (machine.get(key, float("nan")) for key in ("foreign", "stolen"))
+    return {
+        "file": file.name,
+        "at": round(at),
+        "foreign": round(foreign, 4),
+        "stolen": round(stolen, 4),
+        "spoilt": spoilt(foreign, stolen, seen.end),
+    }
 
 
 def transport(rows: dict[Any, Any], path: str) -> Costs | None:

@@ -31,15 +31,17 @@ LEAST_WAIT = 0.001  # seconds; of shorter waits nobody asks how much shorter
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One configuration: its `prediction`, and what real runs of it `measured`, undisturbed ones.
+    """One configuration: its `prediction`, and what real runs of it `measured`.
 
-    `disturbed`: how many others there were, which are left out.
+    Those are the undisturbed ones; if there are none (not `clean`), the others, from which no
+    more than a look should follow. `disturbed`: how many were left out.
     """
 
     configuration: Configuration
     prediction: Prediction
     measured: tuple[Trial, ...]
-    disturbed: int
+    disturbed: int = 0
+    clean: bool = True
 
     @property
     def epoch(self) -> float:
@@ -105,7 +107,7 @@ def cases(
     tasks = []
     for configuration, trials in found.items():
         names = calibrated_on(rows, configuration, observed)
-        if names and only(configuration) and any(not trial.spoilt for trial in trials):
+        if names and only(configuration):
             tasks.append((folder, tuple(names), configuration, trials, replications))
     yield from run_all(case, tasks, jobs)
 
@@ -123,11 +125,13 @@ def case(
     if configuration.step:
         slept = rows[f"step {configuration.step}"]["seconds"]
         changes["consumer.step"] = Constant(slept)
+    clean = tuple(trial for trial in trials if not trial.spoilt)
     return Case(
         configuration=configuration,
         prediction=predict(calibrated(folder, names), changes, replications=replications),
-        measured=tuple(trial for trial in trials if not trial.spoilt),
-        disturbed=sum(trial.spoilt for trial in trials),
+        measured=clean or tuple(trials),
+        disturbed=len(trials) - len(clean) if clean else 0,
+        clean=bool(clean),
     )
 
 
@@ -184,6 +188,12 @@ def read(folder: Path) -> Rows:
     return rows
 
 
+def order(configuration: Configuration) -> tuple[object, ...]:
+    """Where a configuration stands in a list of many."""
+    c = configuration
+    return c.workload, c.step, c.num_workers, c.prefetch_factor or 0, c.batch_size or 0
+
+
 def measured(rows: Rows) -> dict[Configuration, list[Trial]]:
     """All unobserved runs of each configuration, in order of round."""
     found: dict[Configuration, list[Trial]] = {}
@@ -204,7 +214,7 @@ def calibrated_on(rows: Rows, wanted: Configuration, observed: Sequence[int]) ->
     for workers in observed:
         fitting = [
             (
-                row["spoilt"],
+                bool(row["spoilt"]),
                 configuration.batch_size != wanted.batch_size,
                 bool(configuration.step),
                 name,

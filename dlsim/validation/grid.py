@@ -31,7 +31,8 @@ class Configuration:
     @property
     def key(self) -> str:
         """The configuration in a few words, as files and journals name it."""
-        words = [self.workload, f"workers {self.num_workers}"]
+        words = [self.workload] if self.workload else []
+        words.append(f"workers {self.num_workers}")
         if self.prefetch_factor is not None:
             words.append(f"prefetch {self.prefetch_factor}")
         if self.batch_size is not None:

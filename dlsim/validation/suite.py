@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from dlsim.validation.grid import Configuration, plan
 from dlsim.validation.training import TrainingStep
 from dlsim.validation.workloads import WORKLOADS
 
+__all__ = ["QUICK", "WHOLE", "plan", "run_suite"]
+
 SUITE = "suite"  # what its journal calls it
 QUICK = (3, 2)  # configurations of each workload, and rounds: about three minutes
 WHOLE = (10, 3)  # about a quarter of an hour
@@ -23,16 +25,14 @@ WHOLE = (10, 3)  # about a quarter of an hour
 
 def run_suite(
     folder: Path,
+    runs: Sequence[tuple[Configuration, int]],
     *,
-    count: int,
-    rounds: int,
-    all_observed: bool = True,
     seconds: float = float("inf"),
     progress: Callable[[Configuration], object] = lambda configuration: None,
 ) -> bool:
-    """Run what `folder` does not have yet of the suite, for so many seconds; whether all is there.
+    """Make those of the `runs` of the suite that `folder` does not have; whether all are there.
 
-    Of each workload `count` configurations, each in `rounds` rounds.
+    See `dlsim.validation.campaign.run_all`; the runs are those of `plan`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     named = {workload.name: workload for workload in WORKLOADS}
@@ -48,5 +48,4 @@ def run_suite(
                 return loader, None
             return loader, lambda batch: time.sleep(configuration.step)
 
-        runs = plan(count, rounds, all_observed=all_observed)
         return run_all(folder, SUITE, runs, make, seconds=seconds, progress=progress)

@@ -30,12 +30,19 @@ def case_lines(cases: Sequence[Case]) -> list[Line]:
                 duration(case.epoch),
                 signed(case.error) + ("" if case.held == len(case.measured) else " !"),
                 percent(case.spread),
-                str(len(case.measured)) + (f" (-{case.disturbed})" if case.disturbed else ""),
+                runs(case),
                 duration(case.prediction.wait_p95.value),
                 duration(case.wait_p95),
             )
         )
     return lines
+
+
+def runs(case: Case) -> str:
+    """The number of real runs that count; of those that others disturbed."""
+    if not case.clean:
+        return f"{len(case.measured)} ~"
+    return str(len(case.measured)) + (f" (-{case.disturbed})" if case.disturbed else "")
 
 
 HEADING = (
@@ -60,6 +67,7 @@ def workload_lines(cases: Sequence[Case]) -> list[Line]:
     prediction is slower than the best one measured, at most.
     """
     lines: list[Line] = [HEADING]
+    cases = [case for case in cases if case.clean]
     by_name = sorted(cases, key=lambda case: case.configuration.workload)
     for name, group in groupby(by_name, key=lambda case: case.configuration.workload):
         lines.append(summary(name, list(group)))
@@ -141,3 +149,18 @@ def markdown(lines: Sequence[Line]) -> str:
     """The lines as a table in Markdown, its first column to the left."""
     rule = ("---", *["---:"] * (len(lines[0]) - 1))
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+
+
+def legend(cases: Sequence[Case]) -> str:
+    """What the signs and columns mean, as far as they occur."""
+    lines = [
+        "error: predicted / measured - 1 of an epoch's time; the median of the real runs counts.",
+        "held: real runs within the predicted 95 % interval; ! marks where one is not.",
+        "spread: the range of the real runs, relative to their median.",
+        "choice: by how much what prediction chooses is slower than the best measured.",
+    ]
+    if any(case.disturbed for case in cases):
+        lines.append("(-1): a run was disturbed by others and is left out.")
+    if not all(case.clean for case in cases):
+        lines.append("~: others disturbed all runs; they are left out of the table by workload.")
+    return "\n".join(lines)

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
@@ -18,6 +19,12 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from dlsim.scenario import DlsimError
+from dlsim.validation.observing import one_line
+
+HANGS = 120.0  # seconds without a batch
+
+# Code in there is Python's, of packages, or ours.
+NOT_THEIRS = (sys.prefix, sys.base_prefix, str(Path(__file__).parent.parent), "<frozen")
 
 
 class TargetError(DlsimError):
@@ -92,6 +99,29 @@ def described(error: BaseException, module: ModuleType | None = None) -> str:
         return text
     frame = (theirs or frames)[-1]
     return f"{text} ({frame.filename}, line {frame.lineno})"
+
+
+@contextmanager
+def tended(where: str) -> Iterator[Callable[[], object]]:
+    """Turn what goes wrong with user code inside into a `TargetError` of one line about `where`.
+
+    That is any exception, and that for two minutes the function is not called that this yields.
+    """
+    try:
+        with warnings.catch_warnings(), time_limit(f"no batch for {HANGS:g} s", HANGS) as again:
+            # Torch warns of what it then raises an exception for.
+            warnings.filterwarnings("ignore", "Got pickle error", UserWarning)
+            yield again
+    except DlsimError as error:
+        raise TargetError(f"{where}: {error}") from None
+    except Exception as error:
+        # One from a worker holds the worker's traceback as text.
+        name, said = type(error).__name__, one_line(str(error) or "no message")
+        said = said if str(error).startswith("Caught ") else f"{name}: {said}"
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [frame for frame in frames if not frame.filename.startswith(NOT_THEIRS)]
+        place = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+        raise TargetError(f"{where}: {said}{place}") from None
 
 
 @contextmanager

@@ -15,33 +15,33 @@ from torch.utils.data import DataLoader
 from dlsim.scenario.distributions import Floats
 from dlsim.validation import machine
 
-FOREIGN, TICKS = 0.05, 0.05  # cores; CPU seconds that counting by clock ticks may be wrong by
+NAN = float("nan")
+LEAST, TICKS = 0.05, 0.05  # cores; CPU seconds that counting by clock ticks may be wrong by
+OTHERS, HOST = "others", "host"  # other programs here; whoever shares the hardware
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """A real run, in seconds: its `epoch`, and when batches were `requested` and `returned`.
 
-    Moments count from the start of the epoch. `others`: the cores that others used, or the host
-    took away, on average; NaN where the machine does not tell. `at`: when, in Unix time.
+    Moments count from the start of the epoch. `foreign`, `stolen`: the cores that others used, and
+    that the host took away, on average; NaN where the machine does not tell. `at`: when, in Unix
+    time. `spoilt`: who disturbed it so much that it says little of the loader; nobody, if empty.
     """
 
     epoch: float
     requested: Floats
     returned: Floats
-    others: float
+    foreign: float
+    stolen: float
     at: float
-
-    @property
-    def spoilt(self) -> bool:
-        """Whether others used so much of the machine that the run says little of the loader."""
-        return spoilt(self.others, self.epoch)
+    spoilt: str
 
     @property
     def wait_p95(self) -> float:
         """The 95th percentile of the seconds that batches were waited for; NaN without any."""
         waits = self.returned - self.requested
-        return float(np.percentile(waits, 95)) if len(waits) else float("nan")
+        return float(np.percentile(waits, 95)) if len(waits) else NAN
 
     def row(self) -> dict[str, Any]:
         """The run as JSON can say it, to the microsecond."""
@@ -49,8 +49,10 @@ class Trial:
             "epoch": round(self.epoch, 6),
             "requested": np.round(self.requested, 6).tolist(),
             "returned": np.round(self.returned, 6).tolist(),
-            "others": round(self.others, 4),
+            "foreign": round(self.foreign, 4),
+            "stolen": round(self.stolen, 4),
             "at": round(self.at),
+            "spoilt": self.spoilt,
         }
 
     @staticmethod
@@ -60,22 +62,31 @@ class Trial:
             epoch=row["epoch"],
             requested=np.array(row["requested"], float),
             returned=np.array(row["returned"], float),
-            others=row["others"],
+            foreign=row["foreign"],
+            stolen=row["stolen"],
             at=row["at"],
+            spoilt=row["spoilt"],
         )
 
 
-def spoilt(others: float, seconds: float) -> bool:
-    """Whether that many cores used by others for so long are more than a quiet machine shows."""
-    return others > FOREIGN + TICKS / seconds
+def spoilt(foreign: float, stolen: float, seconds: float) -> str:
+    """Who took more cores, for so many seconds, than a quiet machine shows: OTHERS or the HOST."""
+    least = LEAST + TICKS / seconds
+    if foreign > least:
+        return OTHERS
+    return HOST if foreign + stolen > least else ""
 
 
 def try_out(
     loader: DataLoader[Any],
     step: Callable[[Any], object] | None = None,
     batches: int | None = None,
+    progress: Callable[[int], object] = lambda batches: None,
 ) -> Trial:
-    """One epoch of `loader`, as a training loop would run it; left after `batches` batches."""
+    """One epoch of `loader`, as a training loop would run it; left after `batches` batches.
+
+    `progress` is called with the number of batches since last time.
+    """
     requested, returned = [], []
     before, at = machine.load(), time.time()
     began = asked = monotonic()
@@ -86,16 +97,19 @@ def try_out(
         returned.append(monotonic() - began)
         if step is not None:
             step(batch)
+        progress(1)
         asked = monotonic()
     del iterator  # workers that do not persist go with it
     epoch, after = monotonic() - began, machine.load()
-    taken = sum(machine.others(before, after)) if before and after else float("nan")
+    stolen, foreign = machine.others(before, after) if before and after else (NAN, NAN)
     return Trial(
         epoch=epoch,
         requested=np.array(requested),
         returned=np.array(returned),
-        others=taken / epoch,
+        foreign=foreign / epoch,
+        stolen=stolen / epoch,
         at=at,
+        spoilt=spoilt(foreign / epoch, stolen / epoch, epoch),
     )
 
 
@@ -107,18 +121,3 @@ def pause(seconds: float, times: int = 30) -> float:
         time.sleep(seconds)
         taken.append(monotonic() - began)
     return float(np.median(taken))
-
-
-def with_settings(loader: DataLoader[Any], **settings: Any) -> DataLoader[Any]:
-    """A copy of a user's loader with another `num_workers` or `prefetch_factor`.
-
-    Its dataset, samplers and generators are the same objects. As in torch, there is nothing to
-    prefetch without workers, and the default with them is 2.
-    """
-    copy = object.__new__(type(loader))
-    vars(copy).update(vars(loader), _iterator=None, **settings)
-    if not copy.num_workers:
-        vars(copy).update(prefetch_factor=None, persistent_workers=False)
-    elif copy.prefetch_factor is None:
-        vars(copy).update(prefetch_factor=2)
-    return copy

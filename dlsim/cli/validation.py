@@ -1,0 +1,225 @@
+"""`dlsim validate`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from dlsim.cli.files import check_drawable
+from dlsim.cli.parsing import UsageError
+from dlsim.scenario import DlsimError
+from dlsim.scenario.units import parse
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dlsim.validation.fidelity import Case
+    from dlsim.validation.grid import Configuration
+
+
+def validate(
+    target: Annotated[Positional[str | None], arg(metavar="TARGET")] = None,
+    *,
+    out: Annotated[Path, arg(metavar="FOLDER", aliases=["-o"])] = Path("validation"),
+    workers: Annotated[str | None, arg(metavar="W,...")] = None,
+    prefetch: Annotated[str | None, arg(metavar="P,...")] = None,
+    observed: int = 2,
+    batches: int = 100,
+    step: str = "0 s",
+    rounds: int | None = None,
+    quick: bool = False,
+    minutes: float | None = None,
+    report_only: bool = False,
+    plot: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None,
+    jobs: int = -1,
+) -> None:
+    """Hold predictions against real runs: of your own loader, or of the suite of workloads.
+
+    Example: dlsim validate train.py:make_loader --workers 0,2,4,8 --plot validation.png
+
+    One observed run is calibrated on; real runs with other settings are predicted from it, and
+    then made, several times. Every run is kept in FOLDER: the same command goes on where it was
+    interrupted. Leave the machine alone meanwhile. Needs torch.
+
+    Args:
+        target: A DataLoader, or a function that makes one, as module:name or file.py:name.
+            Without it, the suite is run: twelve workloads under many settings.
+        out: Keep the runs here.
+        workers: Numbers of workers to try; by default a few that fit the machine.
+        prefetch: Values of prefetch_factor to try; by default the loader's own.
+        observed: Calibrate on a run with so many workers.
+        batches: Leave each run after so many batches (own loader).
+        step: Sleep so long for each batch, in place of the training step (own loader).
+        rounds: Make each run so often; by default 3 times, 2 with --quick.
+        quick: Of the suite, run only what takes about three minutes, not the quarter of an hour.
+        minutes: Begin no more runs after so long.
+        report_only: Make no runs; report on those that FOLDER has.
+        plot: Draw predictions against real runs here.
+        jobs: Predict with so many processes; -1: one for each core.
+    """
+    from dlsim.validation import fidelity
+
+    check_drawable(plot)
+    if not report_only:
+        seconds = float("inf") if minutes is None else 60 * minutes
+        if target is None:
+            if workers or prefetch or step != "0 s":
+                raise UsageError("validate: --workers, --prefetch and --step need a TARGET")
+            run_suite(out, quick, rounds, seconds)
+        else:
+            plan = plan_of(workers, prefetch, observed, step, rounds or 3)
+            run_own(out, target, plan, batches, seconds)
+    cases = sorted(
+        counted("predictions", fidelity.cases(out, observed=(observed,), jobs=jobs)),
+        key=lambda case: fidelity.order(case.configuration),
+    )
+    if not cases:
+        raise DlsimError(f"{out}: has no measured run that could be predicted")
+    report(cases)
+    if plot is not None:
+        picture(cases).savefig(plot, dpi=150)
+
+
+def run_suite(out: Path, quick: bool, rounds: int | None, seconds: float) -> None:
+    """Run what `out` does not have yet of the suite."""
+    from dlsim.validation import suite
+
+    count, usual = suite.QUICK if quick else suite.WHOLE
+    plan = suite.plan(count, rounds or usual, all_observed=not quick)
+    with kept(out), bar(len(plan)) as advance:
+        suite.run_suite(out, plan, seconds=seconds, progress=advance)
+
+
+def plan_of(
+    workers: str | None, prefetch: str | None, observed: int, step: str, rounds: int
+) -> list[tuple[Configuration, int]]:
+    """The runs of a user's own loader that the options ask for."""
+    from dlsim.validation import own
+
+    try:
+        seconds = parse(step, "duration")
+    except ValueError as error:
+        raise UsageError(f"validate: --step: {error}") from None
+    return own.plan_of(
+        own.usual_workers() if workers is None else numbers("--workers", workers, 0),
+        (None,) if prefetch is None else numbers("--prefetch", prefetch, 1),
+        observed=observed,
+        step=seconds,
+        rounds=rounds,
+    )
+
+
+def run_own(
+    out: Path,
+    target: str,
+    plan: Sequence[tuple[Configuration, int]],
+    batches: int,
+    seconds: float,
+) -> None:
+    """Run what `out` does not have yet of the plan for the user's own loader."""
+    from dlsim import validation
+    from dlsim.validation import own
+
+    loader = validation.load_target(target)
+    with kept(out), bar(len(plan)) as advance:
+        own.run_own(out, target, loader, plan, batches=batches, seconds=seconds, progress=advance)
+
+
+def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    """The integers in `1,2,4`; raises `UsageError` for anything else."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < least:
+        wanted = f"integers of at least {least}, as 1,2,4"
+        raise UsageError(f"validate: {option}: expected {wanted}, got {text!r}")
+    return found
+
+
+@contextlib.contextmanager
+def kept(out: Path) -> Iterator[None]:
+    """Say, when interrupted inside, that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"dlsim: the runs until now are kept in {out}; go on with the same command",
+            file=sys.stderr,
+        )
+        raise
+
+
+@contextlib.contextmanager
+def bar(total: int) -> Iterator[Callable[[Configuration], object]]:
+    """A function to call with each configuration before it is run; on a terminal, it shows it."""
+    if not sys.stderr.isatty():
+        yield lambda configuration: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=" runs", leave=False) as shown:
+
+        def advance(configuration: Configuration) -> None:
+            shown.set_description(configuration.key)
+            shown.update()
+
+        yield advance
+
+
+def counted(unit: str, things: Iterator[Any]) -> Iterator[Any]:
+    """The same things; on a terminal, a progress bar counts them."""
+    if not sys.stderr.isatty():
+        yield from things
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(things, unit=f" {unit}", leave=False)
+
+
+def report(cases: Sequence[Case]) -> None:
+    """Print what was predicted and measured, and what to make of it."""
+    from dlsim.report.text import table
+    from dlsim.validation import tables
+
+    print(table(tables.case_lines(cases)))
+    print()
+    print(table(tables.workload_lines(cases)))
+    print()
+    print(tables.legend(cases))
+
+
+def picture(cases: Sequence[Case]) -> Figure:
+    """Predicted against measured, and the timelines of a typical and of the worst prediction."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from dlsim.report.prediction_plots import predicted_against_measured, timelines
+
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(6, 5))[0]
+    epochs = [case.prediction.epoch for case in cases]
+    predicted_against_measured(
+        np.array([epoch.value for epoch in epochs]),
+        np.array([epoch.low for epoch in epochs]),
+        np.array([epoch.high for epoch in epochs]),
+        [np.array([trial.epoch for trial in case.measured]) for case in cases],
+        [case.configuration.workload for case in cases],
+        left.subplots(),
+    )
+    by_error = sorted(cases, key=lambda case: abs(case.error))
+    shown = {"typical": by_error[(len(cases) - 1) // 2], "worst": by_error[-1]}
+    for ax, (word, case) in zip(right.subplots(2), shown.items(), strict=True):
+        trace = case.prediction.trace
+        timelines(
+            trace.returned[trace.order],
+            [trial.returned for trial in case.measured],
+            f"{word}: {case.configuration.key}",
+            ax,
+        )
+    return figure

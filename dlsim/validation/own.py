@@ -1,0 +1,86 @@
+"""A user's own loader under other settings, run to be held against predictions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from dlsim.validation.campaign import Step, run_all
+from dlsim.validation.grid import Configuration
+from dlsim.validation.machine import usable_cores
+from dlsim.validation.workloads import SEED
+
+
+def usual_workers() -> tuple[int, ...]:
+    """Numbers of workers worth trying here: none, few, one for each core, and twice as many."""
+    cores = max(1, round(usable_cores()))
+    return tuple(sorted({0, 1, 2, cores, 2 * cores}))
+
+
+def plan_of(
+    workers: Sequence[int],
+    prefetch: Sequence[int | None],
+    *,
+    observed: int = 2,
+    step: float = 0.0,
+    rounds: int = 3,
+) -> list[tuple[Configuration, int]]:
+    """Configurations and rounds in the order in which they are run; each round another one.
+
+    `observed`: the workers of the run to calibrate on, which begins every round.
+    """
+    first = Configuration("", None, observed, step=step, observed=True)
+    chosen = [
+        Configuration("", None, number, factor, step)
+        for number in workers
+        for factor in (prefetch if number else (None,))
+    ]
+    runs = []
+    for number in range(rounds):
+        order = np.random.default_rng([SEED, number]).permutation(len(chosen))
+        runs += [(first, number), *((chosen[i], number) for i in order)]
+    return runs
+
+
+def run_own(
+    folder: Path,
+    target: str,
+    loader: DataLoader[Any],
+    runs: Sequence[tuple[Configuration, int]],
+    *,
+    batches: int | None,
+    seconds: float = float("inf"),
+    progress: Callable[[Configuration], object] = lambda configuration: None,
+) -> bool:
+    """Make those of the `runs` of `loader` that `folder` does not have; whether all are there.
+
+    See `dlsim.validation.campaign.run_all`, of which `target` is the name of the loader.
+    """
+
+    def make(configuration: Configuration) -> tuple[DataLoader[Any], Step | None]:
+        changed = with_settings(loader, **configuration.settings)
+        if not configuration.step:
+            return changed, None
+        return changed, lambda batch: time.sleep(configuration.step)
+
+    return run_all(folder, target, runs, make, seconds=seconds, batches=batches, progress=progress)
+
+
+def with_settings(loader: DataLoader[Any], **settings: Any) -> DataLoader[Any]:
+    """A copy of a user's loader with another `num_workers` or `prefetch_factor`.
+
+    Its dataset, samplers and generators are the same objects. As in torch, there is nothing to
+    prefetch without workers, and the default with them is 2.
+    """
+    copy = object.__new__(type(loader))
+    vars(copy).update(vars(loader), _iterator=None, **settings)
+    if not copy.num_workers:
+        vars(copy).update(prefetch_factor=None, persistent_workers=False, timeout=0)
+    elif copy.prefetch_factor is None:
+        vars(copy).update(prefetch_factor=2)
+    return copy

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from dlsim.cli import main
+from dlsim.scenario import DlsimError
+from dlsim.validation import campaign, fidelity, grid, machine, own, tables
+from dlsim.validation.grid import Configuration
+from dlsim.validation.prediction import Estimate, Prediction
+from dlsim.validation.target import load_target
+from dlsim.validation.trials import HOST, OTHERS, Trial, spoilt, try_out
+from dlsim.validation.workloads import WORKLOADS
+from dlsim.whatif.errors import WhatIfError
+
+SOURCE = """
+import os, time
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        time.sleep(0.001)
+        return index
+
+
+class Raises(Rows):
+    def __getitem__(self, index):
+        if index == 40:
+            raise ValueError("no such row")
+        return super().__getitem__(index)
+
+
+class Dies(Rows):
+    def __getitem__(self, index):
+        if index == 40:
+            os._exit(3)
+        return super().__getitem__(index)
+
+
+class Local(Rows):
+    def __init__(self):
+        self.key = lambda index: index
+
+
+def make():
+    return DataLoader(Rows(), 5)
+
+
+def slow():
+    return DataLoader(Rows(), 1)
+
+
+def raises():
+    return DataLoader(Raises(), 5)
+
+
+def dies():
+    return DataLoader(Dies(), 5)
+
+
+def few():
+    return DataLoader(Rows(), 30)
+
+
+def local():
+    return DataLoader(Local(), 5, num_workers=1, multiprocessing_context="spawn")
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A user's module, `their_loaders`, in the current directory."""
+    (tmp_path / "their_loaders.py").write_text(SOURCE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("their_loaders", None)
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return index
+
+
+# The grid
+
+
+def test_the_suite_is_a_seeded_selection():
+    """At least 120 real runs, the same every time, of every workload and number of workers."""
+    runs = grid.plan(10, 3)
+    assert runs == grid.plan(10, 3)
+    measured = [configuration for configuration, _ in runs if not configuration.observed]
+    assert len(set(measured)) == 120
+    assert len(measured) == 360
+    for workload in WORKLOADS:
+        mine = {c for c in measured if c.workload == workload.name}
+        assert {c.num_workers for c in mine} == {0, 1, 2, 4, 8}
+        assert {c.batch_size for c in mine} == set(workload.sizes)
+
+
+def test_a_larger_selection_holds_the_smaller_one():
+    """What was run for a quick look counts for the whole suite as well."""
+    for workload in WORKLOADS:
+        assert grid.selection(workload, 10)[:3] == grid.selection(workload, 3)
+    assert set(grid.plan(3, 2)) <= set(grid.plan(10, 3))
+
+
+def test_observed_runs_begin_every_round():
+    """What slowly changes on the machine changes for the runs calibrated on as well."""
+    runs = grid.plan(2, 2, all_observed=False)[:6]
+    assert [configuration.observed for configuration, _ in runs] == [True, False, False] * 2
+
+
+# Real runs
+
+
+def test_a_trial_tells_when_batches_were_returned():
+    """An unobserved run has an epoch time, and moments of each batch in order."""
+    trial = try_out(DataLoader(Rows(), 3), lambda batch: time.sleep(0.01))
+    assert len(trial.returned) == 4
+    moments = np.column_stack((trial.requested, trial.returned)).ravel()
+    assert (np.diff(moments) >= 0).all()
+    assert trial.epoch > trial.returned[-1] + 0.01
+    assert Trial.of(json.loads(json.dumps(trial.row()))).returned == pytest.approx(
+        trial.returned, abs=1e-6
+    )
+    assert len(try_out(DataLoader(Rows(), 3), batches=2).returned) == 2
+
+
+@pytest.mark.parametrize(
+    ("foreign", "stolen", "who"),
+    [(0.01, 0.02, ""), (0.5, 0.0, OTHERS), (0.5, 0.5, OTHERS), (0.01, 0.5, HOST)],
+)
+def test_who_disturbed_a_run(foreign, stolen, who):
+    """Programs beside are told from a host that gave the hardware to others."""
+    assert spoilt(foreign, stolen, 2.0) == who
+
+
+def test_settings_of_a_copy():
+    """A loader is run with other workers, with torch's rules for them, and is left alone."""
+    loader = DataLoader(Rows(), 3, shuffle=True)
+    many = own.with_settings(loader, num_workers=2)
+    assert (many.num_workers, many.prefetch_factor) == (2, 2)
+    assert sorted(value for batch in many for value in batch.tolist()) == list(range(12))
+    none = own.with_settings(DataLoader(Rows(), 3, num_workers=2, timeout=9), num_workers=0)
+    assert (none.prefetch_factor, none.persistent_workers) == (None, False)
+    assert len(list(none)) == 4
+    assert loader.num_workers == 0
+
+
+# Campaigns
+
+CHEAP = [(Configuration("", None, 0), number) for number in range(3)]
+
+
+def made(folder: Path, runs=CHEAP, **options: object) -> tuple[bool, int]:
+    """Whether the campaign is complete, and how many loaders it made."""
+    count = 0
+
+    def make(configuration):
+        nonlocal count
+        count += 1
+        return DataLoader(Rows(), 3, num_workers=configuration.num_workers), None
+
+    return campaign.run_all(folder, "rows", runs, make, **options), count
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """A machine on which nobody else does anything, as far as is known."""
+    monkeypatch.setattr(machine, "others", lambda before, after: (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_campaign_goes_on_where_it_stopped(tmp_path):
+    """Runs that a folder has are not made again; what a crash cut short is."""
+    assert made(tmp_path, seconds=-1.0) == (False, 0)
+    assert made(tmp_path, CHEAP[:2]) == (True, 2)
+    assert made(tmp_path) == (True, 1)
+    assert made(tmp_path) == (True, 0)
+    journal = tmp_path / campaign.JOURNAL
+    journal.write_bytes(journal.read_bytes()[:-40])
+    assert made(tmp_path) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("taken", "attempts", "left"), [((0.0, 9.0), 9, OTHERS), ((9.0, 0.0), 9, "")]
+)
+def test_disturbed_runs_are_repeated(tmp_path, monkeypatch, taken, attempts, left):
+    """Three times at most; what the host takes every time belongs to the run."""
+    monkeypatch.setattr(machine, "others", lambda before, after: taken)
+    assert made(tmp_path) == (True, attempts)
+    rows = [row for row in fidelity.read(tmp_path).values() if "before" in row]
+    assert [len(row["before"]) for row in rows] == [2, 2, 2]
+    assert {row["spoilt"] for row in rows} == {left}
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_folder_belongs_to_one_loader(tmp_path):
+    """Runs of different loaders are not mixed."""
+    made(tmp_path)
+    with pytest.raises(WhatIfError, match="belongs to another validation"):
+        campaign.run_all(tmp_path, "other", CHEAP, lambda configuration: None)
+
+
+# Figures
+
+
+def case(workers: int, predicted: float, *measured: float, step: float = 0.0) -> fidelity.Case:
+    """A configuration predicted within 10 %, and its real epochs."""
+    epoch = Estimate(predicted, predicted / 1.1, predicted * 1.1)
+    return fidelity.Case(
+        configuration=Configuration("work", 4, workers, step=step),
+        prediction=Prediction(
+            scenario=None, epoch=epoch, throughput=epoch, wait_p95=epoch, trace=None
+        ),
+        measured=tuple(
+            Trial(
+                epoch=seconds,
+                requested=np.zeros(2),
+                returned=np.full(2, predicted),
+                foreign=0.0,
+                stolen=0.0,
+                at=0.0,
+                spoilt="",
+            )
+            for seconds in measured
+        ),
+    )
+
+
+def test_errors_are_relative_to_the_median():
+    """Predicted 2.2 s of 2.0, 1.9 and 2.4 s measured: 10 % off, spread 25 %, two runs held."""
+    found = case(1, 2.2, 2.0, 1.9, 2.4)
+    assert found.error == pytest.approx(0.1)
+    assert found.spread == pytest.approx(0.25)
+    assert found.held == 2
+    assert found.wait_error == pytest.approx(0.0)
+
+
+def test_the_choice_is_compared_with_the_best_measured():
+    """Prediction chooses four workers at each step; at one of them, eight are 10 % faster."""
+    cases = [
+        case(4, 1.0, 1.1),
+        case(8, 1.2, 1.0),
+        case(4, 1.0, 1.0, step=0.5),
+        case(8, 1.2, 1.3, step=0.5),
+    ]
+    assert tables.regret(cases) == pytest.approx(0.1)
+    assert tables.regret(cases[2:]) == pytest.approx(0.0)
+    assert np.isnan(tables.regret(cases[:1]))
+
+
+def test_tables_have_a_line_for_each_workload():
+    """Median, percentile and worst are of absolute errors, and are written in percent."""
+    lines = tables.workload_lines([case(1, 1.1, 1.0, 1.0), case(2, 0.7, 1.0, 1.0)])
+    assert lines[1][:5] == ("work", "2", "20.0 %", "28.0 %", "30.0 %")
+    assert tables.markdown(lines).splitlines()[1].startswith("| --- | ---: |")
+
+
+def test_cases_that_others_disturbed_do_not_count():
+    """They are listed with a mark that is explained, and make no line of a workload."""
+    clean, disturbed = case(1, 1.1, 1.0), replace(case(2, 9.0, 1.0), clean=False)
+    assert tables.workload_lines([clean, disturbed])[1][:2] == ("work", "1")
+    assert tables.case_lines([clean, disturbed])[2][6] == "1 ~"
+    assert "~: others disturbed all runs" in tables.legend([clean, disturbed])
+    assert tables.workload_lines([disturbed]) == [tables.HEADING]
+
+
+# The command
+
+
+@pytest.mark.usefixtures("quiet")
+def test_predictions_beside_real_runs(module, capsys):
+    """Every configuration is listed, the picture is drawn, and a report needs no run again."""
+    command = ["validate", "their_loaders:make", "--workers", "1,3", "--rounds", "2", "-o", "runs"]
+    assert main([*command, "--jobs", "1", "--plot", "v.png"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("workers 1") == said.count("workers 3") == 1
+    assert "~" not in said
+    assert (module / "v.png").stat().st_size > 10_000
+    assert main(["validate", "-o", "runs", "--report-only", "--jobs", "1"]) == 0
+    assert capsys.readouterr().out == said
+    (replayed,) = {round(one.drift) for one in fidelity.replays(module / "runs")}
+    assert replayed == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "message", "saved"),
+    [
+        ("raises", "workers 2, observed: ValueError: no such row; {file} has what was seen", 1),
+        ("dies", "exited unexpectedly; {file} has what was seen until then", 1),
+        ("few", "expected at least 5 batches to calibrate, got 2; {file} has what was seen", 1),
+        ("local", "workers 2, observed: AttributeError: Can't pickle local object", 0),
+    ],
+)
+def test_a_run_that_fails(module, capsys, target, message, saved):
+    """One line says which run failed and why; what was seen until then is in a file."""
+    assert main(["validate", f"their_loaders:{target}", "-o", "runs"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    file = "runs/runs/workers 2, observed, round 0.npz"
+    assert message.format(file=file) in said[0]
+    assert len(list((module / "runs/runs").iterdir())) == saved
+    if saved:
+        assert main(["compare", file, file]) == 0
+
+
+def test_an_unobserved_run_that_fails(module):
+    """An exception in a worker of an unobserved run is said in one line, with its configuration."""
+    loader, runs = load_target("their_loaders:raises"), [(Configuration("", None, 1), 0)]
+    with pytest.raises(DlsimError, match=r"^mine: workers 1: ValueError: no such row") as caught:
+        own.run_own(module / "runs", "mine", loader, runs, batches=None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "1,x"], "--workers: expected integers of at least 0, as 1,2,4, got '1,x'"),
+        (["--prefetch", "0"], "--prefetch: expected integers of at least 1, as 1,2,4, got '0'"),
+        (["--step", "soon"], "--step: "),
+        (["--report-only"], "journal.jsonl: cannot be read: No such file or directory"),
+    ],
+)
+def test_bad_options(module, capsys, options, message):
+    """What cannot be asked is refused in one line before anything runs."""
+    assert main(["validate", "their_loaders:make", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (module / "validation").exists()
+
+
+@pytest.mark.usefixtures("quiet")
+def test_an_interruption_loses_nothing(module):
+    """After Ctrl-C one line says where the runs are; the same command goes on from there."""
+    command = ["validate", "their_loaders:slow", "--workers", "0", "-o", "runs", "--jobs", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dlsim", *command],
+        stderr=subprocess.PIPE,
+        cwd=module,
+        env={**os.environ, "PYTHONPATH": str(Path(campaign.__file__).parents[2])},
+        text=True,
+        # where Ctrl-C is ignored, children ignore it too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    journal = module / "runs" / campaign.JOURNAL
+    while process.poll() is None and not (journal.exists() and b"round 0" in journal.read_bytes()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-2:] == [
+        "dlsim: the runs until now are kept in runs; go on with the same command",
+        "dlsim: interrupted",
+    ]
+    kept = journal.read_bytes()
+    assert main(command) == 0
+    assert journal.read_bytes().startswith(kept)
