@@ -111,7 +111,8 @@ def run(
     file = folder / RUNS / f"{name}.npz"
     save(seen, file)
     if seen.meta.problem is not None:
-        raise DlsimError(f"{seen.meta.problem.message}; {file} has what was seen until then")
+        said = seen.meta.problem.message.rstrip(".")
+        raise DlsimError(f"{said}; {file} has what was seen until then")
     try:
         path = accounts(seen).path
     except CalibrateError as error:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from dlsim.validation.campaign import Step, run_all
 from dlsim.validation.grid import Configuration
 from dlsim.validation.machine import usable_cores
+from dlsim.validation.trials import with_settings
 from dlsim.validation.workloads import SEED
 
 
@@ -69,18 +70,3 @@ def run_own(
         return changed, lambda batch: time.sleep(configuration.step)
 
     return run_all(folder, target, runs, make, seconds=seconds, batches=batches, progress=progress)
-
-
-def with_settings(loader: DataLoader[Any], **settings: Any) -> DataLoader[Any]:
-    """A copy of a user's loader with another `num_workers` or `prefetch_factor`.
-
-    Its dataset, samplers and generators are the same objects. As in torch, there is nothing to
-    prefetch without workers, and the default with them is 2.
-    """
-    copy = object.__new__(type(loader))
-    vars(copy).update(vars(loader), _iterator=None, **settings)
-    if not copy.num_workers:
-        vars(copy).update(prefetch_factor=None, persistent_workers=False, timeout=0)
-    elif copy.prefetch_factor is None:
-        vars(copy).update(prefetch_factor=2)
-    return copy

@@ -121,3 +121,18 @@ def pause(seconds: float, times: int = 30) -> float:
         time.sleep(seconds)
         taken.append(monotonic() - began)
     return float(np.median(taken))
+
+
+def with_settings(loader: DataLoader[Any], **settings: Any) -> DataLoader[Any]:
+    """A copy of a user's loader with another `num_workers` or `prefetch_factor`.
+
+    Its dataset, samplers and generators are the same objects. As in torch, there is nothing to
+    prefetch without workers, and the default with them is 2.
+    """
+    copy = object.__new__(type(loader))
+    vars(copy).update(vars(loader), _iterator=None, **settings)
+    if not copy.num_workers:
+        vars(copy).update(prefetch_factor=None, persistent_workers=False, timeout=0)
+    elif copy.prefetch_factor is None:
+        vars(copy).update(prefetch_factor=2)
+    return copy
