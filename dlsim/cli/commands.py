@@ -21,12 +21,13 @@ from dlsim.cli.files import (
     check_traceable,
     check_writable,
     kept,
-    report,
+    report_run,
     scenario_from,
     simulated,
     trace_from,
     watching,
 )
+from dlsim.cli.page import report
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, UsageError
 from dlsim.cli.validation import validate
 from dlsim.cli.whatif import advise, explain, sweep
@@ -81,7 +82,7 @@ def run(
         for line in narrate(found):
             print(line)
         print()
-    report(found, out, csv, plot, trace)
+    report_run(found, out, csv, plot, trace)
 
 
 def observe(
@@ -129,7 +130,7 @@ def observe(
             epochs=epochs,
             progress=advance,
         )
-    report(found, out, csv, plot, trace)
+    report_run(found, out, csv, plot, trace)
 
 
 def compare(
@@ -190,6 +191,7 @@ COMMANDS: tuple[Command, ...] = (
     sweep,
     explain,
     advise,
+    report,
     diagnose,
     observe,
     calibrate,

@@ -161,7 +161,7 @@ def check_traceable(path: Path | None) -> None:
         check_writable(path)
 
 
-def report(
+def report_run(
     trace: Trace,
     out: Path | None,
     csv: Path | None,

@@ -41,7 +41,7 @@ def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
     spent, and the axis says so.
     """
     lanes = metrics.worker_count(trace) + 1
-    ax = _axes((10, _height(lanes))) if ax is None else ax
+    ax = axes(10, _height(lanes)) if ax is None else ax
     begin, end = _range(trace)
     ax.set_xlim(begin, end)
     ax.set_ylim(lanes - 0.4, -0.6)
@@ -73,7 +73,7 @@ def occupancy(trace: Trace, ax: Axes | None = None) -> Axes:
     """
     from matplotlib.ticker import MaxNLocator
 
-    ax = _axes((10, 2.5)) if ax is None else ax
+    ax = axes(10, 2.5) if ax is None else ax
     begin, end = _range(trace)
     ax.set_xlim(begin, end)
     credit, buffer = metrics.credit(trace), metrics.buffer(trace)
@@ -91,6 +91,31 @@ def occupancy(trace: Trace, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("time (s)")
     _mark_epochs(ax, trace)
     _legend(ax, entries)
+    return ax
+
+
+def wait_distribution(trace: Trace, ax: Axes | None = None) -> Axes:
+    """How long training waits: for each time, the share of batches waited for longer (%).
+
+    Dashed lines are at the median and the 95th percentile.
+    """
+    ax = axes(6, 2.8) if ax is None else ax
+    times = np.sort(metrics.known(metrics.waits(trace)))
+    longest = float(times[-1]) if len(times) else 0.0
+    scale, unit = (1e3, "ms") if longest < 1 else (1.0, "s")
+    longer = 100 * np.arange(len(times) - 1, -1, -1) / max(len(times), 1)
+    above = [100.0, *longer.tolist()] if len(times) else [0.0]
+    ax.step([0.0, *(scale * times)], above, where="post", color=WAIT, linewidth=1.5)
+    for rank, name in ((50, "median"), (95, "95 %")) if len(times) else ():
+        at = scale * float(np.percentile(times, rank))
+        ax.axvline(at, color="0.4", linewidth=0.8, linestyle="--")
+        ax.text(at, 102, name, ha="center", fontsize=8, color="0.3", rotation=30, va="bottom")
+    ax.set_xlim(-0.02 * scale * longest, 1.05 * scale * longest or 1.0)
+    ax.set_ylim(0, 102)
+    ax.set_xlabel(f"wait ({unit})")
+    ax.set_ylabel("batches waited for longer (%)")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color="0.9", linewidth=0.6)
     return ax
 
 
@@ -122,10 +147,11 @@ def _height(lanes: int) -> float:
     return 1 + min(0.3 * max(lanes, 3), 8)
 
 
-def _axes(size: tuple[float, float]) -> Axes:
+def axes(width: float, height: float) -> Axes:
+    """The axes of a new figure of so many inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=size, layout="constrained").subplots()
+    return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
 def _range(trace: Trace) -> tuple[float, float]:

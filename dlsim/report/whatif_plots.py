@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlsim.report.plots import FETCH, READY, STEP, WAIT
+from dlsim.report.plots import FETCH, READY, STEP, WAIT, axes
 from dlsim.scenario import DlsimError
 from dlsim.whatif.candidates import Candidate
+from dlsim.whatif.explain import Gain
 from dlsim.whatif.sweep import HALF_WIDTH
 from dlsim.whatif.tables import Table
 
@@ -55,7 +56,7 @@ def sweep_curve(
     the table does not have, or more lines than can be told apart.
     """
     _check(table, key, metric, *([by] if by else []))
-    ax = _axes((6, 3.8)) if ax is None else ax
+    ax = axes(6, 3.8) if ax is None else ax
     groups = [None] if by is None else list(dict.fromkeys(table[by].tolist()))
     if len(groups) > MOST_LINES:
         raise DlsimError(f"{by}: {len(groups)} values make too many lines; heat_map shows them")
@@ -103,7 +104,7 @@ def heat_map(
     np.add.at(counts, (down[1], across[1]), 1)
     with np.errstate(invalid="ignore"):
         values = sums / counts
-    ax = _axes((1.8 + 0.6 * shape[1], 1.4 + 0.45 * shape[0])) if ax is None else ax
+    ax = axes(1.8 + 0.6 * shape[1], 1.4 + 0.45 * shape[0]) if ax is None else ax
     image = ax.imshow(values, cmap="cividis", aspect="auto", origin="lower")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for (row, column), value in np.ndenumerate(values):
@@ -124,7 +125,7 @@ def critical_path_bar(shares: Mapping[str, float], ax: Axes | None = None) -> Ax
 
     Each bar is labelled with its share in percent.
     """
-    ax = _axes((6, 0.9 + 0.32 * max(len(shares), 1))) if ax is None else ax
+    ax = axes(6, 0.9 + 0.32 * max(len(shares), 1)) if ax is None else ax
     ranked = sorted(shares.items(), key=lambda entry: -entry[1])
     names = [name for name, _ in ranked]
     values = [100 * share for _, share in ranked]
@@ -141,6 +142,41 @@ def critical_path_bar(shares: Mapping[str, float], ax: Axes | None = None) -> Ax
     return ax
 
 
+def gains_bar(gains: Sequence[Gain], ax: Axes | None = None) -> Axes:
+    """What each change gains in samples a second (%), with its interval, greatest on top.
+
+    Dark bars are keyword arguments of the DataLoader; light ones are code, machines, or the step.
+    """
+    ax = axes(6, 1.1 + 0.32 * max(len(gains), 1)) if ax is None else ax
+    from matplotlib.patches import Patch
+
+    places = range(len(gains))
+    means = np.array([100 * gain.gain.mean for gain in gains])
+    halves = np.array([100 * np.nan_to_num(gain.gain.half_width) for gain in gains])
+    colours = [READY if gain.change.loader else FETCH for gain in gains]
+    ax.barh(places, means, xerr=halves, color=colours, height=0.7, capsize=2)
+    room = 0.02 * max(np.ptp([*means, 0.0]), 1e-9)
+    for place, mean, half in zip(places, means, halves, strict=True):
+        ax.text(max(mean + half, 0) + room, place, f"{mean:+.1f} %", va="center", fontsize=8)
+    ax.set_yticks(places, [gain.change.setting or gain.change.name for gain in gains])
+    ax.set_ylim(len(gains) - 0.5, -0.5)
+    ax.margins(x=0.15)
+    ax.axvline(0, color="0.2", linewidth=0.8)
+    ax.set_xlabel("gain in samples a second (%)")
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.legend(
+        handles=[Patch(color=READY, label="a setting"), Patch(color=FETCH, label="code, machine")],
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+        borderaxespad=0.1,
+    )
+    return ax
+
+
 def pareto_front(
     front: Sequence[Candidate], chosen: Candidate | None = None, ax: Axes | None = None
 ) -> Axes:
@@ -150,7 +186,7 @@ def pareto_front(
     """
     from matplotlib.ticker import MaxNLocator
 
-    ax = _axes((6, 3.8)) if ax is None else ax
+    ax = axes(6, 3.8) if ax is None else ax
     for option in front:
         ax.plot(
             option.workers,
@@ -190,12 +226,6 @@ def pareto_front(
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.9", linewidth=0.6)
     return ax
-
-
-def _axes(size: tuple[float, float]) -> Axes:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=size, layout="constrained").subplots()
 
 
 def _check(table: Table, *names: str) -> None:

@@ -14,7 +14,7 @@ from dlsim.scenario.distributions import (
     Uniform,
 )
 from dlsim.scenario.errors import DlsimError, ScenarioError
-from dlsim.scenario.files import dump, from_tree, get, load, replace, schema, to_tree
+from dlsim.scenario.files import dump, dumps, from_tree, get, load, replace, schema, to_tree
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import Cost, Costs, Machine, Storage
 from dlsim.scenario.model import Consumer, Failure, Scenario
@@ -45,6 +45,7 @@ __all__ = [
     "Storage",
     "Uniform",
     "dump",
+    "dumps",
     "from_tree",
     "get",
     "load",

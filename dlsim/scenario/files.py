@@ -60,13 +60,17 @@ def dump(scenario: Scenario, path: str | Path) -> None:
 
     Raises `ScenarioError` when the file cannot be written.
     """
-    import tomli_w
-
-    text = tomli_w.dumps(to_tree(scenario))
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).write_text(dumps(scenario), encoding="utf-8")
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def dumps(scenario: Scenario) -> str:
+    """`scenario` as TOML, defaults left out."""
+    import tomli_w
+
+    return tomli_w.dumps(to_tree(scenario))
 
 
 def to_tree(scenario: Scenario) -> dict[str, Any]:

@@ -1,0 +1,83 @@
+"""`dlsim report`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+import dlsim
+from dlsim.cli.files import check_writable, scenario_from
+from dlsim.cli.parsing import NO_CHANGES, Changes
+from dlsim.scenario import DlsimError
+
+File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
+
+
+def report(
+    scenario: Annotated[Positional[Path], arg(metavar="SCENARIO")],
+    *,
+    html: File = None,
+    seed: int = 0,
+    jobs: int = 1,
+    changes: Changes = NO_CHANGES,
+) -> None:
+    """Tell all about a scenario or a run: the answer, the reason, pictures, how far to trust it.
+
+    Example: dlsim report scenarios/imagenet_a100.toml --html report.html
+
+    Args:
+        scenario: A scenario (.toml), or a trace that run, observe or diagnose wrote (.npz).
+        html: Write one page here that holds everything, to be read, sent or printed.
+        seed: What all random times follow from.
+        jobs: How many processes simulate; -1 for one on each core.
+    """
+    from dlsim.report import run_text
+    from dlsim.whatif.explain import explain
+
+    check_writable(html)
+    repeat = [command(scenario, html, seed, changes)]
+    if scenario.suffix == ".npz":
+        trace = dlsim.load_trace(scenario)
+        text = run_text(trace)
+    else:
+        chosen = scenario_from(scenario, changes)
+        found = explain(chosen, None, seed, jobs=jobs)
+        trace = dlsim.simulate(chosen, seed)
+        text = f"{found}\n\n{run_text(trace)}"
+    if html is not None:
+        from dlsim.report.pages import run_page, scenario_page
+
+        if scenario.suffix == ".npz":
+            page = run_page(trace, name=scenario.stem, repeat=repeat)
+        else:
+            page = scenario_page(found, trace, name=scenario.stem, repeat=repeat, jobs=jobs)
+        write(page, html)
+    print(text)
+
+
+def command(scenario: Path, html: Path | None, seed: int, changes: Mapping[str, Any]) -> str:
+    """The command line that asks for this report."""
+    words = ["dlsim", "report", str(scenario)]
+    for key, text in changes.items():
+        words += [f"--{key.replace('_', '-')}", text]
+    words += ["--seed", str(seed)] if seed else []
+    words += ["--html", str(html)] if html is not None else []
+    return shlex.join(words)
+
+
+def write(page: str, path: Path) -> None:
+    """Write `page` to `path`, whole or not at all. Raises `DlsimError` when it cannot be."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            unfinished.write_text(page, encoding="utf-8")
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise DlsimError(f"{path}: cannot be written: {error.strerror or error}") from None
