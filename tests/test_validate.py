@@ -367,10 +367,9 @@ def test_an_interruption_loses_nothing(module):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-2:] == [
-        "dlsim: the runs until now are kept in runs; go on with the same command",
-        "dlsim: interrupted",
-    ]
+    # An interrupted torch may add what it could not tidy up.
+    assert "dlsim: the runs until now are kept in runs; go on with the same command\n" in said
+    assert "dlsim: interrupted\n" in said
     kept = journal.read_bytes()
     assert main(command) == 0
     assert journal.read_bytes().startswith(kept)
