@@ -25,7 +25,7 @@ from dlsim.validation.accounts import CalibrateError, accounts
 from dlsim.validation.grid import Configuration
 from dlsim.validation.machine import usable_cores
 from dlsim.validation.observing import observe
-from dlsim.validation.target import tended
+from dlsim.validation.target import remembering, tended
 from dlsim.validation.transport import probe
 from dlsim.validation.trials import HOST, pause, spoilt, try_out
 from dlsim.whatif.journal import Journal
@@ -68,7 +68,7 @@ def run_all(
     Raises `DlsimError` where a run fails: what there was until then is kept.
     """
     ends = time.monotonic() + seconds
-    with journal(folder, target) as kept, warnings.catch_warnings():
+    with journal(folder, target) as kept, remembering() as check, warnings.catch_warnings():
         # Torch thinks that more workers than cores are too many; here they are meant.
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
         for configuration, number in runs:
@@ -85,6 +85,7 @@ def run_all(
                 if [*before, row["spoilt"]] == [HOST] * ATTEMPTS:
                     row["spoilt"] = ""
                 kept.write(name, row)
+                check()
     return True
 
 

@@ -152,3 +152,32 @@ def time_limit(complaint: str, limit: float) -> Iterator[Callable[[], object]]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def remembering() -> Iterator[Callable[[], None]]:
+    """Yield a function that raises KeyboardInterrupt, if Ctrl-C was pressed since.
+
+    Python drops an exception in `__del__`, and there torch waits for its workers to end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    pressed = False
+    before = signal.getsignal(signal.SIGINT)
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    if before is signal.default_int_handler:  # else somebody wants it otherwise
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
