@@ -18,7 +18,7 @@ from dlsim.scenario.units import parse
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dlsim.validation.fidelity import Case
+    from dlsim.validation.fidelity import Case, Replayed
     from dlsim.validation.grid import Configuration
 
 
@@ -80,7 +80,7 @@ def validate(
     )
     if not cases:
         raise DlsimError(f"{out}: has no measured run that could be predicted")
-    report(cases)
+    report(cases, list(counted("replays", fidelity.replays(out, jobs=jobs))))
     if plot is not None:
         picture(cases).savefig(plot, dpi=150)
 
@@ -182,16 +182,16 @@ def counted(unit: str, things: Iterator[Any]) -> Iterator[Any]:
     yield from tqdm(things, unit=f" {unit}", leave=False)
 
 
-def report(cases: Sequence[Case]) -> None:
+def report(cases: Sequence[Case], replays: Sequence[Replayed]) -> None:
     """Print what was predicted and measured, and what to make of it."""
     from dlsim.report.text import table
     from dlsim.validation import tables
 
     print(table(tables.case_lines(cases)))
-    print()
-    print(table(tables.workload_lines(cases)))
-    print()
-    print(tables.legend(cases))
+    print(f"\npredictions\n{table(tables.workload_lines(cases))}")
+    print(f"\nobserved runs replayed\n{table(tables.replay_lines(replays))}")
+    print(f"\n{table(tables.aims(cases, replays))}")
+    print(f"\n{tables.legend(cases)}")
 
 
 def picture(cases: Sequence[Case]) -> Figure:

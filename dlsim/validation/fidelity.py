@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -103,24 +102,35 @@ def cases(
     `observed`, as far as there are any (of its own batch size, if one has that).
     """
     rows = read(folder)
-    found = measured(rows)
-    tasks = []
-    for configuration, trials in found.items():
+    groups: dict[tuple[str, ...], list[Configuration]] = {}
+    for configuration in measured(rows):
         names = calibrated_on(rows, configuration, observed)
         if names and only(configuration):
-            tasks.append((folder, tuple(names), configuration, trials, replications))
-    yield from run_all(case, tasks, jobs)
+            groups.setdefault(tuple(names), []).append(configuration)
+    tasks = ((folder, names, group, replications) for names, group in groups.items())
+    for found in run_all(predicted, tasks, jobs):
+        yield from found
+
+
+def predicted(
+    folder: Path, names: tuple[str, ...], group: list[Configuration], replications: int
+) -> list[Case]:
+    """Configurations predicted from the observed runs of these names."""
+    rows = read(folder)
+    seen = [load_trace(folder / RUNS / rows[name]["file"]) for name in names]
+    found = calibration(*seen, transport=transport(rows, accounts(seen[0]).path))
+    trials = measured(rows)
+    return [case(found, rows, one, trials[one], replications) for one in group]
 
 
 def case(
-    folder: Path,
-    names: tuple[str, ...],
+    found: Calibration,
+    rows: Rows,
     configuration: Configuration,
-    trials: list[Trial],
+    trials: Sequence[Trial],
     replications: int,
 ) -> Case:
-    """One configuration, predicted."""
-    rows = read(folder)
+    """One configuration, predicted, and its real runs."""
     changes: dict[str, object] = {f"loader.{k}": v for k, v in configuration.settings.items()}
     if configuration.step:
         slept = rows[f"step {configuration.step}"]["seconds"]
@@ -128,19 +138,11 @@ def case(
     clean = tuple(trial for trial in trials if not trial.spoilt)
     return Case(
         configuration=configuration,
-        prediction=predict(calibrated(folder, names), changes, replications=replications),
+        prediction=predict(found, changes, replications=replications),
         measured=clean or tuple(trials),
         disturbed=len(trials) - len(clean) if clean else 0,
         clean=bool(clean),
     )
-
-
-@lru_cache(maxsize=4)
-def calibrated(folder: Path, names: tuple[str, ...]) -> Calibration:
-    """The calibration on the observed runs of these names."""
-    rows = read(folder)
-    seen = [load_trace(folder / RUNS / rows[name]["file"]) for name in names]
-    return calibration(*seen, transport=transport(rows, accounts(seen[0]).path))
 
 
 def replays(folder: Path, *, jobs: int = 1) -> Iterator[Replayed]:
@@ -167,7 +169,6 @@ def replayed(folder: Path, name: str) -> Replayed:
     )
 
 
-@lru_cache(maxsize=2)
 def read(folder: Path) -> Rows:
     """The rows of the campaign's journal in `folder`, by name.
 

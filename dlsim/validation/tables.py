@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -132,6 +133,52 @@ def regret(cases: Sequence[Case]) -> float:
         best = min(case.epoch for case in options)
         found += [chosen.epoch / best - 1] if len(options) > 1 else []
     return float(np.nanmax(found)) if len(found) > 1 else NAN
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A figure that predictions should reach: at most (or at least) `wanted`; all are shares."""
+
+    name: str
+    wanted: float
+    reached: float
+    at_least: bool = False
+
+    @property
+    def line(self) -> Line:
+        """The aim, what was reached, and whether that is enough, in words."""
+        if self.reached != self.reached:
+            return self.name, percent(self.wanted), "-", "not known"
+        enough = self.reached >= self.wanted if self.at_least else self.reached <= self.wanted
+        return self.name, percent(self.wanted), percent(self.reached), "yes" if enough else "no"
+
+
+def aims(cases: Sequence[Case], replays: Sequence[Replayed]) -> list[Line]:
+    """A heading and a line for each figure aimed at, whether it was reached or not."""
+    cases = [case for case in cases if case.clean]
+    errors = [abs(case.error) for case in cases]
+    # An error that real runs differ by among themselves cannot be told from none.
+    told = [0.0 if e <= 1.5 * c.spread else e for e, c in zip(errors, cases, strict=True)]
+    waits = [abs(case.wait_error) for case in cases]
+    held = sum(case.held for case in cases) / max(sum(len(case.measured) for case in cases), 1)
+    again = [abs(one.error) for one in replays]
+    found = [
+        Aim("replay: median error of the epoch", 0.01, middle(again)),
+        Aim("replay: worst error of the epoch", 0.04, max(again, default=NAN)),
+        Aim("replay: timeline apart", 0.02, max((one.drift for one in replays), default=NAN)),
+        Aim("prediction: median error of the epoch", 0.03, middle(errors)),
+        Aim("prediction: 90th percentile", 0.08, quantile(errors, 0.9)),
+        Aim("the same, beyond 1.5 times the spread", 0.08, quantile(told, 0.9)),
+        Aim("prediction: median error of the p95 wait", 0.15, middle(waits)),
+        Aim("choice: slower than the best", 0.02, regret(cases)),
+        Aim("real runs within the 95 % interval", 0.9, held, at_least=True),
+    ]
+    return [("aim", "wanted", "reached", "met"), *(aim.line for aim in found)]
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The quantile of some values; NaN of none."""
+    return float(np.quantile(values, share)) if len(values) else NAN
 
 
 def middle(values: Sequence[float]) -> float:
