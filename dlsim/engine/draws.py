@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.scenario import Constant, Distribution, Recorded, Scenario, ScenarioError, Stage
+from dlsim.scenario import Constant, Distribution, Mixture, Recorded, Scenario, ScenarioError, Stage
 
 # The roles: first element of every spawn key. A number once given is never reused.
 SAMPLER, WAIT, CPU, COLLATE, STEP, READ, LATENCY, SIZE = range(8)
 
-# Numbers are drawn ahead in blocks that grow from 64 to 4096. The sizes are part of the
-# definition, since a mixture's numbers depend on them.
+# Who takes few at a time has them drawn ahead in blocks that grow from 64 to 4096. A mixture is
+# always drawn so: its numbers depend on the sizes of blocks, which are part of the definition.
 FIRST_BLOCK, LARGEST_BLOCK = 64, 4096
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -33,7 +33,7 @@ Indices: TypeAlias = Sequence[int] | NDArray[np.int64]
 
 def generator(seed: int, *key: int) -> np.random.Generator:
     """The random generator of the role and place that `key` names, under `seed`."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 class Stream:
@@ -42,10 +42,15 @@ class Stream:
     def __init__(self, distribution: Distribution, name: str, seed: int, *key: int) -> None:
         self.distribution = distribution
         self.name = name
-        self._rng = generator(seed, *key)
+        self._place = (seed, *key)
         self._block = FIRST_BLOCK
         self._drawn: Floats = np.empty(0)
         self._used = 0
+
+    @cached_property
+    def _rng(self) -> np.random.Generator:
+        """Made when it is first needed: that takes as long as drawing a thousand numbers."""
+        return generator(*self._place)
 
     def take(self, indices: Sequence[int]) -> list[float]:
         """The next `len(indices)` numbers; of a `Recorded`, the values at `indices`.
@@ -57,34 +62,37 @@ class Stream:
             return [distribution.value] * len(indices)
         if isinstance(distribution, Recorded):
             return [self._recorded(distribution.values, index) for index in indices]
-        numbers: list[float] = self._draw(len(indices)).tolist()
+        numbers: list[float] = self._draw(len(indices), ahead=True).tolist()
         return numbers
 
     def array(self, indices: Indices) -> Floats:
-        """The same as an array; NaN for an index that was not recorded."""
+        """The same as an array, to be read only; NaN for an index that was not recorded."""
         distribution = self.distribution
         if isinstance(distribution, Constant):
-            return np.full(len(indices), distribution.value)
+            if len(indices) > len(self._drawn):
+                self._drawn = np.full(len(indices), distribution.value)
+            return self._drawn[: len(indices)]
         if isinstance(distribution, Recorded):
+            if not len(self._drawn):
+                self._drawn = np.append(distribution.values, np.nan)
             at = np.asarray(indices, np.int64)
-            values = np.append(distribution.values, np.nan)
-            return values[np.minimum(at, len(values) - 1)]
-        return self._draw(len(indices))
+            return self._drawn[np.minimum(at, len(self._drawn) - 1)]
+        return self._draw(len(indices), ahead=isinstance(distribution, Mixture))
 
-    def _draw(self, count: int) -> Floats:
-        """The next `count` numbers of the blocks."""
+    def _draw(self, count: int, *, ahead: bool) -> Floats:
+        """The next `count` numbers; `ahead`: more are drawn than that, in whole blocks."""
         if self._used + count <= len(self._drawn):
             self._used += count
             return self._drawn[self._used - count : self._used]
         parts = [self._drawn[self._used :]]
         missing = count - len(parts[0])
         while missing > 0:
-            self._drawn = self.distribution.sample(self._rng, self._block)
+            self._drawn = self.distribution.sample(self._rng, self._block if ahead else missing)
             self._block = min(2 * self._block, LARGEST_BLOCK)
             self._used = min(missing, len(self._drawn))
             parts.append(self._drawn[: self._used])
             missing -= self._used
-        return np.concatenate(parts)
+        return parts[1] if len(parts) == 2 and not len(parts[0]) else np.concatenate(parts)
 
     def _recorded(self, values: tuple[float, ...], index: int) -> float:
         if index >= len(values):

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from dlsim.engine.compiled import not_covered
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, require
+from dlsim.trace.tally import Tally
 from dlsim.trace.trace import Meta, Trace
 
 Engine: TypeAlias = Literal["auto", "simpy", "compiled"]
@@ -51,6 +52,22 @@ def simulate(
             raise ScenarioError(f"engine: compiled {reason}")
         notes["engine"] = f"simpy, as the compiled engine {reason}"
     return processes(scenario, seed, samples, progress, notes)
+
+
+def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
+    """What the metrics of `simulate(scenario, seed)` follow from, as little of it as possible.
+
+    A tally, in memory that does not grow with the number of batches, where the compiled engine
+    can make one: for batches in order of a map-style dataset on the ideal machine; else the
+    trace.
+    """
+    if not_covered(scenario) is None:
+        from dlsim.engine.compiled.in_order import suits
+        from dlsim.engine.compiled.tally import tally
+
+        if suits(scenario):
+            return tally(scenario, seed)
+    return simulate(scenario, seed)
 
 
 def processes(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,17 @@ def from_tree(tree: Mapping[str, Any]) -> Scenario:
 
     Raises `ScenarioError` naming the key, what was expected and what was given.
     """
-    plain = _resolve(inspect.type_info(Scenario), dict(tree), "", None)
+    plain = _resolve(_types(), dict(tree), "", None)
     try:
         return msgspec.convert(plain, Scenario)
     except msgspec.ValidationError as error:
         raise ScenarioError(_explained(str(error), plain)) from None
+
+
+@cache
+def _types() -> inspect.Type:
+    """What `Scenario` is made of; finding out takes longer than all the rest."""
+    return inspect.type_info(Scenario)
 
 
 def replace(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:

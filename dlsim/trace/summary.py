@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from dlsim.scenario.units import duration, size
 from dlsim.trace import metrics
+from dlsim.trace.tally import Tally, quantiles
 from dlsim.trace.trace import Trace
+
+NAN = metrics.NAN
 
 
 def number(value: float) -> str:
@@ -71,7 +74,7 @@ class Summary:
 
     def as_dict(self) -> dict[str, float]:
         """Metric by name, in the order of the fields: one row of a table of runs."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def shown(self) -> dict[str, str]:
         """Metric by name as people write it, with its unit."""
@@ -123,10 +126,12 @@ _LINES = (
 )
 
 
-def summarize(trace: Trace) -> Summary:
+def summarize(trace: Trace | Tally) -> Summary:
     """All metrics of `trace`; works for every trace, also one that an error ended."""
+    if isinstance(trace, Tally):
+        return _of_tally(trace)
     waits = metrics.known(metrics.waits(trace))
-    p50, p95, p99 = np.percentile(waits, [50, 95, 99]) if len(waits) else [metrics.NAN] * 3
+    p50, p95, p99 = np.percentile(waits, [50, 95, 99]) if len(waits) else [NAN] * 3
     buffer, held = metrics.buffer(trace), metrics.held(trace)
     sent, arrived, received = (
         metrics.observed(trace, moment) for moment in (trace.sent, trace.arrived, trace.received)
@@ -138,20 +143,50 @@ def summarize(trace: Trace) -> Summary:
         wait_p50=float(p50),
         wait_p95=float(p95),
         wait_p99=float(p99),
-        wait_first=float(metrics.waits(trace)[0]) if len(trace.order) else metrics.NAN,
+        wait_first=float(metrics.waits(trace)[0]) if len(trace.order) else NAN,
         stall=metrics.stall(trace),
         au=metrics.accelerator_utilisation(trace),
         first_batch=metrics.first_batch(trace),
         epoch_time=metrics.mean(metrics.epoch_times(trace)),
         elapsed=metrics.elapsed(trace),
-        buffer_mean=buffer.mean if arrived else metrics.NAN,
-        buffer_max=float(buffer.max) if arrived else metrics.NAN,
-        buffer_bytes=metrics.buffer_bytes(trace) if arrived else metrics.NAN,
-        credit_max=float(metrics.credit(trace).max) if sent else metrics.NAN,
-        held=float(metrics.is_held(trace).sum()) if received else metrics.NAN,
-        held_max=float(held.max) if received else metrics.NAN,
-        head_of_line=metrics.head_of_line(trace) if arrived else metrics.NAN,
+        buffer_mean=buffer.mean if arrived else NAN,
+        buffer_max=float(buffer.max) if arrived else NAN,
+        buffer_bytes=metrics.buffer_bytes(trace) if arrived else NAN,
+        credit_max=float(metrics.credit(trace).max) if sent else NAN,
+        held=float(metrics.is_held(trace).sum()) if received else NAN,
+        held_max=float(held.max) if received else NAN,
+        head_of_line=metrics.head_of_line(trace) if arrived else NAN,
         worker_utilisation=metrics.mean(metrics.worker_utilisation(trace)),
         batches=float(len(trace.order)),
         samples=metrics.samples(trace),
+    )
+
+
+def _of_tally(tally: Tally) -> Summary:
+    """The same of a run that was not kept."""
+    p50, p95, p99 = quantiles(tally, (0.50, 0.95, 0.99))
+    time, batches = tally.elapsed, tally.batches
+    return Summary(
+        samples_per_s=metrics.ratio(tally.samples, time) if tally.samples or not batches else NAN,
+        batches_per_s=metrics.ratio(batches, time),
+        wait_mean=metrics.ratio(tally.wait, batches),
+        wait_p50=p50,
+        wait_p95=p95,
+        wait_p99=p99,
+        wait_first=tally.wait_first,
+        stall=metrics.ratio(tally.wait, time),
+        au=metrics.ratio(tally.step, time),
+        first_batch=tally.first_batch,
+        epoch_time=metrics.mean(tally.epoch_times),
+        elapsed=time,
+        buffer_mean=metrics.ratio(tally.buffer, time),
+        buffer_max=float(tally.buffer_max),
+        buffer_bytes=tally.buffer_bytes,
+        credit_max=float(tally.credit_max),
+        held=float(tally.held),
+        held_max=float(tally.held_max),
+        head_of_line=tally.head_of_line,
+        worker_utilisation=metrics.mean(tally.busy / time) if time > 0 else NAN,
+        batches=float(batches),
+        samples=float(tally.samples) if tally.samples or not batches else NAN,
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from dlsim.engine import simulate
+from dlsim.engine import outcome, simulate
 from dlsim.scenario import Scenario
 from dlsim.scenario.errors import is_integer
 from dlsim.trace import Trace, summarize
+from dlsim.trace.tally import Tally
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.steady import steady_state
 
@@ -20,6 +22,7 @@ Row: TypeAlias = dict[str, float]
 Measure: TypeAlias = Callable[[Trace], Row]
 
 
+@lru_cache(maxsize=1000)  # as all configurations of a sweep use the same
 def replication_seed(seed: int, replication: int) -> int:
     """The seed with which replication number `replication` of an experiment `seed` is simulated.
 
@@ -31,23 +34,29 @@ def replication_seed(seed: int, replication: int) -> int:
     return int(child.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def measure(trace: Trace) -> Row:
+def measure(run: Trace | Tally) -> Row:
     """Metric by name: all of `summarize`, the figures of `steady_state`, and `failed`.
 
     Names of steady-state figures begin with `steady_`; all others are of the whole run. `failed`
     is 1 for a run that an error ended, else 0.
     """
-    row = summarize(trace).as_dict()
-    row |= {f"steady_{name}": value for name, value in steady_state(trace).as_dict().items()}
-    row["failed"] = float(trace.meta.problem is not None)
+    row = summarize(run).as_dict()
+    row |= {f"steady_{name}": value for name, value in steady_state(run).as_dict().items()}
+    row["failed"] = float(isinstance(run, Trace) and run.meta.problem is not None)
     return row
 
 
 def simulations(
     scenario: Scenario, seed: int, numbers: Iterable[int], measured: Measure = measure
 ) -> list[Row]:
-    """What is `measured` of each of the replications `numbers` of `scenario`."""
-    return [measured(simulate(scenario, replication_seed(seed, number))) for number in numbers]
+    """What is `measured` of each of the replications `numbers` of `scenario`.
+
+    For metrics alone no trace is kept, where the engine can do without.
+    """
+    seeds = [replication_seed(seed, number) for number in numbers]
+    if measured is measure:
+        return [measure(outcome(scenario, each)) for each in seeds]
+    return [measured(simulate(scenario, each)) for each in seeds]
 
 
 def check_counts(**counts: object) -> None:

@@ -82,9 +82,15 @@ def mser5(values: Floats) -> int | None:
     alone, and a minimum in the second half means that the warm-up did not end.
     """
     groups = len(values) // GROUP
+    cut = cut_off(values[: groups * GROUP].reshape(groups, GROUP).mean(axis=1))
+    return None if cut is None else cut * GROUP
+
+
+def cut_off(means: Floats) -> int | None:
+    """How many of the `means` of groups MSER deletes; None where there are too few, or no end."""
+    groups = len(means)
     if groups < LEAST_GROUPS:
         return None
-    means = values[: groups * GROUP].reshape(groups, GROUP).mean(axis=1)
     scale = float(np.abs(means).max())
     centred = means - means.mean()
     rest = np.arange(groups, 0, -1)
@@ -92,4 +98,4 @@ def mser5(values: Floats) -> int | None:
     squares = np.cumsum(centred[::-1] ** 2)[::-1] - tail**2 / rest
     squares[squares < groups * (ROUNDING * scale) ** 2] = 0.0
     deleted = int(np.argmin((squares / rest**2)[: groups - GROUP + 1]))
-    return deleted * GROUP if deleted <= groups / 2 else None
+    return deleted if deleted <= groups / 2 else None

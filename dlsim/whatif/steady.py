@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from dlsim.trace import Trace
-from dlsim.whatif.statistics import mser5
+from dlsim.trace.tally import MOST_MARKS, Marks, Tally
+from dlsim.whatif.statistics import GROUP, cut_off
 
 NAN = float("nan")
 
@@ -32,40 +34,36 @@ class Steady:
 
     def as_dict(self) -> dict[str, float]:
         """Figure by name, in the order of the fields."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def steady_state(trace: Trace) -> Steady:
-    """The steady state of `trace`: its epochs without their warm-ups, by MSER-5, taken together.
+def steady_state(run: Trace | Tally) -> Steady:
+    """The steady state of a run: its epochs without their warm-ups, by MSER-5, taken together.
 
     In each epoch, MSER-5 is applied to the times between consecutive returns; what comes before
     the first return, and between epochs, belongs to none of them. From the last return of the
     warm-up to the last return of the epoch, returns, waits and steps are counted. An epoch too
-    short for MSER-5, or whose warm-up does not end in its first half, does not count.
+    short for MSER-5, or whose warm-up does not end in its first half, does not count. In epochs
+    of more than 80,000 batches, MSER looks at means of 10, 20, 40, ... values instead of five.
     """
-    order = trace.order
-    wait = (trace.returned - trace.requested)[order]
-    step = (trace.finished - trace.returned)[order]
-    returned, size = trace.returned[order], trace.size[order]
-    ends = np.flatnonzero(np.diff(trace.epoch_of(order), append=-1)) + 1
-    deleted = left = samples = 0
+    deleted = left = samples = 0.0
     time = waited = stepped = 0.0
-    for start, stop in zip([0, *ends[:-1]], ends, strict=True) if len(order) else ():
-        warmup = mser5(np.diff(returned[start:stop]))
-        if warmup is None:
+    for marks in run.marks if isinstance(run, Tally) else marks_of(run):
+        whole = marks.time[: (marks.batches - 1) // marks.stride + 1]
+        cut = cut_off(np.diff(whole) / marks.stride)
+        if cut is None:
             continue
-        first = start + warmup  # the return that ends the warm-up
-        deleted += warmup + 1
-        left += stop - 1 - first
-        samples += int(size[first + 1 : stop].sum())
-        time += float(returned[stop - 1] - returned[first])
-        waited += float(wait[first + 1 : stop].sum())
-        stepped += float(step[first : stop - 1].sum())
+        deleted += cut * marks.stride + 1
+        left += marks.batches - 1 - cut * marks.stride
+        time += float(marks.time[-1] - marks.time[cut])
+        waited += float(marks.waited[-1] - marks.waited[cut])
+        stepped += float(marks.stepped[-1] - marks.stepped[cut])
+        samples += float(marks.samples[-1] - marks.samples[cut])
     if left == 0 or time <= 0:
         return Steady(**dict.fromkeys(Steady.__dataclass_fields__, NAN))
     return Steady(
-        warmup=float(deleted),
-        batches=float(left),
+        warmup=deleted,
+        batches=left,
         period=time / left,
         batches_per_s=left / time,
         samples_per_s=samples / time,
@@ -73,3 +71,25 @@ def steady_state(trace: Trace) -> Steady:
         stall=waited / time,
         au=stepped / time,
     )
+
+
+def marks_of(trace: Trace) -> Iterator[Marks]:
+    """The marks of each epoch of a trace."""
+    order = trace.order
+    wait = (trace.returned - trace.requested)[order]
+    step = (trace.finished - trace.returned)[order]
+    returned, size = trace.returned[order], trace.size[order]
+    ends = np.flatnonzero(np.diff(trace.epoch_of(order), append=-1)) + 1
+    for start, stop in zip([0, *ends[:-1]], ends, strict=True) if len(order) else ():
+        stride = GROUP
+        while (stop - start - 1) // stride >= MOST_MARKS:
+            stride *= 2
+        at = np.append(np.arange(0, stop - start, stride), stop - start - 1)
+        yield Marks(
+            stride=stride,
+            batches=stop - start,
+            time=returned[start:stop][at],
+            waited=np.cumsum(wait[start:stop])[at],
+            stepped=(np.cumsum(step[start:stop]) - step[start:stop])[at],
+            samples=np.cumsum(size[start:stop], dtype=np.float64)[at],
+        )

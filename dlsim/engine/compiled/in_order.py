@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Block, IndexLists, Jobs
-from dlsim.engine.compiled.recurrence import schedule
+from dlsim.engine.compiled.recurrence import new_course, schedule
 from dlsim.engine.compiled.state import most_samples
 from dlsim.engine.consumer import JOIN_TIMEOUT
-from dlsim.engine.draws import LARGEST_BLOCK
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
+
+LARGEST_BLOCK = 16384  # jobs drawn at a time
 
 
 def suits(scenario: Scenario) -> bool:
@@ -29,62 +30,101 @@ def suits(scenario: Scenario) -> bool:
     )
 
 
+class InOrder:
+    """A run for which the recurrence says everything, block by block.
+
+    `course` keeps the columns of all batches, or with `keep=False` only of the last ones, as
+    many as what comes looks back at.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int, *, keep: bool) -> None:
+        loader, costs, dataset = scenario.loader, scenario.costs, scenario.dataset
+        assert isinstance(dataset, MapDataset)
+        self.scenario, self.seed = scenario, seed
+        self.batches = IndexLists(scenario, seed, 0, indices=False).batches
+        self.total = self.batches * scenario.epochs
+        self.block = max(1, min(LARGEST_BLOCK, MOST_SAMPLES // max(most_samples(scenario), 1)))
+        self.back = max(loader.window, scenario.consumer.run_ahead)
+        room = self.total if keep else min(self.total, self.back + max(self.back, self.block))
+        self.course = new_course(loader.num_workers, loader.window, room)
+        self.moments: list[list[float]] = []  # of each epoch: started, primed, ended
+        main = self.course.main
+        main["window"], main["run_ahead"] = loader.window, scenario.consumer.run_ahead
+        main["round_trip"] = costs.index_latency if scenario.policy == "row" else 0.0
+        main["latency"] = costs.index_latency - main["round_trip"]
+        main["batched"] = dataset.batched
+
+    def run(self) -> Iterator[tuple[int, bool]]:
+        """After each block, the number of its first batch, and whether the epoch ends with it."""
+        main = self.course.main[0]
+        for epoch in range(self.scenario.epochs):
+            began = float(main["now"])
+            self.start_epoch(epoch)
+            jobs = Jobs(self.scenario, self.seed, epoch, int(main["first"]), indices=False)
+            while jobs.more:
+                drawn = jobs.take(self.block)
+                begin = int(main["next"])
+                check(jobs, drawn, begin)
+                self.make_room(len(drawn.steps))
+                schedule(self.course, drawn.offsets, drawn.services, drawn.collates, drawn.steps)
+                yield begin, not jobs.more
+            self.end_epoch()
+            self.moments.append([began, float(main["primed"]), float(main["now"])])
+
+    def start_epoch(self, epoch: int) -> None:
+        """`iter(loader)`: start the workers, or wait until all that persist have acknowledged."""
+        main, loader = self.course.main[0], self.scenario.loader
+        now = float(main["now"])
+        if epoch == 0 or not loader.persistent_workers:
+            for _ in range(loader.num_workers):
+                now += self.scenario.costs.worker_start
+        else:
+            now += float(main["latency"])
+        main["primed"] = main["now"] = self.course.free[:] = now
+        main["first"], main["latest"] = epoch * self.batches, 0
+
+    def end_epoch(self) -> None:
+        """Wait for the workers, unless they persist, and for the last steps."""
+        main, loader = self.course.main[0], self.scenario.loader
+        if not loader.persistent_workers:
+            now = float(main["now"])
+            main["now"] = joined(now, now + main["latency"], loader.num_workers)
+        main["now"] = max(main["now"], main["accelerator"])
+
+    def make_room(self, count: int) -> None:
+        """Forget the oldest batches, if there are no columns for so many more."""
+        course, main = self.course, self.course.main[0]
+        used = int(main["next"] - main["base"])
+        if used + count <= len(course.size):
+            return
+        for column in (*course.moments, course.worker, course.size):
+            column[: self.back] = column[used - self.back : used]
+        main["base"] += used - self.back
+
+
 def simulate_in_order(
     scenario: Scenario, seed: int, meta: Meta, progress: Callable[[int], object]
 ) -> Trace:
     """The trace of a scenario that suits; `meta` is put into it."""
-    loader, costs, dataset = scenario.loader, scenario.costs, scenario.dataset
-    assert isinstance(dataset, MapDataset)
-    batches = IndexLists(scenario, seed, 0, indices=False).batches
-    total = batches * scenario.epochs
-    round_trip = costs.index_latency if scenario.policy == "row" else 0.0
-    latency = costs.index_latency - round_trip
-    moments = np.empty((len(MOMENTS), total))
-    workers, size = np.empty(total, np.int32), np.empty(total, np.int32)
-    clock = np.zeros(3)
-    free = np.empty(loader.num_workers)
-    latest, taken_in = np.zeros((2, 1 << loader.window.bit_length()), np.int64)
-    epoch_moments: list[list[float]] = []
-    block = max(1, min(LARGEST_BLOCK, MOST_SAMPLES // max(most_samples(scenario), 1)))
-    for epoch in range(scenario.epochs):
-        started = clock[1]
-        if epoch == 0 or not loader.persistent_workers:
-            for _ in range(loader.num_workers):
-                clock[1] += costs.worker_start
-        else:
-            clock[1] += latency  # until all workers, idle as they are, have acknowledged
-        clock[0] = clock[1]
-        free[:] = clock[0]
-        jobs = Jobs(scenario, seed, epoch, epoch * batches, indices=False)
-        while jobs.more:
-            begin = epoch * batches + jobs.taken
-            drawn = jobs.take(block)
-            check(jobs, drawn, begin)
-            schedule(
-                moments, workers, clock, free, latest, taken_in, epoch * batches, begin,
-                loader.window, scenario.consumer.run_ahead, latency, round_trip, dataset.batched,
-                drawn.offsets, drawn.services, drawn.collates, drawn.steps,
-            )  # fmt: skip
-            size[begin : begin + len(drawn.steps)] = np.diff(drawn.offsets)
-            progress(len(drawn.steps))
-        if not loader.persistent_workers:
-            clock[1] = joined(clock[1], clock[1] + latency, loader.num_workers)
-        clock[1] = max(clock[1], clock[2])
-        epoch_moments.append([started, clock[0], clock[1]])
-    columns: dict[str, Any] = dict(zip(MOMENTS, moments, strict=True))
+    run = InOrder(scenario, seed, keep=True)
+    for begin, _ in run.run():
+        progress(int(run.course.main[0]["next"]) - begin)
+    columns: dict[str, Any] = dict(zip(MOMENTS, run.course.moments, strict=True))
     return Trace(
         **columns,
-        worker=workers,
-        size=size,
-        status=np.full(total, RETURNED, np.uint8),
-        order=np.arange(total),
-        epochs=epochs([epoch * batches for epoch in range(scenario.epochs)], epoch_moments),
+        worker=run.course.worker,
+        size=run.course.size,
+        status=np.full(run.total, RETURNED, np.uint8),
+        order=np.arange(run.total),
+        epochs=epochs([epoch * run.batches for epoch in range(scenario.epochs)], run.moments),
         meta=meta,
     )
 
 
 def check(jobs: Jobs, drawn: Block, begin: int) -> None:
     """Raise `ScenarioError` if one of the batches from `begin` on is not in the records."""
+    if not jobs.replayed:
+        return
     sums = drawn.collates + drawn.steps
     if jobs.batched:
         sums += drawn.services

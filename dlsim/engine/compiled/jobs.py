@@ -56,6 +56,9 @@ class Jobs:
         collate = dataset.collate or Constant(0.0)
         self._collate = Stream(collate, "dataset.collate", seed, COLLATE, epoch)
         self._step = Stream(scenario.consumer.step, "consumer.step", seed, STEP, epoch)
+        self.replayed = any(isinstance(d, Recorded) for d in (collate, scenario.consumer.step)) or (
+            self.batched and replays(dataset)
+        )
 
     @property
     def more(self) -> bool:

@@ -11,119 +11,155 @@ when it has arrived and the host is done with batch k - 1:
 with requested[k] = returned[k - 1] + step (earlier by as many steps as the host runs ahead). When
 a batch is received is not needed for that, but is part of the trace. `next()` takes messages in
 the order of arrival until it has the one it wants, so batch k is received in the first `next()`,
-since it was sent, that wants a later message; or in its own. The latest message wanted so far is
-kept for each of the last K calls, and as it only ever gets later, that call is found by halving.
+since it was sent, that wants a later message; or in its own. Only a call that wants a later
+message than all calls before it can be that one. Of these the last K are kept, and as each is
+later than the one before, the call is found by halving.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.engine.compiled.jit import compiled, inlined
+from dlsim.engine.compiled.messages import ARRIVED
+from dlsim.engine.compiled.state import ANSWER
 from dlsim.engine.draws import Floats
+from dlsim.trace.trace import MOMENTS
 
 Integers = NDArray[np.signedinteger[Any]]
 
+MAIN_PROCESS = np.dtype(
+    [
+        ("window", "i8"),
+        ("run_ahead", "i8"),
+        ("latency", "f8"),
+        ("round_trip", "f8"),
+        ("batched", "?"),
+        ("base", "i8"),  # number of the first batch in the columns
+        ("first", "i8"),  # and in the epoch
+        ("next", "i8"),  # and of those to come
+        ("latest", "i8"),  # how many calls of next() wanted a later message than all before
+        ("primed", "f8"),
+        ("now", "f8"),  # when next() is called
+        ("accelerator", "f8"),  # when it has done all steps given to it
+    ]
+)
 
-@inlined
-def later(arrived: Floats, worker: Integers, one: int, other: int) -> bool:
-    """Whether the message of batch `one` is read after that of `other`, or is the same."""
-    if arrived[one] != arrived[other]:
-        return bool(arrived[one] > arrived[other])
-    if worker[one] != worker[other]:
-        return bool(worker[one] > worker[other])
-    return one >= other
+
+class Course(NamedTuple):
+    """The arrays of one simulation. `main` has one row."""
+
+    main: NDArray[Any]
+    free: Floats  # when each worker is
+    latest: NDArray[Any]  # the messages that the calls counted in `main` wanted, a ring
+    taken_in: Integers  # the call that received each of the last batches, a ring
+    # One column for each batch number, from `base` on:
+    moments: Floats
+    worker: Integers
+    size: Integers
+
+
+def new_course(workers: int, window: int, room: int) -> Course:
+    """The arrays before anything has happened, with room for so many batches."""
+    ring = 1 << window.bit_length()
+    return Course(
+        main=np.zeros(1, MAIN_PROCESS),
+        free=np.empty(workers),
+        latest=np.zeros(ring, ANSWER),
+        taken_in=np.zeros(ring, np.int64),
+        moments=np.empty((len(MOMENTS), room)),
+        worker=np.empty(room, np.int32),
+        size=np.empty(room, np.int32),
+    )
 
 
 @compiled
 def schedule(
-    moments: Floats,
-    workers: Integers,
-    clock: Floats,
-    free: Floats,
-    latest: Integers,
-    taken_in: Integers,
-    first: int,
-    begin: int,
-    window: int,
-    run_ahead: int,
-    latency: float,
-    round_trip: float,
-    batched: bool,
-    offsets: Integers,
-    services: Floats,
-    collates: Floats,
-    steps: Floats,
+    c: Course, offsets: Integers, services: Floats, collates: Floats, steps: Floats
 ) -> None:
-    """Fill in the `moments` and `workers` of batches from `begin` on; `first` begins the epoch.
+    """Fill in the columns of the next batches, whose numbers are given in seconds.
 
-    What goes on from call to call: `clock`, when the epoch was primed, next() is called, and the
-    accelerator is free; `free`, when each worker is; and of the last calls of next(), by their
-    lowest bits, the `latest` message wanted, and `taken_in`, the call that received that batch.
+    The samples of the i-th of them are those from `offsets[i]` to `offsets[i + 1]`.
     """
-    bits = len(latest) - 1
-    sent, started, fetched, arrived, received, requested, returned, finished = moments
-    primed, now, accelerator = clock
-    worker = (begin - first) % len(free)
+    m, free = c.main[0], c.free
+    sent, started, fetched, arrived, received, requested, returned, finished = c.moments
+    bits = len(c.taken_in) - 1
+    base, first, window, run_ahead = m.base, m.first, m.window, m.run_ahead
+    latency, round_trip, batched = m.latency, m.round_trip, m.batched
+    now, accelerator = m.now, m.accelerator
+    worker = (m.next - first) % len(free)
     for i in range(len(steps)):
-        k = begin + i
-        sent[k] = returned[k - window] if k - first >= window else primed
-        end = max(free[worker], sent[k] + latency)
-        started[k] = end
+        k = m.next + i
+        at = k - base
+        sent[at] = returned[at - window] if k - first >= window else m.primed
+        end = max(free[worker], sent[at] + latency)
+        started[at] = end
         if batched:
-            started[k] = end + round_trip
+            started[at] = end + round_trip
             end = end + round_trip + services[i]
         elif offsets[i] < offsets[i + 1]:
-            started[k] = end + round_trip
+            started[at] = end + round_trip
             for sample in range(offsets[i], offsets[i + 1]):
                 end = end + round_trip + services[sample]
         end += collates[i]
-        fetched[k] = arrived[k] = free[worker] = end
-        workers[k] = worker
-        requested[k] = now
-        now = returned[k] = max(now, end)
-        accelerator = finished[k] = max(now, accelerator) + steps[i]
+        fetched[at] = arrived[at] = free[worker] = end
+        c.worker[at] = worker
+        c.size[at] = offsets[i + 1] - offsets[i]
+        requested[at] = now
+        now = returned[at] = max(now, end)
+        accelerator = finished[at] = max(now, accelerator) + steps[i]
 
-        call = latest[k & bits] = k
-        if k > first:
-            before = latest[(k - 1) & bits]
-            if not later(arrived, workers, k, before):
-                latest[k & bits] = before
-                low = max(k - window + 1, first)
-                call = first_later(arrived, workers, latest, taken_in, low, k)
-        taken_in[k & bits] = call
-        received[k] = max(end, requested[call])
+        call = k
+        if k == first or not later(c.latest[(m.latest - 1) & bits], end, worker):
+            message = c.latest[m.latest & bits]
+            message.time, message.worker, message.number = end, worker, k
+            m.latest += 1
+        else:
+            call = first_later(c, end, worker, k)
+        c.taken_in[k & bits] = call
+        received[at] = max(end, requested[call - base])
 
         if k - first >= run_ahead:
-            now = max(now, finished[k - run_ahead])
+            now = max(now, finished[at - run_ahead])
         worker = worker + 1 if worker + 1 < len(free) else 0
-    clock[1], clock[2] = now, accelerator
+    m.now, m.accelerator = now, accelerator
+    m.next += len(steps)
 
 
 @inlined
-def first_later(
-    arrived: Floats, worker: Integers, latest: Integers, taken_in: Integers, low: int, k: int
-) -> int:
-    """The first call of next(), from `low` on, that wanted a later message than batch `k`."""
-    bits = len(latest) - 1
-    if later(arrived, worker, latest[low & bits], k):
-        # That may have been wanted before batch k was sent, where no time passed in between.
-        for call in range(low, k):
-            if taken_in[call & bits] == call and later(arrived, worker, call, k):
-                return call
-        return k
-    high, stride = k - 1, 1  # it is more often near than far
-    while high - stride > low and later(arrived, worker, latest[(high - stride) & bits], k):
-        high -= stride
+def later(message: Any, time: float, worker: int) -> bool:
+    """Whether `message` is read after another one, sent before it, of that time and worker."""
+    return bool(message.time > time or (message.time == time and message.worker > worker))
+
+
+@inlined
+def first_later(c: Course, time: float, worker: int, k: int) -> int:
+    """The first call of next(), since batch `k` was sent, that wanted a later message."""
+    m, bits = c.main[0], len(c.latest) - 1
+    low = max(k - m.window + 1, m.first)
+    oldest, high, stride = max(m.latest - bits, 0), m.latest - 1, 1
+    while high - stride >= oldest and later(c.latest[(high - stride) & bits], time, worker):
+        high -= stride  # it is more often near than far
         stride *= 2
-    low = max(low, high - stride)
-    while low + 1 < high:
-        middle = (low + high) // 2
-        if later(arrived, worker, latest[middle & bits], k):
+    below = max(high - stride, oldest - 1)
+    while below + 1 < high:
+        middle = (below + high) // 2
+        if later(c.latest[middle & bits], time, worker):
             high = middle
         else:
-            low = middle
-    return high
+            below = middle
+    call: int = c.latest[high & bits].number
+    if call >= low:
+        return call
+    # That was wanted before batch k was sent, and no time has passed in between.
+    for number in range(low, k):
+        mine = c.moments[ARRIVED, number - m.base]
+        other = c.worker[number - m.base]
+        if c.taken_in[number & bits] == number and (
+            mine > time or (mine == time and other > worker)
+        ):
+            return number
+    return k

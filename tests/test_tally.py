@@ -1,0 +1,97 @@
+"""Metrics of runs whose batches nobody keeps, against those of whole traces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import dlsim
+from dlsim.engine import outcome, simulate
+from dlsim.scenario import Scenario
+from dlsim.trace import Trace
+from dlsim.trace.tally import Tally, middle
+from dlsim.whatif import measure
+from tests.test_compiled import ideal, quiet
+
+pytest.importorskip("numba", reason="only the compiled engine makes tallies")
+from dlsim.engine.compiled.in_order import InOrder, suits
+
+QUANTILES = ("wait_p50", "wait_p95", "wait_p99")
+
+
+def long(batches: int, **changes: object) -> Scenario:
+    """In order, with waits now and then, in two stages."""
+    stages = [dlsim.Stage("read", wait=dlsim.Gamma(1.0, 0.8), cpu=dlsim.Lognormal(0.1, 2.0))]
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=5, prefetch_factor=3),
+        dataset=dlsim.MapDataset(2 * batches, fetch=stages, sample_bytes=dlsim.Constant(1000)),
+        consumer=dlsim.Consumer(step=dlsim.Gamma(0.4, 0.3)),
+    )
+    return dlsim.replace(scenario, changes)
+
+
+def assert_same(scenario: Scenario, seed: int, *, but: tuple[str, ...] = ()) -> dict[str, float]:
+    """The metrics of the tally, which are those of the trace to twelve digits."""
+    tally, trace = outcome(scenario, seed), simulate(scenario, seed, engine="compiled")
+    assert isinstance(tally, Tally)
+    found, expected = measure(tally), measure(trace)
+    assert found.keys() == expected.keys()
+    for name in found.keys() - {*but}:
+        assert found[name] == pytest.approx(expected[name], rel=1e-12, abs=1e-12, nan_ok=True), name
+    for name in but:
+        assert found[name] == pytest.approx(expected[name], rel=0.004), name
+    return found
+
+
+@settings(quiet, max_examples=200)
+@given(ideal, st.integers(0, 2**32))
+def test_metrics_equal_those_of_the_trace(scenario: Scenario, seed: int) -> None:
+    """Every metric of a tally is that of the whole trace, for random scenarios in order."""
+    scenario = dlsim.replace(
+        scenario,
+        {
+            "loader.in_order": True,
+            "loader.timeout": 0.0,
+            "consumer.stop_after": None,
+            "failures": [],
+            "dataset.sample_bytes": 10.0,
+        },
+    )
+    assume(suits(scenario))
+    assert_same(scenario, seed)
+
+
+def test_across_blocks_and_epochs() -> None:
+    """The metrics stay exact where blocks end, columns are forgotten and epochs begin anew."""
+    assert_same(long(20_000, epochs=3), 1)
+    assert_same(long(20_000, **{"epochs": 2, "consumer.run_ahead": 70}), 1)
+    assert_same(long(3000, **{"loader.num_workers": 300, "loader.prefetch_factor": 40}), 1)
+
+
+def test_of_long_runs_quantiles_are_right_to_four_thousandths() -> None:
+    """When waits are only counted in classes, all else is exact, and quantiles nearly."""
+    found = assert_same(long(170_000), 2, but=QUANTILES)
+    assert found["wait_p95"] > 0
+
+
+@given(st.floats(1e-11, 1e6))
+def test_the_middle_of_a_class_is_near_all_of_it(wait: float) -> None:
+    """A wait differs from the middle of its class by less than 0.4 %."""
+    classes = [middle(number) for number in range(1, 128 * 70 + 1)]
+    assert np.abs(np.array(classes) / wait - 1).min() < 0.004
+
+
+def test_memory_does_not_grow_with_batches() -> None:
+    """A run of a thousand million batches needs no more columns than one of a million."""
+    rooms = {
+        InOrder(long(batches), 0, keep=False).course.moments.shape for batches in (10**6, 10**9)
+    }
+    assert len(rooms) == 1
+
+
+def test_where_no_engine_can_tally_there_is_a_trace() -> None:
+    """What is not in order, or not on the ideal machine, is simulated as a whole."""
+    assert isinstance(outcome(long(10, **{"loader.in_order": False})), Trace)
+    assert isinstance(outcome(long(10, **{"machine.cores": 2.0})), Trace)
