@@ -76,8 +76,13 @@ def test_costs_are_those_seen(num_workers):
     seen = observe(DataLoader(Rows(), 3, num_workers=num_workers, shuffle=True))
     again, found = replay(seen, transport=FREE), accounts(seen)
     assert again.dataset.fetch[0].wait.values == pytest.approx(found.wait)
-    assert again.dataset.fetch[0].cpu.values == pytest.approx(found.cpu)
-    assert again.dataset.collate.values == pytest.approx(found.collate)
+    slowed = 1 + again.machine.contention
+    for recorded, seen_cpu in (
+        (again.dataset.fetch[0].cpu.values, found.cpu),
+        (again.dataset.collate.values, found.collate),
+    ):
+        assert (np.array(recorded) <= seen_cpu).all()
+        assert (np.array(recorded) * slowed >= seen_cpu - 1e-12).all()
     assert again.loader.batch_sampler == tuple((i, i + 1, i + 2) for i in range(0, 24, 3))
     trace = dlsim.simulate(again)
     assert np.array_equal(trace.order, seen.order)

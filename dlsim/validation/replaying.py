@@ -11,16 +11,17 @@ from dlsim.scenario import Consumer, Costs, IterableDataset, Recorded, Scenario,
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.observation import Observation
 from dlsim.validation.accounts import Accounts, CalibrateError, accounts
-from dlsim.validation.calibrating import calibrate
+from dlsim.validation.calibrating import calibrate, relieved, shared
 
 
 def replay(seen: Observation, *, transport: Costs | None = None) -> Scenario:
     """The scenario in which all happens as in the observed run `seen`, of one epoch.
 
     What each sample was blocked and computed, what collating each batch and each step took, are
-    recorded as they were seen; the index of a sample is its place in the order of fetching. The
-    other costs are those that `calibrate` finds. So a simulation differs from the run by what
-    the model of the machine leaves out, and by nothing else.
+    recorded as they were seen (less what busy cores added, which a simulation finds out again);
+    the index of a sample is its place in the order of fetching. The other costs are those that
+    `calibrate` finds. So a simulation differs from the run by what the model of the machine
+    leaves out, and by nothing else.
 
     Raises `CalibrateError` for runs that tell too little, and for those of several epochs.
     """
@@ -28,9 +29,11 @@ def replay(seen: Observation, *, transport: Costs | None = None) -> Scenario:
     if len(seen.epochs.first) != 1:
         raise CalibrateError(f"run: expected one of one epoch, got {len(seen.epochs.first)}")
     scenario = calibrate(seen, transport=transport)
+    found = relieved(found, scenario.machine.contention)
+    collate = np.maximum(found.collate - shared(found, scenario.costs), 0.0)
     changes: dict[str, Any] = {
         "fetch": (stage(seen, found),),
-        "collate": recorded(len(seen), found.numbers, found.collate),
+        "collate": recorded(len(seen), found.numbers, collate),
     }
     loader = scenario.loader
     if isinstance(scenario.dataset, IterableDataset):
