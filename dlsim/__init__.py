@@ -45,7 +45,11 @@ if TYPE_CHECKING:
         schema,
     )
     from dlsim.trace import Trace, load_trace, memory, overflow, save, summarize
-    from dlsim.whatif import advise, explain, replicate, sweep
+    from dlsim.whatif.advise import advise
+    from dlsim.whatif.explain import explain
+    from dlsim.whatif.replicate import replicate
+    from dlsim.whatif.sweep import sweep
+    from dlsim.whatif.versus import compare
 
 __version__ = "0.1.0"
 
@@ -53,7 +57,7 @@ _ROOMS = ("engine", "report", "scenario", "trace", "validation", "whatif")
 _HOMES = {
     "engine": ("simulate",),
     "trace": ("Trace", "load_trace", "memory", "overflow", "save", "summarize"),
-    "whatif": ("advise", "explain", "replicate", "sweep"),
+    "whatif": ("advise", "compare", "explain", "replicate", "sweep"),
 }  # and all other names are at home in dlsim.scenario
 
 __all__ = [
@@ -81,6 +85,7 @@ __all__ = [
     "Trace",
     "Uniform",
     "advise",
+    "compare",
     "dump",
     "explain",
     "load",

@@ -50,10 +50,11 @@ def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
 
 
 def test_run_reports(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`run` prints the configuration, the metrics, and what to make of them, and nothing else."""
+    """`run` prints what to make of the run, the configuration, the metrics, and nothing else."""
     assert main(["run", str(small), "--engine", "simpy"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("small (engine simpy, seed 0)\n2 workers, prefetch 2 (window 4)")
+    assert out.startswith("The training step waits 69.2 % of the time: ")
+    assert "\n\nsmall (engine simpy, seed 0)\n2 workers, prefetch 2 (window 4)" in out
     assert "1.85 samples/s" in out
     assert "bottleneck" in out
     assert err == ""
@@ -258,6 +259,22 @@ def test_compare(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "samples_per_s" in out
     assert "First difference: " in out
+
+
+def test_compare_scenarios(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two scenarios, or of one and a change, the first two lines say which is better."""
+    assert main(["compare", str(small), "--loader.num-workers", "4"]) == 0
+    out = capsys.readouterr().out
+    first, second, *_ = out.splitlines()
+    assert first.startswith("B is faster than A: B makes 62.5 % more samples/s (± 0.0 %) (30 pairs")
+    assert second.startswith("With A training waits 69.2 % of the time; it takes 2 workers. With B")
+    assert out.endswith(f"A  {small}\nB  {small} with loader.num_workers=4\n")
+    assert main(["compare", str(small), str(small), "--replications", "3"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("A and B are as fast as each other, as far as 3 pairs")
+    message = "compare: expected B, or a scenario and what to change in it"
+    assert refused(capsys, "compare", small) == message
+    assert refused(capsys, "compare", tmp_path / "a.npz", "--epochs", "2") == message
 
 
 def test_compare_wrong_file(small: Path, capsys: pytest.CaptureFixture[str]) -> None:

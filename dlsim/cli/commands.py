@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 
 import dlsim
 from dlsim.cli.calibration import calibrate
+from dlsim.cli.comparison import compare
 from dlsim.cli.diagnosis import diagnose
 from dlsim.cli.files import (
     check_drawable,
@@ -24,7 +25,6 @@ from dlsim.cli.files import (
     report_run,
     scenario_from,
     simulated,
-    trace_from,
     watching,
 )
 from dlsim.cli.page import report
@@ -34,7 +34,7 @@ from dlsim.cli.whatif import advise, explain, sweep
 from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
-    from dlsim.trace import Trace
+    pass
 
 File: TypeAlias = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 OutFile: TypeAlias = Annotated[File, arg(aliases=["-o"])]
@@ -131,51 +131,6 @@ def observe(
             progress=advance,
         )
     report_run(found, out, csv, plot, trace)
-
-
-def compare(
-    a: Annotated[Positional[Path], arg(metavar="A")],
-    b: Annotated[Positional[Path], arg(metavar="B")],
-    *,
-    seed: int = 0,
-    changes: Changes = NO_CHANGES,
-) -> None:
-    """Lay two runs side by side: their metrics, and whether they schedule alike.
-
-    Example: dlsim compare scenario.toml run.npz
-
-    Each is a trace that run or observe wrote, or a profile of torch.profiler, or a scenario, which
-    is simulated. The keys of scenarios are options, as in dlsim run.
-
-    Args:
-        a: A trace (.npz), a profile (.json, .json.gz) or a scenario (.toml).
-        b: Another one.
-        seed: What all random times of scenarios follow from.
-    """
-    from dlsim.report import side_by_side
-
-    one, other = (trace_from(path, seed, changes) for path in (a, b))
-    print(side_by_side(str(a), one, str(b), other))
-    print()
-    print(agreement(one, other))
-
-
-def agreement(one: Trace, other: Trace) -> str:
-    """In what two runs agree, in words; a real one is what the other is held against."""
-    from dlsim.trace import difference
-    from dlsim.trace.profiler import ENGINE as PROFILER
-
-    engines = (one.meta.engine, other.meta.engine)
-    if PROFILER in engines:
-        return "A profile tells waits and steps, and nothing else that could be compared."
-    if "observed" not in engines:
-        found = difference(one, other)
-        return f"First difference: {found}." if found else "Every moment of both is the same."
-    from dlsim import validation
-
-    if other.meta.engine != "observed":
-        one, other = other, one
-    return str(validation.compare(one, other))
 
 
 def schema() -> None:

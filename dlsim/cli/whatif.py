@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
 _BETWEEN = re.compile(r"(.+)\.\.(.+)")
+NEAR = 0.01  # what is so near to the fastest is about as fast
 _SHOWN = ("samples_per_s", "stall", "wait_p95", "epoch_time")
 
 File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
@@ -231,7 +232,7 @@ def progress() -> Iterator[Callable[[int, int], object] | None]:
 
 
 def sweep_text(table: Table, keys: list[str]) -> str:
-    """The main metrics of each row, with the half-widths of their intervals."""
+    """What is fastest, and what is nearly so; then the main metrics with their half-widths."""
     from dlsim.report.text import table as aligned
 
     header = (*(key.removeprefix("loader.") for key in keys), *_SHOWN)
@@ -242,7 +243,29 @@ def sweep_text(table: Table, keys: list[str]) -> str:
         )
         for row in range(len(table[keys[0]]))
     ]
-    return aligned([header, *rows])
+    return "\n".join([*_fastest(table, keys), "", aligned([header, *rows])])
+
+
+def _fastest(table: Table, keys: list[str]) -> Iterator[str]:
+    """Two lines: the fastest row, and the first one that is about as fast."""
+    speed = table["samples_per_s"]
+    if not (speed > 0).any():
+        yield "No configuration returns anything."
+        return
+    best = max(range(len(speed)), key=lambda row: (speed[row] > 0, speed[row]))
+    near = next(row for row in range(len(speed)) if speed[row] >= (1 - NEAR) * speed[best])
+
+    def told(row: int) -> str:
+        values = ", ".join(f"{key.removeprefix('loader.')}={table[key][row]}" for key in keys)
+        waiting = table["stall"][row]
+        waits = "" if waiting != waiting else f"; training waits {100 * waiting:.1f} % of the time"
+        return f"{values}: {_with_interval(table, 'samples_per_s', row)} samples/s{waits}."
+
+    yield f"Fastest is {told(best)}"
+    if near != best:
+        yield f"The first that is within {100 * NEAR:.0f} % of it is {told(near)}"
+    else:
+        yield f"No row before it comes within {100 * NEAR:.0f} % of it."
 
 
 def _with_interval(table: Mapping[str, Any], metric: str, row: int) -> str:

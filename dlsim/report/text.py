@@ -10,7 +10,7 @@ import numpy as np
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace import Overflow, Problem, Summary, Trace, metrics, overflow, summarize
-from dlsim.trace.summary import percent
+from dlsim.trace.summary import number, percent
 
 # A stall or an idle share below this is not worth a person's time.
 NEGLIGIBLE = 0.05
@@ -19,10 +19,10 @@ BUSY = 0.8
 
 
 def run_text(trace: Trace) -> str:
-    """Text on a single run: an error if one ended it, configuration, summary, verdict."""
-    parts = [configuration(trace), str(summarize(trace)), verdict(trace)]
+    """Text on a single run: an error if one ended it, verdict, configuration, summary."""
+    parts = [verdict(trace), configuration(trace), str(summarize(trace))]
     if trace.meta.scenario is not None and (found := overflow(trace)) is not None:
-        parts.append(does_not_fit(found))
+        parts.insert(0, does_not_fit(found))
     if trace.meta.problem is not None:
         parts.insert(0, ended_early(trace.meta.problem))
     return "\n\n".join(parts)
@@ -156,6 +156,20 @@ def ended_early(problem: Problem) -> str:
     """One line on the error that ended a run."""
     batch = f", for batch {problem.batch}" if problem.batch >= 0 else ""
     return f"Ended after {duration(problem.time)} by an error{batch}: {problem.message}"
+
+
+def faster(a: Trace, b: Trace) -> str:
+    """One line on which of two runs was faster."""
+    one, other = summarize(a).samples_per_s, summarize(b).samples_per_s
+    if math.isnan(one) or math.isnan(other):
+        return "How fast both were is not known."
+    if one == other:
+        return f"A and B are as fast as each other: {number(one)} samples/s."
+    first, second = ("B", "A") if other > one else ("A", "B")
+    return (
+        f"{first} is faster than {second}: A makes {number(one)} samples/s, B {number(other)}, "
+        f"{_change(one, other)} (one run of each: chance has a part in it)."
+    )
 
 
 def side_by_side(name_a: str, trace_a: Trace, name_b: str, trace_b: Trace) -> str:

@@ -10,6 +10,7 @@ from dlsim.whatif.replicate import Replications, paired, replicate
 from dlsim.whatif.statistics import Interval, interval, mser5
 from dlsim.whatif.steady import Steady, steady_state
 from dlsim.whatif.sweep import sweep
+from dlsim.whatif.versus import Versus, compare
 
 __all__ = [
     "Advice",
@@ -20,9 +21,11 @@ __all__ = [
     "Interval",
     "Replications",
     "Steady",
+    "Versus",
     "WhatIfError",
     "advise",
     "bounds",
+    "compare",
     "configurations",
     "disagrees",
     "explain",

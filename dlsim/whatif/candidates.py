@@ -73,12 +73,12 @@ def candidates(
         for factor in (factors if number else (1,))
         for in_order in ((True, False) if free and number > 1 else (True,))
     ]
-    limit = _limit(scenario, max_memory)
-    fitting = [candidate for candidate in found if candidate.memory <= limit]
+    most = limit(scenario, max_memory)
+    fitting = [candidate for candidate in found if candidate.memory <= most]
     if not fitting:
         least = min(candidate.memory for candidate in found)
         raise WhatIfError(
-            f"memory: expected at least {size(least)} for batches on their way, got {size(limit)}"
+            f"memory: expected at least {size(least)} for batches on their way, got {size(most)}"
         )
     return sorted(fitting, key=lambda candidate: candidate.cost)
 
@@ -107,6 +107,13 @@ def with_throughput(candidate: Candidate, samples_per_s: float) -> Candidate:
     return replace(candidate, samples_per_s=samples_per_s)
 
 
+def on_their_way(scenario: Scenario) -> float:
+    """Bytes of the batches on their way: as many as the window has, and one that is trained on."""
+    batches, samples, _ = counts(scenario)
+    a_batch = scenario.dataset.sample_bytes.mean * (samples / batches if batches else 0.0)
+    return (scenario.loader.window + 1) * a_batch
+
+
 def _candidate(scenario: Scenario, workers: int, prefetch: int, in_order: bool) -> Candidate:
     loader = structs.replace(
         scenario.loader,
@@ -117,21 +124,21 @@ def _candidate(scenario: Scenario, workers: int, prefetch: int, in_order: bool) 
         if workers
         else {"persistent_workers": False, "timeout": 0.0, "multiprocessing_context": None},
     )
-    batches, samples, _ = counts(scenario)
-    a_batch = scenario.dataset.sample_bytes.mean * (samples / batches if batches else 0.0)
+    changed = structs.replace(scenario, loader=loader)
     return Candidate(
         workers=workers,
         prefetch=prefetch,
         in_order=in_order,
-        scenario=structs.replace(scenario, loader=loader),
-        memory=(workers * prefetch + 1) * a_batch,
+        scenario=changed,
+        memory=on_their_way(changed),
     )
 
 
-def _limit(scenario: Scenario, max_memory: float | None) -> float:
+def limit(scenario: Scenario, max_memory: float | None = None) -> float:
+    """The most bytes that batches on their way may take: of the machine, or `max_memory`."""
     machine = scenario.machine
     shared = machine.shm if scenario.dataset.path == "shm" else None
-    limits = [limit for limit in (max_memory, machine.memory, shared) if limit is not None]
+    limits = [most for most in (max_memory, machine.memory, shared) if most is not None]
     return min(limits, default=float("inf"))
 
 

@@ -1,0 +1,90 @@
+"""`dlsim compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from dlsim.cli.files import scenario_from, trace_from
+from dlsim.cli.parsing import NO_CHANGES, Changes, UsageError
+from dlsim.scenario import Scenario
+
+if TYPE_CHECKING:
+    from dlsim.trace import Trace
+
+Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+Other = Annotated[Path | None, arg(metavar="B", help_behavior_hint="")]
+
+
+def compare(
+    a: Annotated[Positional[Path], arg(metavar="A")],
+    b: Positional[Other] = None,
+    *,
+    replications: Count = None,
+    seed: int = 0,
+    jobs: int = 1,
+    changes: Changes = NO_CHANGES,
+) -> None:
+    """Say whether configuration B is better than A, by how much, and how sure that is.
+
+    Example: dlsim compare scenarios/imagenet_a100.toml --loader.num-workers 6
+
+    Without B, the scenario A as it is stands against itself with the keys given as options. Two
+    scenarios are simulated many times under the same random numbers. If either is one run, a trace
+    that run or observe wrote or a profile of torch.profiler, the other one is simulated once.
+
+    Args:
+        a: A scenario (.toml), a trace (.npz) or a profile (.json, .json.gz).
+        b: Another one.
+        replications: How often each scenario is simulated; by default 5 to 30, by their length.
+        seed: What all random times of scenarios follow from.
+        jobs: How many processes simulate; -1 for one on each core.
+    """
+    if b is None and (not changes or a.suffix != ".toml"):
+        raise UsageError("compare: expected B, or a scenario and what to change in it")
+    if a.suffix == ".toml" and (b is None or b.suffix == ".toml"):
+        one = scenario_from(a, NO_CHANGES if b is None else changes)
+        print(versus(one, scenario_from(b or a, changes), replications, seed, jobs))
+    else:
+        assert b is not None
+        runs = (trace_from(path, seed, changes) for path in (a, b))
+        print(two_runs(*runs))
+    print()
+    print(f"A  {a}")
+    given = ", ".join(f"{key}={text}" for key, text in changes.items())
+    print(f"B  {f'{a} with {given}' if b is None else b}")
+
+
+def versus(a: Scenario, b: Scenario, replications: int | None, seed: int, jobs: int) -> str:
+    """Two scenarios beside each other."""
+    from dlsim.whatif import compare
+
+    return str(compare(a, b, replications, seed, jobs=jobs))
+
+
+def two_runs(one: Trace, other: Trace) -> str:
+    """Two runs beside each other: which was faster, in what they agree, their metrics."""
+    from dlsim.report import faster, side_by_side
+
+    table = side_by_side("A", one, "B", other)
+    return f"{faster(one, other)}\n{agreement(one, other)}\n\n{table}"
+
+
+def agreement(one: Trace, other: Trace) -> str:
+    """In what two runs agree, in words; a real one is what the other is held against."""
+    from dlsim.trace import difference
+    from dlsim.trace.profiler import ENGINE as PROFILER
+
+    engines = (one.meta.engine, other.meta.engine)
+    if PROFILER in engines:
+        return "A profile tells waits and steps, and nothing else that could be compared."
+    if "observed" not in engines:
+        found = difference(one, other)
+        return f"First difference: {found}." if found else "Every moment of both is the same."
+    from dlsim import validation
+
+    if other.meta.engine != "observed":
+        one, other = other, one
+    return str(validation.compare(one, other))

@@ -1,0 +1,134 @@
+"""Is one configuration better than another? `compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlsim.scenario import Scenario
+from dlsim.scenario.units import duration, size
+from dlsim.trace.summary import number, percent
+from dlsim.whatif.candidates import limit, on_their_way
+from dlsim.whatif.parallel import check_jobs
+from dlsim.whatif.replicate import Replications, paired, replicate
+from dlsim.whatif.statistics import Interval, interval
+from dlsim.whatif.sweep import batches_to_simulate
+
+LEAST, MOST, BATCHES = 5, 30, 6000  # replications, and batches to simulate of each
+SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
+    "samples_per_s": ("samples/s", number),
+    "stall": ("waiting", percent),
+    "wait_mean": ("wait, mean", duration),
+    "wait_p95": ("wait, 95 %", duration),
+    "epoch_time": ("epoch", duration),
+    "worker_utilisation": ("workers busy", percent),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Versus:
+    """Two scenarios beside each other, under common random numbers.
+
+    `a`, `b`: their replications. `gain`: how many times as many samples a second `b` makes, less
+    one, with an interval from the pairs of runs that saw the same random numbers.
+    """
+
+    a: Replications
+    b: Replications
+    gain: Interval
+
+    @property
+    def better(self) -> str:
+        """Which is surely faster: "a", "b", or neither, ""."""
+        if self.gain.low > 0:
+            return "b"
+        return "a" if self.gain.high < 0 else ""
+
+    def difference(self, metric: str) -> Interval:
+        """The paired interval of `b - a` in a metric."""
+        return paired(self.a, self.b, metric)
+
+    def __str__(self) -> str:
+        """Which is better and by how much; what each takes; then metrics and differences."""
+        return "\n".join([_answer(self), _price(self), "", *_table(self)])
+
+
+def compare(
+    a: Scenario, b: Scenario, replications: int | None = None, seed: int = 0, *, jobs: int = 1
+) -> Versus:
+    """Whether `b` is better than `a`, by how much, and how sure that is.
+
+    Both are simulated under the same random numbers, `replications` times (by default 5 to 30,
+    fewer of long runs), so that what chance does to both alike cancels. `jobs`: see `replicate`.
+    """
+    check_jobs(jobs)
+    if replications is None:
+        longer = max(batches_to_simulate(a), batches_to_simulate(b))
+        replications = min(max(BATCHES // longer, LEAST), MOST)
+    one, other = (replicate(each, replications, seed, jobs=jobs) for each in (a, b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = other["samples_per_s"] / one["samples_per_s"] - 1
+    return Versus(one, other, interval(ratio[np.isfinite(ratio)]))
+
+
+def _answer(found: Versus) -> str:
+    gain, pairs = found.gain, len(found.a)
+    sure = f"{pairs} pairs of simulated runs that saw the same random numbers"
+    if not gain.count:
+        return "Neither returns anything: there is nothing to compare."
+    if not found.better:
+        return (
+            f"A and B are as fast as each other, as far as {sure} can tell: B makes {_more(gain)}."
+        )
+    faster, slower = ("B", "A") if found.better == "b" else ("A", "B")
+    return f"{faster} is faster than {slower}: B makes {_more(gain)} ({sure})."
+
+
+def _more(gain: Interval) -> str:
+    half = "" if gain.half_width != gain.half_width else f" (± {100 * gain.half_width:.1f} %)"
+    word = "more" if gain.mean >= 0 else "fewer"
+    return f"{100 * abs(gain.mean):.1f} % {word} samples/s{half}"
+
+
+def _price(found: Versus) -> str:
+    """What training waits with each, and what each takes."""
+    parts = []
+    for name, runs in (("A", found.a), ("B", found.b)):
+        loader = runs.scenario.loader
+        batches = on_their_way(runs.scenario)
+        memory = f" and {size(batches)} for batches on their way" if batches else ""
+        if batches > limit(runs.scenario):
+            memory += f", which do not fit into {size(limit(runs.scenario))}"
+        parts.append(
+            f"With {name} training waits {percent(runs.interval('stall').mean)} of the time; "
+            f"it takes {loader.num_workers} workers{memory}."
+        )
+    return " ".join(parts)
+
+
+def _table(found: Versus) -> list[str]:
+    rows = [("", "A", "B", "B - A")]
+    for metric, (name, show) in SHOWN.items():
+        a, b, difference = (
+            found.a.interval(metric),
+            found.b.interval(metric),
+            found.difference(metric),
+        )
+        if a.mean != a.mean or b.mean != b.mean:
+            continue
+        half = (
+            ""
+            if difference.half_width != difference.half_width
+            else (f" ± {show(difference.half_width)}")
+        )
+        rows.append((name, show(a.mean), show(b.mean), f"{show(difference.mean)}{half}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for row in rows
+    ]

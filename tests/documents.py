@@ -1,0 +1,85 @@
+"""What the README and the documentation show, and whether it is so.
+
+A `console` block is a command and what it prints, to the end or to a line `...`. A `python` block
+runs; a `text` block right after it is what it prints. All run in the root of the repository.
+
+`python -m tests.documents` writes into the documents what is printed now.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CUT = "...\n"
+_BLOCK = re.compile(
+    r"```console\n\$ (?P<command>.+)\n(?P<printed>(?:.*\n)*?)```"
+    r"|```python\n(?P<python>(?:.*\n)*?)```(?:\n\n```text\n(?P<text>(?:.*\n)*?)```)?"
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is run, and what is `shown` to come of it; None if nothing is. `span`: where."""
+
+    call: tuple[str, ...]
+    shown: str | None
+    span: tuple[int, int]
+
+    @property
+    def printed(self) -> str:
+        """What it prints now (which engine ran may differ). Raises for what fails."""
+        done = subprocess.run(self.call, capture_output=True, text=True, cwd=ROOT, check=True)
+        return re.sub(r"engine (compiled|simpy)", "engine simpy", done.stdout)
+
+    def holds(self, printed: str) -> bool:
+        """Whether `printed` is what is shown."""
+        if self.shown is None:
+            return True
+        shown, cut, _ = self.shown.partition(CUT)
+        return printed.startswith(shown) if cut else printed == shown
+
+    def updated(self, printed: str) -> str:
+        """What should be shown: as many lines as before, if they were cut."""
+        assert self.shown is not None
+        shown, cut, _ = self.shown.partition(CUT)
+        if not cut:
+            return printed
+        return "".join(printed.splitlines(keepends=True)[: shown.count("\n")]) + cut
+
+
+def blocks(text: str) -> list[Block]:
+    """All blocks of a document."""
+    found = []
+    for match in _BLOCK.finditer(text):
+        if match["command"] is not None:
+            program, *args = shlex.split(match["command"])
+            module = ["-m", "dlsim"] if program == "dlsim" else []
+            found.append(Block((sys.executable, *module, *args), match["printed"], match.span(2)))
+        else:
+            call = (sys.executable, "-c", match["python"])
+            found.append(Block(call, match["text"], match.span("text")))
+    return found
+
+
+def main() -> None:
+    """Write into each document what its blocks print now."""
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        for block in reversed(blocks(text)):
+            printed = block.printed
+            if block.shown is not None and not block.holds(printed):
+                start, end = block.span
+                text = text[:start] + block.updated(printed) + text[end:]
+                print(f"{path.name}: {shlex.join(block.call[-4:])[:80]}")
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
