@@ -10,9 +10,9 @@ import pytest
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 import dlsim
-from dlsim.cli import files, main
+from dlsim.cli import main
 from dlsim.trace import load_trace
-from dlsim.validation import diagnose, diagnose_run, observe
+from dlsim.validation import diagnose, diagnose_run, observe, target
 from dlsim.validation.room import Room, room
 from tests.test_cli import refused
 
@@ -158,7 +158,7 @@ def test_the_command(module, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("loader", "message"),
     [
         ("diagnosed_here:short", "expected at least 5 batches to calibrate, got 3"),
         ("diagnosed_here:raises", "after 13 batches an error ended it, for batch 13: ZeroDivision"),
@@ -169,11 +169,11 @@ def test_the_command(module, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_what_goes_wrong_is_said_in_one_line(
-    module, monkeypatch, capsys: pytest.CaptureFixture[str], target: str, message: str
+    module, monkeypatch, capsys: pytest.CaptureFixture[str], loader: str, message: str
 ):
     """Whatever the loader does, there is an end, and one line that says what it did."""
-    monkeypatch.setattr(files, "HANGS", 3.0)
-    assert message in refused(capsys, "diagnose", target)
+    monkeypatch.setattr(target, "HANGS", 3.0)
+    assert message in refused(capsys, "diagnose", loader)
 
 
 @pytest.mark.parametrize("command", ["diagnose", "observe"])

@@ -108,7 +108,10 @@ def tended(where: str) -> Iterator[Callable[[], object]]:
     That is any exception, and that for two minutes the function is not called that this yields.
     """
     try:
-        with warnings.catch_warnings(), time_limit(f"no batch for {HANGS:g} s", HANGS) as again:
+        with (
+            warnings.catch_warnings(),
+            time_limit(f"no batch for {HANGS:g} s: it hangs", HANGS) as again,
+        ):
             # Torch warns of what it then raises an exception for.
             warnings.filterwarnings("ignore", "Got pickle error", UserWarning)
             yield again
