@@ -37,8 +37,7 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     while True:
         job = yield from pool.index_queues[number].get()
         if job is STOP:
-            if costs.worker_stop > 0:
-                yield sleep(env, costs.worker_stop, WORKERS + number)
+            yield from run.compute(number, costs.worker_stop)
             return
         if job is RESUME:
             epoch += 1

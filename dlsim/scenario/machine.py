@@ -83,7 +83,7 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
 
     Start and end: `worker_start`, in the main process for each worker, one after another;
     `worker_ready`, processor time in each worker before it can take work (imports, unpickling
-    the dataset, `worker_init_fn`); `worker_stop`, until a worker that is told to stop has exited.
+    the dataset, `worker_init_fn`); `worker_stop`, likewise, before a worker told to stop is gone.
 
     Batches: `index_put`, in the main process for each index list; `index_latency`, from then
     until the worker can read it; `take`, processor time of the worker between two batches.

@@ -85,7 +85,13 @@ def accounts(seen: object) -> Accounts:
         raise CalibrateError("run: expected one observed with its samples, got one without")
     machine = json.loads(seen.meta.notes.get("machine", "{}"))
     fetched = np.flatnonzero(~np.isnan(seen.fetched) & (seen.size > 0))
-    parts: dict[str, Any] = samples(seen)
+    parts: dict[str, Any] = samples(seen) | main_side(seen) | steps(seen)
+    if not machine.get("trained", True):
+        # What passes between two batches then is letting go of the one before: part of having it.
+        # The typical batch tells; some are looked at (observing.py, watching.py).
+        if len(parts["step_cpu"]):
+            parts["receive"] = parts["receive"] + np.median(parts["step_cpu"])
+        parts["step_cpu"], parts["step_wait"] = np.zeros((2, len(parts["step_cpu"])))
     paid = payload(seen)
     return Accounts(
         scenario=seen.meta.scenario,
@@ -95,9 +101,7 @@ def accounts(seen: object) -> Accounts:
         machine=machine,
         **parts,
         **worker_side(seen, machine, str(paid["path"])),
-        **main_side(seen),
-        **steps(seen),
-        **beginnings(seen),
+        **beginnings(seen, machine.get("cores", 1.0)),
         **paid,
         crowding=crowding(seen, machine.get("cores", 1.0))[fetched],
     )
@@ -197,8 +201,11 @@ def steps(seen: Observation) -> dict[str, Any]:
     }
 
 
-def beginnings(seen: Observation) -> dict[str, Any]:
-    """Starting and getting ready, for each worker, and stopping, all at once, of each epoch."""
+def beginnings(seen: Observation, cores: float) -> dict[str, Any]:
+    """Starting, getting ready and exiting, for each worker, in epochs that start them.
+
+    Workers start one after another, and exit beside each other, as far as there are cores.
+    """
     assert seen.meta.scenario is not None
     loader, epochs = seen.meta.scenario.loader, seen.epochs
     workers = loader.num_workers
@@ -213,7 +220,7 @@ def beginnings(seen: Observation) -> dict[str, Any]:
             ready += began[~np.isnan(began)][:1].tolist()
         last = np.fmax(np.nanmax(seen.finished[here]), np.nanmax(seen.fetched[here]))
         if not loader.persistent_workers and not np.isnan(epochs.ended[epoch]):
-            stop.append(max(epochs.ended[epoch] - last, 0.0))
+            stop.append(max(epochs.ended[epoch] - last, 0.0) * min(1.0, cores / workers))
     return {"start": np.array(start), "ready": np.array(ready), "stop": np.array(stop)}
 
 

@@ -88,7 +88,10 @@ def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
     runs = [accounts(run) for run in seen]
     if not runs:
         raise CalibrateError("runs: expected at least one observed run, got none")
-    slower = contention(together(runs, "crowding"), np.concatenate([of_batches(r) for r in runs]))
+    slower = 0.0
+    if len({run.scenario.loader.num_workers for run in runs}) > 1:
+        of_runs = np.concatenate([of_batches(run) for run in runs])
+        slower = contention(together(runs, "crowding"), of_runs)
     runs = [relieved(run, slower) for run in runs]
     first = runs[0]
     if transport is None:

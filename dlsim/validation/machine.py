@@ -143,6 +143,7 @@ class WorkerMemory:
         self.progress = progress
         self.batches = 0
         self.bytes = math.nan
+        largest_child()  # importing takes longer than looking
 
     def __call__(self, batches: int) -> None:
         """So many batches more are finished."""

@@ -117,7 +117,7 @@ def observe(
     assembly = Assembly(log, rows, setup)
     problem = problem_of(assembly)
     watching = machine.overhead(samples=samples)
-    facts = machine.facts(before, after, watching)
+    facts = machine.facts(before, after, watching) | {"trained": float(step is not None)}
     if not isnan(memory.bytes):
         facts["worker_bytes"] = memory.bytes
     notes = {

@@ -31,6 +31,7 @@ REPLACED = {
     "dataset.fetch": ("wait", "cpu"),
     "costs.take": ("take",),
     "costs.serialise": ("serialise",),
+    "costs.hand_over": ("hand_over",),
     "costs.receive": ("receive",),
     "costs.worker_start": ("worker_start",),
 }
