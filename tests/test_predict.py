@@ -16,7 +16,9 @@ from dlsim.validation.prediction import (
 )
 from dlsim.whatif.errors import WhatIfError
 
-SURE = dict.fromkeys(("wait", "cpu", "take", "serialise", "hand_over", "receive", "worker_start", "step"), 0.0)
+SURE = dict.fromkeys(
+    ("wait", "cpu", "take", "serialise", "hand_over", "receive", "worker_start", "step"), 0.0
+)
 
 
 STEADY = Constant(0.01)

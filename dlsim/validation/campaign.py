@@ -23,15 +23,17 @@ from dlsim.scenario import Costs, DlsimError
 from dlsim.trace import save
 from dlsim.validation.accounts import CalibrateError, accounts
 from dlsim.validation.grid import Configuration
-from dlsim.validation.machine import usable_cores
+from dlsim.validation.machine import pace, usable_cores
 from dlsim.validation.observing import observe
 from dlsim.validation.target import remembering, tended
 from dlsim.validation.transport import probe
-from dlsim.validation.trials import HOST, pause, spoilt, try_out
+from dlsim.validation.trials import HOST, PACE, pause, spoilt, try_out
 from dlsim.whatif.journal import Journal
 
 JOURNAL, RUNS = "journal.jsonl", "runs"
 ATTEMPTS = 3  # at a run that others disturb
+SLOW = 1.35  # times the best pace of the campaign, from which on the machine is not what it was
+PATIENCE = 20.0  # seconds to wait for a slow machine
 
 
 Step: TypeAlias = Callable[[Any], object]
@@ -61,9 +63,10 @@ def run_all(
     """Make those of the `runs`, each in its round, that `folder` does not have; False: not all.
 
     `make` makes a loader and its step; nothing more is begun after `seconds`. A run that others
-    disturbed is repeated, at most twice; time that the host takes away every time, it takes for
-    what the run asks of it, such as disks, and that is no disturbance. `progress` is told before
-    each run.
+    disturbed, or in which a core was slower than it had been, is repeated, at most twice; before
+    each, a slow machine is given some seconds to become a fast one again. Time that the host takes
+    away every time, it takes for what the run asks of it, such as disks, and that is no
+    disturbance. `progress` is told before each run.
 
     Raises `DlsimError` where a run fails: what there was until then is kept.
     """
@@ -79,14 +82,33 @@ def run_all(
                 if time.monotonic() > ends:
                     return False
                 before = [] if row is None else [*row["before"], row["spoilt"]]
+                slow = SLOW * best_pace(kept)
+                at_first = settled(slow)
                 with tended(f"{target}: {configuration.key}") as again:
                     row = run(folder, kept, configuration, make, name, batches, again)
                 row |= {"configuration": asdict(configuration), "before": before}
+                row["pace"] = max(at_first, pace())
+                if not row["spoilt"] and row["pace"] > slow:
+                    row["spoilt"] = PACE
                 if [*before, row["spoilt"]] == [HOST] * ATTEMPTS:
                     row["spoilt"] = ""
                 kept.write(name, row)
                 check()
     return True
+
+
+def best_pace(kept: Journal) -> float:
+    """The best pace that the machine was seen to have in the campaign; now, if it has no runs."""
+    paces = [row["pace"] for row in kept.rows.values() if "pace" in row]
+    return min(paces) if paces else pace(10)
+
+
+def settled(slow: float) -> float:
+    """The pace of the machine, as soon as it is not `slow`, or when that took too long."""
+    ends = time.monotonic() + PATIENCE
+    while (now := pace()) > slow and time.monotonic() < ends:
+        time.sleep(0.5)
+    return now
 
 
 def run(

@@ -161,7 +161,7 @@ def replayed(folder: Path, name: str) -> Replayed:
     rows = read(folder)
     seen = load_trace(folder / RUNS / rows[name]["file"])
     assert isinstance(seen, Observation)
-    again = simulate(replay(seen, transport=transport(rows, accounts(seen).path)))
+    again = simulate(replay(seen))
     return Replayed(
         configuration=configuration_of(rows[name]),
         error=float(epoch_times(again)[0] / epoch_times(seen)[0]) - 1,

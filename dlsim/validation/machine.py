@@ -136,6 +136,33 @@ def usable_cores() -> float:
     return cores
 
 
+def pace(rounds: int = 3) -> float:
+    """Seconds that the slowest of the cores takes for a piece of work that is always the same.
+
+    On shared hardware a core can be half as fast as it was a minute ago, and nothing that the
+    system counts says so. All cores this process may use are tried, at most 16, in turn.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return min(spin() for _ in range(rounds))
+    usable = os.sched_getaffinity(0)
+    slowest = 0.0
+    try:
+        for core in sorted(usable)[:16]:
+            os.sched_setaffinity(0, {core})
+            slowest = max(slowest, min(spin() for _ in range(rounds)))
+    finally:
+        os.sched_setaffinity(0, usable)
+    return slowest
+
+
+def spin() -> float:
+    """Seconds for adding up some thirty thousand squares."""
+    began, total = perf_counter(), 0
+    for number in range(30_000):
+        total += number * number
+    return perf_counter() - began
+
+
 class WorkerMemory:
     """A progress function that now and then looks at the workers: the most `bytes` of one's own."""
 

@@ -17,7 +17,8 @@ from dlsim.validation import machine
 
 NAN = float("nan")
 LEAST, TICKS = 0.05, 0.05  # cores; CPU seconds that counting by clock ticks may be wrong by
-OTHERS, HOST = "others", "host"  # other programs here; whoever shares the hardware
+# Other programs here; whoever shares the hardware and is seen to; a core slower than it had been.
+OTHERS, HOST, PACE = "others", "host", "pace"
 
 
 @dataclass(frozen=True, kw_only=True)
