@@ -156,10 +156,10 @@ def calls(seen: Observation) -> tuple[Floats, Floats]:
     It waits from when it has nothing more to do until a message is pickled.
     """
     order = seen.order
-    known = np.flatnonzero(~np.isnan(seen.rebuilding))
+    known = np.flatnonzero(~np.isnan(seen.rebuilding + seen.serialised))
     known = known[np.argsort(seen.rebuilding[known])]
     requested = seen.requested[order]
-    call = np.maximum(np.searchsorted(requested, seen.rebuilding[known], side="right") - 1, 0)
+    call = np.maximum(np.searchsorted(requested, seen.rebuilding[known]) - 1, 0)
     idle = np.maximum(requested[call], np.append(-np.inf, seen.received[known[:-1]]))
     until = np.minimum(seen.serialised[known], seen.rebuilding[known])
     waited = np.bincount(call, np.maximum(until - idle, 0.0), len(order))
