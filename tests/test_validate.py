@@ -182,6 +182,7 @@ def made(folder: Path, runs=CHEAP, **options: object) -> tuple[bool, int]:
 def quiet(monkeypatch):
     """A machine on which nobody else does anything, as far as is known."""
     monkeypatch.setattr(machine, "others", lambda before, after: (0.0, 0.0))
+    monkeypatch.setattr(campaign, "pace", lambda rounds=3: 0.001)
 
 
 @pytest.mark.usefixtures("quiet")

@@ -33,7 +33,6 @@ from dlsim.whatif.journal import Journal
 JOURNAL, RUNS = "journal.jsonl", "runs"
 ATTEMPTS = 3  # at a run that others disturb
 SLOW = 1.35  # times the best pace of the campaign, from which on the machine is not what it was
-PATIENCE = 20.0  # seconds to wait for a slow machine
 
 
 Step: TypeAlias = Callable[[Any], object]
@@ -63,10 +62,9 @@ def run_all(
     """Make those of the `runs`, each in its round, that `folder` does not have; False: not all.
 
     `make` makes a loader and its step; nothing more is begun after `seconds`. A run that others
-    disturbed, or in which a core was slower than it had been, is repeated, at most twice; before
-    each, a slow machine is given some seconds to become a fast one again. Time that the host takes
-    away every time, it takes for what the run asks of it, such as disks, and that is no
-    disturbance. `progress` is told before each run.
+    disturbed, or in which a core was slower than it had been, is repeated, at most twice.
+    Time that the host takes away every time, it takes for what the run asks of it, such as disks,
+    and that is no disturbance. `progress` is told before each run.
 
     Raises `DlsimError` where a run fails: what there was until then is kept.
     """
@@ -83,7 +81,7 @@ def run_all(
                     return False
                 before = [] if row is None else [*row["before"], row["spoilt"]]
                 slow = SLOW * best_pace(kept)
-                at_first = settled(slow)
+                at_first = pace()
                 with tended(f"{target}: {configuration.key}") as again:
                     row = run(folder, kept, configuration, make, name, batches, again)
                 row |= {"configuration": asdict(configuration), "before": before}
@@ -101,14 +99,6 @@ def best_pace(kept: Journal) -> float:
     """The best pace that the machine was seen to have in the campaign; now, if it has no runs."""
     paces = [row["pace"] for row in kept.rows.values() if "pace" in row]
     return min(paces) if paces else pace(10)
-
-
-def settled(slow: float) -> float:
-    """The pace of the machine, as soon as it is not `slow`, or when that took too long."""
-    ends = time.monotonic() + PATIENCE
-    while (now := pace()) > slow and time.monotonic() < ends:
-        time.sleep(0.5)
-    return now
 
 
 def run(
