@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("engine", "report", "scenario", "trace", "validation", "whatif")
+_ROOMS = ("engine", "report", "scenario", "testing", "trace", "validation", "whatif")
 _HOMES = {
     "engine": ("simulate",),
     "trace": ("Trace", "load_trace", "memory", "overflow", "save", "summarize"),

@@ -20,6 +20,7 @@ ALLOWED = {
     # predictions are replications, and a campaign of real runs keeps a journal as a sweep does
     "validation": {"scenario", "trace", "engine", "whatif"},
     "report": {"scenario", "trace", "engine", "whatif"},
+    "testing": {"scenario", "trace", "engine", "whatif", "validation"},
     "cli": {"scenario", "trace", "engine", "whatif", "validation", "report"},
 }
 HEAVY = ("torch", "matplotlib", "numba", "scipy.stats", "joblib")

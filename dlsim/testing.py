@@ -1,0 +1,157 @@
+"""Assertions for the tests of your own project: that a loader keeps up, and fits.
+
+from dlsim.testing import assert_stall_below
+
+def test_training_does_not_wait():
+    assert_stall_below("scenarios/training.toml", 0.05)
+
+What is asserted of is a `Scenario`, the path of a scenario file, or a torch DataLoader. Scenarios
+are simulated, under a fixed seed, so that a test gives the same result each time. A DataLoader is
+run and watched (see `dlsim.validation.observe`): that takes as long as it takes, and other work on
+the machine shows. A failure says what limits, and what would help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from dlsim.engine import simulate
+from dlsim.scenario import DlsimError, Scenario, load
+from dlsim.scenario.units import size
+from dlsim.trace import overflow, summarize
+from dlsim.trace.summary import number, percent
+from dlsim.whatif.advise import advise
+from dlsim.whatif.explain import explain
+from dlsim.whatif.replicate import replicate
+from dlsim.whatif.statistics import Interval
+
+Subject: TypeAlias = Scenario | str | Path | Any  # or a DataLoader
+
+__all__ = ["assert_fits", "assert_stall_below", "assert_throughput_above"]
+
+REPLICATIONS = 10
+SECONDS = 10.0  # a loader is watched
+
+
+def assert_stall_below(
+    subject: Subject,
+    limit: float,
+    *,
+    step: Callable[[Any], object] | None = None,
+    batches: int | None = None,
+    replications: int = REPLICATIONS,
+    seed: int = 0,
+) -> None:
+    """Assert that training waits for less than the share `limit` of the time: 0.05 is 5 %.
+
+    Of a scenario, the mean over `replications` must surely be less: its 95 % interval is. A
+    DataLoader is watched with `step` called for each batch, for `batches` or 10 seconds.
+
+    Raises `AssertionError` that says what limits and what would help; `DlsimError` for what
+    cannot be simulated or watched.
+    """
+    asked = f"expected less than {percent(limit)}"
+    if not isinstance(subject, (Scenario, str, Path)):
+        seen = watched(subject, step, batches)
+        waits = summarize(seen).stall
+        if not waits < limit:
+            raise AssertionError(f"training waits {percent(waits)} of the time, {asked}{why(seen)}")
+        return
+    scenario = scenario_of(subject)
+    found = replicate(scenario, replications, seed).interval("stall")
+    if not found.mean + margin(found) < limit:
+        shown = f"{percent(found.mean)} (± {percent(margin(found))})"
+        raise AssertionError(
+            f"training waits {shown} of the time, {asked}\n{help_for(scenario, seed, limit)}"
+        )
+
+
+def assert_throughput_above(
+    subject: Subject,
+    samples_per_s: float,
+    *,
+    step: Callable[[Any], object] | None = None,
+    batches: int | None = None,
+    replications: int = REPLICATIONS,
+    seed: int = 0,
+) -> None:
+    """Assert that more than so many samples a second are returned.
+
+    All else as in `assert_stall_below`.
+    """
+    asked = f"expected more than {number(samples_per_s)}"
+    if not isinstance(subject, (Scenario, str, Path)):
+        seen = watched(subject, step, batches)
+        speed = summarize(seen).samples_per_s
+        if not speed > samples_per_s:
+            raise AssertionError(f"{number(speed)} samples/s, {asked}{why(seen)}")
+        return
+    scenario = scenario_of(subject)
+    found = replicate(scenario, replications, seed).interval("samples_per_s")
+    if not found.mean - margin(found) > samples_per_s:
+        shown = f"{number(found.mean)} (± {number(margin(found))})"
+        raise AssertionError(f"{shown} samples/s, {asked}\n{help_for(scenario, seed, None)}")
+
+
+def assert_fits(scenario: Scenario | str | Path, *, seed: int = 0) -> None:
+    """Assert that batches fit into `machine.memory` and `machine.shm` of the scenario.
+
+    Raises `AssertionError` that says what overflows when, and the largest window that fits;
+    `DlsimError` for a scenario that states neither.
+    """
+    chosen = scenario_of(scenario)
+    if chosen.machine.memory is None and chosen.machine.shm is None:
+        raise DlsimError("machine: expected memory or shm, got neither: everything would fit")
+    found = overflow(simulate(chosen, seed))
+    if found is not None:
+        window = found.largest_window
+        fits = f"num_workers * prefetch_factor = {window} fits"
+        raise AssertionError(
+            f"{found.resource} would need {size(found.needed)} and has {size(found.limit)}, first "
+            f"at batch {found.batch}; {fits if window else 'make batches smaller'}"
+        )
+
+
+def scenario_of(subject: Scenario | str | Path) -> Scenario:
+    """The scenario itself, or the one in the file."""
+    return subject if isinstance(subject, Scenario) else load(subject)
+
+
+def margin(found: Interval) -> float:
+    """The half-width of the interval; of one value, nothing is known, and nothing is added."""
+    return 0.0 if found.half_width != found.half_width else found.half_width
+
+
+def help_for(scenario: Scenario, seed: int, max_stall: float | None) -> str:
+    """What limits and what helps; with a target, the cheapest settings that hold it."""
+    first = str(explain(scenario, None, seed)).splitlines()[0]
+    if not max_stall:
+        return first
+    try:
+        found = advise(scenario, max_stall=max_stall, seed=seed)
+    except DlsimError:  # nothing would fit, for one
+        return first
+    settings = found.chosen.keywords if found.chosen is not None else "no setting"
+    return f"{first}\n{settings} would hold it"
+
+
+def watched(loader: Any, step: Callable[[Any], object] | None, batches: int | None) -> Any:
+    """A run of a real loader, which no error ended."""
+    from dlsim.validation import observe
+
+    seen = observe(loader, step=step, batches=batches, seconds=SECONDS)
+    if seen.meta.problem is not None:
+        raise AssertionError(f"the loader fails: {seen.meta.problem.message}")
+    return seen
+
+
+def why(seen: Any) -> str:
+    """The answer of a diagnosis of the run, if it can be diagnosed."""
+    from dlsim.validation import diagnose_run
+
+    try:
+        return "\n" + "\n".join(str(diagnose_run(seen)).splitlines()[:2])
+    except DlsimError as error:
+        return f"\n(why is not known: {error})"
