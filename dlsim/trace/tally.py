@@ -77,11 +77,16 @@ def quantiles(tally: Tally, shares: Sequence[float]) -> list[float]:
     if tally.batches == 0:
         return [math.nan] * len(shares)
     if tally.waits is not None:
-        at = np.array(shares) * (tally.batches - 1)
-        found: list[float] = np.interp(at, np.arange(tally.batches), tally.waits).tolist()
-        return found
+        return [between(tally.waits, share * (tally.batches - 1)) for share in shares]
     below = np.cumsum(tally.classes)
     return [middle(int(np.searchsorted(below, share * tally.batches))) for share in shares]
+
+
+def between(values: Floats, at: float) -> float:
+    """The value at position `at`, interpolated from its neighbours."""
+    before = int(at)
+    low, high = float(values[before]), float(values[min(before + 1, len(values) - 1)])
+    return low + (high - low) * (at - before)
 
 
 def middle(number: int) -> float:

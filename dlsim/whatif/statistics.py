@@ -67,6 +67,22 @@ def interval(values: Floats, confidence: float = 0.95) -> Interval:
     return Interval(float(known.mean()), t_quantile(confidence, count) * error, count, confidence)
 
 
+def intervals(values: Floats, confidence: float) -> list[Interval]:
+    """The `interval` of each row of `values`; those without NaN are done at once."""
+    count = values.shape[1]
+    if count < 2:
+        return [interval(row, confidence) for row in values]
+    means = values.mean(axis=1)
+    halves = t_quantile(confidence, count) * (np.std(values, axis=1, ddof=1) / count**0.5)
+    equal = np.ptp(values, axis=1) == 0
+    return [
+        interval(row, confidence)
+        if same or mean != mean
+        else Interval(float(mean), float(half), count, confidence)
+        for row, same, mean, half in zip(values, equal, means, halves, strict=True)
+    ]
+
+
 def t_quantile(confidence: float, count: int) -> float:
     """How many standard errors make a two-sided interval of `count` values."""
     from scipy.special import stdtrit

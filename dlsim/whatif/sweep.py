@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
 
+from dlsim.engine.compiled import not_covered
 from dlsim.scenario import MapDataset, Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.journal import Journal
 from dlsim.whatif.parallel import Row, check_counts, check_jobs, run_all, simulations
 from dlsim.whatif.replicate import columns
-from dlsim.whatif.statistics import check_confidence, interval
+from dlsim.whatif.statistics import check_confidence, intervals
 from dlsim.whatif.tables import Table, check_writable, column, write_table
 
-# A task is worth sending to another process if it simulates about so many batches.
-TASK_BATCHES = 5000
+# A task is worth sending to another process if it simulates about so many batches, on either
+# engine; but there are so many tasks, if possible, that every process has some to do.
+TASK_BATCHES, TASK_BATCHES_COMPILED = 5000, 100_000
+FEWEST_TASKS = 32
 HALF_WIDTH = "_half_width"
 
 Progress: TypeAlias = Callable[[int, int], object]
@@ -66,22 +70,21 @@ def sweep(
     rows = configurations(scenario, vary, design, samples, seed)
     path = Path(out) if out is not None else None
     finished: dict[int, Row] = {}
-    keep: Callable[[int, Row], object] = finished.__setitem__
+    keep: Callable[[dict[int, Row]], object] = finished.update
     with ExitStack() as stack:
         if path is not None:
             identity = _identity(scenario, rows, replications, seed, confidence)
             journal = stack.enter_context(_journal(path, identity))
-            finished, keep = journal.rows, journal.write
+            finished, keep = journal.rows, journal.write_all
         left = [number for number in range(len(rows)) if number not in finished]
         total = len(rows) * replications
         report = progress or (lambda done, total: None)
         report(total - len(left) * replications, total)
         try:
-            for done, number, row in _finish(
+            for done, ready in _finish(
                 scenario, {n: rows[n] for n in left}, replications, seed, confidence, jobs
             ):
-                if row is not None:
-                    keep(number, row)
+                keep(ready)
                 report(total - len(left) * replications + done, total)
         except WhatIfError as error:
             raise _kept(error, path, len(finished), len(rows)) from error
@@ -98,8 +101,8 @@ def _finish(
     seed: int,
     confidence: float,
     jobs: int,
-) -> Iterator[tuple[int, int, Row | None]]:
-    """Simulate `rows`; after each task: simulations done, and a row's number and itself if ready.
+) -> Iterator[tuple[int, dict[int, Row]]]:
+    """Simulate `rows`; after each task: simulations done, and the rows that it made ready.
 
     A row is summed up when all its replications are there, in their order.
     """
@@ -107,18 +110,15 @@ def _finish(
     tasks = ((scenario, seed, pieces) for pieces in _tasks(scenario, rows, replications))
     done = 0
     for results in run_all(_simulate, tasks, jobs):
+        ready = {}
         for number, first, measured in results:
             mine = parts[number]
             mine |= dict(enumerate(measured, first))
             done += len(measured)
-            ready = len(mine) == replications
-            yield (
-                done,
-                number,
-                _summed([mine[r] for r in sorted(mine)], confidence) if ready else None,
-            )
-            if ready:
+            if len(mine) == replications:
+                ready[number] = _summed([mine[r] for r in sorted(mine)], confidence)
                 del parts[number]
+        yield done, ready
 
 
 def _simulate(
@@ -135,7 +135,9 @@ def _tasks(
     scenario: Scenario, rows: Mapping[int, Configuration], replications: int
 ) -> Iterator[list[Piece]]:
     """All pieces, gathered into tasks that are worth their transport, in order."""
-    size = max(1, TASK_BATCHES // batches_to_simulate(scenario))
+    batches = TASK_BATCHES if not_covered(scenario) else TASK_BATCHES_COMPILED
+    most = -(-len(rows) * replications // FEWEST_TASKS)
+    size = max(1, min(batches // batches_to_simulate(scenario), most))
     task: list[Piece] = []
     room = size
     for number, changes in rows.items():
@@ -167,9 +169,12 @@ def batches_to_simulate(scenario: Scenario) -> int:
 
 def _summed(measured: list[Row], confidence: float) -> Row:
     """The means of all metrics, then the half-widths of their intervals."""
-    intervals = {name: interval(v, confidence) for name, v in columns(measured).items()}
-    means = {name: found.mean for name, found in intervals.items()}
-    return means | {name + HALF_WIDTH: found.half_width for name, found in intervals.items()}
+    metrics = columns(measured)
+    found = intervals(np.array(list(metrics.values())), confidence)
+    means = {name: each.mean for name, each in zip(metrics, found, strict=True)}
+    return means | {
+        name + HALF_WIDTH: each.half_width for name, each in zip(metrics, found, strict=True)
+    }
 
 
 def _table(rows: list[Configuration], finished: Mapping[int, Row]) -> Table:

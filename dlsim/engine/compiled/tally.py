@@ -71,7 +71,7 @@ def new_counts(course: Course, batches: int) -> Counts:
         highest=np.zeros(4, np.int64),
         waits=np.empty(batches if few else 0),
         classes=np.zeros(1 if few else PARTS * EXPONENTS + 1, np.int64),
-        marks=np.empty((4, MOST_MARKS)),
+        marks=np.empty((4, min(batches + 1, MOST_MARKS))),
     )
 
 
