@@ -133,21 +133,22 @@ def _with_workers(scenario: Scenario, need: Demand) -> dict[str, float]:
     main = need.dispatches + (0.0 if loader.pin_memory else receives)
     # the feeder thread serialises while the next batch is fetched, but not while one is computed
     busy = max(need.fetches, need.computes + need.serialises)
-    trip = need.latency + need.fetches + need.serialises + receives + need.dispatches
+    trip = need.latency + need.fetches + need.serialises + need.writes + receives + need.dispatches
     periods = {
         "step": need.step + need.copies + main,
         "workers": busy * share,
         "window": (trip + need.pins) / loader.window,
     }
-    receive = need.dispatches + receives + need.pins
-    if receive > 0:
-        periods["receive"] = receive + (need.step if need.threads else 0.0)
+    # all threads of the main process share its time; the one that receives also waits
+    own = need.dispatches + need.receives + need.pins + (need.step if need.threads else 0.0)
+    if receives + need.dispatches + need.pins > 0:
+        periods["receive"] = max(own, receives + need.pins)
     return periods
 
 
 def _computed(scenario: Scenario, need: Demand) -> float:
     """All processor seconds of a batch."""
-    in_workers = need.computes + need.serialises + need.hands_over
+    in_workers = need.computes + need.serialises + need.writes + need.hands_over
     return in_workers + need.dispatches + need.receives + need.pins + need.step * need.threads
 
 
@@ -172,7 +173,7 @@ def _one_after_the_other(scenario: Scenario, need: Demand) -> float:
         slowed = max(1.0, (_processes(scenario) + machine.background) / machine.cores)
         slowed *= 1 + machine.contention
     threads = 2.0 if scenario.loader.num_workers else 1.0  # of one process, sharing its core
-    computed = need.computes + need.serialises + need.hands_over
+    computed = need.computes + need.serialises + need.writes + need.hands_over
     computed += need.dispatches + need.receives + need.pins + (need.step if need.threads else 0.0)
     rate = machine.storage.requests_per_second
     queued = workers * need.requests / rate if rate else 0.0

@@ -18,8 +18,9 @@ class Demand:
 
     `batches`, `samples`: of one epoch; `longest`: batches of the worker that has most of them.
     In a worker: `reads` at full bandwidth, `waits`, `computes` (stages, collate and taking the
-    message), `serialises`; `hands_over`, for which the main process waits. `latency`: until an
-    index list is there. In the main process: `dispatches` (sending an index list), `receives`,
+    message), `serialises`; `writes`, beside all else; `hands_over`, while the main process waits.
+    `latency`: until an index list is there. In the main process: `dispatches` (sending an index
+    list), `receives`,
     `pins`, `copies`, `step` on `threads` threads of its cores (0: on an accelerator). Of storage:
     `bytes` and `requests`.
     """
@@ -31,6 +32,7 @@ class Demand:
     waits: float
     computes: float
     serialises: float
+    writes: float
     hands_over: float
     latency: float
     dispatches: float
@@ -81,9 +83,8 @@ def demand(scenario: Scenario) -> Demand:
         + (requests * storage.latency.mean if storage.latency else 0.0),
         waits=calls * waited + round_trips,
         computes=calls * computed + collated + (costs.take + shared if workers else 0.0),
-        serialises=costs.serialise.of(dataset.tensors, size) + (0.0 if waited_for else handed)
-        if workers
-        else 0.0,
+        serialises=costs.serialise.of(dataset.tensors, size) if workers else 0.0,
+        writes=handed if workers and not waited_for else 0.0,
         hands_over=handed if workers and waited_for else 0.0,
         latency=costs.index_latency if workers and scenario.policy == "torch" else 0.0,
         dispatches=costs.index_put if workers else 0.0,
