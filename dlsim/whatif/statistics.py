@@ -63,7 +63,8 @@ def interval(values: Floats, confidence: float = 0.95) -> Interval:
         return Interval(float(known[0]), float("nan"), 1, confidence)
     if np.ptp(known) == 0:  # summing equal numbers would only add rounding
         return Interval(float(known[0]), 0.0, count, confidence)
-    error = float(np.std(known, ddof=1)) / count**0.5
+    with np.errstate(over="ignore"):  # rates of next to no time: the interval is endless
+        error = float(np.std(known, ddof=1)) / count**0.5
     return Interval(float(known.mean()), t_quantile(confidence, count) * error, count, confidence)
 
 
@@ -73,7 +74,8 @@ def intervals(values: Floats, confidence: float) -> list[Interval]:
     if count < 2:
         return [interval(row, confidence) for row in values]
     means = values.mean(axis=1)
-    halves = t_quantile(confidence, count) * (np.std(values, axis=1, ddof=1) / count**0.5)
+    with np.errstate(over="ignore"):
+        halves = t_quantile(confidence, count) * (np.std(values, axis=1, ddof=1) / count**0.5)
     equal = np.ptp(values, axis=1) == 0
     return [
         interval(row, confidence)
