@@ -9,6 +9,7 @@ each round, and the table shows the median of the rounds and their extremes.
 from __future__ import annotations
 
 import argparse
+import itertools
 import platform
 import re
 import subprocess
@@ -23,7 +24,9 @@ import numpy as np
 import simpy
 
 import dlsim
+from dlsim.engine import outcome
 from dlsim.trace.difference import difference
+from tests.benchmarks.scale import REPLICATIONS, long_runs, sweeps
 
 Timings = dict[str, list[float]]
 WORKERS, PREFETCH = 8, 2
@@ -159,6 +162,39 @@ def against_drawing(repeats: int, batches: int) -> Iterator[str]:
             )
 
 
+def metrics_against_drawing(repeats: int, batches: int) -> Iterator[str]:
+    """Rows: the time for metrics alone over that of NumPy drawing the same numbers."""
+    for batch_size in (1, 8, 32):
+        count = batches // batch_size
+        plan = scenario(count, batch_size=batch_size)
+        timings = alternate(
+            repeats,
+            metrics=lambda plan=plan: outcome(plan),
+            draws=lambda count=count, size=batch_size: draw(count, size),
+        )
+        yield (
+            f"| metrics alone, in order, batches of {batch_size} "
+            f"| {spread(ratio(timings, 'metrics', 'draws'))} | ≤ 2 "
+            f"| {median(timings['metrics']) / count * 1e9:.3g} ns |"
+        )
+
+
+def memory() -> Iterator[str]:
+    """Rows: what a batch costs and how much memory a process takes, for metrics alone."""
+    for batches, cost, used in long_runs([10**5, 10**6, 10**7, 10**8]):
+        yield f"| {batches:,} | {cost * 1e9:.3g} ns | {used:.0f} MiB | < 300 MB |"
+
+
+def sweeping(repeats: int) -> Iterator[str]:
+    """A row: a sweep's time, times cores, over that of as many single runs."""
+    found = list(sweeps(scenario(1000), repeats, 1000))
+    ratios, taken, single = (list(column) for column in zip(*found, strict=True))
+    yield (
+        f"| 1,000 configurations, {REPLICATIONS} replications, 1,000 batches | {spread(ratios)} "
+        f"| ≤ 1.5 | {median(taken):.3g} s, {median(single) * 1e3:.3g} ms |"
+    )
+
+
 def against_bare(repeats: int, batches: int) -> Iterator[str]:
     """A row: the SimPy engine's time over that of the barest model with the same schedule."""
     plan = scenario(batches, **CONSTANT)
@@ -225,17 +261,21 @@ def imports(repeats: int) -> Iterator[str]:
         yield f"| {name} | {spread(ratio(timings, name, 'numpy'))} | {bar} | {cost} |"
 
 
-def report(repeats: int, batches: int) -> Iterator[str]:
-    """The lines of the page."""
+def heading(repeats: int) -> str:
+    """What the page begins with: the machine, the versions, and how to read it."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "simpy"))
-    yield "# Performance\n"
-    yield (
-        f"Written by `python -m tests.benchmarks.speed`: {processor()}, Python "
-        f"{platform.python_version()}, {packages}. Every figure is a ratio of two times measured "
+    return (
+        f"# Performance\n\nWritten by `python -m tests.benchmarks.speed`: {processor()}, Python "
+        f"{platform.python_version()}, {packages}. A ratio is one of two times measured "
         f"alternately in one run: the median of {repeats} rounds and, in brackets, the extremes. "
         f"{WORKERS} workers, prefetch_factor {PREFETCH}, batches of one sample unless it says "
-        "otherwise. Compilation, once for each installation, is not in it.\n"
+        "otherwise. Compilation, once for each installation, is not in it. Costs in seconds are "
+        "this machine's, and so is what Python costs beside compiled code.\n"
     )
+
+
+def sections(repeats: int, batches: int, only: str) -> Iterator[tuple[str, str]]:
+    """The title and the text of each part of the page whose title contains `only`."""
     for title, columns, rows in (
         (
             f"The SimPy engine's time over the compiled engine's, {batches:,} batches",
@@ -245,7 +285,9 @@ def report(repeats: int, batches: int) -> Iterator[str]:
         (
             "The compiled engine's time over drawing its numbers with NumPy, 1,000,000 samples",
             "| scenario | ratio | goal | a batch costs |",
-            against_drawing(repeats, 10**6),
+            itertools.chain(
+                against_drawing(repeats, 10**6), metrics_against_drawing(repeats, 10**6)
+            ),
         ),
         (
             "The SimPy engine's time over the barest SimPy model of the same schedule",
@@ -258,14 +300,24 @@ def report(repeats: int, batches: int) -> Iterator[str]:
             growth(repeats),
         ),
         (
+            "Metrics alone of long runs, in order, one process each, one run",
+            "| batches | a batch costs | memory | goal |",
+            memory(),
+        ),
+        (
+            "A sweep's time, times cores, over that of its runs one by one",
+            "| sweep | ratio | goal | the sweep, a single run take |",
+            sweeping(5),
+        ),
+        (
             "Starting, over starting Python and importing NumPy",
             "| process | ratio | goal | takes |",
             imports(max(repeats, 10)),
         ),
     ):
-        yield f"## {title}\n\n{columns}\n{'|---' * (columns.count('|') - 1)}|"
-        yield from rows
-        yield ""
+        if only in title:
+            lines = [f"{columns}\n{'|---' * (columns.count('|') - 1)}|", *rows]
+            yield title, "\n".join(lines) + "\n"
 
 
 def processor() -> str:
@@ -281,13 +333,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batches", type=int, default=100_000)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--only", default="", help="measure sections whose titles contain this")
     options = parser.parse_args()
-    lines = []
-    for line in report(options.repeats, options.batches):
-        print(line, flush=True)
-        lines.append(line + "\n")
+    head, page = heading(options.repeats), {}
+    if options.only and options.write:
+        before, *parts = options.write.read_text(encoding="utf-8").split("\n## ")
+        if before != head:
+            parser.error("--only: the rest of the page is of another machine, or other versions")
+        page = dict(part.split("\n\n", 1) for part in parts)
+    print(head)
+    for title, text in sections(options.repeats, options.batches, options.only):
+        print(f"## {title}\n\n{text}", flush=True)
+        page[title] = text
     if options.write:
-        options.write.write_text("".join(lines), encoding="utf-8")
+        body = "".join(f"\n## {title}\n\n{text}" for title, text in page.items())
+        options.write.write_text(head + body, encoding="utf-8")
 
 
 if __name__ == "__main__":

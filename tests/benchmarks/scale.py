@@ -1,0 +1,63 @@
+"""What many and long simulations cost whose metrics alone are asked for; rows for `speed`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dlsim
+
+REPLICATIONS, SINGLES = 30, 300
+
+# Run in a process of its own, whose memory is that of one run. Not `ru_maxrss`: Linux hands on
+# to a new program the most that the process which started it ever had.
+LONG = """
+import json, re, time
+import dlsim
+from dlsim.engine import outcome
+from tests.benchmarks.speed import scenario
+outcome(scenario(1000))
+began = time.perf_counter()
+outcome(scenario({batches}))
+taken = time.perf_counter() - began
+status = open("/proc/self/status").read()
+print(json.dumps([taken, int(re.search("VmHWM:\\s+([0-9]+)", status)[1]) / 1024]))
+"""
+
+
+def long_runs(sizes: list[int]) -> Iterator[tuple[int, float, float]]:
+    """For each number of batches: seconds that a batch costs, and the most MiB of memory."""
+    for batches in sizes:
+        command = [sys.executable, "-c", LONG.format(batches=batches)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        taken, memory = json.loads(done.stdout)
+        yield batches, taken / batches, memory
+
+
+def sweeps(plan: dlsim.Scenario, repeats: int, configurations: int) -> Iterator[tuple[float, ...]]:
+    """For each round: a sweep's time times cores over its single runs', and both in seconds.
+
+    The sweep starts its processes and writes its journal and table; a single run is one call of
+    `simulate`, the mean of `SINGLES` of them just before.
+    """
+    vary = {
+        "loader.num_workers": range(1, 11),
+        "loader.prefetch_factor": range(1, configurations // 10 + 1),
+    }
+    for _ in range(repeats):
+        began = time.perf_counter()
+        for seed in range(SINGLES):
+            dlsim.simulate(plan, seed, engine="compiled")
+        single = (time.perf_counter() - began) / SINGLES
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            dlsim.sweep(plan, vary, REPLICATIONS, out=Path(folder) / "sweep.csv")
+            taken = time.perf_counter() - began
+        runs = configurations * REPLICATIONS
+        yield taken * (os.cpu_count() or 1) / (runs * single), taken, single
