@@ -88,6 +88,7 @@ def occupancy(trace: Trace, ax: Axes | None = None) -> Axes:
     ax.set_ylim(0, 1.06 * max(credit.max, buffer.max, window, 1))
     ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.set_ylabel("batches")
+    ax.spines[["top", "right"]].set_visible(False)
     ax.set_xlabel("time (s)")
     _mark_epochs(ax, trace)
     _legend(ax, entries)
