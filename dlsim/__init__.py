@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from dlsim.trace import Trace, load_trace, memory, overflow, save, summarize
     from dlsim.whatif.advise import advise
     from dlsim.whatif.explain import explain
+    from dlsim.whatif.rent import rent
     from dlsim.whatif.replicate import replicate
     from dlsim.whatif.sweep import sweep
     from dlsim.whatif.versus import compare
@@ -57,7 +58,7 @@ _ROOMS = ("engine", "report", "scenario", "testing", "trace", "validation", "wha
 _HOMES = {
     "engine": ("simulate",),
     "trace": ("Trace", "load_trace", "memory", "overflow", "save", "summarize"),
-    "whatif": ("advise", "compare", "explain", "replicate", "sweep"),
+    "whatif": ("advise", "compare", "explain", "rent", "replicate", "sweep"),
 }  # and all other names are at home in dlsim.scenario
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "load_trace",
     "memory",
     "overflow",
+    "rent",
     "replace",
     "replicate",
     "save",

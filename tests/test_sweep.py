@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,9 @@ import dlsim
 from dlsim.whatif import Between, WhatIfError, configurations, replicate, sweep
 from dlsim.whatif.journal import Journal
 from dlsim.whatif.tables import write_table
+from tests.benchmarks.kills import BASE, killed
 
-BASE = dlsim.Scenario(
-    loader=dlsim.Loader(batch_size=2, num_workers=2),
-    dataset=dlsim.MapDataset(24, fetch=[dlsim.Stage("read", wait=dlsim.Exponential(1.0))]),
-    consumer=dlsim.Consumer(step=dlsim.Gamma(0.5, 0.5)),
-)
 VARY = {"loader.num_workers": range(1, 4), "consumer.step": [0.5, 1.0]}
-
-# A sweep whose rows take long enough to be interrupted between any two of them.
-INTERRUPTED = """
-import sys
-from tests.test_sweep import BASE
-from dlsim.whatif import sweep
-sweep(BASE, {"loader.num_workers": range(1, 41)}, 20, jobs=int(sys.argv[2]), out=sys.argv[1])
-"""
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -102,37 +88,10 @@ def test_files_load_as_they_are(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_allclose(frame["stall"], table["stall"], rtol=1e-9)
 
 
-@pytest.mark.parametrize(("jobs", "most"), [(1, 3), (2, 2)])
-def test_killed_sweeps_go_on(tmp_path: Path, jobs: int, most: int) -> None:
+@pytest.mark.parametrize(("jobs", "kills"), [(1, 3), (2, 2)])
+def test_killed_sweeps_go_on(tmp_path: Path, jobs: int, kills: int) -> None:
     """Killed at any moment and started again, a sweep loses nothing and repeats nothing."""
-    out = tmp_path / "sweep.csv"
-    journal = tmp_path / "sweep.csv.journal"
-    rng = random.Random(jobs)
-    kills = 0
-    while not out.exists():
-        process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, str(out), str(jobs)])
-        enough = _length(journal) + rng.randrange(20_000)
-        while process.poll() is None:
-            if kills < most and _length(journal) > enough:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
-                break
-            time.sleep(0.001)
-        assert process.returncode in (0, -signal.SIGKILL)
-    numbers = []
-    for line in journal.read_text().splitlines()[1:]:
-        try:
-            numbers.append(json.loads(line)["number"])
-        except ValueError:
-            continue  # the line it was killed at
-    assert sorted(numbers) == list(range(40))
-    whole = sweep(BASE, {"loader.num_workers": range(1, 41)}, 20, jobs=1)
-    assert same(sweep(BASE, {"loader.num_workers": range(1, 41)}, 20, jobs=1, out=out), whole)
-
-
-def _length(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    assert killed(tmp_path, 40, jobs, kills) > 0
 
 
 def test_finished_rows_are_not_simulated_again(tmp_path: Path) -> None:

@@ -80,7 +80,6 @@ def test_advise(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["sweep", "--vary", "loader.worker=1,2"], "loader.worker=1: loader.worker: no such key"),
         (["sweep", "--vary", "epochs=3:1"], "epochs: expected at least one value, got none"),
         (["sweep", "--vary", "epochs=1:3:0"], "sweep: --vary: epochs: expected steps of at least"),
-        (["advise"], "target: expected max_stall, max_wait_p95, min_au or max_epoch"),
         (["advise", "--max-stall", "low"], "--max-stall: expected a share such as 0.01 or 1%"),
         (["advise", "--max-epoch", "9 x"], "--max-epoch: expected a duration such as"),
     ],

@@ -119,7 +119,7 @@ def explain(
 
 
 def advise(
-    scenario: Annotated[Positional[Path], arg(metavar="SCENARIO")],
+    scenarios: Annotated[Positional[tuple[Path, ...]], arg(metavar="SCENARIO [SCENARIO ...]")],
     *,
     max_stall: Text = None,
     max_wait_p95: Text = None,
@@ -136,8 +136,11 @@ def advise(
 
     Example: dlsim advise scenarios/llm_tokens.toml --max-stall 5%
 
+    Without a target, the cheapest that is within 1 % of the fastest. Of several scenarios, each
+    of one machine with its machine.price_per_hour, it is said which to rent.
+
     Args:
-        scenario: A TOML file that describes the dataset, the loader, and the training step.
+        scenarios: Files that describe the dataset, the loader, and the training step.
         max_stall: The share of the time that training may wait: 0.01 or 1%.
         max_wait_p95: How long all but one batch in twenty may be waited for: "20 ms".
         min_au: The share of the time that the accelerator must be busy: 90%.
@@ -149,19 +152,30 @@ def advise(
         plot: Draw here which configurations are worth their price.
     """
     from dlsim.whatif import advise as advised
+    from dlsim.whatif import rent
 
     check_drawable(plot)
-    found = advised(
-        scenario_from(scenario, changes),
-        max_stall=share_of("max-stall", max_stall),
-        max_wait_p95=quantity_of("max-wait-p95", max_wait_p95, "duration"),
-        min_au=share_of("min-au", min_au),
-        max_epoch=quantity_of("max-epoch", max_epoch, "duration"),
-        workers=range(max_workers + 1),
-        max_memory=quantity_of("max-memory", max_memory, "size"),
-        seed=seed,
-        jobs=jobs,
-    )
+    if not scenarios:
+        raise UsageError("advise: expected SCENARIO, got nothing")
+    if plot is not None and len(scenarios) > 1:
+        raise UsageError(f"advise: --plot: expected one scenario, got {len(scenarios)}")
+    asked: dict[str, Any] = {
+        "max_stall": share_of("max-stall", max_stall),
+        "max_wait_p95": quantity_of("max-wait-p95", max_wait_p95, "duration"),
+        "min_au": share_of("min-au", min_au),
+        "max_epoch": quantity_of("max-epoch", max_epoch, "duration"),
+        "workers": range(max_workers + 1),
+        "max_memory": quantity_of("max-memory", max_memory, "size"),
+        "seed": seed,
+        "jobs": jobs,
+    }
+    chosen = {path.stem: scenario_from(path, changes) for path in scenarios}
+    if len(scenarios) > 1:
+        if len(chosen) < len(scenarios):
+            raise UsageError("advise: expected scenarios with different names")
+        print(rent(chosen, **asked))
+        return
+    found = advised(chosen[scenarios[0].stem], **asked)
     if plot is not None:
         from dlsim.report.whatif_plots import pareto_front
 

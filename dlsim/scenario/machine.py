@@ -36,7 +36,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     `background` is the number of other processes that always can. While all cores are busy, work
     takes `1 + contention` times as long as on the only busy one, and in between in proportion: they
     share caches, memory and what the system keeps under lock. `memory` and `shm` are the
-    bytes of RAM and of /dev/shm, which `dlsim.memory` holds the run against.
+    bytes of RAM and of /dev/shm, which `dlsim.memory` holds the run against. `price_per_hour`, in
+    any currency, is what `dlsim.rent` compares machines by.
     """
 
     cores: float | None = None
@@ -45,9 +46,10 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     storage: Storage = Storage()
     memory: Bytes | None = None
     shm: Bytes | None = None
+    price_per_hour: float | None = None
 
     def __post_init__(self) -> None:
-        check_positive(self, "cores", "memory", "shm", optional=True)
+        check_positive(self, "cores", "memory", "shm", "price_per_hour", optional=True)
         require(
             is_number(self.background) and self.background >= 0,
             "background",

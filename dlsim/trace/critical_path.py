@@ -27,6 +27,7 @@ Without workers there is no pipeline to fill: fetching the first batch is fetchi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,15 +66,18 @@ def critical_path(trace: Trace) -> list[Piece]:
     return walk.pieces[::-1]
 
 
-def causes(trace: Trace) -> dict[str, float]:
+def causes(trace: Trace, clock: Callable[[Floats], Floats] | None = None) -> dict[str, float]:
     """For each cause its seconds on the critical path; they add up to the elapsed time.
 
-    Fetching is divided by `fetch_shares`. Causes that took no time are left out.
+    Fetching is divided by `fetch_shares`. Causes that took no time are left out. With a `clock`,
+    which maps moments to others in the same order, the seconds are those between these.
     """
     found: dict[str, float] = {}
     parts = fetch_shares(trace)
-    for piece in critical_path(trace):
-        seconds = piece.end - piece.begin
+    path = critical_path(trace)
+    edges = np.array([[piece.begin, piece.end] for piece in path]).reshape(-1, 2)
+    lengths = np.diff(edges if clock is None else clock(edges), axis=1)[:, 0].tolist()
+    for piece, seconds in zip(path, lengths, strict=True):
         for cause, share in parts.items() if piece.cause == FETCH else ((piece.cause, 1.0),):
             found[cause] = found.get(cause, 0.0) + share * seconds
     return {cause: seconds for cause, seconds in found.items() if seconds > 0}

@@ -6,6 +6,7 @@ from dlsim.whatif.designs import Between, configurations
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import Explanation, Gain, explain
 from dlsim.whatif.parallel import measure, replication_seed
+from dlsim.whatif.rent import Offer, Rental, rent
 from dlsim.whatif.replicate import Replications, paired, replicate
 from dlsim.whatif.statistics import Interval, interval, mser5
 from dlsim.whatif.steady import Steady, steady_state
@@ -19,6 +20,8 @@ __all__ = [
     "Explanation",
     "Gain",
     "Interval",
+    "Offer",
+    "Rental",
     "Replications",
     "Steady",
     "Versus",
@@ -33,6 +36,7 @@ __all__ = [
     "measure",
     "mser5",
     "paired",
+    "rent",
     "replicate",
     "replication_seed",
     "steady_state",

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dlsim.scenario import Scenario
+from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import size
 from dlsim.trace.critical_path import STEP
 from dlsim.trace.summary import number
+from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
 from dlsim.whatif.changes import slower
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.explain import WORDS, group_shares, with_shares
-from dlsim.whatif.feasibility import FIRST, Judge, Target, Verdict
+from dlsim.whatif.explain import WORDS, group_shares
+from dlsim.whatif.extent import measured, part_of, shortened
+from dlsim.whatif.feasibility import RUN, Judge, Target, Verdict
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import replicate
-from dlsim.whatif.statistics import check_confidence
-from dlsim.whatif.sweep import batches_to_simulate
+from dlsim.whatif.statistics import Interval, check_confidence, interval
 
 WRONG = 0.2  # how wrong the inputs may be in the question of the margin
 PREFETCH = (1, 2, 4, 8)
 NEAR = 0.05  # a miss that is greater by so little is no reason to pay more
-LEAST, MOST, BATCHES = 40, 1000, 100_000  # replications; batches to simulate of one candidate
-BEYOND = 2  # up to so many times the workers advised, the front tells what there is
+NEARLY = 0.99  # of the greatest throughput, where no target is given
+GLANCE = 2  # replications of what was not judged, to tell what else there is
 DEFAULT = 2  # torch's prefetch_factor
 
 
@@ -35,7 +37,8 @@ class Advice:
     `chosen`, or else the one that comes nearest. `verdict`: what is known of `best`. `margin`:
     whether `best` still holds, with inputs so much wrong, by what is wrong. `obstacle`: the cause
     that takes most of the time of `best`. `front`: configurations that no other beats in
-    throughput, workers and memory. `judged`: simulations made.
+    throughput, workers and memory. `speed`: of `best`, in samples a second; `speeds`: in each
+    replication. `judged`: simulations made.
     """
 
     scenario: Scenario
@@ -46,7 +49,19 @@ class Advice:
     margin: dict[str, Verdict]
     obstacle: str
     front: list[Candidate]
+    speeds: Floats
     judged: int
+
+    @property
+    def speed(self) -> Interval:
+        """Samples a second of `best`."""
+        return interval(self.speeds)
+
+    @property
+    def price(self) -> float | None:
+        """What a million samples cost, by the machine's price; None if it has none."""
+        hourly = self.scenario.machine.price_per_hour
+        return None if hourly is None else 1e6 * hourly / (3600 * self.speed.mean)
 
     def __str__(self) -> str:
         """First the keyword arguments to paste; then how sure they are, and what else there is."""
@@ -71,33 +86,37 @@ def advise(
     """The cheapest configuration of the loader of `scenario` that holds the given targets.
 
     Targets: `max_stall`, a share of the time; `max_wait_p95`, seconds; `min_au`, a share;
-    `max_epoch`, seconds. A target holds if the mean over runs does, with `confidence`; one that
-    is only met by chance, or still undecided after `maximum` replications, does not (by default
-    40 to 1,000, fewer of long runs).
+    `max_epoch`, seconds. Without any, samples a second within 1 % of the most that any number of
+    workers gives. A target holds if the mean over runs does, with `confidence`; one that is only
+    met by chance, or still undecided after `maximum` replications, does not (by default up to
+    1,000, fewer of long runs).
 
     Cheapest: fewest workers, then least memory for batches on their way (window times bytes of a
     batch), then nearest to torch's defaults. `max_memory` bytes, and `machine.memory` and
     `machine.shm`, are not exceeded by it. Candidates are judged in the order of their cost: those
     that closed forms rule out at once, the others by a sequential test, which replicates them
-    until it can tell (see `Judge`); all see common random numbers.
+    until it can tell (see `Judge`); all see common random numbers. Of long epochs only a part is
+    simulated (see `dlsim.whatif.extent`).
 
-    Raises `WhatIfError` if no target is given, or one that cannot be.
+    Raises `WhatIfError` for a target that cannot be.
     """
     targets = _targets(max_stall, max_wait_p95, min_au, max_epoch)
     check_confidence(confidence)
-    if maximum is None:
-        maximum = min(max(BATCHES // batches_to_simulate(scenario), LEAST), MOST)
-    check_counts(maximum=maximum)
+    if maximum is not None:
+        check_counts(maximum=maximum)
     check_jobs(jobs)
     options = candidates(scenario, workers, prefetch, max_memory)
     judge = Judge(targets, confidence, maximum, len(options), seed, jobs)
-    chosen = next((option for option in options if judge(option.scenario).holds), None)
+    if not targets:
+        judge.targets = targets = (_fastest(options, judge),)
+    chosen = next((o for o in _hopeful(options, judge) if judge(o.scenario).holds), None)
     best = chosen or _nearest(_looked_at(options, judge), judge)
-    # what is far beyond the advice is of no interest, and long to simulate
-    near = [o for o in options if chosen is None or o.workers <= BEYOND * max(chosen.workers, 1)]
+    # of what is beyond the advice, a glance is enough, and long to simulate
+    beyond = (best.workers + 1, 2 * best.workers)
+    near = [o for o in options if o.workers <= best.workers or o.workers in beyond]
     known = [
-        with_throughput(option, judge.samples_per_s(option.scenario))
-        for option in _looked_at(near, judge)
+        with_throughput(option, float(judge.samples_per_s(option.scenario, GLANCE).mean()))
+        for option in _looked_at(near if chosen else options, judge)
     ]
     return Advice(
         scenario=scenario,
@@ -108,8 +127,38 @@ def advise(
         margin={name: judge.verdict(case) for name, case in _wrong(best.scenario).items()},
         obstacle=_obstacle(best.scenario, targets, seed),
         front=pareto(known),
+        speeds=judge.samples_per_s(best.scenario),
         judged=judge.simulated,
     )
+
+
+def _hopeful(options: list[Candidate], judge: Judge) -> Iterator[Candidate]:
+    """The candidates, the cheapest first, but for those of which even more prefetching fails.
+
+    A larger window delays nothing: what the largest one clearly misses, a smaller one does.
+    """
+    largest = {(o.workers, o.in_order): o for o in options}  # the last is the largest
+    for option in options:
+        most = judge(largest[option.workers, option.in_order].scenario)
+        if most.holds or not most.decided or most.miss < NEAR:
+            yield option
+
+
+def _fastest(options: list[Candidate], judge: Judge) -> Target:
+    """The target of coming within 1 % of the greatest throughput of some of the candidates.
+
+    These are the largest windows of 0, 1, 2, 4, ... workers, and of the most there are, up to one
+    that keeps the training step busy.
+    """
+    largest = {o.workers: o for o in options if o.in_order}
+    most, best = max(largest), 0.0
+    for workers, option in sorted(largest.items()):
+        if workers & (workers - 1) == 0 or workers == most:
+            best = max(best, float(judge.samples_per_s(option.scenario).mean()))
+        limits = bounds(option.scenario)
+        if best * limits.periods.get("step", 0.0) >= NEARLY * limits.samples_per_batch:
+            break
+    return Target("samples_per_s", NEARLY * best, at_most=False)
 
 
 def _targets(
@@ -132,8 +181,6 @@ def _targets(
             wanted = "a share from 0 to 1" if share else "seconds, at least 0"
             raise WhatIfError(f"{name}: expected {wanted}, got {limit!r}")
         found.append(Target(metric, float(limit), at_most))
-    if not found:
-        raise WhatIfError("target: expected max_stall, max_wait_p95, min_au or max_epoch")
     return tuple(found)
 
 
@@ -145,13 +192,18 @@ def _nearest(options: list[Candidate], judge: Judge) -> Candidate:
 
 
 def _looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:
-    """The candidates that were simulated, and those with torch's default window or the nearest."""
+    """The candidates that were simulated, and those like torch's defaults, or nearest to them."""
     usual: dict[int, int] = {}
     for option in options:
         nearest = usual.setdefault(option.workers, option.prefetch)
         if abs(option.prefetch - DEFAULT) < abs(nearest - DEFAULT):
             usual[option.workers] = option.prefetch
-    return [o for o in options if judge.seen(o.scenario) or o.prefetch == usual[o.workers]]
+    return [
+        option
+        for option in options
+        if judge.seen(option.scenario)
+        or (option.in_order and option.prefetch == usual[option.workers])
+    ]
 
 
 def _obstacle(best: Scenario, targets: tuple[Target, ...], seed: int) -> str:
@@ -159,8 +211,9 @@ def _obstacle(best: Scenario, targets: tuple[Target, ...], seed: int) -> str:
 
     Where targets are about waiting, the training step is no obstacle.
     """
-    found = group_shares(replicate(best, FIRST, seed, measured=with_shares))
-    if all(target.metric != "epoch_time" for target in targets):
+    runs = replicate(shortened(best, RUN), 2, seed, measured=measured(best, shares=True))
+    found = group_shares(runs)
+    if all(target.metric in ("stall", "au", "wait_p95") for target in targets):
         found.pop(STEP, None)
     return max(found, key=lambda cause: found[cause], default="")
 
@@ -178,20 +231,27 @@ def _wrong(scenario: Scenario) -> dict[str, Scenario]:
 
 def _text(found: Advice) -> str:
     asked = " and ".join(map(str, found.targets))
-    verdict = found.verdict
+    verdict, whole = found.verdict, found.best.scenario
+    part = part_of(shortened(whole, RUN), whole)
     if found.chosen is not None:
         lines = [
             found.chosen.keywords,
             f"{asked}: holds, {found.verdict}, with probability {verdict.probability:.3g} "
-            f"({verdict.held} of {verdict.runs} runs do)",
+            f"({verdict.held} of {verdict.runs} runs{part} do)",
         ]
     else:
         obstacle = WORDS.get(found.obstacle, found.obstacle)
+        part = f", {verdict.runs} runs{part}"
         lines = [
             f"Nothing holds {asked}; the best found is {found.best.keywords}",
-            f"with it, {verdict}; what stands in the way: {obstacle}",
+            f"with it, {verdict}{part}; what stands in the way: {obstacle}",
         ]
-    lines.append(f"{size(found.best.memory)} for batches on their way" if found.best.memory else "")
+    if found.best.memory:
+        lines.append(f"{size(found.best.memory)} for batches on their way")
+    if whole.consumer.stop_after is not None:
+        lines.append(f"an epoch is left after {whole.consumer.stop_after:,} batches here")
+    if found.price is not None:
+        lines.append(f"a million samples cost {number(found.price)}")
     if found.chosen is not None:
         lines += ["", "does it survive wrong inputs?"]
         lines += [
@@ -204,4 +264,4 @@ def _text(found: Advice) -> str:
         + (f"  ({size(option.memory)})" if option.memory else "")
         for option in found.front
     ]
-    return "\n".join(line for at, line in enumerate(lines) if line or at > 2)
+    return "\n".join(lines)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dlsim.scenario import Distribution, IterableDataset, MapDataset, Recorded, Scenario
+from dlsim.scenario import (
+    Constant,
+    Distribution,
+    Empirical,
+    Exponential,
+    Gamma,
+    IterableDataset,
+    Lognormal,
+    MapDataset,
+    Mixture,
+    Pareto,
+    Recorded,
+    Scenario,
+    Uniform,
+)
 
 PIPE_BYTES = 65536  # of a larger message, the writer writes as fast as the reader reads
 
@@ -118,6 +133,40 @@ def counts(scenario: Scenario) -> tuple[float, float, float]:
         return most, samples * most / batches, most / workers
     longest = max(each) if isinstance(dataset, IterableDataset) else batches / workers
     return batches, samples, longest
+
+
+def variation(scenario: Scenario) -> float:
+    """The greatest coefficient of variation of any time or size in `scenario`, perhaps infinite.
+
+    No sum of them varies more.
+    """
+    dataset, storage = scenario.dataset, scenario.machine.storage
+    parts = [scenario.consumer.step, dataset.collate, dataset.sample_bytes, storage.latency]
+    parts += [part for s in dataset.fetch for part in (s.wait, s.cpu, s.read_bytes)]
+    return max(_variation(part) for part in parts if part is not None)
+
+
+def _variation(distribution: Distribution) -> float:
+    """Standard deviation over mean."""
+    mean = distribution.mean
+    if mean == 0:
+        return 0.0
+    match distribution:
+        case Constant():
+            return 0.0
+        case Uniform(low, high):
+            return (high - low) / math.sqrt(12) / mean
+        case Exponential():
+            return 1.0
+        case Gamma(_, cv) | Lognormal(_, cv):
+            return cv
+        case Pareto(_, shape):
+            return 1 / math.sqrt(shape * (shape - 2)) if shape > 2 else math.inf
+        case Mixture(parts, weights):
+            squares = [(p.mean / mean) ** 2 * (1 + _variation(p) ** 2) for p in parts]
+            return math.sqrt(max(float(np.average(squares, weights=weights)) - 1, 0.0))
+        case Empirical(values) | Recorded(values):
+            return float(np.std(values)) / mean
 
 
 def _indices(scenario: Scenario) -> Sequence[int] | None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlsim.scenario import Scenario
-from dlsim.trace import Trace
 from dlsim.trace.critical_path import (
     COLLATE,
     CORE,
@@ -21,19 +20,17 @@ from dlsim.trace.critical_path import (
     STORAGE,
     TAKE,
     TRANSPORT,
-    shares,
 )
-from dlsim.trace.metrics import samples_per_second
 from dlsim.trace.summary import number
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import Change, changes, perfect_loader
-from dlsim.whatif.parallel import Row, check_jobs, measure
+from dlsim.whatif.extent import SHARE, effort, measured, part_of, shortened
+from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.statistics import Interval, interval
-from dlsim.whatif.sweep import batches_to_simulate
 
-SHARE = "share of "
-LEAST, MOST, BATCHES = 3, 30, 6000  # replications, and batches to simulate for each change
+# Replications, and the effort of all for each change; some seconds, whatever the scenario.
+LEAST, MOST, EFFORT = 5, 30, 12_000.0
 WORTH = 0.02  # a gain below this is not worth a person's time
 NEARLY = 0.8  # a setting that gains this share of what a better program or machine would
 
@@ -93,7 +90,8 @@ class Explanation:
 
     `shares`: of the elapsed time on the critical path, by cause, greatest first; their means add
     up to 1. `gains`: of each single change, greatest first. `headspace`: of a perfect loader.
-    `runs`: the replications of the scenario as it is. `limits`: its closed-form bounds.
+    `runs`: the replications of the scenario as it is. `limits`: its closed-form bounds. Of long
+    runs only a part was simulated, and stands for the whole.
     """
 
     scenario: Scenario
@@ -136,18 +134,24 @@ def explain(
 
     The critical path of every replication is divided among its causes; every change that makes
     sense is simulated under the same random numbers, so that its gain is a paired difference.
-    `replications`: by default 5 to 30, fewer of long runs. `jobs`: see `replicate`.
+    `replications`: by default 5 to 30, fewer of long runs, and of very long ones only a part is
+    simulated (see `dlsim.whatif.extent`). `jobs`: see `replicate`.
     """
     check_jobs(jobs)
     if replications is None:
-        replications = min(max(BATCHES // batches_to_simulate(scenario), LEAST), MOST)
-    runs = replicate(scenario, replications, seed, jobs=jobs, measured=with_shares)
+        fitting = int(EFFORT / effort(shortened(scenario, EFFORT / LEAST)))
+        replications = min(max(fitting, LEAST), MOST)
+    check_counts(replications=replications)
+
+    def run(case: Scenario, *, shares: bool = False) -> Replications:
+        part = shortened(case, EFFORT / LEAST)
+        what = measured(case, shares=shares)
+        return replicate(part, replications, seed, jobs=jobs, measured=what)
+
+    runs = run(scenario, shares=True)
 
     def gain(change: Change) -> Gain:
-        changed = replicate(change.scenario, len(runs), seed, jobs=jobs, measured=throughput)[
-            "samples_per_s"
-        ]
-        before = runs["samples_per_s"]
+        changed, before = run(change.scenario)["samples_per_s"], runs["samples_per_s"]
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = changed / before - 1
         return Gain(change, interval(ratio[np.isfinite(ratio)]), float(changed.mean()))
@@ -163,23 +167,13 @@ def explain(
     )
 
 
-def with_shares(trace: Trace) -> Row:
-    """All metrics of a trace, and the share of each cause on its critical path."""
-    return measure(trace) | {SHARE + cause: share for cause, share in shares(trace).items()}
-
-
 def group_shares(runs: Replications) -> dict[str, float]:
-    """The mean share of each cause in `runs` (measured `with_shares`), fetching as one cause."""
+    """The mean share of each cause in `runs` (measured with shares), fetching as one cause."""
     found: dict[str, float] = {}
     for cause, share in _mean_shares(runs).items():
         group = FETCH if cause.startswith(FETCH) else cause
         found[group] = found.get(group, 0.0) + share.mean
     return found
-
-
-def throughput(trace: Trace) -> Row:
-    """Samples a second, and nothing else."""
-    return {"samples_per_s": samples_per_second(trace)}
 
 
 def _mean_shares(runs: Replications) -> dict[str, Interval]:
@@ -207,11 +201,11 @@ def _text(found: Explanation) -> str:
     for gain in ranked:
         setting = f"  {gain.change.setting}" if gain.change.setting else ""
         lines.append(f"  {gain.change.name:{width}}  {_percent(gain.gain):>16}{setting}")
-    measured = found.runs.interval("samples_per_s")
+    now = found.runs.interval("samples_per_s")
     lines += [
         "",
-        f"now {number(measured.mean)} samples/s (± {number(measured.half_width)}, "
-        f"{len(found.runs)} runs); {found.limits}",
+        f"now {number(now.mean)} samples/s (± {number(now.half_width)}, {len(found.runs)} runs"
+        f"{part_of(found.runs.scenario, found.scenario)}); {found.limits}",
     ]
     flagged = disagrees(found.limits, found.runs)
     return "\n".join([*lines, flagged] if flagged else lines)

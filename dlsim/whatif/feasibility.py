@@ -5,7 +5,8 @@ its one-sided confidence limit is, and beyond it if the other one is; in between
 on. The risk of an error is divided among the stages, and that of calling a target held among the
 configurations tried besides (Bonferroni), so that a target met by chance alone is not called met.
 Configurations far from their limits are decided after a few replications; those that are close
-get many. Feasibility checks of this kind: D. Batur and S.-H. Kim, Finding feasible systems in
+get many, until the mean is known to `CLOSE` and still on neither side: too close is not held.
+Feasibility checks of this kind: D. Batur and S.-H. Kim, Finding feasible systems in
 the presence of constraints on multiple performance measures, ACM TOMACS 20(3), 2010.
 """
 
@@ -19,14 +20,17 @@ import numpy as np
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import duration
-from dlsim.trace import Trace, summarize
-from dlsim.trace.summary import percent
+from dlsim.trace.summary import number, percent
 from dlsim.whatif.bounds import bounds
-from dlsim.whatif.demand import demand
+from dlsim.whatif.demand import Demand, demand
+from dlsim.whatif.extent import effort, measured, shortened
 from dlsim.whatif.parallel import Row
 from dlsim.whatif.replicate import columns, more
 
-FIRST = 5  # replications of the first stage
+FIRST = 3  # replications of the first stage
+MOST = 1000  # replications of one configuration
+RUN, TOTAL = 1200.0, 40_000.0  # the effort of a run, and of all runs of a configuration
+CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes no difference
 SURELY = 0.9  # a closed form must miss the target by this factor to rule a configuration out
 
 
@@ -67,26 +71,28 @@ class Verdict:
         return ", ".join(f"{metric} {shown(metric, mean)}" for metric, mean in self.means.items())
 
 
+SHARES = ("stall", "au")
 RULED_OUT = Verdict(False, True, 0.0, 0, 0, {}, math.inf)
 
 
 class Judge:
     """Judges configurations by `targets`, remembering what was simulated.
 
-    `tries`: among how many configurations the risk of a wrong yes is divided.
+    `tries`: among how many configurations the risk of a wrong yes is divided. `maximum`: how
+    often one is replicated at most; None: up to 1,000 times, less often if runs are long.
     """
 
     def __init__(
         self,
         targets: tuple[Target, ...],
         confidence: float,
-        maximum: int,
+        maximum: int | None,
         tries: int,
         seed: int,
         jobs: int,
     ) -> None:
         self.targets, self.maximum, self.seed, self.jobs = targets, maximum, seed, jobs
-        stages = 1 + max(0, math.ceil(math.log2(maximum / FIRST)))
+        stages = 1 + max(0, math.ceil(math.log2((maximum or MOST) / FIRST)))
         self.risk_no = (1 - confidence) / stages
         self.risk_yes = self.risk_no / max(tries, 1)
         self._rows: dict[Scenario, list[Row]] = {}
@@ -97,21 +103,19 @@ class Judge:
 
     def verdict(self, scenario: Scenario) -> Verdict:
         """The verdict on `scenario` from simulations."""
-        rows = self._rows.setdefault(scenario, [])
+        usual = int(TOTAL / effort(shortened(scenario, RUN)))
+        most = max(self.maximum or min(max(usual, 8 * FIRST), MOST), 2)
         wanted = FIRST
         while True:
-            wanted = min(max(wanted, len(rows)), max(self.maximum, 2))
-            if len(rows) < wanted:
-                rows += more(scenario, self.seed, range(len(rows), wanted), self.jobs, summarized)
+            rows = self._simulated(scenario, min(wanted, most))
             found = self._judged(columns(rows))
-            if found.decided or len(rows) >= self.maximum:
+            if found.decided or len(rows) >= most:
                 return found
             wanted = 2 * len(rows)
 
-    def samples_per_s(self, scenario: Scenario) -> float:
-        """Mean samples a second of `scenario`, from as many replications as there are."""
-        self.verdict(scenario)
-        return float(np.mean([row["samples_per_s"] for row in self._rows[scenario]]))
+    def samples_per_s(self, scenario: Scenario, wanted: int = FIRST) -> Floats:
+        """Samples a second of `scenario` in each of its replications, so many at least."""
+        return columns(self._simulated(scenario, wanted))["samples_per_s"]
 
     def seen(self, scenario: Scenario) -> bool:
         """Whether `scenario` was simulated."""
@@ -122,16 +126,28 @@ class Judge:
         """How many simulations were made."""
         return sum(map(len, self._rows.values()))
 
+    def _simulated(self, scenario: Scenario, wanted: int) -> list[Row]:
+        """All rows of `scenario`, so many at least."""
+        rows = self._rows.setdefault(scenario, [])
+        if len(rows) < wanted:
+            numbers, part = range(len(rows), wanted), shortened(scenario, RUN)
+            rows += more(part, self.seed, numbers, self.jobs, measured(scenario))
+        return rows
+
     def _judged(self, metrics: dict[str, Floats]) -> Verdict:
         excesses = {t.metric: t.excess(metrics[t.metric]) for t in self.targets}
         failed = bool(metrics["failed"].any())
         runs = len(metrics["failed"])
         yes = all(_beyond(-excess, self.risk_yes) for excess in excesses.values())
         no = any(_beyond(excess, self.risk_no, equal=False) for excess in excesses.values())
+        close = all(
+            _close(excesses[t.metric], self.risk_yes, 1.0 if t.metric in SHARES else t.limit)
+            for t in self.targets
+        )
         held = np.all([excess <= 0 for excess in excesses.values()], axis=0)
         return Verdict(
             holds=yes and not failed,
-            decided=yes or no or failed,
+            decided=yes or no or close or failed,
             probability=min(_probability(excess) for excess in excesses.values()),
             runs=runs,
             held=int(held.sum()),
@@ -145,7 +161,7 @@ class Judge:
         """Whether closed forms leave no hope; only where they say something of the target.
 
         An epoch of N batches lasts at least N periods, of which N steps are spent training and
-        starting and stopping workers neither trains nor waits.
+        starting and stopping workers neither trains nor waits. The first batch is waited for.
         """
         need, period = demand(scenario), bounds(scenario).period
         if scenario.consumer.run_ahead or need.threads or not need.batches or not period:
@@ -156,23 +172,36 @@ class Judge:
         trained = (need.step + need.copies) / period
         least = {
             "epoch_time": need.batches * period,
-            "stall": 1 - trained - edge,
+            "stall": max(1 - trained - edge, _first_wait(need, edge * period)),
         }
+        most = {"au": trained, "samples_per_s": need.samples / need.batches / period}
         return any(
-            t.limit < SURELY * least[t.metric] if t.at_most else trained < SURELY * t.limit
+            t.limit < SURELY * least.get(t.metric, 0.0)
+            if t.at_most
+            else most[t.metric] < SURELY * t.limit
             for t in self.targets
-            if t.metric in least or not t.at_most
         )
 
 
-def summarized(trace: Trace) -> Row:
-    """All metrics of a trace, and whether an error ended it."""
-    return summarize(trace).as_dict() | {"failed": float(trace.meta.problem is not None)}
+def _first_wait(need: Demand, edge: float) -> float:
+    """The share of an epoch for which the first batch is waited for, where the step limits.
+
+    `edge`: seconds a batch for starting and stopping.
+    """
+    return need.fetches / (need.fetches + need.batches * (need.step + need.copies + edge) or 1.0)
 
 
 def shown(metric: str, value: float) -> str:
     """A metric's value as people write it."""
-    return percent(value) if metric in ("stall", "au") else duration(value)
+    if metric == "samples_per_s":
+        return f"{number(value)} samples/s"
+    return percent(value) if metric in SHARES else duration(value)
+
+
+def _close(excess: Floats, risk: float, scale: float) -> bool:
+    """Whether the mean of `excess` is surely within `CLOSE` of 0, in units of `scale`."""
+    near = CLOSE * scale
+    return _beyond(near - excess, risk) and _beyond(near + excess, risk)
 
 
 def _beyond(values: Floats, risk: float, *, equal: bool = True) -> bool:

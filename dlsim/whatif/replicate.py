@@ -23,7 +23,7 @@ from dlsim.whatif.parallel import (
 )
 from dlsim.whatif.statistics import Interval, check_confidence, interval
 
-FEWEST = 10  # replications before the half-width of an interval is believed
+FEWEST = 30  # replications before the half-width of an interval is believed
 SPARE = 1.1  # replications asked for, over what the half-width so far calls for
 SHOWN = ("samples_per_s", "wait_mean", "wait_p95", "stall", "au", "epoch_time", "failed")
 
