@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 from dlsim.engine.clock import Steps, sleep, until
 from dlsim.engine.draws import CPU, READ, SampleDraws, Work
-from dlsim.engine.messages import ENDED, MAIN, Fetched, Outcome, Raised
+from dlsim.engine.messages import ENDED, Fetched, Outcome, Raised
 from dlsim.engine.run import Run, turn_of
 from dlsim.engine.sampler import Job
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
@@ -107,10 +107,7 @@ def fetch(run: Run, job: Job, worker: int, samples: Source) -> Steps:
     elif samples.exhausted_by(job, len(indices)):
         outcome = ENDED
     else:
-        seconds = job.collate
-        if worker != MAIN and dataset.path == "shm":
-            seconds += run.scenario.costs.share.of(dataset.tensors, work.size)
-        yield from run.compute(worker, seconds)
+        yield from run.compute(worker, job.collate + run.scenario.sharing(work.size))
         outcome = failure(run.scenario, "collate", job.number) or Fetched(len(indices))
     recorder = run.recorder
     recorder.size[job.number] = 0

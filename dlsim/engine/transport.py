@@ -13,8 +13,7 @@ from dlsim.engine.buffer import Mailbox, Pool
 from dlsim.engine.clock import FEEDERS, LAST, PINNING, Steps, happen, settle
 from dlsim.engine.messages import MAIN, STOP, Answer, Fetched
 from dlsim.engine.run import Run
-
-PIPE_BYTES = 65536  # Linux's default capacity of a pipe
+from dlsim.scenario.machine import PIPE_BYTES
 
 # A write releases Python's lock: it needs a core, but shares it with no thread of its process.
 # Only one writes at a time.

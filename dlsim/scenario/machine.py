@@ -8,6 +8,8 @@ from dlsim.scenario.checks import check_distribution, check_positive, check_seco
 from dlsim.scenario.distributions import Bytes, Duration, Seconds
 from dlsim.scenario.errors import is_number, require
 
+PIPE_BYTES = 65536  # Linux's default capacity of a pipe
+
 
 class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Shared storage, read by the stages that have `read_bytes`.
@@ -78,6 +80,12 @@ class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     def of(self, tensors: float, size: float) -> float:
         """Seconds for a batch of `tensors` tensors and `size` bytes."""
         return self.message + self.tensor * tensors + self.byte * size
+
+    def times(self, factor: float) -> Cost:
+        """The cost, `factor` times."""
+        return Cost(
+            message=factor * self.message, tensor=factor * self.tensor, byte=factor * self.byte
+        )
 
 
 class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

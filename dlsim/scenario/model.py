@@ -151,6 +151,14 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         storage = Machine(storage=self.machine.storage) != Machine()
         return not shared and not storage and self.costs == free and not self.loader.pin_memory
 
+    def sharing(self, size: float) -> float:
+        """Seconds that a worker takes to put a collated batch of `size` bytes into shared memory.
+
+        Nothing without workers, or where batches go through the pipe.
+        """
+        shared = self.loader.num_workers > 0 and self.dataset.path == "shm"
+        return self.costs.share.of(self.dataset.tensors, size) if shared else 0.0
+
     @property
     def torch_release(self) -> tuple[int, int]:
         """`torch` as a pair of numbers, for comparing."""

@@ -136,8 +136,7 @@ def _stated(scenario: Scenario, size: float) -> tuple[dict[str, float], float, f
             read = max(read, 1e-12) if storage.requests_per_second else read
     seconds[STORAGE] = read
     collated = 0.0 if dataset.collate is None else dataset.collate.mean
-    if scenario.loader.num_workers and dataset.path == "shm":
-        collated += scenario.costs.share.of(dataset.tensors, size * dataset.sample_bytes.mean)
+    collated += scenario.sharing(size * dataset.sample_bytes.mean)
     if collated > 0:
         seconds[COLLATE] = collated
         computed += collated

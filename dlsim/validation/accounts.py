@@ -67,8 +67,8 @@ class Accounts:
     machine: dict[str, float] = field(default_factory=dict)
 
 
-def accounts(seen: object) -> Accounts:
-    """The accounts of an observed run.
+def checked(seen: object) -> tuple[Observation, Scenario]:
+    """The observed run, from which something can be calibrated, and its settings.
 
     Raises `CalibrateError` for what is no observed run, for one whose settings or samples were
     not seen, and for one of fewer than five batches.
@@ -83,6 +83,12 @@ def accounts(seen: object) -> Accounts:
         raise CalibrateError("run: expected one whose sampler can be described, got another")
     if seen.samples is None:
         raise CalibrateError("run: expected one observed with its samples, got one without")
+    return seen, seen.meta.scenario
+
+
+def accounts(run: object) -> Accounts:
+    """The accounts of an observed run; raises `CalibrateError` as `checked` does."""
+    seen, scenario = checked(run)
     machine = json.loads(seen.meta.notes.get("machine", "{}"))
     fetched = np.flatnonzero(~np.isnan(seen.fetched) & (seen.size > 0))
     parts: dict[str, Any] = samples(seen) | main_side(seen) | steps(seen)
@@ -94,7 +100,7 @@ def accounts(seen: object) -> Accounts:
         parts["step_cpu"], parts["step_wait"] = np.zeros((2, len(parts["step_cpu"])))
     paid = payload(seen)
     return Accounts(
-        scenario=seen.meta.scenario,
+        scenario=scenario,
         numbers=fetched,
         sizes=seen.size[fetched].astype(float),
         collate=seen.collate_cpu[fetched],

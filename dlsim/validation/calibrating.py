@@ -16,9 +16,6 @@ from dlsim.scenario import (
     Consumer,
     Cost,
     Costs,
-    Empirical,
-    Gamma,
-    Lognormal,
     Machine,
     MapDataset,
     Recorded,
@@ -29,6 +26,7 @@ from dlsim.scenario.distributions import Distribution, Floats
 from dlsim.validation.accounts import Accounts, CalibrateError, accounts
 from dlsim.validation.crowding import contention
 from dlsim.validation.fitting import Fit, fit
+from dlsim.whatif.changes import scaled
 
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
@@ -61,14 +59,17 @@ class Calibration:
             for stage in scenario.dataset.fetch
         )
         costs = {
-            key: times(getattr(scenario.costs, key), factor[key])
-            for key in ("take", "serialise", "hand_over", "receive", "worker_start")
+            key: factor[key] * getattr(scenario.costs, key) for key in ("take", "worker_start")
+        }
+        moving = {
+            key: getattr(scenario.costs, key).times(factor[key])
+            for key in ("serialise", "hand_over", "receive")
         }
         step = scaled(scenario.consumer.step, factor["step"])
         return msgspec.structs.replace(
             scenario,
             dataset=msgspec.structs.replace(scenario.dataset, fetch=fetch),
-            costs=msgspec.structs.replace(scenario.costs, **costs),
+            costs=msgspec.structs.replace(scenario.costs, **costs, **moving),
             consumer=msgspec.structs.replace(scenario.consumer, step=step),
         )
 
@@ -235,7 +236,7 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
     collated = [run.collate.mean() for run in runs if run.scenario.loader.num_workers]
     share = transport.share if runs[0].path == "shm" else Cost()
     if collated and share.of(tensors, size) > min(collated):
-        share = times(share, float(min(collated)) / share.of(tensors, size))
+        share = share.times(float(min(collated)) / share.of(tensors, size))
     return Costs(
         worker_start=mean("start", transport.worker_start),
         worker_ready=mean("ready", transport.worker_ready),
@@ -258,7 +259,7 @@ def matched(unit: Cost, seconds: float, tensors: float, size: float) -> Cost:
     expected = unit.of(tensors, size)
     if seconds > expected and size > 65536:
         return msgspec.structs.replace(unit, byte=unit.byte + (seconds - expected) / size)
-    return times(unit, seconds / expected) if expected > 0 else Cost(message=seconds)
+    return unit.times(seconds / expected) if expected > 0 else Cost(message=seconds)
 
 
 def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
@@ -282,23 +283,3 @@ def error(values: Floats) -> float:
     if len(values) < 2 or values.mean() <= 0:
         return 0.0
     return float(values.std(ddof=1) / len(values) ** 0.5 / values.mean())
-
-
-def times(cost: Any, factor: float) -> Any:
-    """A cost, `factor` times."""
-    if isinstance(cost, Cost):
-        return Cost(
-            message=cost.message * factor, tensor=cost.tensor * factor, byte=cost.byte * factor
-        )
-    return cost * factor
-
-
-def scaled(distribution: Distribution, factor: float) -> Distribution:
-    """The distribution of `factor` times a value, of those that calibration makes."""
-    if isinstance(distribution, Constant):
-        return Constant(distribution.value * factor)
-    if isinstance(distribution, (Gamma, Lognormal)):
-        return type(distribution)(distribution.mean * factor, distribution.cv)
-    if isinstance(distribution, (Empirical, Recorded)):
-        return type(distribution)(tuple((np.asarray(distribution.values) * factor).tolist()))
-    return distribution

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from dlsim.validation.grid import Configuration
 from dlsim.validation.prediction import Prediction, predict
 from dlsim.validation.replaying import replay
 from dlsim.validation.trials import Trial
+from dlsim.whatif.journal import sound
 from dlsim.whatif.parallel import run_all
 
 Rows = dict[str, dict[str, Any]]
@@ -179,14 +179,7 @@ def read(folder: Path) -> Rows:
         lines = path.read_bytes().splitlines()[1:]
     except OSError as error:
         raise DlsimError(f"{path}: cannot be read: {error.strerror or error}") from None
-    rows = {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            rows[entry["number"]] = entry["row"]
-        except (ValueError, KeyError, TypeError):
-            continue
-    return rows
+    return dict(filter(None, map(sound, lines)))
 
 
 def order(configuration: Configuration) -> tuple[object, ...]:

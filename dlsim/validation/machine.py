@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from dlsim.scenario.units import duration
 from dlsim.trace.summary import percent
-from dlsim.validation.probes import Collate, Probe, Tagged, Task, WatchedMap, arrive
+from dlsim.validation.probes import Collate, Probe, Tagged, Task, arrive
+from dlsim.validation.watched import WatchedMap
 
 STAT = Path("/proc/stat")
 CGROUP = Path("/sys/fs/cgroup/cpu.max")

@@ -18,7 +18,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from torch.utils.data import Subset, get_worker_info
+from torch.utils.data import get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from dlsim.validation.processor import UNSEEN, QueueClock, Reading, reading
@@ -100,8 +100,7 @@ class Probe:
     def done(self, kind: int, began: Reading, used: float = 0.0, what: int = -1) -> None:
         """A record of what began at `began` and ends now."""
         now = reading(self._queued)
-        spent = Reading(began.time, now.cpu - began.cpu, now.queued - began.queued)
-        self.write(kind, spent, now.time, used, what)
+        self.write(kind, began.until(now), now.time, used, what)
 
     def take(self, batch: int) -> None:
         """This process begins to work on `batch`."""
@@ -150,8 +149,8 @@ class Probe:
         now, count = reading(self._queued), len(indices)
         self.count += count
         if self.samples:
-            cpu, queued = now.cpu - began.cpu, now.queued - began.queued
-            share = Reading(began.time, cpu / count, queued / count)
+            spent = began.until(now)
+            share = Reading(began.time, spent.cpu / count, spent.queued / count)
             for index in indices:
                 self.write(SAMPLE, share, now.time, 0.0, as_integer(index))
 
@@ -227,8 +226,8 @@ class Ended:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if _here is not None:
-            now, began = of_this_thread(), self._pickling.began
-            spent = Reading(began.time, now.cpu - began.cpu, now.queued - began.queued)
+            now = of_this_thread()
+            spent = self._pickling.began.until(now)
             _here.write(SERIALISED, spent, now.time, 0.0, -1, batch=self._pickling.batch)
         return type(None), ()
 
@@ -292,80 +291,6 @@ class WorkerInit:
             except Exception:
                 _here.done(RAISED, began, what=INIT)
                 raise
-
-
-class Watched:
-    """A dataset that lets itself be watched; its attributes are those of the user's dataset."""
-
-    _dataset: Any
-    _probe: Probe
-
-    def __init__(self, dataset: Any, probe: Probe) -> None:
-        vars(self).update(_dataset=dataset, _probe=probe)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __repr__(self) -> str:
-        return repr(self._dataset)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._dataset, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._dataset, name, value)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._dataset, self._probe)
-
-
-class WatchedMap(Watched):
-    """A map-style dataset."""
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._probe.item(self._dataset, index)
-
-    def __getattr__(self, name: str) -> Any:
-        if name != "__getitems__":
-            return getattr(self._dataset, name)
-        if not fetches_batches(self._dataset):
-            raise AttributeError(name)
-        return self._fetch_batch
-
-    def _fetch_batch(self, indices: Any) -> Any:
-        return self._probe.items(self._dataset, indices)
-
-
-class WatchedIterable(Watched):
-    """An iterable-style dataset."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return WatchedIterator(iter(self._dataset), self._probe)
-
-
-class WatchedIterator:
-    """An iterator, each `next()` of which is timed."""
-
-    def __init__(self, iterator: Iterator[Any], probe: Probe) -> None:
-        self._iterator = iterator
-        self._probe = probe
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        return self._probe.following(self._iterator)
-
-
-def fetches_batches(dataset: Any) -> bool:
-    """Whether torch's fetcher would find a `__getitems__` that does more than `__getitem__`.
-
-    Torch's `Subset`, which `random_split` makes, always has one; it calls `__getitem__` in a
-    loop unless what it is a subset of has one, and single samples tell more.
-    """
-    if type(dataset) is Subset:
-        return fetches_batches(dataset.dataset)
-    return bool(getattr(dataset, "__getitems__", None))
 
 
 def as_integer(index: Any) -> int:

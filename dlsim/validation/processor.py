@@ -17,6 +17,10 @@ class Reading(NamedTuple):
     cpu: float
     queued: float
 
+    def until(self, now: Reading) -> Reading:
+        """When this was, and what the thread used and waited from then to `now`."""
+        return Reading(self.time, now.cpu - self.cpu, now.queued - self.queued)
+
 
 UNSEEN = Reading(float("nan"), float("nan"), float("nan"))
 

@@ -21,7 +21,7 @@ from dlsim.scenario import (
 )
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.observation import Observation
-from dlsim.validation.accounts import CalibrateError, accounts
+from dlsim.validation.accounts import CalibrateError, checked
 
 QUICK = 0.1  # the quantile of what receiving takes that counts as quick
 
@@ -39,11 +39,9 @@ def replay(seen: Observation) -> Scenario:
 
     Raises `CalibrateError` for runs that tell too little, and for those of several epochs.
     """
-    accounts(seen)  # refuses those that tell too little
+    seen, scenario = checked(seen)
     if len(seen.epochs.first) != 1:
         raise CalibrateError(f"run: expected one of one epoch, got {len(seen.epochs.first)}")
-    scenario = seen.meta.scenario
-    assert scenario is not None
     dataset, loader = scenario.dataset, scenario.loader
     changes: dict[str, Any] = {
         "fetch": (Stage("fetch", wait=fetching(seen)),),

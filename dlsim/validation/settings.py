@@ -18,7 +18,8 @@ from dlsim.scenario import (
     ScenarioError,
 )
 from dlsim.validation.observation import Assembly, Rows
-from dlsim.validation.probes import COLLATED, SAMPLE, fetches_batches
+from dlsim.validation.probes import COLLATED, SAMPLE
+from dlsim.validation.watched import fetches_batches
 
 
 def settings(

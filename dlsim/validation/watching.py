@@ -17,12 +17,11 @@ from dlsim.validation.probes import (
     Probe,
     Tagged,
     Task,
-    WatchedIterable,
-    WatchedMap,
     WorkerInit,
     size_of,
 )
 from dlsim.validation.processor import QueueClock, reading
+from dlsim.validation.watched import WatchedIterable, WatchedMap
 
 LOOKED_AT = 8  # batches of each epoch whose payload is looked at
 
@@ -159,12 +158,13 @@ class Returning:
         got = reading(self._queued)
         if not isinstance(tagged, Tagged):
             raise ObserveError("loader: its batches do not come from its collate_fn")
+        rebuilding = tagged.rebuilding.until(tagged.rebuilt)
         self._log.returns.append(
             Return(
                 batch=tagged.batch,
-                rebuilding=tagged.rebuilding.time,
-                rebuild_cpu=tagged.rebuilt.cpu - tagged.rebuilding.cpu,
-                rebuild_queued=tagged.rebuilt.queued - tagged.rebuilding.queued,
+                rebuilding=rebuilding.time,
+                rebuild_cpu=rebuilding.cpu,
+                rebuild_queued=rebuilding.queued,
                 received=tagged.rebuilt.time,
                 requested=asked.time,
                 returned=got.time,

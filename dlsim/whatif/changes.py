@@ -74,19 +74,8 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
     storage = scenario.machine.storage
     part = {name: loading * getattr(costs, name) for name in _SECONDS}
     handling = {
-        name: structs.replace(
-            cost,
-            message=loading * cost.message,
-            tensor=loading * cost.tensor,
-            byte=loading * cost.byte,
-        )
-        for name, cost in (
-            ("share", costs.share),
-            ("serialise", costs.serialise),
-            ("hand_over", costs.hand_over),
-            ("receive", costs.receive),
-            ("pin", costs.pin),
-        )
+        name: getattr(costs, name).times(loading)
+        for name in ("share", "serialise", "hand_over", "receive", "pin")
     }
     return structs.replace(
         scenario,

@@ -23,8 +23,7 @@ from dlsim.scenario import (
     Scenario,
     Uniform,
 )
-
-PIPE_BYTES = 65536  # of a larger message, the writer writes as fast as the reader reads
+from dlsim.scenario.machine import PIPE_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +76,6 @@ def demand(scenario: Scenario) -> Demand:
     workers = loader.num_workers > 0
     size = per_batch * dataset.sample_bytes.mean
     through_pipe = dataset.path == "pipe"
-    shared = 0.0 if through_pipe else costs.share.of(dataset.tensors, size)
     handed = costs.hand_over.of(dataset.tensors, size)
     waited_for = not through_pipe or size > PIPE_BYTES
     storage = scenario.machine.storage
@@ -97,7 +95,10 @@ def demand(scenario: Scenario) -> Demand:
         reads=(read_bytes / storage.bandwidth if storage.bandwidth else 0.0)
         + (requests * storage.latency.mean if storage.latency else 0.0),
         waits=calls * waited + round_trips,
-        computes=calls * computed + collated + (costs.take + shared if workers else 0.0),
+        computes=calls * computed
+        + collated
+        + scenario.sharing(size)
+        + (costs.take if workers else 0.0),
         serialises=costs.serialise.of(dataset.tensors, size) if workers else 0.0,
         writes=handed if workers and not waited_for else 0.0,
         hands_over=handed if workers and waited_for else 0.0,

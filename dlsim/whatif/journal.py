@@ -67,13 +67,9 @@ class Journal:
                 self._take(line)
 
     def _take(self, line: bytes) -> None:
-        try:
-            entry = json.loads(line)
-            sound = entry["crc"] == _checksum(entry["number"], entry["row"])
-        except (ValueError, KeyError, TypeError):
-            sound = False
-        if sound:
-            self.rows[entry["number"]] = entry["row"]
+        entry = sound(line)
+        if entry is not None:
+            self.rows[entry[0]] = entry[1]
         else:
             self.damaged += 1
 
@@ -103,6 +99,16 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # what could not be written has been said
             self._file.close()
+
+
+def sound(line: bytes) -> tuple[Any, Any] | None:
+    """The number and the row that a line of a journal holds; None if it is damaged."""
+    try:
+        entry = json.loads(line)
+        number, row, crc = entry["number"], entry["row"], entry["crc"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return (number, row) if crc == _checksum(number, row) else None
 
 
 class _explained:
