@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import dlsim
 from dlsim.cli import main
-from dlsim.whatif import WhatIfError, rent
+from dlsim.whatif import WhatIfError, advise, rent
 from tests.test_cli import refused
 
 
@@ -25,11 +26,15 @@ def test_the_cheapest_machine() -> None:
 
     Ten samples take 1 s on the slow machine, 0.5 s on the fast one, when workers keep up.
     """
-    found = rent({"slow": machine(1.0, 1.8), "fast": machine(0.5, 3.6)}, workers=range(9))
+    found = rent(
+        {"slow": machine(1.0, 1.8), "fast": machine(0.5, 3.6)}, partial(advise, workers=range(9))
+    )
     assert found.best is not None
     assert [offer.name for offer in found.offers] == ["slow", "fast"]
     assert found.best.price == pytest.approx(1e6 / 10 * 1.0 * 1.8 / 3600, rel=0.02)
-    found = rent({"slow": machine(1.0, 1.8), "fast": machine(0.5, 3.0)}, workers=range(9))
+    found = rent(
+        {"slow": machine(1.0, 1.8), "fast": machine(0.5, 3.0)}, partial(advise, workers=range(9))
+    )
     assert found.best is not None
     assert found.best.name == "fast"
     assert found.dearer is not None
@@ -43,14 +48,14 @@ def test_the_cheapest_machine() -> None:
 def test_a_machine_that_misses_the_target_is_not_rented() -> None:
     """The cheapest machine is not named if it cannot hold the target."""
     offers = {"cheap": machine(0.5, 0.1, read=2.0), "dear": machine(0.5, 3.0)}
-    found = rent(offers, max_stall=0.1, workers=range(9))
+    found = rent(offers, partial(advise, max_stall=0.1, workers=range(9)))
     assert [(offer.name, offer.holds) for offer in found.offers] == [
         ("dear", True),
         ("cheap", False),
     ]
     assert found.dearer is None
     assert "misses the target" in str(found).splitlines()[-1]
-    none = rent({"cheap": offers["cheap"]}, max_stall=0.1, workers=range(3))
+    none = rent({"cheap": offers["cheap"]}, partial(advise, max_stall=0.1, workers=range(3)))
     assert none.best is None
     assert str(none).startswith("On none of these machines the targets are held; ")
 
@@ -70,7 +75,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["advise", *files, "--max-workers", "6"]) == 0
     assert capsys.readouterr().out.startswith("Rent fast: ")
     assert main(["advise", files[0], "--max-stall", "20%", "--max-workers", "6"]) == 0
-    assert "a million samples cost 5" in capsys.readouterr().out
+    assert "A million samples cost 5" in capsys.readouterr().out
     assert refused(capsys, "advise") == "advise: expected SCENARIO, got nothing"
     assert "with different names" in refused(capsys, "advise", files[0], files[0])
     assert "expected one scenario" in refused(

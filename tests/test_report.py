@@ -51,6 +51,7 @@ def test_run_text() -> None:
         == """\
 The training step waits 69.2 % of the time: the workers, busy 92.3 %, are the bottleneck. \
 More workers or cheaper samples would help; a larger prefetch_factor would not.
+Does it fit? How large a sample is, is not stated (dataset.sample_bytes).
 
 notes (engine simpy, seed 0)
 2 workers, prefetch 2 (window 4), batch size 3, in order, map-style

@@ -9,7 +9,8 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
-from dlsim.cli.whatif import share_of, values_of
+from dlsim.cli.sweeping import values_of
+from dlsim.cli.whatif import share_of
 from dlsim.report.whatif_plots import critical_path_bar, heat_map, pareto_front, sweep_curve
 from dlsim.scenario import DlsimError
 from dlsim.whatif import Between, advise, sweep
@@ -39,13 +40,13 @@ def test_sweep(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["sweep", str(small), *options, "--consumer.step", "0.25"]) == 0
     first, second, empty, *lines = capsys.readouterr().out.splitlines()
     assert first == (
-        "Fastest is num_workers=3, prefetch_factor=1: 2.526 ± 0 samples/s; "
-        "training waits 78.9 % of the time."
+        "Take num_workers=3, prefetch_factor=1: 2.526 ± 0 samples/s, "
+        "training waits 78.9 % of the time; it is the fastest."
     )
-    assert second == "No row before it comes within 1 % of it."
+    assert second.startswith("Does it fit? ")
     assert empty == ""
-    assert lines[0].split()[:3] == ["num_workers", "prefetch_factor", "samples_per_s"]
-    assert len(lines) == 7
+    assert lines[0].split()[:3] == ["num_workers", "prefetch_factor", "samples/s"]
+    assert lines[7:] == ["", "2 simulations of each"]
     assert len(out.read_text().splitlines()) == 7
     assert plot.read_bytes().startswith(b"\x89PNG")
 
@@ -68,7 +69,8 @@ def test_advise(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["advise", str(small), *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "num_workers=4, prefetch_factor=1"
-    assert lines[1].startswith("epoch_time <= 9 s: holds, epoch_time ")
+    assert lines[1].startswith("With these, an epoch takes ")
+    assert "(wanted: at most 9 s). That holds with probability " in lines[1]
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 

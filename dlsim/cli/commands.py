@@ -29,8 +29,9 @@ from dlsim.cli.files import (
 )
 from dlsim.cli.page import report
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, UsageError
+from dlsim.cli.sweeping import sweep
 from dlsim.cli.validation import validate
-from dlsim.cli.whatif import advise, explain, sweep
+from dlsim.cli.whatif import advise, explain
 from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration, size
-from dlsim.trace import Overflow, Problem, Summary, Trace, metrics, overflow, summarize
+from dlsim.trace import Overflow, Problem, Summary, Trace, memory, metrics, overflow, summarize
 from dlsim.trace.summary import number, percent
 
 # A stall or an idle share below this is not worth a person's time.
@@ -21,8 +21,12 @@ BUSY = 0.8
 def run_text(trace: Trace) -> str:
     """Text on a single run: an error if one ended it, verdict, configuration, summary."""
     parts = [verdict(trace), configuration(trace), str(summarize(trace))]
-    if trace.meta.scenario is not None and (found := overflow(trace)) is not None:
-        parts.insert(0, does_not_fit(found))
+    if trace.meta.scenario is not None:
+        found = overflow(trace)
+        if found is not None:
+            parts.insert(0, does_not_fit(found))
+        else:
+            parts[0] += f"\n{fits(trace)}"
     if trace.meta.problem is not None:
         parts.insert(0, ended_early(trace.meta.problem))
     return "\n\n".join(parts)
@@ -137,6 +141,21 @@ def _first_waits(trace: Trace) -> float:
     """Seconds waited for the first batch returned in each epoch."""
     first = np.unique(trace.epoch_of(trace.order), return_index=True)[1]
     return metrics.total(metrics.waits(trace)[first])
+
+
+def fits(trace: Trace) -> str:
+    """One line on whether a run fits that outgrew nothing."""
+    from dlsim.whatif.space import space
+
+    scenario = trace.meta.scenario
+    assert scenario is not None
+    need, used = space(scenario), memory(trace)
+    if need.fits is None:
+        return str(need)
+    most = used.shm.max if need.where == "/dev/shm" else used.total.max
+    taken = f"batches took at most {size(most)} of the {size(need.limit)} of {need.where}"
+    more = "" if need.fits else f", and could take {size(need.needed)} if all waited there at once"
+    return f"It fits: {taken}{more}."
 
 
 def does_not_fit(found: Overflow) -> str:

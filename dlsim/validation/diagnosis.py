@@ -188,11 +188,9 @@ def _target(found: Diagnosis) -> str:
             "no training step was given, so that all time is waiting; "
             f"a step of {duration(step)} a batch or more would not wait long (see --step)"
         )
-    wanted = f"training waits at most {percent(found.max_stall)} of the time"
-    verdict = found.advice.verdict
     if found.advice.chosen is not None:
-        return f"{wanted}: holds, {verdict}"
-    return f"{wanted}: nothing holds it; the settings are the cheapest of the fastest"
+        return f"held: {found.advice.results}"
+    return f"not reached: {found.advice.results}; the settings are the cheapest of the fastest"
 
 
 def _tried(found: Diagnosis) -> str:

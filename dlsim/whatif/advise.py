@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from dlsim.scenario import Scenario
-from dlsim.scenario.distributions import Floats
-from dlsim.scenario.units import size
 from dlsim.trace.critical_path import STEP
-from dlsim.trace.summary import number
+from dlsim.whatif.advice import Advice
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
 from dlsim.whatif.changes import slower
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.explain import WORDS, group_shares
-from dlsim.whatif.extent import measured, part_of, shortened
-from dlsim.whatif.feasibility import RUN, Judge, Target, Verdict
+from dlsim.whatif.explain import group_shares
+from dlsim.whatif.extent import measured, shortened
+from dlsim.whatif.feasibility import RUN, Judge, Target
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import replicate
-from dlsim.whatif.statistics import Interval, check_confidence, interval
+from dlsim.whatif.statistics import check_confidence
 
 WRONG = 0.2  # how wrong the inputs may be in the question of the margin
 PREFETCH = (1, 2, 4, 8)
@@ -27,45 +24,6 @@ NEAR = 0.05  # a miss that is greater by so little is no reason to pay more
 NEARLY = 0.99  # of the greatest throughput, where no target is given
 GLANCE = 2  # replications of what was not judged, to tell what else there is
 DEFAULT = 2  # torch's prefetch_factor
-
-
-@dataclass(frozen=True, eq=False)
-class Advice:
-    """The answer to a target.
-
-    `chosen`: the cheapest configuration that holds all of `targets`, None if none does; `best`:
-    `chosen`, or else the one that comes nearest. `verdict`: what is known of `best`. `margin`:
-    whether `best` still holds, with inputs so much wrong, by what is wrong. `obstacle`: the cause
-    that takes most of the time of `best`. `front`: configurations that no other beats in
-    throughput, workers and memory. `speed`: of `best`, in samples a second; `speeds`: in each
-    replication. `judged`: simulations made.
-    """
-
-    scenario: Scenario
-    targets: tuple[Target, ...]
-    chosen: Candidate | None
-    best: Candidate
-    verdict: Verdict
-    margin: dict[str, Verdict]
-    obstacle: str
-    front: list[Candidate]
-    speeds: Floats
-    judged: int
-
-    @property
-    def speed(self) -> Interval:
-        """Samples a second of `best`."""
-        return interval(self.speeds)
-
-    @property
-    def price(self) -> float | None:
-        """What a million samples cost, by the machine's price; None if it has none."""
-        hourly = self.scenario.machine.price_per_hour
-        return None if hourly is None else 1e6 * hourly / (3600 * self.speed.mean)
-
-    def __str__(self) -> str:
-        """First the keyword arguments to paste; then how sure they are, and what else there is."""
-        return _text(self)
 
 
 def advise(
@@ -158,7 +116,8 @@ def _fastest(options: list[Candidate], judge: Judge) -> Target:
         limits = bounds(option.scenario)
         if best * limits.periods.get("step", 0.0) >= NEARLY * limits.samples_per_batch:
             break
-    return Target("samples_per_s", NEARLY * best, at_most=False)
+    words = f"{100 * NEARLY:.0f} % of the most that any settings give"
+    return Target("samples_per_s", NEARLY * best, at_most=False, words=words)
 
 
 def _targets(
@@ -227,41 +186,3 @@ def _wrong(scenario: Scenario) -> dict[str, Scenario]:
         f"steps {100 * WRONG:.0f} % shorter": slower(scenario, step=less),
         f"steps {100 * WRONG:.0f} % longer": slower(scenario, step=more),
     }
-
-
-def _text(found: Advice) -> str:
-    asked = " and ".join(map(str, found.targets))
-    verdict, whole = found.verdict, found.best.scenario
-    part = part_of(shortened(whole, RUN), whole)
-    if found.chosen is not None:
-        lines = [
-            found.chosen.keywords,
-            f"{asked}: holds, {found.verdict}, with probability {verdict.probability:.3g} "
-            f"({verdict.held} of {verdict.runs} runs{part} do)",
-        ]
-    else:
-        obstacle = WORDS.get(found.obstacle, found.obstacle)
-        part = f", {verdict.runs} runs{part}"
-        lines = [
-            f"Nothing holds {asked}; the best found is {found.best.keywords}",
-            f"with it, {verdict}{part}; what stands in the way: {obstacle}",
-        ]
-    if found.best.memory:
-        lines.append(f"{size(found.best.memory)} for batches on their way")
-    if whole.consumer.stop_after is not None:
-        lines.append(f"an epoch is left after {whole.consumer.stop_after:,} batches here")
-    if found.price is not None:
-        lines.append(f"a million samples cost {number(found.price)}")
-    if found.chosen is not None:
-        lines += ["", "does it survive wrong inputs?"]
-        lines += [
-            f"  {name}: {'yes' if case.holds else 'no'}, {case}"
-            for name, case in found.margin.items()
-        ]
-    lines += ["", "what else there is: no other configuration is better in all of these"]
-    lines += [
-        f"  {number(option.samples_per_s):>8} samples/s  {option.keywords}"
-        + (f"  ({size(option.memory)})" if option.memory else "")
-        for option in found.front
-    ]
-    return "\n".join(lines)

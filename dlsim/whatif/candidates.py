@@ -11,8 +11,8 @@ from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.errors import is_integer
 from dlsim.scenario.units import size
 from dlsim.whatif.changes import IN_ORDER_SINCE
-from dlsim.whatif.demand import counts
 from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.space import space
 
 SAME = 0.01  # throughputs that differ by less are the same to anyone who chooses
 
@@ -73,12 +73,13 @@ def candidates(
         for factor in (factors if number else (1,))
         for in_order in ((True, False) if free and number > 1 else (True,))
     ]
-    most = limit(scenario, max_memory)
-    fitting = [candidate for candidate in found if candidate.memory <= most]
+    most = float("inf") if max_memory is None else max_memory
+    limits = [min(most, space(candidate.scenario).limit) for candidate in found]
+    fitting = [one for one, limit in zip(found, limits, strict=True) if one.memory <= limit]
     if not fitting:
-        least = min(candidate.memory for candidate in found)
+        least, limit = min(zip((one.memory for one in found), limits, strict=True))
         raise WhatIfError(
-            f"memory: expected at least {size(least)} for batches on their way, got {size(most)}"
+            f"memory: expected at least {size(least)} for batches on their way, got {size(limit)}"
         )
     return sorted(fitting, key=lambda candidate: candidate.cost)
 
@@ -107,13 +108,6 @@ def with_throughput(candidate: Candidate, samples_per_s: float) -> Candidate:
     return replace(candidate, samples_per_s=samples_per_s)
 
 
-def on_their_way(scenario: Scenario) -> float:
-    """Bytes of the batches on their way: as many as the window has, and one that is trained on."""
-    batches, samples, _ = counts(scenario)
-    a_batch = scenario.dataset.sample_bytes.mean * (samples / batches if batches else 0.0)
-    return (scenario.loader.window + 1) * a_batch
-
-
 def _candidate(scenario: Scenario, workers: int, prefetch: int, in_order: bool) -> Candidate:
     loader = structs.replace(
         scenario.loader,
@@ -130,16 +124,8 @@ def _candidate(scenario: Scenario, workers: int, prefetch: int, in_order: bool) 
         prefetch=prefetch,
         in_order=in_order,
         scenario=changed,
-        memory=on_their_way(changed),
+        memory=space(changed).needed,
     )
-
-
-def limit(scenario: Scenario, max_memory: float | None = None) -> float:
-    """The most bytes that batches on their way may take: of the machine, or `max_memory`."""
-    machine = scenario.machine
-    shared = machine.shm if scenario.dataset.path == "shm" else None
-    limits = [most for most in (max_memory, machine.memory, shared) if most is not None]
-    return min(limits, default=float("inf"))
 
 
 def _whole(name: str, values: Iterable[int], least: int) -> list[int]:

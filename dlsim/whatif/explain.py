@@ -27,6 +27,7 @@ from dlsim.whatif.changes import Change, changes, perfect_loader
 from dlsim.whatif.extent import SHARE, effort, measured, part_of, shortened
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications, replicate
+from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval, interval
 
 # Replications, and the effort of all for each change; some seconds, whatever the scenario.
@@ -112,15 +113,24 @@ class Explanation:
         """The change of the loader that surely gains most; None if none gains noticeably.
 
         What can be set by a keyword argument goes before what must be programmed or bought, if
-        it gains nearly as much.
+        it gains nearly as much. What does not fit into memory is none.
         """
-        sure = [gain for gain in self.gains if gain.sure and gain.change.name != _FASTER_STEP]
+        sure = [gain for gain in self._sure if gain.change.name != _FASTER_STEP]
         enough = NEARLY * sure[0].gain.mean if sure else 0.0
         near = [gain for gain in sure if gain.gain.mean >= enough]
         return next((gain for gain in near if gain.change.loader), sure[0] if sure else None)
 
+    @property
+    def setting(self) -> Gain | None:
+        """The keyword argument that surely gains most; None if none gains noticeably."""
+        return next((gain for gain in self._sure if gain.change.loader), None)
+
+    @property
+    def _sure(self) -> list[Gain]:
+        return [g for g in self.gains if g.sure and space(g.change.scenario).fits is not False]
+
     def __str__(self) -> str:
-        """One plain sentence; then the shares of the time, and the gains."""
+        """What limits and what helps, and whether it fits, a line each; then shares and gains."""
         return _text(self)
 
 
@@ -186,7 +196,7 @@ def _mean_shares(runs: Replications) -> dict[str, Interval]:
 
 
 def _text(found: Explanation) -> str:
-    lines = [_sentence(found), ""]
+    lines = [_sentence(found), _fitting(found), ""]
     if found.shares:
         lines += ["where the time goes (critical path)"]
         width = max(map(len, found.shares))
@@ -200,6 +210,7 @@ def _text(found: Explanation) -> str:
     width = max(len(gain.change.name) for gain in ranked)
     for gain in ranked:
         setting = f"  {gain.change.setting}" if gain.change.setting else ""
+        setting += ", does not fit" if space(gain.change.scenario).fits is False else ""
         lines.append(f"  {gain.change.name:{width}}  {_percent(gain.gain):>16}{setting}")
     now = found.runs.interval("samples_per_s")
     lines += [
@@ -231,10 +242,18 @@ def _sentence(found: Explanation) -> str:
     how = f" ({best.change.setting})" if best.change.setting else ""
     times = f"{1 + best.gain.mean:.2g} times as fast"
     words += f"; {best.change.name}{how} would help most: {times}, {_percent(best.gain)}"
-    setting = next((gain for gain in found.gains if gain.sure and gain.change.loader), best)
-    if not best.change.loader and setting is not best:
+    setting = found.setting
+    if setting is not None and not best.change.loader:
         words += f"; of mere settings, {setting.change.setting} does, {_percent(setting.gain)}"
     return f"{words}."
+
+
+def _fitting(found: Explanation) -> str:
+    """Whether it fits: with the setting that helps most, or as it is."""
+    chosen = found.setting
+    if chosen is None or space(found.scenario).fits is False:
+        return str(space(found.scenario))
+    return f"{space(chosen.change.scenario)} That is with {chosen.change.setting}."
 
 
 def _percent(gain: Interval) -> str:

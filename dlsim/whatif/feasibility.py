@@ -36,18 +36,36 @@ SURELY = 0.9  # a closed form must miss the target by this factor to rule a conf
 
 @dataclass(frozen=True)
 class Target:
-    """`metric` (as in `Summary`) is to be `limit` at most; or at least, without `at_most`."""
+    """`metric` (as in `Summary`) is to be `limit` at most; or at least, without `at_most`.
+
+    `words`: what the limit is, if not just the number.
+    """
 
     metric: str
     limit: float
     at_most: bool = True
+    words: str = ""
 
     def excess(self, values: Floats) -> Floats:
         """How far each of `values` is beyond the limit; negative within it."""
         return values - self.limit if self.at_most else self.limit - values
 
+    def result(self, value: float) -> str:
+        """What a run that has this value does, in words."""
+        return RESULTS[self.metric].format(shown(self.metric, value))
+
+    def told(self, value: float) -> str:
+        """The result beside what is wanted."""
+        return f"{self.result(value)} (wanted: {self._limit})"
+
+    @property
+    def _limit(self) -> str:
+        least = f"at {'most' if self.at_most else 'least'} {shown(self.metric, self.limit)}"
+        return self.words or least
+
     def __str__(self) -> str:
-        return f"{self.metric} {'<=' if self.at_most else '>='} {shown(self.metric, self.limit)}"
+        """What is wanted, in words."""
+        return RESULTS[self.metric].format(self._limit)
 
 
 @dataclass(frozen=True)
@@ -67,11 +85,15 @@ class Verdict:
     means: dict[str, float]
     miss: float
 
-    def __str__(self) -> str:
-        return ", ".join(f"{metric} {shown(metric, mean)}" for metric, mean in self.means.items())
-
 
 SHARES = ("stall", "au")
+RESULTS = {
+    "stall": "training waits {} of the time",
+    "wait_p95": "19 of 20 batches are waited for {}",
+    "au": "the accelerator is busy {} of the time",
+    "epoch_time": "an epoch takes {}",
+    "samples_per_s": "training gets {}",
+}
 RULED_OUT = Verdict(False, True, 0.0, 0, 0, {}, math.inf)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dlsim.scenario import Scenario
 from dlsim.trace.summary import number
-from dlsim.whatif.advise import PREFETCH, Advice, advise
+from dlsim.whatif.advice import Advice
+from dlsim.whatif.advise import advise
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.statistics import Interval, interval
 
@@ -48,44 +49,23 @@ class Rental:
 
 
 def rent(
-    scenarios: Mapping[str, Scenario],
-    *,
-    max_stall: float | None = None,
-    max_wait_p95: float | None = None,
-    min_au: float | None = None,
-    max_epoch: float | None = None,
-    workers: Iterable[int] = range(17),
-    prefetch: Iterable[int] = PREFETCH,
-    max_memory: float | None = None,
-    seed: int = 0,
-    jobs: int = 1,
+    scenarios: Mapping[str, Scenario], advised: Callable[[Scenario], Advice] = advise
 ) -> Rental:
     """What a million samples cost on each machine, given by name a scenario on it.
 
     Each scenario says what the machine takes for a step and for loading, how many cores it has,
-    and its `machine.price_per_hour`. Each gets the loader that `advise` finds for it, which takes
-    the other arguments. Raises `WhatIfError` for a machine without a price.
+    and its `machine.price_per_hour`. Each gets the loader that `advised` finds for it: to state
+    targets, say `functools.partial(advise, max_stall=0.05)`. Raises `WhatIfError` for a machine
+    without a price.
     """
     for name, scenario in scenarios.items():
         if scenario.machine.price_per_hour is None:
             raise WhatIfError(
                 f"machine.price_per_hour: {name}: expected a price to compare machines by, got none"
             )
-    counts, factors = tuple(workers), tuple(prefetch)
     found = []
     for name, scenario in scenarios.items():
-        advice = advise(
-            scenario,
-            max_stall=max_stall,
-            max_wait_p95=max_wait_p95,
-            min_au=min_au,
-            max_epoch=max_epoch,
-            workers=counts,
-            prefetch=factors,
-            max_memory=max_memory,
-            seed=seed,
-            jobs=jobs,
-        )
+        advice = advised(scenario)
         assert advice.price is not None
         found.append(Offer(name, advice, advice.price))
     offers = sorted(found, key=lambda offer: (not offer.holds, offer.price))
@@ -105,7 +85,10 @@ def _text(found: Rental) -> str:
     best, dearer = found.best, found.dearer
     if best is None:
         nearest = found.offers[0]
-        lines = ["On none of these machines the targets are held; the cheapest is " + nearest.name]
+        lines = [
+            "On none of these machines the targets are held; the cheapest is "
+            f"{nearest.name}: {nearest.advice.results}"
+        ]
     else:
         lines = [
             f"Rent {best.name}: {number(best.price)} for a million samples, "
@@ -121,7 +104,7 @@ def _text(found: Rental) -> str:
     lines += ["", f"{'':{width}}  an hour  a million samples  samples/s  loader"]
     for offer in found.offers:
         advice = offer.advice
-        verdict = "" if offer.holds else f"  (misses the target: {advice.verdict})"
+        verdict = "" if offer.holds else f"  (misses the target: {advice.results})"
         lines.append(
             f"{offer.name:{width}}  {number(advice.scenario.machine.price_per_hour or 0.0):>7}  "
             f"{number(offer.price):>17}  {number(advice.speed.mean):>9}  "

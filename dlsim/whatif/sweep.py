@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,9 +17,11 @@ from dlsim.engine.compiled import not_covered
 from dlsim.scenario import MapDataset, Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.extent import effort, measured, shortened
 from dlsim.whatif.journal import Journal
-from dlsim.whatif.parallel import Row, check_counts, check_jobs, run_all, simulations
+from dlsim.whatif.parallel import Row, check_counts, check_jobs, measure, run_all, simulations
 from dlsim.whatif.replicate import columns
+from dlsim.whatif.space import space
 from dlsim.whatif.statistics import check_confidence, intervals
 from dlsim.whatif.tables import Table, check_writable, column, write_table
 
@@ -27,6 +30,9 @@ from dlsim.whatif.tables import Table, check_writable, column, write_table
 TASK_BATCHES, TASK_BATCHES_COMPILED = 5000, 100_000
 FEWEST_TASKS = 32
 HALF_WIDTH = "_half_width"
+# Where it is not said how often to simulate: how often, and the effort of all, some seconds.
+LEAST, MOST, EFFORT = 3, 30, 200_000.0
+SHORTEST = 1500.0  # the effort of one simulation, at least
 
 Progress: TypeAlias = Callable[[int, int], object]
 # Some replications of one configuration: its number, its values, replication numbers.
@@ -36,7 +42,7 @@ Piece: TypeAlias = tuple[int, Configuration, range]
 def sweep(
     scenario: Scenario,
     vary: Mapping[str, Iterable[Any] | Between],
-    replications: int = 30,
+    replications: int | None = 30,
     *,
     jobs: int = -1,
     seed: int = 0,
@@ -49,8 +55,14 @@ def sweep(
     """A table of `scenario` in every configuration of the dotted keys in `vary`, as 1-D arrays.
 
     A row for each configuration: the keys' values; the mean of each metric over `replications`
-    (as in `replicate`); and, as `..._half_width`, the half-width of its t interval. Key values
-    that are no numbers are given as text. `design` and `samples`: see `configurations`.
+    (as in `replicate`); and, as `..._half_width`, the half-width of its t interval; `memory`, the
+    most bytes that batches on their way take, and `memory_limit`, what there is for them (see
+    `Space`). Key values that are no numbers are given as text. `design` and `samples`: see
+    `configurations`.
+
+    `replications=None`: 3 to 30, and of long epochs only a part, which stands for the whole (see
+    `dlsim.whatif.extent`), so that all takes some seconds. Where any is cut short, only the main
+    metrics are measured.
 
     `jobs`: processes, -1 for all cores; joblib starts them, so that inside
     `joblib.parallel_config(backend="dask")` the same call runs on a cluster. Numbers do not
@@ -64,16 +76,18 @@ def sweep(
     Raises `WhatIfError` for a sweep that cannot be, a journal of another one, or files that
     cannot be written; `ScenarioError` for a simulation that cannot be finished.
     """
-    check_counts(replications=replications)
+    if replications is not None:
+        check_counts(replications=replications)
     check_confidence(confidence)
     check_jobs(jobs)
     rows = configurations(scenario, vary, design, samples, seed)
+    replications, most = planned(scenario, rows, replications)
     path = Path(out) if out is not None else None
     finished: dict[int, Row] = {}
     keep: Callable[[dict[int, Row]], object] = finished.update
     with ExitStack() as stack:
         if path is not None:
-            identity = _identity(scenario, rows, replications, seed, confidence)
+            identity = _identity(scenario, rows, replications, most, seed, confidence)
             journal = stack.enter_context(_journal(path, identity))
             finished, keep = journal.rows, journal.write_all
         left = [number for number in range(len(rows)) if number not in finished]
@@ -82,13 +96,13 @@ def sweep(
         report(total - len(left) * replications, total)
         try:
             for done, ready in _finish(
-                scenario, {n: rows[n] for n in left}, replications, seed, confidence, jobs
+                scenario, {n: rows[n] for n in left}, replications, most, seed, confidence, jobs
             ):
                 keep(ready)
                 report(total - len(left) * replications + done, total)
         except WhatIfError as error:
             raise _kept(error, path, len(finished), len(rows)) from error
-        table = _table(rows, finished)
+        table = _table(scenario, rows, finished)
         if path is not None:
             write_table(table, path)
     return table
@@ -98,6 +112,7 @@ def _finish(
     scenario: Scenario,
     rows: Mapping[int, Configuration],
     replications: int,
+    most: float | None,
     seed: int,
     confidence: float,
     jobs: int,
@@ -107,14 +122,15 @@ def _finish(
     A row is summed up when all its replications are there, in their order.
     """
     parts: dict[int, dict[int, Row]] = {number: {} for number in rows}
-    tasks = ((scenario, seed, pieces) for pieces in _tasks(scenario, rows, replications))
+    pieces = _tasks(part(scenario, most), rows, replications)
+    tasks = ((scenario, seed, most, some) for some in pieces)
     done = 0
     for results in run_all(_simulate, tasks, jobs):
         ready = {}
-        for number, first, measured in results:
+        for number, first, found in results:
             mine = parts[number]
-            mine |= dict(enumerate(measured, first))
-            done += len(measured)
+            mine |= dict(enumerate(found, first))
+            done += len(found)
             if len(mine) == replications:
                 ready[number] = _summed([mine[r] for r in sorted(mine)], confidence)
                 del parts[number]
@@ -122,13 +138,36 @@ def _finish(
 
 
 def _simulate(
-    scenario: Scenario, seed: int, pieces: list[Piece]
+    scenario: Scenario, seed: int, most: float | None, pieces: list[Piece]
 ) -> list[tuple[int, int, list[Row]]]:
     """Of each piece: its configuration's number, its first replication, and the rows from there."""
-    return [
-        (number, numbers.start, simulations(configured(scenario, changes), seed, numbers))
-        for number, changes, numbers in pieces
-    ]
+    found = []
+    for number, changes, numbers in pieces:
+        case = configured(scenario, changes)
+        what = measure if most is None else measured(case)
+        found.append((number, numbers.start, simulations(part(case, most), seed, numbers, what)))
+    return found
+
+
+def part(scenario: Scenario, most: float | None) -> Scenario:
+    """As much of `scenario` as is simulated with this limit of the effort."""
+    return scenario if most is None else shortened(scenario, most)
+
+
+def planned(
+    scenario: Scenario, rows: list[Configuration], replications: int | None
+) -> tuple[int, float | None]:
+    """How often `sweep` simulates each configuration, and the effort of once at most.
+
+    None is no limit: whole runs.
+    """
+    if replications is not None:
+        return replications, None
+    cases = [configured(scenario, row) for row in rows]
+    most = max(EFFORT / len(rows) / LEAST, SHORTEST)
+    parts = [shortened(case, most) for case in cases]
+    times = int(EFFORT / sum(effort(part) for part in parts))
+    return min(max(times, LEAST), MOST), None if parts == cases else most
 
 
 def _tasks(
@@ -177,10 +216,14 @@ def _summed(measured: list[Row], confidence: float) -> Row:
     }
 
 
-def _table(rows: list[Configuration], finished: Mapping[int, Row]) -> Table:
+def _table(scenario: Scenario, rows: list[Configuration], finished: Mapping[int, Row]) -> Table:
     table = {key: column([_plain(row[key]) for row in rows]) for key in rows[0]}
     for name in finished[0]:
         table[name] = column([finished[number][name] for number in range(len(rows))])
+    spaces = [space(configured(scenario, row)) for row in rows]
+    table["memory"] = np.array([each.needed or math.nan for each in spaces])
+    limits = np.array([each.limit for each in spaces])
+    table["memory_limit"] = np.where(np.isinf(limits), math.nan, limits)
     return table
 
 
@@ -195,6 +238,7 @@ def _identity(
     scenario: Scenario,
     rows: list[Configuration],
     replications: int,
+    most: float | None,
     seed: int,
     confidence: float,
 ) -> dict[str, Any]:
@@ -207,6 +251,7 @@ def _identity(
         "keys": list(rows[0]),
         "values": _digest([{key: _plain(value) for key, value in row.items()} for row in rows]),
         "replications": replications,
+        "part": most,
         "seed": seed,
         "confidence": confidence,
     }

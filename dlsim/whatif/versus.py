@@ -10,9 +10,9 @@ import numpy as np
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import number, percent
-from dlsim.whatif.candidates import limit, on_their_way
 from dlsim.whatif.parallel import check_jobs
 from dlsim.whatif.replicate import Replications, paired, replicate
+from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval, interval
 from dlsim.whatif.sweep import batches_to_simulate
 
@@ -52,7 +52,7 @@ class Versus:
 
     def __str__(self) -> str:
         """Which is better and by how much; what each takes; then metrics and differences."""
-        return "\n".join([_answer(self), _price(self), "", *_table(self)])
+        return "\n".join([_answer(self), _price(self), _fitting(self), "", *_table(self)])
 
 
 def compare(
@@ -83,7 +83,9 @@ def _answer(found: Versus) -> str:
             f"A and B are as fast as each other, as far as {sure} can tell: B makes {_more(gain)}."
         )
     faster, slower = ("B", "A") if found.better == "b" else ("A", "B")
-    return f"{faster} is faster than {slower}: B makes {_more(gain)} ({sure})."
+    runs = found.b if found.better == "b" else found.a
+    but = ", but it does not fit" if space(runs.scenario).fits is False else ""
+    return f"{faster} is faster than {slower}{but}: B makes {_more(gain)} ({sure})."
 
 
 def _more(gain: Interval) -> str:
@@ -97,15 +99,21 @@ def _price(found: Versus) -> str:
     parts = []
     for name, runs in (("A", found.a), ("B", found.b)):
         loader = runs.scenario.loader
-        batches = on_their_way(runs.scenario)
-        memory = f" and {size(batches)} for batches on their way" if batches else ""
-        if batches > limit(runs.scenario):
-            memory += f", which do not fit into {size(limit(runs.scenario))}"
+        needed = space(runs.scenario).needed
+        memory = f" and {size(needed)} for batches on their way" if needed else ""
         parts.append(
             f"With {name} training waits {percent(runs.interval('stall').mean)} of the time; "
             f"it takes {loader.num_workers} workers{memory}."
         )
     return " ".join(parts)
+
+
+def _fitting(found: Versus) -> str:
+    """Whether both fit."""
+    a, b = (space(runs.scenario) for runs in (found.a, found.b))
+    if a.fits == b.fits:
+        return str(max(a, b, key=lambda each: (each.needed / each.limit, each.needed)))
+    return f"A: {a} B: {b}"
 
 
 def _table(found: Versus) -> list[str]:

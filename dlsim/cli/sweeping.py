@@ -1,0 +1,221 @@
+"""`dlsim sweep`."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from tyro.conf import Positional, UseAppendAction, arg
+
+from dlsim.cli.files import PATIENCE, check_drawable, scenario_from, value_of
+from dlsim.cli.parsing import NO_CHANGES, Changes, UsageError
+from dlsim.cli.whatif import Count, File, picture
+from dlsim.scenario import Scenario
+from dlsim.scenario.units import parse, size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from dlsim.whatif import Between
+    from dlsim.whatif.tables import Table
+
+_RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
+_BETWEEN = re.compile(r"(.+)\.\.(.+)")
+NEAR = 0.01  # what is so near to the fastest is about as fast
+# By metric: the head of its column, and what it is multiplied with.
+_SHOWN = {
+    "samples_per_s": ("samples/s", 1),
+    "stall": ("waiting, %", 100),
+    "wait_p95": ("wait p95, s", 1),
+    "epoch_time": ("epoch, s", 1),
+}
+
+
+def sweep(
+    scenario: Annotated[Positional[Path], arg(metavar="SCENARIO")],
+    *,
+    vary: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUES")] = (),
+    replications: Count = None,
+    seed: int = 0,
+    jobs: int = -1,
+    out: Annotated[File, arg(aliases=["-o"])] = None,
+    plot: File = None,
+    metric: str = "samples_per_s",
+    design: Literal["grid", "sobol", "lhs"] = "grid",
+    samples: Count = None,
+    changes: Changes = NO_CHANGES,
+) -> None:
+    """Simulate many configurations: how metrics depend on workers, prefetch factor, or any key.
+
+    Example: dlsim sweep scenario.toml --vary loader.num_workers=1:16 --out sweep.csv
+
+    An interrupted sweep with --out goes on where it was when it is started again.
+
+    Args:
+        scenario: A TOML file that describes the dataset, the loader, and the training step.
+        vary: A key and its values: 1:16 (all from 1 to 16), 1,2,4, or low..high for a design.
+        replications: How often each configuration is simulated, to its end, and all measured; by
+            default 3 to 30 times, and of long epochs a part, so that it takes some seconds.
+        seed: What all random times follow from.
+        jobs: How many processes; -1 for one on each core.
+        out: Write the table here, as .parquet, .csv or .json.
+        plot: Draw the metric here: a curve of one key, lines or a heat map of two.
+        metric: What to draw.
+        design: All combinations, or a sample spread evenly over them.
+        samples: How many configurations a sample has.
+    """
+    from dlsim.whatif import configurations
+    from dlsim.whatif import sweep as swept
+    from dlsim.whatif.designs import configured
+    from dlsim.whatif.extent import part_of
+    from dlsim.whatif.sweep import part, planned
+
+    chosen = scenario_from(scenario, changes)
+    varied = dict(values_of(text, chosen) for text in vary)
+    check_drawable(plot)
+    rows = configurations(chosen, varied, design, samples, seed)
+    times, most = planned(chosen, rows, replications)
+    with progress() as advance:
+        table = swept(
+            chosen,
+            varied,
+            replications,
+            jobs=jobs,
+            seed=seed,
+            out=out,
+            design=design,
+            samples=samples,
+            progress=advance,
+        )
+    if plot is not None:
+        picture(sweep_picture(table, list(varied), metric), plot)
+    print(sweep_text(table, list(varied), [configured(chosen, row) for row in rows]))
+    print(f"\n{times} simulations of each{part_of(part(chosen, most), chosen)}")
+
+
+def values_of(text: str, scenario: Scenario) -> tuple[str, Iterable[Any] | Between]:
+    """The key and the values that `KEY=VALUES` stands for. Raises `UsageError` if for none."""
+    from dlsim.whatif import Between
+
+    key, equals, values = text.partition("=")
+    key = key.strip().replace("-", "_")
+    if not equals or not key or not values.strip():
+        raise UsageError(f"sweep: --vary: expected KEY=VALUES such as 1:16 or 1,2,4, got {text!r}")
+    whole = _RANGE.fullmatch(values.strip())
+    if whole:
+        first, last, step = int(whole[1]), int(whole[2]), int(whole[3] or 1)
+        if step == 0:
+            raise UsageError(f"sweep: --vary: {key}: expected steps of at least 1, got 0")
+        return key, range(first, last + 1, step)
+    between = _BETWEEN.fullmatch(values.strip())
+    if between:
+        with contextlib.suppress(ValueError):
+            return key, Between(parse(between[1], "duration"), parse(between[2], "duration"))
+    return key, [value_of(value.strip(), scenario, key) for value in values.split(",")]
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[int, int], object] | None]:
+    """A function to call with simulations done and to do; on a terminal, it shows time left."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=" simulations", delay=PATIENCE, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            if bar.total is None:
+                bar.reset(total)
+                bar.initial = done  # what is known already took no time
+            bar.n = done
+            bar.refresh()
+
+        yield advance
+
+
+def sweep_text(table: Table, keys: list[str], cases: list[Scenario]) -> str:
+    """What to take, and whether it fits; then the main metrics with their half-widths.
+
+    `cases`: the scenario of each row.
+    """
+    from dlsim.report.text import table as aligned
+
+    shown = {metric: head for metric, head in _SHOWN.items() if (table[metric] >= 0).any()}
+    memory = [] if np.isnan(table["memory"]).all() else ["memory"]
+    heads = [head for head, _ in shown.values()]
+    header = (*(key.removeprefix("loader.") for key in keys), *heads, *memory)
+    rows = [
+        (
+            *(str(table[key][row]) for key in keys),
+            *(_with_interval(table, metric, row, times) for metric, (_, times) in shown.items()),
+            *(size(table["memory"][row]) + (" !" if _too_much(table)[row] else "") for _ in memory),
+        )
+        for row in range(len(table[keys[0]]))
+    ]
+    return "\n".join([*_best(table, keys, cases), "", aligned([header, *rows])])
+
+
+def _too_much(table: Table) -> Any:
+    """By row, whether batches outgrow the machine."""
+    return table["memory"] > table["memory_limit"]
+
+
+def _best(table: Table, keys: list[str], cases: list[Scenario]) -> Iterator[str]:
+    """The cheapest row that is about as fast as any that fits; and whether it fits."""
+    from dlsim.whatif.space import space
+
+    speed = np.where(_too_much(table), 0.0, np.nan_to_num(table["samples_per_s"]))
+    if not (table["samples_per_s"] > 0).any():
+        yield "No configuration returns anything."
+        return
+    if not speed.any():
+        yield "No configuration fits."
+        yield str(min(map(space, cases), key=lambda each: each.needed / each.limit))
+        return
+    fastest = int(speed.argmax())
+    near = np.flatnonzero(speed >= (1 - NEAR) * speed[fastest])
+    best = min(near, key=lambda row: (cases[row].loader.num_workers, space(cases[row]).needed, row))
+
+    def named(row: Any) -> str:
+        return ", ".join(f"{key.removeprefix('loader.')}={table[key][row]}" for key in keys)
+
+    def told(row: Any) -> str:
+        return f"{_with_interval(table, 'samples_per_s', row)} samples/s"
+
+    waiting = table["stall"][best]
+    waits = "" if waiting != waiting else f", training waits {100 * waiting:.1f} % of the time"
+    left = int(_too_much(table).sum())
+    why = f"the fastest{' that fits' if left else ''}"
+    if best != fastest:
+        near_to = f"within {100 * NEAR:.0f} % of {why}, {named(fastest)} ({told(fastest)})"
+        why = f"the cheapest that is {near_to}"
+    yield f"Take {named(best)}: {told(best)}{waits}; it is {why}."
+    out = f" {left} of these {len(speed)} configurations do not (!)." if left else ""
+    yield f"{space(cases[best])}{out}"
+
+
+def _with_interval(table: Mapping[str, Any], metric: str, row: int, times: float = 1) -> str:
+    mean, half = times * table[metric][row], times * table[f"{metric}_half_width"][row]
+    if mean != mean:
+        return "-"
+    return f"{mean:.4g} ± {half:.2g}" if half == half else f"{mean:.4g}"
+
+
+def sweep_picture(table: Table, keys: list[str], metric: str) -> Axes:
+    """The metric over one key as a curve; over two as lines, or a heat map if there are many."""
+    from dlsim.report.whatif_plots import MOST_LINES, heat_map, sweep_curve
+
+    if len(keys) == 1:
+        return sweep_curve(table, keys[0], metric)
+    if len(keys) > 2:
+        raise UsageError(f"sweep: --plot: expected one or two keys to vary, got {len(keys)}")
+    lines = len(set(table[keys[1]].tolist()))
+    if lines <= MOST_LINES:
+        return sweep_curve(table, keys[0], metric, by=keys[1])
+    return heat_map(table, keys[0], keys[1], metric)

@@ -1,0 +1,145 @@
+"""The answer to "which settings hold my target?", in values and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dlsim.scenario import Scenario
+from dlsim.scenario.distributions import Floats
+from dlsim.scenario.units import size
+from dlsim.trace.critical_path import (
+    COLLATE,
+    CORE,
+    EDGE,
+    FETCH,
+    HEAD_OF_LINE,
+    RECEIVE,
+    START,
+    STEP,
+    STORAGE,
+    TRANSPORT,
+)
+from dlsim.trace.summary import number
+from dlsim.whatif.candidates import Candidate
+from dlsim.whatif.explain import WORDS
+from dlsim.whatif.extent import part_of, shortened
+from dlsim.whatif.feasibility import RUN, Target, Verdict
+from dlsim.whatif.space import space
+from dlsim.whatif.statistics import Interval, interval
+
+SURE = 0.999  # a probability above it is not told more exactly
+
+# What to do about what stands in the way, where no setting does.
+CURES = {
+    STEP: "only a faster training step would help",
+    FETCH: "cheaper samples would help, or more workers than were tried",
+    COLLATE: "smaller or fewer tensors would help",
+    CORE: "more cores or cheaper samples would help, more workers would not",
+    STORAGE: "faster storage or smaller files would help, more workers would not",
+    HEAD_OF_LINE: "samples that take equally long would help",
+    TRANSPORT: "smaller batches or fewer tensors would help",
+    RECEIVE: "smaller batches or fewer tensors would help",
+    START: "longer epochs or a faster first batch would help",
+    EDGE: "longer epochs or persistent_workers=True would help",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Advice:
+    """The answer to a target.
+
+    `chosen`: the cheapest configuration that holds all of `targets`, None if none does; `best`:
+    `chosen`, or else the one that comes nearest. `verdict`: what is known of `best`. `margin`:
+    whether `best` still holds, with inputs so much wrong, by what is wrong. `obstacle`: the cause
+    that takes most of the time of `best`. `front`: configurations that no other beats in
+    throughput, workers and memory. `speed`: of `best`, in samples a second; `speeds`: in each
+    replication. `judged`: simulations made.
+    """
+
+    scenario: Scenario
+    targets: tuple[Target, ...]
+    chosen: Candidate | None
+    best: Candidate
+    verdict: Verdict
+    margin: dict[str, Verdict]
+    obstacle: str
+    front: list[Candidate]
+    speeds: Floats
+    judged: int
+
+    @property
+    def speed(self) -> Interval:
+        """Samples a second of `best`."""
+        return interval(self.speeds)
+
+    @property
+    def results(self) -> str:
+        """What `best` does, beside what is wanted."""
+        means = self.verdict.means
+        return ", ".join(target.told(means[target.metric]) for target in self.targets)
+
+    @property
+    def price(self) -> float | None:
+        """What a million samples cost, by the machine's price; None if it has none."""
+        hourly = self.scenario.machine.price_per_hour
+        return None if hourly is None else 1e6 * hourly / (3600 * self.speed.mean)
+
+    def __str__(self) -> str:
+        """First the keyword arguments to paste; then how sure they are, and what else there is."""
+        whole = self.best.scenario
+        lines = [*(_held(self) if self.chosen is not None else _missed(self)), str(space(whole))]
+        if whole.consumer.stop_after is not None:
+            lines.append(f"An epoch is left after {whole.consumer.stop_after:,} batches here.")
+        if self.price is not None:
+            lines.append(f"A million samples cost {number(self.price)}.")
+        if self.chosen is not None:
+            lines += ["", "does it survive wrong inputs?", *_margin(self)]
+        lines += ["", "what else there is: no other configuration is better in all of these"]
+        return "\n".join([*lines, *_front(self)])
+
+
+def _held(found: Advice) -> list[str]:
+    """What to paste; and what comes of it, how sure that is."""
+    verdict = found.verdict
+    sure = f"{verdict.probability:.3g}" if verdict.probability < SURE else f"above {SURE}"
+    runs = f"{verdict.held} of {verdict.runs} simulated runs{_part(found)}"
+    return [
+        found.best.keywords,
+        f"With these, {found.results}. That holds with probability {sure}, and in {runs}.",
+    ]
+
+
+def _missed(found: Advice) -> list[str]:
+    """What comes nearest; and what stands in the way."""
+    verdict, obstacle = found.verdict, found.obstacle
+    asked = " and ".join(map(str, found.targets))
+    if verdict.miss == 0:
+        return [
+            f"No settings surely reach it: {asked}. The best are {found.best.keywords}",
+            f"With these, {found.results}; but that is met by chance, in {verdict.held} of "
+            f"{verdict.runs} simulated runs{_part(found)}.",
+        ]
+    cure = f": {CURES[obstacle]}" if obstacle in CURES else ""
+    way = f"What stands in the way is {WORDS.get(obstacle, obstacle)}{cure}"
+    return [
+        f"No settings reach it: {asked}. The best are {found.best.keywords}",
+        f"With these, {found.results}. {way}.",
+    ]
+
+
+def _part(found: Advice) -> str:
+    whole = found.best.scenario
+    return part_of(shortened(whole, RUN), whole)
+
+
+def _margin(found: Advice) -> Iterator[str]:
+    for name, case in found.margin.items():
+        results = ", ".join(target.result(case.means[target.metric]) for target in found.targets)
+        yield f"  {name}: {'yes' if case.holds else 'no'}, {results}"
+
+
+def _front(found: Advice) -> Iterator[str]:
+    for option in found.front:
+        memory = f"  ({size(option.memory)})" if option.memory else ""
+        yield f"  {number(option.samples_per_s):>8} samples/s  {option.keywords}{memory}"
