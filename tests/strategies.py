@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
+from msgspec import structs
 
 import dlsim
 from dlsim import Scenario
@@ -137,3 +138,91 @@ def _older(draw: st.DrawFn, loader: dict[str, object]) -> dict[str, object]:
         "torch": draw(st.sampled_from(releases)),
         "policy": draw(st.sampled_from(["torch", "torch", "row"])),
     }
+
+
+@st.composite
+def on_machines(draw: st.DrawFn) -> Scenario:
+    """Any scenario on any machine: cores, storage, transport, pinning, steps, all together."""
+    scenario = draw(scenarios(torch_only=False))
+    dataset = scenario.dataset
+    reads = st.none() | distributions().map(_kilobytes)
+    fetch = [structs.replace(stage, read_bytes=draw(reads)) for stage in dataset.fetch]
+    dataset = structs.replace(
+        dataset,
+        fetch=fetch,
+        sample_bytes=draw(st.just(dlsim.Constant(0.0)) | distributions().map(_kilobytes)),
+        tensors=draw(st.sampled_from([1, 0, 20])),
+        path=draw(st.sampled_from(["shm", "pipe"])),
+    )
+    method = st.sampled_from([None, "spawn"]) if scenario.loader.num_workers else st.none()
+    return structs.replace(
+        scenario,
+        loader=structs.replace(
+            scenario.loader,
+            pin_memory=draw(st.booleans()),
+            multiprocessing_context=draw(method),
+        ),
+        dataset=dataset,
+        consumer=draw(_consumers(scenario.consumer)),
+        machine=draw(_machines()),
+        costs=draw(_costs(scenario.costs)),
+    )
+
+
+def _kilobytes(distribution: dlsim.scenario.Distribution) -> dlsim.scenario.Distribution:
+    """About as many times 30 KB as there were seconds: some messages fit into a pipe."""
+    size = dlsim.Constant(distribution.mean * 30_000)
+    return (
+        size
+        if isinstance(distribution, dlsim.Constant)
+        else dlsim.Mixture((dlsim.Exponential(distribution.mean * 30_000), size), (1.0, 1.0))
+    )
+
+
+def _sometimes(*values: float | None, usual: float | None = 0.0) -> st.SearchStrategy[float | None]:
+    """Mostly the usual value."""
+    return st.sampled_from([usual, usual, *values])
+
+
+@st.composite
+def _consumers(draw: st.DrawFn, consumer: dlsim.Consumer) -> dlsim.Consumer:
+    if draw(st.booleans()):
+        return structs.replace(consumer, device="cpu", threads=draw(st.sampled_from([1, 1, 2, 5])))
+    return structs.replace(
+        consumer, run_ahead=draw(st.sampled_from([0, 0, 1, 3])), overlap_copy=draw(st.booleans())
+    )
+
+
+@st.composite
+def _machines(draw: st.DrawFn) -> dlsim.Machine:
+    return dlsim.Machine(
+        cores=draw(st.sampled_from([None, 0.5, 1.0, 2.0, 3.0, 64.0])),
+        background=draw(_sometimes(1.0, 0.3)),
+        contention=draw(_sometimes(0.25, 0.1)),
+        storage=dlsim.Storage(
+            bandwidth=draw(_sometimes(1e5, 3e4, usual=None)),
+            latency=draw(st.none() | distributions()),
+            requests_per_second=draw(_sometimes(1.0, 7.0, usual=None)),
+            cache=draw(_sometimes(1e5, 3e5, 1e9)),
+        ),
+    )
+
+
+@st.composite
+def _costs(draw: st.DrawFn, costs: dlsim.Costs) -> dlsim.Costs:
+    seconds = _sometimes(0.25, 0.1, 1e-3)
+    per_byte = _sometimes(1e-5, 2.0**-17)
+    cost = st.builds(dlsim.Cost, message=seconds, tensor=_sometimes(0.01), byte=per_byte)
+    return structs.replace(
+        costs,
+        worker_ready=draw(_sometimes(1.0, 0.3, 20.0)),
+        worker_stop=draw(_sometimes(0.25)),
+        index_put=draw(seconds),
+        take=draw(seconds),
+        share=draw(cost),
+        serialise=draw(cost),
+        hand_over=draw(cost),
+        receive=draw(cost),
+        pin=draw(cost),
+        copy_byte=draw(per_byte),
+    )

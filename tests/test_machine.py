@@ -12,7 +12,7 @@ import dlsim
 from dlsim.engine.cores import Sharing
 from dlsim.scenario import Scenario
 
-ENGINES = ["simpy"]
+ENGINES = ["simpy", "compiled"]
 
 
 def served(

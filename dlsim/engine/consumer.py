@@ -173,8 +173,7 @@ class Workers:
             if process.is_alive:
                 yield process | run.env.timeout(JOIN_TIMEOUT)
                 yield from settle(run.env)
-        for number, process in enumerate(pool.processes):
-            run.terminate(number, process)
+        run.terminate(pool.processes)
 
 
 class MainProcess:

@@ -125,6 +125,7 @@ class SampleDraws:
 
     def __init__(self, scenario: Scenario, seed: int, *place: int) -> None:
         self.ideal = scenario.ideal
+        self.sized = not self.ideal and scenario.dataset.sample_bytes != Constant(0.0)
         self.service = ServiceTimes(scenario.dataset.fetch, seed, *place)
         self._reads = [] if self.ideal else _reads(scenario, seed, *place)
         self._sizes = Stream(
@@ -139,6 +140,33 @@ class SampleDraws:
         # not sum(), which rounds differently from Python 3.12 on
         size = reduce(add, self._sizes.take(indices), 0.0)
         return Work((), list(zip(*self._columns(calls), strict=True)) or [()] * len(calls), size)
+
+    @property
+    def width(self) -> int:
+        """How many amounts there are for each sample in `amounts`."""
+        if self.ideal:
+            return 1
+        return len(self.service.streams) + 2 * sum(reads is not None for reads in self._reads)
+
+    def amounts(self, calls: Indices) -> Floats:
+        """What `work` has as `seconds` or `demands`, a row for each call and nothing but amounts.
+
+        NaN for an index that was not recorded.
+        """
+        made = np.empty((len(calls), self.width))
+        if self.ideal:
+            made[:, 0] = self.service.array(calls)
+            return made
+        times, column = iter(self.service.streams), 0
+        for reads, kinds in zip(self._reads, self.service.kinds, strict=True):
+            for stream in (*(reads or ()), *(next(times) for _ in kinds)):
+                made[:, column] = stream.array(calls)
+                column += 1
+        return made
+
+    def sizes(self, indices: Indices) -> Floats:
+        """Bytes of each of the samples `indices`; empty where samples have none."""
+        return self._sizes.array(indices) if self.sized else np.empty(0)
 
     def _columns(self, calls: Sequence[int]) -> Iterator[list[Demand]]:
         """For each stage its reads, waits and processor times, one for each call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 import simpy
@@ -13,6 +14,10 @@ from dlsim.engine.record import Recorder
 from dlsim.engine.storage import Disk
 from dlsim.scenario import Scenario
 
+# A write releases Python's lock: it needs a core, but shares it with no thread of its process.
+# Only one writes at a time.
+WRITING = 1 << 40
+
 
 class Run:
     """One simulation: its clock, what is simulated, where it is written down, the machine.
@@ -23,8 +28,7 @@ class Run:
     def __init__(self, scenario: Scenario, seed: int, recorder: Recorder) -> None:
         self.env = env = simpy.Environment()
         self.scenario, self.seed, self.recorder = scenario, seed, recorder
-        # Row by row, each index comes with a round trip; torch's one message for all spares it.
-        self.round_trip = scenario.costs.index_latency if scenario.policy == "row" else 0.0
+        self.round_trip = round_trip(scenario)
         machine = scenario.machine
         self.disk = Disk(env, machine.storage)
         self.cores: Sharing | None = None
@@ -45,15 +49,22 @@ class Run:
             else:
                 yield self.cores.serve(seconds, process, turn)
 
-    def terminate(self, worker: int, process: simpy.Process) -> None:
-        """End a worker at once, with all its threads, whatever they wanted of the machine."""
-        if process.is_alive:
-            process.interrupt("terminate")
+    def terminate(self, workers: Sequence[simpy.Process]) -> None:
+        """End all workers at once, with all their threads, whatever they wanted of the machine."""
+        for process in workers:
+            if process.is_alive:
+                process.interrupt("terminate")
         for shared in (self.cores, self.disk.bandwidth):
             if shared is not None:
-                shared.leave(worker)
+                for customer in (*range(len(workers)), WRITING):
+                    shared.leave(customer)
 
 
 def turn_of(process: int) -> int:
     """When the main thread of a process (a worker's number, or MAIN) acts at one moment."""
     return LAST if process == MAIN else WORKERS + process
+
+
+def round_trip(scenario: Scenario) -> float:
+    """Seconds that each index costs if sent alone; torch's one message for all spares them."""
+    return scenario.costs.index_latency if scenario.policy == "row" else 0.0

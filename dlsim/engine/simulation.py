@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Literal, TypeAlias, get_args
 
-from dlsim.engine.compiled import not_covered
+from dlsim.engine.compiled import installed
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, require
 from dlsim.trace.tally import Tally
@@ -25,9 +25,9 @@ def simulate(
 ) -> Trace:
     """The trace of `scenario` under `seed`, an integer of at least 0.
 
-    `engine`: `"simpy"`, the processes to read; `"compiled"`, the same faster, for the ideal
-    machine; or `"auto"`, the fast one where it covers the scenario. `trace.meta.engine` says which
-    ran, and `trace.meta.notes` why not the fast one.
+    `engine`: `"simpy"`, the processes to read; `"compiled"`, the same faster, with numba; or
+    `"auto"`, the fast one where numba is installed. `trace.meta.engine` says which ran, and
+    `trace.meta.notes` why not the fast one.
     `samples`: keep the times of every sample too. `progress` is called with the number of
     batches finished since it was last called.
 
@@ -45,12 +45,11 @@ def simulate(
         raise ScenarioError(f"engine: expected auto, simpy or compiled, got {engine!r}")
     notes = {}
     if engine != "simpy":
-        reason = not_covered(scenario)
-        if reason is None:
+        if installed():
             return compiled(scenario, seed, samples, progress)
         if engine == "compiled":
-            raise ScenarioError(f"engine: compiled {reason}")
-        notes["engine"] = f"simpy, as the compiled engine {reason}"
+            raise ScenarioError("engine: compiled needs numba, which is not installed")
+        notes["engine"] = "simpy, as the compiled engine needs numba, which is not installed"
     return processes(scenario, seed, samples, progress, notes)
 
 
@@ -61,7 +60,7 @@ def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
     can make one: for batches in order of a map-style dataset on the ideal machine; else the
     trace.
     """
-    if not_covered(scenario) is None:
+    if installed():
         from dlsim.engine.compiled.in_order import suits
         from dlsim.engine.compiled.tally import tally
 

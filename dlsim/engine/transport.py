@@ -12,12 +12,8 @@ from __future__ import annotations
 from dlsim.engine.buffer import Mailbox, Pool
 from dlsim.engine.clock import FEEDERS, LAST, PINNING, Steps, happen, settle
 from dlsim.engine.messages import MAIN, STOP, Answer, Fetched
-from dlsim.engine.run import Run
+from dlsim.engine.run import WRITING, Run
 from dlsim.scenario.machine import PIPE_BYTES
-
-# A write releases Python's lock: it needs a core, but shares it with no thread of its process.
-# Only one writes at a time.
-WRITING = 1 << 40
 
 
 def feeder(run: Run, worker: int, pool: Pool) -> Steps:

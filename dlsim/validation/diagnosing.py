@@ -17,7 +17,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from dlsim.engine import simulate
-from dlsim.engine.compiled import not_covered
+from dlsim.engine.compiled import installed
 from dlsim.scenario import DlsimError, IterableDataset, Loader, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.metrics import samples_per_second
@@ -171,7 +171,7 @@ def shaped(scenario: Scenario, split: bool, batches: int | None = None) -> Scena
         scenario, dataset=dataset, consumer=msgspec.structs.replace(consumer, stop_after=None)
     )
     if batches is None:
-        samples = INTERPRETED if not_covered(scenario) else COMPILED
+        samples = COMPILED if installed() else INTERPRETED
         most = max(samples // (scenario.loader.batch_size or 1), 1)
         batches = most if most < batches_to_simulate(whole) else None
     return msgspec.structs.replace(

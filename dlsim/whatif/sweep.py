@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
-from dlsim.engine.compiled import not_covered
+from dlsim.engine.compiled import installed
 from dlsim.scenario import MapDataset, Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError
@@ -174,7 +174,7 @@ def _tasks(
     scenario: Scenario, rows: Mapping[int, Configuration], replications: int
 ) -> Iterator[list[Piece]]:
     """All pieces, gathered into tasks that are worth their transport, in order."""
-    batches = TASK_BATCHES if not_covered(scenario) else TASK_BATCHES_COMPILED
+    batches = TASK_BATCHES_COMPILED if installed() else TASK_BATCHES
     most = -(-len(rows) * replications // FEWEST_TASKS)
     size = max(1, min(batches // batches_to_simulate(scenario), most))
     task: list[Piece] = []

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.equality --scenarios 20000 --seed 1
     python -m tests.benchmarks.equality --engine compiled --scenarios 10000
 
-With `--engine compiled` it is the compiled engine that is compared, with the SimPy engine (older
-rules and policies too) or, with `--against torch`, with torch's code.
+With `--engine compiled` it is the compiled engine that is compared, with the SimPy engine (on any
+machine, and under older rules and policies too) or, with `--against torch`, with torch's code.
 
 Exit status 0 when there is none. The scenarios come from `tests/strategies.py`.
 """
@@ -23,7 +23,7 @@ import dlsim
 from dlsim.scenario import Scenario
 from dlsim.trace.difference import difference
 from dlsim.validation import run_virtual
-from tests.strategies import scenarios
+from tests.strategies import on_machines, scenarios
 
 
 def features(scenario: Scenario, trace: dlsim.Trace) -> list[str]:
@@ -40,6 +40,13 @@ def features(scenario: Scenario, trace: dlsim.Trace) -> list[str]:
         "a worker's iterator ended": bool((trace.status == 2).any()),
         "batches skipped": bool((trace.status == 3).any()),
         "batches discarded": bool((trace.status == 5).any()),
+        "limited cores": scenario.machine.cores is not None,
+        "shared storage": any(stage.read_bytes is not None for stage in scenario.dataset.fetch),
+        "page cache": scenario.machine.storage.cache > 0,
+        "pinned memory": loader.pin_memory,
+        "costs of transport": scenario.costs.hand_over != dlsim.Cost(),
+        "batches through the pipe": not scenario.ideal and scenario.dataset.path == "pipe",
+        "steps on the CPU": scenario.consumer.device == "cpu",
         f"ended by {problem.kind if problem else ''}": problem is not None,
     }
     return [name for name, present in found.items() if present]
@@ -66,7 +73,10 @@ def main() -> int:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(scenarios(torch_only=against == "torch"), st.integers(0, 2**32))
+    @given(
+        scenarios() if against == "torch" else scenarios(torch_only=False) | on_machines(),
+        st.integers(0, 2**32),
+    )
     def compare(scenario: Scenario, seed: int) -> None:
         nonlocal batches, samples, differences, runs
         ours = dlsim.simulate(scenario, seed, engine=options.engine, samples=True)

@@ -1,50 +1,12 @@
-"""Who acts next, and where messages wait: the index queues, and the result queue."""
+"""Where messages wait: the index queues, the result queue, the line before the pipe."""
 
 from __future__ import annotations
 
-from math import inf
-
+from dlsim.engine.compiled.clock import pin_memory_thread, wake
 from dlsim.engine.compiled.jit import inlined
-from dlsim.engine.compiled.state import NONE, State
-
-
-@inlined
-def sooner(s: State, one: int, other: int) -> bool:
-    """Whether worker `one` acts before `other`."""
-    return s.wake[one] < s.wake[other] or (s.wake[one] == s.wake[other] and one < other)
-
-
-@inlined
-def plan(s: State, worker: int) -> None:
-    """Put a worker that was idle among those that will act."""
-    at = s.main[0].events
-    s.main[0].events += 1
-    while at > 0 and sooner(s, worker, s.events[(at - 1) // 2]):
-        s.events[at] = s.events[(at - 1) // 2]
-        at = (at - 1) // 2
-    s.events[at] = worker
-
-
-@inlined
-def replan(s: State) -> None:
-    """Find the place of the worker on top, whose time has changed, or take it out if idle."""
-    m = s.main[0]
-    worker = s.events[0]
-    if s.wake[worker] == inf:
-        m.events -= 1
-        worker = s.events[m.events]
-    at = 0
-    while True:
-        below = 2 * at + 1
-        if below >= m.events:
-            break
-        if below + 1 < m.events and sooner(s, s.events[below + 1], s.events[below]):
-            below += 1
-        if not sooner(s, s.events[below], worker):
-            break
-        s.events[at] = s.events[below]
-        at = below
-    s.events[at] = worker
+from dlsim.engine.compiled.messages import IDLE
+from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.state import State
 
 
 @inlined
@@ -67,30 +29,66 @@ def erase(s: State, message: int) -> None:
 @inlined
 def deliver(s: State, worker: int, message: int) -> None:
     """Put a message on the worker's index queue, where it can be read after the latency."""
-    w = s.workers[worker]
-    s.messages[message].at = s.main[0].now + s.rules[0].latency
+    w, at = s.workers[worker], s.main[0].now + s.rules[0].latency
+    s.messages[message].at = at
     s.messages[message].next = NONE
     if w.head == NONE:
         w.head = message
     else:
         s.messages[w.tail].next = message
     w.tail = message
-    if s.wake[worker] == inf and w.alive:
-        s.wake[worker] = s.messages[message].at
-        plan(s, worker)
+    if w.idle:
+        w.idle = False
+        wake(s, worker, at)
 
 
 @inlined
-def put(s: State, worker: int, number: int, now: float) -> None:
+def put(s: State, worker: int, number: int, moved: bool) -> None:
     """Put an answer on the result queue, which is sorted by time and worker."""
     m, last = s.main[0], len(s.results) - 1
     at = m.tail
     while at > m.head:
         before = s.results[(at - 1) & last]
-        if before.time < now or before.worker <= worker:
+        if before.time < m.now or before.worker <= worker:
             break
         s.results[at & last] = before
         at -= 1
     answer = s.results[at & last]
-    answer.time, answer.worker, answer.number = now, worker, number
+    answer.time, answer.worker, answer.number, answer.moved = m.now, worker, number, moved
     m.tail += 1
+    if s.rules[0].pin_memory:
+        if m.pinning == IDLE and m.tail == m.head + 1:
+            wake(s, pin_memory_thread(s), m.now)
+    else:
+        ring_bell(s)
+
+
+@inlined
+def ring_bell(s: State) -> None:
+    """Tell the main process that there is an answer, if it waits for one."""
+    m = s.main[0]
+    if m.listening:
+        m.listening = False
+        m.wake = m.now
+
+
+@inlined
+def enter_pipe(s: State, who: int) -> bool:
+    """Whether a feeder thread can write at once; else it waits in line until it can."""
+    m = s.main[0]
+    if m.writing:
+        s.line[m.pipe_tail & (len(s.line) - 1)] = who
+        m.pipe_tail += 1
+        return False
+    m.writing = True
+    return True
+
+
+@inlined
+def leave_pipe(s: State) -> None:
+    """Let the next one write."""
+    m = s.main[0]
+    m.writing = m.pipe_head < m.pipe_tail
+    if m.writing:
+        wake(s, s.line[m.pipe_head & (len(s.line) - 1)], m.now)
+        m.pipe_head += 1

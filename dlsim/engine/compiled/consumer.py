@@ -1,15 +1,8 @@
-"""The event loop: the same mechanisms as the SimPy processes, under the same names, over arrays.
+"""The main process: `next()`, and the training loop; starting and stopping workers.
 
-The main process is the driver. It runs ahead in `epoch` until it has to wait for an answer;
-then `advance` lets the workers act, one after another in the order of their moments, until there
-is one. A worker that is fetching, or whose next message is still on its way, knows when it will
-act next; those moments are a heap, with ties by worker number, so that each action costs the
-logarithm of the workers. A worker with an empty index queue acts when it is sent something.
-
-Messages to workers are rows of one table, linked to a list for each worker. A batch's numbers
-(seconds of its samples, its fate) are put into its message when it is sent, so the drawn numbers
-can come in blocks: the loop returns to its caller, in `send_next` only, when it needs more of
-them, or longer columns, and goes on when it is called again.
+What the SimPy processes do between two yields is a function here; `main.doing` says which one goes
+on when it is the main process's turn. Each returns GO_ON, WAIT for something that takes time, or
+why the event loop returns to its caller.
 """
 
 from __future__ import annotations
@@ -17,80 +10,100 @@ from __future__ import annotations
 from math import inf, nan
 
 from dlsim.engine.compiled.buffer import deliver, erase, write
-from dlsim.engine.compiled.dispatcher import lacking, note, note_all, send_next
-from dlsim.engine.compiled.fetch import failure, fetch, fetched, new_job
-from dlsim.engine.compiled.jit import compiled, inlined
+from dlsim.engine.compiled.clock import wake
+from dlsim.engine.compiled.cores import compute, leave_all
+from dlsim.engine.compiled.dispatcher import lacking, note, note_all
+from dlsim.engine.compiled.fetch import failure, new_job
+from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
-    DONE,
-    EPOCH_OVER,
-    EXCEPTION,
+    ARRIVED,
+    CLOSE,
+    CORES,
+    END_PINNING,
+    ENDED,
     EXHAUSTED,
-    FINISHED,
+    FETCH_ALONE,
+    GET_READY,
+    GO_ON,
+    IDLE,
+    JOIN,
+    LOOK,
     MAIN,
     MORE_JOBS,
-    NOT_RECORDED,
-    RAISED,
-    RECEIVED,
-    REQUESTED,
+    NEXT,
+    OVER,
+    PINNED_ALONE,
+    PINNING_ENDED,
+    READ,
+    REBUILT,
     RESUME,
-    RETURNED_AT,
+    RESUME_WORKERS,
+    RETURN,
+    RUN_AHEAD,
+    SEND,
     STOP,
+    STORAGE,
+    TAKEN,
     TIMED_OUT,
+    WAIT,
     WORKER_INIT_FN,
+    WORKER_STARTED,
 )
-from dlsim.engine.compiled.state import NONE, State
-from dlsim.engine.compiled.worker import advance
-from dlsim.trace.trace import DISCARDED, ENDED, FAILED, PENDING, RETURNED, SKIPPED
+from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.state import State
+from dlsim.engine.compiled.transport import pin, read, rebuild, received
+from dlsim.trace import trace as fates
 
 JOIN_TIMEOUT = 5.0
 
 
 @inlined
-def start_workers(s: State) -> None:
-    """Start all workers, one after another; nothing is left of others before them."""
-    m, r = s.main[0], s.rules[0]
-    m.head = m.tail = m.events = m.free = 0
-    m.closing = False
-    for message in range(len(s.messages)):
-        s.messages[message].next = message + 1
-    for worker in range(r.workers):
-        m.now += r.worker_start
-        w = s.workers[worker]
-        w.head = w.job = NONE
-        w.alive, w.ended = True, False
-        w.broken = failure(s, WORKER_INIT_FN, worker)
-        w.told = w.equipped = False
-        s.wake[worker] = inf
-
-
-@compiled
-def resume_workers(s: State) -> int:
-    """Tell every worker that an epoch begins, and wait for all to say so."""
-    for worker in range(s.rules[0].workers):
-        deliver(s, worker, write(s, RESUME))
-    waiting_for = s.rules[0].workers
-    while waiting_for > 0:
-        why = receive(s)
-        if why != DONE:
-            return why
-        if s.main[0].answer == NONE:
-            waiting_for -= 1
-        else:
-            s.status[s.main[0].answer] = DISCARDED
-    return DONE
-
-
-@compiled
-def start_epoch(s: State, first: bool) -> int:
-    """`iter(loader)`, up to the sending of the window: everyone is active and holds nothing."""
+def start_epoch(s: State) -> int:
+    """`iter(loader)`: start the workers, or wake persistent ones; or there are none."""
     m, r = s.main[0], s.rules[0]
     m.count = 0
-    if first or not r.persistent:
-        start_workers(s)
+    m.primed = nan
+    if r.workers == 0:
+        w = s.workers[0]
+        w.alive, w.idle = True, False
+        m.primed = m.requested = m.now
+        m.doing = FETCH_ALONE
+    elif m.resuming > 0:
+        for worker in range(r.workers):
+            deliver(s, worker, write(s, RESUME))
+        m.doing = RESUME_WORKERS
     else:
-        why = resume_workers(s)
-        if why != DONE:
-            return why
+        # Nothing is left of other workers before them.
+        m.head = m.tail = m.pinned_head = m.pinned_tail = m.pipe_head = m.pipe_tail = 0
+        m.free = m.at = 0
+        m.closing = m.writing = False
+        m.pinning = IDLE
+        for message in range(len(s.messages)):
+            s.messages[message].next = message + 1
+        m.doing = WORKER_STARTED
+        return compute(s, r.worker_start)
+    return GO_ON
+
+
+@inlined
+def worker_started(s: State) -> int:
+    """One worker is started, and the next one is begun with."""
+    m, r, worker = s.main[0], s.rules[0], s.main[0].at
+    w = s.workers[worker]
+    w.doing, w.feeding = GET_READY, IDLE
+    w.head = w.job = w.outbox = NONE
+    w.alive, w.idle, w.ended = True, False, False
+    w.broken = failure(s, WORKER_INIT_FN, worker)
+    w.told = w.equipped = False
+    wake(s, worker, m.now)
+    m.at += 1
+    return compute(s, r.worker_start) if m.at < r.workers else prime(s)
+
+
+@inlined
+def prime(s: State) -> int:
+    """Send the whole credit window: everyone is active and holds nothing."""
+    m, r = s.main[0], s.rules[0]
     m.wanted = m.sent
     m.turn = 0
     m.active = r.workers
@@ -99,28 +112,102 @@ def start_epoch(s: State, first: bool) -> int:
         s.workers[worker].held = 0
     note_all(s)
     m.owed = r.window
-    m.requested = m.now
-    return DONE
+    m.doing = SEND
+    return GO_ON
 
 
 @inlined
-def receive(s: State) -> int:
-    """Take the next answer, waiting for it at most the timeout."""
+def resume_workers(s: State) -> int:
+    """Wait for all workers to say that they know of the new epoch."""
+    m = s.main[0]
+    return listen(s) if m.resuming > 0 else prime(s)
+
+
+@inlined
+def listen(s: State) -> int:
+    """Look for an answer after everyone else; the timeout counts for each one anew."""
     m, r = s.main[0], s.rules[0]
-    deadline = m.now + r.timeout if r.timeout > 0 else inf
-    advance(s, m.now)
-    while m.head == m.tail:
-        soon = s.wake[s.events[0]] if m.events > 0 else inf
-        if soon > deadline or soon == inf:
-            m.now = deadline
-            return TIMED_OUT
-        m.now = soon
-        advance(s, soon)
-    m.answer = s.results[m.head & (len(s.results) - 1)].number
-    m.head += 1
-    if m.answer != NONE:
-        s.moments[RECEIVED, m.answer] = m.now
-    return DONE
+    m.deadline = m.now + r.timeout if r.timeout > 0.0 else inf
+    m.doing = LOOK
+    m.wake = m.now
+    return WAIT
+
+
+@inlined
+def look(s: State) -> int:
+    """Take an answer that is there, or wait for one, or give up."""
+    m, r = s.main[0], s.rules[0]
+    m.listening = False
+    if r.pin_memory and m.pinned_head < m.pinned_tail:
+        answer = s.pinned[m.pinned_head & (len(s.pinned) - 1)]
+        m.pinned_head += 1
+        m.answer, m.owner = answer.number, answer.worker
+        m.doing = REBUILT
+        return GO_ON
+    if not r.pin_memory and m.head < m.tail:
+        answer = s.results[m.head & (len(s.results) - 1)]
+        m.head += 1
+        m.answer, m.owner, m.moved = answer.number, answer.worker, answer.moved
+        m.doing = READ
+        return read(s, m.answer, m.owner, m.moved)
+    if m.now >= m.deadline:
+        return TIMED_OUT
+    m.wake = m.deadline
+    m.listening = True
+    return WAIT
+
+
+@inlined
+def read_done(s: State) -> int:
+    """An answer has been read from the pipe, if it was there: now it is rebuilt."""
+    m = s.main[0]
+    m.doing = REBUILT
+    return rebuild(s, m.answer, m.owner, m.moved)
+
+
+@inlined
+def rebuilt(s: State) -> int:
+    """An answer has been received: keep it, return its batch, or do what else it asks for."""
+    m, r, number = s.main[0], s.rules[0], s.main[0].answer
+    if not r.pin_memory:
+        received(s, number)
+    if m.resuming > 0:
+        if number == NONE:
+            m.resuming -= 1
+        else:
+            s.status[number] = fates.DISCARDED
+        m.doing = RESUME_WORKERS
+        return GO_ON
+    m.doing = NEXT
+    if s.batches[number].outcome == EXHAUSTED:
+        s.status[number] = fates.ENDED
+        if not r.persistent:
+            deliver(s, m.owner, write(s, STOP))
+        s.workers[m.owner].active = False
+        m.active -= 1
+        note_all(s)
+        m.owed = 1
+        m.doing = SEND
+    elif number == m.wanted or not r.in_order:
+        process(s, number)
+    else:
+        s.batches[number].early = True
+    return GO_ON
+
+
+@inlined
+def next_batch(s: State) -> int:
+    """`next(iterator)`: return a batch that is there, wait for it, or end the epoch."""
+    m, r = s.main[0], s.rules[0]
+    if not find_wanted(s):
+        m.then, m.closed = OVER, RUN_AHEAD
+        m.ahead = 0
+        m.doing = RUN_AHEAD if r.persistent else CLOSE
+        return GO_ON
+    if s.batches[m.wanted].early:
+        process(s, m.wanted)
+        return GO_ON
+    return listen(s)
 
 
 @inlined
@@ -129,124 +216,95 @@ def find_wanted(s: State) -> bool:
     m = s.main[0]
     while m.wanted < m.sent:
         number = m.wanted
-        if s.status[number] == PENDING:
-            if holds(s, number) or s.workers[s.worker[number]].active:
+        if s.status[number] == fates.PENDING:
+            if s.batches[number].early or s.workers[s.worker[number]].active:
                 return True
-            s.status[number] = SKIPPED
+            s.status[number] = fates.SKIPPED
             s.size[number] = 0
         m.wanted += 1
     return False
 
 
 @inlined
-def holds(s: State, number: int) -> bool:
-    """Whether the answer to a batch was received and waits for its turn."""
-    return bool(s.moments[RECEIVED, number] == s.moments[RECEIVED, number])
-
-
-@compiled
-def epoch(s: State) -> int:
-    """The rest of an epoch with workers: EPOCH_OVER, what ended the loop, or what is missing."""
-    m, r = s.main[0], s.rules[0]
-    while True:
-        while m.owed > 0:
-            missing = send_next(s)
-            if missing != DONE:
-                return missing
-            m.owed -= 1
-        if m.returning != NONE:
-            number = m.returning
-            m.returning = NONE
-            if not train(s, number):
-                return EXCEPTION
-            if m.count == r.stop_after:
-                drain(s, 0)
-                if not r.persistent:
-                    close(s)
-                return EPOCH_OVER
-        if not find_wanted(s):
-            if not r.persistent:
-                close(s)
-            drain(s, 0)
-            return EPOCH_OVER
-        number = m.wanted
-        if not holds(s, number):
-            why = receive(s)
-            if why != DONE:
-                return why
-            number = m.answer
-            owner = s.worker[number]
-            if s.outcome[number] == EXHAUSTED:
-                s.status[number] = ENDED
-                if not r.persistent:
-                    deliver(s, owner, write(s, STOP))
-                s.workers[owner].active = False
-                m.active -= 1
-                note_all(s)
-                m.owed = 1
-                continue
-            if r.in_order and number != m.wanted:
-                continue
-        if number == m.wanted:
-            m.wanted += 1
-        s.workers[s.worker[number]].held -= 1
-        note(s, s.worker[number])
-        m.owed = 1
-        m.returning = number
+def process(s: State, number: int) -> None:
+    """Send the next batch, then return this one or raise for it."""
+    m, owner = s.main[0], s.worker[number]
+    if number == m.wanted:
+        m.wanted += 1
+    s.workers[owner].held -= 1
+    note(s, owner)
+    m.owed = 1
+    m.returning = number
+    m.doing = SEND
 
 
 @inlined
-def train(s: State, number: int) -> bool:
-    """Return a batch and train on it; False if it raises instead."""
-    m = s.main[0]
-    if s.outcome[number] >= RAISED:
-        s.status[number] = FAILED
-        m.answer = number
-        return False
-    s.moments[REQUESTED, number] = m.requested
-    s.moments[RETURNED_AT, number] = m.now
-    s.status[number] = RETURNED
-    s.order[m.returned] = number
-    m.returned += 1
-    m.count += 1
-    m.accelerator = max(m.now, m.accelerator) + s.step[number]
-    s.moments[FINISHED, number] = m.accelerator
-    drain(s, s.rules[0].run_ahead)
+def end_step(s: State) -> int:
+    """The training loop asks for the next batch, or leaves the epoch."""
+    m, r = s.main[0], s.rules[0]
     m.requested = m.now
-    return True
+    m.doing = NEXT if r.workers > 0 else FETCH_ALONE
+    if m.count == r.stop_after:
+        m.ahead, m.doing = 0, RUN_AHEAD
+        m.then = OVER if r.persistent or r.workers == 0 else CLOSE
+        m.closed = OVER
+    return GO_ON
 
 
 @inlined
-def drain(s: State, ahead: int) -> None:
-    """Wait until at most `ahead` steps are under way."""
+def close(s: State) -> int:
+    """Nothing new is begun, after everyone has done what they do at this moment."""
     m = s.main[0]
-    while m.returned - m.trained > ahead:
-        m.now = max(m.now, s.moments[FINISHED, s.order[m.trained]])
-        m.trained += 1
+    m.doing = END_PINNING
+    m.wake = m.now
+    return WAIT
 
 
-@compiled
-def close(s: State) -> None:
-    """Nothing new is begun, and everyone exits or is terminated."""
-    m, r = s.main[0], s.rules[0]
-    advance(s, m.now)
+@inlined
+def end_pinning(s: State) -> int:
+    """Tell the pin-memory thread to end, and wait until it has: it finishes what it is at."""
+    m = s.main[0]
+    m.doing = PINNING_ENDED
+    return GO_ON if m.pinning == IDLE else WAIT
+
+
+@inlined
+def pinning_ended(s: State) -> int:
+    """Tell the workers to stop."""
+    m = s.main[0]
+    m.pinning = ENDED
     m.closing = True
-    for worker in range(r.workers):
+    for worker in range(s.rules[0].workers):
         if s.workers[worker].alive:
             deliver(s, worker, write(s, STOP))
+    m.at = 0
+    m.deadline = m.now + JOIN_TIMEOUT
+    m.doing = JOIN
+    return GO_ON
+
+
+@inlined
+def join(s: State) -> int:
+    """Wait for one worker after another, five seconds at most for each; then terminate them."""
+    m, r = s.main[0], s.rules[0]
+    while m.at < r.workers:
+        if s.workers[m.at].alive and m.now < m.deadline:
+            m.wake = m.deadline
+            return WAIT
+        m.at += 1
+        m.deadline = m.now + JOIN_TIMEOUT
     for worker in range(r.workers):
-        deadline = m.now + JOIN_TIMEOUT
-        while s.workers[worker].alive:
-            soon = s.wake[s.events[0]] if m.events > 0 else inf
-            m.now = min(max(m.now, soon), deadline)
-            if soon > deadline:
-                break
-            advance(s, m.now)
-    for worker in range(r.workers):
-        if s.workers[worker].alive and s.workers[worker].job != NONE:
-            cut(s, s.workers[worker].job)
-        s.workers[worker].alive = False
+        w = s.workers[worker]
+        if w.alive and w.job != NONE:
+            cut(s, w.job)
+        w.alive = False
     m.events = 0
+    for who in range(len(s.awaited)):
+        s.awaited[who] = 0
+    leave_all(s, CORES)
+    leave_all(s, STORAGE)
+    m.doing = m.closed
+    return GO_ON
 
 
 @inlined
@@ -254,36 +312,57 @@ def cut(s: State, message: int) -> None:
     """The worker fetching for `message` is terminated: samples of the future are not fetched."""
     job, now = s.messages[message], s.main[0].now
     for row in range(job.row, job.row + job.rows):
-        if not s.sample_fetched[row] <= now:
-            s.sample_fetched[row] = nan
-            if s.sample_started[row] > now:
-                s.sample_started[row] = nan
+        if not s.sample_moments[1, row] <= now:
+            s.sample_moments[1, row] = nan
+            if s.sample_moments[0, row] > now:
+                s.sample_moments[0, row] = nan
 
 
-@compiled
-def epoch_alone(s: State) -> int:
-    """The rest of an epoch without workers: EPOCH_OVER, an exception, or what is missing."""
+@inlined
+def fetch_alone(s: State) -> int:
+    """`next(iterator)` without workers: fetch a batch, or end the epoch."""
     m = s.main[0]
-    while m.count != s.rules[0].stop_after:
-        if m.job == len(s.steps):
-            if m.more:
-                return MORE_JOBS
-            break
-        missing = lacking(s, MAIN)
-        if missing != DONE:
-            return missing
-        number = m.sent
-        message = new_job(s, MAIN)
-        m.now = fetch(s, message, m.now)
-        if m.short_index != NONE:
-            return NOT_RECORDED
-        fetched(s, message, m.now)
-        s.moments[RECEIVED, number] = m.now
-        erase(s, message)
-        if s.outcome[number] == EXHAUSTED:
-            s.status[number] = ENDED
-            break
-        if not train(s, number):
-            return EXCEPTION
-    drain(s, 0)
-    return EPOCH_OVER
+    if m.job == len(s.steps):
+        if m.more:
+            return MORE_JOBS
+        return leave_alone(s)
+    missing = lacking(s, MAIN)
+    if missing != GO_ON:
+        return missing
+    m.answer = m.sent
+    w = s.workers[0]
+    w.job = new_job(s, MAIN)
+    w.doing = TAKEN
+    wake(s, 0, m.now)
+    return WAIT
+
+
+@inlined
+def leave_alone(s: State) -> int:
+    """The epoch is over when the accelerator has done everything."""
+    m = s.main[0]
+    m.ahead, m.doing, m.then = 0, RUN_AHEAD, OVER
+    return GO_ON
+
+
+@inlined
+def fetched_alone(s: State) -> int:
+    """A batch is fetched, and pinned if it is to be."""
+    m, r, number = s.main[0], s.rules[0], s.main[0].answer
+    erase(s, s.workers[0].job)
+    s.moments[ARRIVED, number] = m.now
+    received(s, number)
+    m.doing = PINNED_ALONE
+    return pin(s, number) if r.pin_memory else GO_ON
+
+
+@inlined
+def pinned_alone(s: State) -> int:
+    """A batch is there, or the news that the iterator has ended."""
+    m, number = s.main[0], s.main[0].answer
+    if s.batches[number].outcome == EXHAUSTED:
+        s.status[number] = fates.ENDED
+        return leave_alone(s)
+    m.returning = number
+    m.doing = RETURN
+    return GO_ON

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from dlsim.engine.compiled.buffer import deliver
+from dlsim.engine.compiled.cores import compute
 from dlsim.engine.compiled.fetch import new_job
-from dlsim.engine.compiled.jit import compiled, inlined
-from dlsim.engine.compiled.messages import DONE, MORE_JOBS, MORE_ROOM, MORE_SAMPLES, NOT_RECORDED
-from dlsim.engine.compiled.state import NONE, State
+from dlsim.engine.compiled.jit import inlined
+from dlsim.engine.compiled.messages import (
+    GO_ON,
+    INDICES_PUT,
+    MORE_JOBS,
+    MORE_ROOM,
+    MORE_SAMPLES,
+    NEXT,
+    NOT_RECORDED,
+    RETURN,
+    SEND,
+)
+from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.state import State
 
 
 @inlined
@@ -26,7 +38,7 @@ def note(s: State, worker: int) -> None:
         s.eligible[at] = s.eligible[2 * at] or s.eligible[2 * at + 1]
 
 
-@compiled
+@inlined
 def note_all(s: State) -> None:
     """The same for all workers."""
     half = len(s.eligible) // 2
@@ -66,37 +78,54 @@ def choose(s: State) -> int:
 
 @inlined
 def lacking(s: State, worker: int) -> int:
-    """What is missing for a new job of `worker`, else DONE."""
+    """What is missing for a new job of `worker`, else GO_ON."""
     m, r = s.main[0], s.rules[0]
-    if m.sent == len(s.step) or (r.watch and m.rows + r.most > len(s.sample_batch)):
+    if m.sent == len(s.batches) or (r.watch and m.rows + r.most > s.sample_moments.shape[1]):
         return MORE_ROOM
     if r.iterable:
         m.hungry = max(worker, 0)
         shard = s.shards[m.hungry]
         if not shard.ended and shard.have - shard.used < min(r.size, shard.rest):
             return MORE_SAMPLES
-    elif r.batched and s.services[m.job] != s.services[m.job]:
+    if s.steps[m.job] != s.steps[m.job]:
         m.short_number = m.sent
-    if s.collates[m.job] != s.collates[m.job] or s.steps[m.job] != s.steps[m.job]:
-        m.short_number = m.sent
-    return NOT_RECORDED if m.short_number != NONE else DONE
+        return NOT_RECORDED
+    return GO_ON
 
 
 @inlined
-def send_next(s: State) -> int:
-    """Send the next batch, if there is one and a worker can take it; what is missing, or DONE."""
-    m = s.main[0]
+def send(s: State) -> int:
+    """Choose who gets the next batch, if there is one and a worker can take it."""
+    m, r = s.main[0], s.rules[0]
+    if m.job == len(s.steps) and m.more:
+        return MORE_JOBS
     if m.job == len(s.steps):
-        return MORE_JOBS if m.more else DONE
+        m.owed = 0
+    if m.owed == 0:
+        m.doing = NEXT if m.returning == NONE else RETURN
+        if m.primed != m.primed:
+            m.primed = m.requested = m.now
+        return GO_ON
     turn = m.turn
-    worker = choose(s)
-    if worker == NONE:
-        return DONE
-    missing = lacking(s, worker)
-    if missing != DONE:
+    m.to = choose(s)
+    if m.to == NONE:
+        m.owed -= 1
+        return GO_ON
+    missing = lacking(s, m.to)
+    if missing != GO_ON:
         m.turn = turn
         return missing
+    m.doing = INDICES_PUT
+    return compute(s, r.index_put)
+
+
+@inlined
+def indices_put(s: State) -> int:
+    """The index list is on its way."""
+    m, worker = s.main[0], s.main[0].to
     deliver(s, worker, new_job(s, worker))
     s.workers[worker].held += 1
     note(s, worker)
-    return DONE
+    m.owed -= 1
+    m.doing = SEND
+    return GO_ON

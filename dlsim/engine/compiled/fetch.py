@@ -5,19 +5,30 @@ from __future__ import annotations
 from math import nan
 
 from dlsim.engine.compiled.buffer import write
+from dlsim.engine.compiled.clock import wake
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
-    ARRIVED,
+    CALL,
+    CALLED,
+    CALLING,
     COLLATE,
+    COLLATED,
+    CORES,
+    DEMAND,
     EXHAUSTED,
     FETCH,
     FETCHED,
     FETCHED_AT,
+    KEEP,
     RAISED,
+    REQUEST,
     SENT_AT,
     STARTED,
 )
-from dlsim.engine.compiled.state import NONE, State
+from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.state import State
+from dlsim.engine.compiled.storage import read
+from dlsim.engine.draws import CPU, READ
 from dlsim.trace.trace import PENDING
 
 
@@ -43,56 +54,77 @@ def new_job(s: State, worker: int) -> int:
     row = m.job
     m.job += 1
     if r.iterable:
-        begin, first = shard.used, shard.index
+        begin, job.first = shard.used, shard.index
         asked = r.size
         taken = 0 if shard.ended else min(asked, shard.rest)
         shard.used += taken
         shard.rest -= taken
         shard.index += taken
         shard.ended = taken < asked
-        numbers = s.shard_seconds[max(worker, 0)]
+        numbers, sizes = s.shard_amounts[max(worker, 0)], s.shard_sizes[max(worker, 0)]
     else:
-        begin, first = s.offsets[row], 0
+        begin, job.first = s.offsets[row], 0
         asked = taken = s.offsets[row + 1] - begin
-        numbers = s.services
+        numbers, sizes = s.services, s.sizes
     calls = 1 if r.batched else taken
+    job.taken, job.short = taken, False
+    size = 0.0
+    if r.sized:
+        for i in range(begin, begin + taken):
+            size += sizes[i]
+    first = row if r.batched else begin
+    width = s.services.shape[1]
+    for i in range(calls):
+        for j in range(width):
+            s.amounts[message, i * width + j] = numbers[first + i, j]
+            if r.iterable and numbers[first + i, j] != numbers[first + i, j]:
+                job.short = True
+    job.short |= size != size
     outcome = FETCHED
     if len(s.fail_at) > 0:
         for i in range(taken):
-            raised = failure(s, FETCH, first + i if r.iterable else s.indices[begin + i])
+            raised = failure(s, FETCH, index_of(s, message, begin, i))
             if raised != NONE:
                 outcome = RAISED + raised
                 calls = min(calls, i + 1)
                 shard.ended = True
                 break
+    if r.caching:
+        for i in range(taken):
+            s.kept[message, i] = index_of(s, message, begin, i)
     job.rows = 0
     if r.watch:
         job.row, job.rows = m.rows, taken if r.batched else calls
         m.rows += job.rows
         for i in range(job.rows):
-            s.sample_index[job.row + i] = first + i if r.iterable else s.indices[begin + i]
-            s.sample_batch[job.row + i] = m.sent
-            s.sample_worker[job.row + i] = worker
-            s.sample_started[job.row + i] = s.sample_fetched[job.row + i] = nan
+            s.sample_numbers[0, job.row + i] = index_of(s, message, begin, i)
+            s.sample_numbers[1, job.row + i] = m.sent
+            s.sample_numbers[2, job.row + i] = worker
+            s.sample_moments[0, job.row + i] = s.sample_moments[1, job.row + i] = nan
     job.collate = 0.0
     if outcome == FETCHED and r.iterable and (taken == 0 or (r.drop_last and taken < asked)):
         outcome = EXHAUSTED
     elif outcome == FETCHED:
         job.collate = s.collates[row]
+        if r.sharing:
+            job.collate += r.share_message + r.share_tensor * r.tensors + r.share_byte * size
         raised = failure(s, COLLATE, m.sent)
         if raised != NONE:
             outcome = RAISED + raised
-    job.calls, job.taken, job.outcome, job.first = calls, taken, outcome, first
-    begin = row if r.batched else begin
-    for i in range(calls):
-        s.seconds[message, i] = numbers[begin + i]
-    sent_to(s, worker, asked, row)
+    job.calls, job.outcome = calls, outcome
+    sent_to(s, worker, asked, s.steps[row], size if outcome == FETCHED else 0.0)
     return message
 
 
 @inlined
-def sent_to(s: State, worker: int, size: int, row: int) -> None:
-    """A new batch number: `size` samples are asked of `worker`."""
+def index_of(s: State, message: int, begin: int, i: int) -> int:
+    """The dataset index of the i-th sample of a new job, whose samples begin at `begin`."""
+    return int(s.messages[message].first + i if s.rules[0].iterable else s.indices[begin + i])
+
+
+@inlined
+def sent_to(s: State, worker: int, size: int, step: float, content: float) -> None:
+    """A new batch number: `size` samples are asked of `worker`, `content` bytes come of it."""
     m = s.main[0]
     number = m.sent
     for moment in range(len(s.moments)):
@@ -101,35 +133,127 @@ def sent_to(s: State, worker: int, size: int, row: int) -> None:
     s.worker[number] = worker
     s.size[number] = size
     s.status[number] = PENDING
-    s.outcome[number] = NONE
-    s.step[number] = s.steps[row]
+    batch = s.batches[number]
+    batch.outcome, batch.early = NONE, False
+    batch.step, batch.bytes = step, content
     m.sent += 1
 
 
 @inlined
-def fetch(s: State, message: int, now: float) -> float:
-    """Fetch one sample after another from `now` on, and collate; when that is done."""
-    job, r = s.messages[message], s.rules[0]
-    s.moments[STARTED, job.number] = now + r.round_trip if job.calls > 0 else now
+def begin_to_fetch(s: State, worker: int) -> bool:
+    """The worker has taken a job; whether what it does now takes time."""
+    m, r, w = s.main[0], s.rules[0], s.workers[worker]
+    job = s.messages[w.job]
+    if job.short:
+        m.short_index, m.short_count = job.first, job.taken
+    s.moments[STARTED, job.number] = m.now + r.round_trip if job.calls > 0 else m.now
+    if r.shared:
+        w.call, w.owed = 0, 0.0
+        w.doing = CALL
+        return False
+    w.doing = COLLATED
+    end = fetch_undisturbed(s, w.job)
+    if end > m.now:
+        wake(s, worker, end)
+        return True
+    return False
+
+
+@inlined
+def fetch_undisturbed(s: State, message: int) -> float:
+    """Fetch and collate where nobody else can slow it down; when that is done."""
+    job, r, now = s.messages[message], s.rules[0], s.main[0].now
     for call in range(job.calls):
         began = now + r.round_trip
-        now = began + s.seconds[message, call]
+        now = began + s.amounts[message, call]
         if r.watch:
             for i in range(job.rows) if r.batched else range(call, call + 1):
-                s.sample_started[job.row + i] = began
-                s.sample_fetched[job.row + i] = now
-        if now != now and s.main[0].short_index == NONE:
-            s.main[0].short_index = job.first + call
+                s.sample_moments[0, job.row + i] = began
+                s.sample_moments[1, job.row + i] = now
     return float(now + job.collate)
 
 
 @inlined
-def fetched(s: State, message: int, now: float) -> None:
+def fetch_sharing(s: State, worker: int) -> bool:
+    """Go on fetching where cores and storage are shared; whether that takes time."""
+    m, r, w = s.main[0], s.rules[0], s.workers[worker]
+    message = w.job
+    job = s.messages[message]
+    while True:
+        if w.doing == CALL:
+            if w.call == job.calls:
+                if w.owed > 0.0:
+                    return pay(s, worker)
+                w.doing = COLLATED
+                w.owed = job.collate
+                return w.owed > 0.0 and pay(s, worker)
+            if r.round_trip > 0.0:
+                if w.owed > 0.0:
+                    return pay(s, worker)
+                w.doing = CALLING
+                wake(s, worker, m.now + r.round_trip)
+                return True
+            w.doing = CALLING
+        if w.doing == CALLING:
+            if r.watch:
+                write_down(s, worker, 0)
+            w.demand = 0
+            w.doing = DEMAND
+        if w.doing == DEMAND:
+            if w.demand == len(s.demands):
+                w.doing = CALLED
+                if r.one_by_one and w.owed > 0.0:
+                    return pay(s, worker)
+            else:
+                demand = s.demands[w.demand]
+                amount = s.amounts[message, w.call * s.services.shape[1] + demand.place]
+                if demand.kind == CPU:
+                    w.owed += amount
+                    w.demand += 1
+                    continue
+                if w.owed > 0.0:
+                    return pay(s, worker)
+                if demand.kind == READ:
+                    w.doing = REQUEST
+                else:
+                    w.demand += 1
+                    if amount > 0.0:
+                        wake(s, worker, m.now + amount)
+                        return True
+                    continue
+        if w.doing == CALLED:
+            if r.watch:
+                write_down(s, worker, 1)
+            w.call += 1
+            w.doing = CALL
+        if w.doing >= REQUEST and w.doing <= KEEP and read(s, worker):
+            return True
+
+
+@inlined
+def pay(s: State, worker: int) -> bool:
+    """Ask for the processor time that is owed, which takes time."""
+    m, w = s.main[0], s.workers[worker]
+    m.amount, m.what, m.customer, m.customers = w.owed, CORES, worker, 1
+    w.owed = 0.0
+    return True
+
+
+@inlined
+def write_down(s: State, worker: int, moment: int) -> None:
+    """The call that a worker is at begins (0) or ends (1) now."""
+    w = s.workers[worker]
+    job = s.messages[w.job]
+    for i in range(job.rows) if s.rules[0].batched else range(w.call, w.call + 1):
+        s.sample_moments[moment, job.row + i] = s.main[0].now
+
+
+@inlined
+def fetched(s: State, message: int) -> None:
     """Write down what came of the job."""
     job = s.messages[message]
     s.size[job.number] = 0
     if job.outcome == FETCHED:
         s.size[job.number] = job.taken
-        s.moments[FETCHED_AT, job.number] = now
-    s.outcome[job.number] = job.outcome
-    s.moments[ARRIVED, job.number] = now
+        s.moments[FETCHED_AT, job.number] = s.main[0].now
+    s.batches[job.number].outcome = job.outcome

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dlsim.engine.compiled.jobs import MOST_SAMPLES, Block, IndexLists, Jobs
+from dlsim.engine.compiled.jobs import MOST_SAMPLES, IndexLists, Jobs
 from dlsim.engine.compiled.recurrence import new_course, schedule
-from dlsim.engine.compiled.state import most_samples
+from dlsim.engine.compiled.rules import most_samples
 from dlsim.engine.consumer import JOIN_TIMEOUT
+from dlsim.engine.run import round_trip
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
 
@@ -21,7 +22,8 @@ def suits(scenario: Scenario) -> bool:
     """Whether all batches come back, in order, and nobody loses patience."""
     loader = scenario.loader
     return (
-        isinstance(scenario.dataset, MapDataset)
+        scenario.ideal
+        and isinstance(scenario.dataset, MapDataset)
         and loader.in_order
         and loader.window > 0
         and loader.timeout == 0
@@ -50,7 +52,7 @@ class InOrder:
         self.moments: list[list[float]] = []  # of each epoch: started, primed, ended
         main = self.course.main
         main["window"], main["run_ahead"] = loader.window, scenario.consumer.run_ahead
-        main["round_trip"] = costs.index_latency if scenario.policy == "row" else 0.0
+        main["round_trip"] = round_trip(scenario)
         main["latency"] = costs.index_latency - main["round_trip"]
         main["batched"] = dataset.batched
 
@@ -64,9 +66,10 @@ class InOrder:
             while jobs.more:
                 drawn = jobs.take(self.block)
                 begin = int(main["next"])
-                check(jobs, drawn, begin)
+                jobs.check(drawn, begin)
                 self.make_room(len(drawn.steps))
-                schedule(self.course, drawn.offsets, drawn.services, drawn.collates, drawn.steps)
+                services = drawn.services.ravel()
+                schedule(self.course, drawn.offsets, services, drawn.collates, drawn.steps)
                 yield begin, not jobs.more
             self.end_epoch()
             self.moments.append([began, float(main["primed"]), float(main["now"])])
@@ -119,17 +122,6 @@ def simulate_in_order(
         epochs=epochs([epoch * run.batches for epoch in range(scenario.epochs)], run.moments),
         meta=meta,
     )
-
-
-def check(jobs: Jobs, drawn: Block, begin: int) -> None:
-    """Raise `ScenarioError` if one of the batches from `begin` on is not in the records."""
-    if not jobs.replayed:
-        return
-    sums = drawn.collates + drawn.steps
-    if jobs.batched:
-        sums += drawn.services
-    if np.isnan(sums).any():
-        jobs.complain(begin + int(np.argmax(np.isnan(sums))))
 
 
 def joined(now: float, stopped: float, workers: int) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -32,9 +35,9 @@ def _compile(function: Callable[..., Any], *, forceinline: bool) -> object:
     try:
         # Nothing compiled here makes arrays, so nobody has to count who uses them (_nrt): that
         # would take ten times as long as all the rest.
-        made: object = njit(cache=True, error_model="numpy", forceinline=forceinline, _nrt=False)(
-            function
-        )
+        made: object = njit(
+            cache=not forceinline, error_model="numpy", forceinline=forceinline, _nrt=False
+        )(function)
         return made
     finally:
         config.CACHE_DIR = before
@@ -45,3 +48,78 @@ def _sources() -> str:
     """A name for the present text of all compiled files."""
     text = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return sha256(text).hexdigest()[:12]
+
+
+def addresses(arrays: tuple[NDArray[Any], ...]) -> NDArray[np.int64]:
+    """Where each array begins and its shape, in the form that `reader` reads."""
+    row: list[int] = []
+    for array in arrays:
+        row += (array.__array_interface__["data"][0], *array.shape)
+    return np.array(row, np.int64)
+
+
+def reader(fields: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], Any]:
+    """A function for compiled code: from the address of `addresses` to a tuple of arrays.
+
+    `fields` has the type and the number of dimensions of each array, by name. In compiled code the
+    tuple is a single pointer. A tuple of arrays would be hundreds of arguments for each function,
+    which takes minutes to compile.
+    """
+    import numba.core.typing.templates
+    import numba.extending
+    import numba.np.arrayobj
+    import numba.np.numpy_support
+
+    core: Any = numba.core
+    extending: Any = numba.extending
+    arrays: Any = numba.np.arrayobj
+    from_dtype: Any = numba.np.numpy_support.from_dtype
+    types, cgutils = core.types, core.cgutils
+
+    places: dict[str, tuple[Any, int]] = {}
+    place = 0
+    for name, (dtype, dimensions) in fields.items():
+        places[name] = types.Array(from_dtype(dtype), dimensions, "C"), place
+        place += 1 + dimensions
+
+    Arrays: Any = type("Arrays", (types.Type,), {})
+    here = Arrays("dlsim.Arrays")
+    extending.register_model(Arrays)(extending.models.OpaqueModel)
+
+    def kind_of(_: Any, here: Any, name: str) -> Any:
+        return places[name][0] if name in places else None
+
+    template = core.typing.templates.AttributeTemplate
+    members = {"key": Arrays, "generic_resolve": kind_of}
+    extending.infer_getattr(type("Attributes", (template,), members))
+
+    def get(context: Any, builder: Any, _: Any, value: Any, name: str) -> Any:
+        kind, place = places[name]
+        words = builder.bitcast(value, cgutils.intp_t.as_pointer())
+        never_changes = builder.module.add_metadata([])
+
+        def word(at: int) -> Any:
+            loaded = builder.load(builder.gep(words, [cgutils.intp_t(place + at)]))
+            loaded.set_metadata("invariant.load", never_changes)
+            return loaded
+
+        array = context.make_array(kind)(context, builder)
+        element = context.get_data_type(kind.dtype)
+        size = context.get_abi_sizeof(element)
+        shape = [word(1 + axis) for axis in range(kind.ndim)]
+        strides = [cgutils.intp_t(size)]
+        for length in reversed(shape[1:]):
+            strides.insert(0, builder.mul(strides[0], length))
+        begin = builder.inttoptr(word(0), element.as_pointer())
+        arrays.populate_array(array, begin, shape, strides, size, meminfo=None)
+        return array._getvalue()
+
+    extending.lower_getattr_generic(Arrays)(get)
+
+    def read(_: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return builder.inttoptr(values[0], cgutils.voidptr_t)
+
+        return here(types.intp), generate
+
+    return cast(Callable[[int], Any], extending.intrinsic(read))

@@ -13,7 +13,7 @@ from dlsim.engine.draws import (
     STEP,
     Floats,
     Indices,
-    ServiceTimes,
+    SampleDraws,
     Stream,
     generator,
 )
@@ -23,11 +23,15 @@ MOST_SAMPLES = 65536  # of one block of jobs
 
 
 class Block(NamedTuple):
-    """Some jobs in a row, under the names of `State`; times are in seconds."""
+    """Some jobs in a row, under the names of `State`; times are in seconds, sizes in bytes.
+
+    Where something was not recorded, `steps` has NaN.
+    """
 
     offsets: NDArray[np.int64]
     indices: NDArray[np.int64]
     services: Floats
+    sizes: Floats
     collates: Floats
     steps: Floats
 
@@ -45,19 +49,19 @@ class Jobs:
         dataset = scenario.dataset
         self._number = number
         self._lists = None
+        self._samples = SampleDraws(scenario, seed, epoch)
         self.batched = isinstance(dataset, MapDataset) and dataset.batched
         self.batches: int | None = None
         if isinstance(dataset, MapDataset):
             indices = indices or replays(dataset)
             self._lists = IndexLists(scenario, seed, epoch, indices=indices)
             self.batches = self._lists.batches
-            self._service = ServiceTimes(dataset.fetch, seed, epoch)
         self.taken = 0
         collate = dataset.collate or Constant(0.0)
         self._collate = Stream(collate, "dataset.collate", seed, COLLATE, epoch)
         self._step = Stream(scenario.consumer.step, "consumer.step", seed, STEP, epoch)
-        self.replayed = any(isinstance(d, Recorded) for d in (collate, scenario.consumer.step)) or (
-            self.batched and replays(dataset)
+        self._replayed = replays(dataset) or any(
+            isinstance(d, Recorded) for d in (collate, scenario.consumer.step)
         )
 
     @property
@@ -73,23 +77,52 @@ class Jobs:
         self.taken = end
         numbers = range(self._number + begin, self._number + end)
         offsets, indices = np.zeros(1, np.int64), np.empty(0, np.int64)
-        services = np.empty(0)
+        services, sizes = np.empty((0, self._samples.width)), np.empty(0)
         if self._lists is not None:
             offsets = self._lists.offsets(begin, end)
             samples: Indices = range(offsets[0], offsets[-1])
             if self._lists.order is not None:
                 samples = indices = self._lists.order[offsets[0] : offsets[-1]]
-            services = self._service.array(numbers if self.batched else samples)
+            services = self._samples.amounts(numbers if self.batched else samples)
+            sizes = self._samples.sizes(samples)
             offsets = offsets - offsets[0]
-        return Block(
-            offsets, indices, services, self._collate.array(numbers), self._step.array(numbers)
-        )
+        collates, steps = self._collate.array(numbers), self._step.array(numbers)
+        if self._replayed:
+            steps = self._marked(steps, collates, services, sizes, offsets)
+        return Block(offsets, indices, services, sizes, collates, steps)
+
+    def _marked(
+        self,
+        steps: Floats,
+        collates: Floats,
+        services: Floats,
+        sizes: Floats,
+        offsets: NDArray[np.int64],
+    ) -> Floats:
+        """The steps, with NaN where anything of the batch was not recorded."""
+        per_call = services.sum(axis=1)
+        marked = steps + 0.0 * collates
+        if self.batched:
+            marked = marked + 0.0 * per_call
+        for per_sample in (sizes, () if self.batched else per_call):
+            short = np.flatnonzero(np.isnan(per_sample))
+            marked[np.searchsorted(offsets, short, side="right") - 1] = np.nan
+        return marked
+
+    def check(self, drawn: Block, begin: int) -> None:
+        """Raise `ScenarioError` if one of the batches `drawn`, from `begin` on, has no record."""
+        short = np.isnan(drawn.steps) if self._replayed else np.empty(0)
+        if short.any():
+            self.complain(begin + int(np.argmax(short)))
 
     def complain(self, number: int) -> None:
         """Raise `ScenarioError` about what was not recorded of batch `number`."""
         at = (number,)
-        if self.batched:
-            self._service.take(at)
+        if self._lists is not None:
+            begin, end = self._lists.offsets(number - self._number, number - self._number + 1)
+            order = self._lists.order
+            indices = range(begin, end) if order is None else order[begin:end].tolist()
+            self._samples.work(indices, at if self.batched else None)
         self._collate.take(at)
         self._step.take(at)
 
@@ -134,5 +167,9 @@ class IndexLists:
 
 
 def replays(dataset: MapDataset | IterableDataset) -> bool:
-    """Whether the time of a sample depends on its dataset index."""
-    return any(isinstance(d, Recorded) for stage in dataset.fetch for d in (stage.wait, stage.cpu))
+    """Whether what a sample asks for depends on its dataset index."""
+    return isinstance(dataset.sample_bytes, Recorded) or any(
+        isinstance(asked, Recorded)
+        for stage in dataset.fetch
+        for asked in (stage.wait, stage.cpu, stage.read_bytes)
+    )

@@ -1,4 +1,4 @@
-"""What goes between the main process and the workers, and what comes of it, as numbers."""
+"""What goes between the main process and the workers, and what everyone is doing, as numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,26 @@ POINTS = ("fetch", "collate", "worker_init_fn")
 
 # Why the event loop returns to its caller.
 EPOCH_OVER, EXCEPTION, TIMED_OUT, NOT_RECORDED, MORE_ROOM, MORE_JOBS, MORE_SAMPLES = range(7)
-DONE = -1
+
+# Or what the main process does next: wait for its turn, or go on at once.
+WAIT, GO_ON = -1, -2
 
 # The rows of `State.moments`, in the order of `dlsim.trace.trace.MOMENTS`.
 SENT_AT, STARTED, FETCHED_AT, ARRIVED, RECEIVED, REQUESTED, RETURNED_AT, FINISHED = range(8)
+
+# What can be shared.
+CORES, STORAGE = range(2)
+
+# Where each process goes on when it is its turn: the places at which the SimPy processes yield.
+(
+    START_EPOCH, WORKER_STARTED, RESUME_WORKERS, SEND, INDICES_PUT,
+    NEXT, LOOK, READ, REBUILT, RETURN, COPIED, STEPPED, RUN_AHEAD, END_STEP,
+    CLOSE, END_PINNING, PINNING_ENDED, JOIN, OVER,
+    FETCH_ALONE, FETCHED_ALONE, PINNED_ALONE,
+) = range(22)  # fmt: skip
+(
+    GET_READY, LISTEN, TAKEN, CALL, CALLING, DEMAND, WAITED, REQUEST, LATENCY, TRANSFER, KEEP,
+    CALLED, COLLATED, ANSWER, STOPPED,
+) = range(15)  # fmt: skip
+IDLE, SERIALISED, WRITE, HANDED_OVER, WRITTEN = range(5)
+PIN_READ, PIN_REBUILT, PINNED, ENDED = range(1, 5)

@@ -7,22 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from dlsim.engine.compiled.consumer import epoch as epoch_with_workers
-from dlsim.engine.compiled.consumer import epoch_alone, start_epoch
 from dlsim.engine.compiled.in_order import epochs, simulate_in_order, suits
+from dlsim.engine.compiled.jit import addresses
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Jobs
+from dlsim.engine.compiled.loop import run
 from dlsim.engine.compiled.messages import (
-    DONE,
     EPOCH_OVER,
     EXCEPTION,
     MORE_JOBS,
     MORE_ROOM,
     MORE_SAMPLES,
+    NOT_RECORDED,
+    OVER,
     RAISED,
+    START_EPOCH,
 )
-from dlsim.engine.compiled.state import COLUMNS, NONE, SAMPLES, new_state
-from dlsim.engine.compiled.worker import advance
-from dlsim.engine.draws import ServiceTimes
+from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.state import COLUMNS, SAMPLES, new_state
+from dlsim.engine.draws import SampleDraws
 from dlsim.engine.fetch import failure
 from dlsim.engine.messages import MAIN
 from dlsim.scenario import IterableDataset, Scenario
@@ -36,7 +38,7 @@ Progress = Callable[[int], object]
 def simulate(
     scenario: Scenario, seed: int, meta: Meta, *, samples: bool, progress: Progress
 ) -> Trace:
-    """The trace of a scenario that is covered; `meta` as it is without a problem."""
+    """The trace of a scenario; `meta` as it is without a problem."""
     if suits(scenario) and not samples:
         return simulate_in_order(scenario, seed, meta, progress)
     simulation = Simulation(scenario, seed, samples=samples)
@@ -57,37 +59,42 @@ class Simulation:
 
     def run(self, progress: Progress) -> None:
         """All epochs, until an exception ends them."""
-        with_workers = self.scenario.loader.num_workers > 0
         for epoch in range(self.scenario.epochs):
             self.first.append(int(self.main["sent"]))
             self.moments.append([self.main["now"], np.nan, np.nan])
-            why = start_epoch(self.state, epoch == 0)
-            if why == DONE:
-                self.moments[-1][1] = self.main["now"]
-                self.start_drawing(epoch)
-                while True:
-                    before = int(self.main["returned"])
-                    why = (
-                        epoch_with_workers(self.state) if with_workers else epoch_alone(self.state)
-                    )
-                    progress(int(self.main["returned"]) - before)
-                    self.complain()
-                    if not self.supply(why):
-                        break
+            self.start_drawing(epoch)
+            self.main["doing"], self.main["wake"] = START_EPOCH, self.main["now"]
+            persistent = self.scenario.loader.persistent_workers
+            self.main["resuming"] = self.scenario.loader.num_workers if epoch and persistent else 0
+            why = self.go_on(progress)
+            self.moments[-1][1] = self.main["primed"]
             if why != EPOCH_OVER:
                 self.problem = self.what_happened(why)
                 break
             self.moments[-1][2] = self.main["now"]
-        if with_workers:
-            advance(self.state, self.main["now"])
-            self.complain()
+        # Let happen what happens at the very moment the training loop ends.
+        self.main["doing"], self.main["wake"] = OVER, self.main["now"]
+        self.go_on(progress)
+
+    def go_on(self, progress: Progress) -> int:
+        """Run the event loop, and give it what it asks for, until it is over; returns why it is."""
+        while True:
+            before = int(self.main["returned"])
+            table = addresses(self.state)
+            why: int = run(table.__array_interface__["data"][0])
+            progress(int(self.main["returned"]) - before)
+            if why == NOT_RECORDED:
+                self.complain()
+            if not self.supply(why):
+                return why
 
     # ---- numbers and room ----
 
     def start_drawing(self, epoch: int) -> None:
         """Begin the streams of random numbers of an epoch; nothing is drawn yet."""
         scenario, state = self.scenario, self.state
-        indices = self.samples or any(f.where == "fetch" for f in scenario.failures)
+        fails = any(failure.where == "fetch" for failure in scenario.failures)
+        indices = self.samples or fails or bool(state.rules["caching"][0])
         self.jobs = Jobs(scenario, self.seed, epoch, int(self.main["sent"]), indices=indices)
         self.block = FIRST_BLOCK
         self.take_jobs(0)
@@ -97,8 +104,8 @@ class Simulation:
                 mine = scenario.dataset.shard(number, workers)
                 shard["index"], shard["rest"], shard["ended"] = mine.start, len(mine), False
                 shard["used"] = shard["have"] = 0
-            self.services = [
-                ServiceTimes(scenario.dataset.fetch, self.seed, epoch, worker + 1)
+            self.draws = [
+                SampleDraws(scenario, self.seed, epoch, worker + 1)
                 for worker in (range(workers) if workers else [MAIN])
             ]
 
@@ -123,29 +130,34 @@ class Simulation:
 
     def take_samples(self, worker: int) -> None:
         """Draw more seconds for samples of one shard, twice as many as are left."""
-        shard, seconds = self.state.shards[worker], self.state.shard_seconds[worker]
+        state, draws = self.state, self.draws[worker]
+        shard, amounts = state.shards[worker], state.shard_amounts[worker]
         left = int(shard["have"] - shard["used"])
-        size = int(self.state.rules["size"][0])
+        size = int(state.rules["size"][0])
         count = min(
-            max(FIRST_BLOCK, size, shard["have"]), len(seconds) - left, shard["rest"] - left
+            max(FIRST_BLOCK, size, shard["have"]), len(amounts) - left, shard["rest"] - left
         )
         begin = int(shard["index"]) + left
-        seconds[:left] = seconds[shard["used"] : shard["have"]]
-        seconds[left : left + count] = self.services[worker].array(range(begin, begin + count))
+        drawn = range(begin, begin + count)
+        sizes = state.shard_sizes[worker]
+        for kept, more in (amounts, draws.amounts(drawn)), (sizes, draws.sizes(drawn)):
+            kept[:left] = kept[shard["used"] : shard["have"]]
+            kept[left : left + len(more)] = more
         shard["used"], shard["have"] = 0, left + count
 
     def make_room(self) -> None:
         """Make columns longer that are full."""
         state = self.state
-        have = len(state.step)
+        have = len(state.batches)
         if self.main["sent"] == have:
             room = max(2 * have, self.expected())
-            columns: dict[str, Any] = {name: longer(getattr(state, name), room) for name in COLUMNS}
-            self.state = state._replace(**columns, moments=longer(state.moments, room))
-        if self.samples and self.main["rows"] + state.rules["most"][0] > len(state.sample_batch):
-            room = 2 * len(state.sample_batch) + 1024 + int(state.rules["most"][0])
-            rows: dict[str, Any] = {name: longer(getattr(state, name), room) for name in SAMPLES}
-            self.state = self.state._replace(**rows)
+            self.state = state._replace(**{n: longer(getattr(state, n), room) for n in COLUMNS})
+        have = state.sample_moments.shape[1]
+        if self.samples and self.main["rows"] + state.rules["most"][0] > have:
+            room = 2 * have + 1024 + int(state.rules["most"][0])
+            self.state = self.state._replace(
+                **{name: longer(getattr(self.state, name), room) for name in SAMPLES}
+            )
 
     def expected(self) -> int:
         """The number of batches, if it is known to be, else a first guess."""
@@ -161,8 +173,8 @@ class Simulation:
     def complain(self) -> None:
         """Raise `ScenarioError` if something was used that was not recorded."""
         if self.main["short_index"] != NONE:
-            for service in self.services:
-                service.take([int(self.main["short_index"])])
+            first = int(self.main["short_index"])
+            self.draws[0].work(range(first, first + int(self.main["short_count"])))
         if self.main["short_number"] != NONE:
             self.jobs.complain(int(self.main["short_number"]))
 
@@ -171,7 +183,7 @@ class Simulation:
         now = float(self.main["now"])
         if why == EXCEPTION:
             number = int(self.main["answer"])
-            planned = self.scenario.failures[int(self.state.outcome[number]) - RAISED]
+            planned = self.scenario.failures[int(self.state.batches["outcome"][number]) - RAISED]
             raised = failure(self.scenario, planned.where, planned.at)
             assert raised is not None
             return Problem(raised.kind, raised.message, number, now)
@@ -199,15 +211,15 @@ class Simulation:
 
     def sample_rows(self, end: float) -> Samples:
         """The samples begun until `end` (seconds)."""
-        state = self.state
-        rows = np.flatnonzero(state.sample_started[: int(self.main["rows"])] <= end)
-        fetched = state.sample_fetched[rows]
+        started, fetched = self.state.sample_moments[:, : int(self.main["rows"])]
+        rows = np.flatnonzero(started <= end)
+        index, batch, worker = self.state.sample_numbers[:, rows]
         return Samples(
-            index=state.sample_index[rows],
-            batch=state.sample_batch[rows],
-            worker=state.sample_worker[rows],
-            started=state.sample_started[rows],
-            fetched=np.where(fetched <= end, fetched, np.nan),
+            index=index,
+            batch=batch,
+            worker=worker.astype(np.int32),
+            started=started[rows],
+            fetched=np.where(fetched[rows] <= end, fetched[rows], np.nan),
         )
 
 

@@ -2,82 +2,103 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.engine.compiled.messages import POINTS
-from dlsim.engine.dispatcher import next_with_room, rule
-from dlsim.scenario import IterableDataset, MapDataset, Scenario
+from dlsim.engine.compiled.rules import NONE, capacities, demands, indices, most_samples, rules
+from dlsim.scenario import IterableDataset, Loader, MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS
-
-NONE = -1
-
-RULES = np.dtype(
-    [
-        ("workers", "i8"),
-        ("window", "i8"),
-        ("in_order", "?"),
-        ("with_room", "?"),
-        ("persistent", "?"),
-        ("timeout", "f8"),
-        ("latency", "f8"),
-        ("round_trip", "f8"),
-        ("worker_start", "f8"),
-        ("iterable", "?"),
-        ("batched", "?"),
-        ("most", "i8"),  # samples of a batch
-        ("size", "i8"),  # samples asked of an iterable-style dataset at a time
-        ("drop_last", "?"),
-        ("stop_after", "i8"),
-        ("run_ahead", "i8"),
-        ("watch", "?"),  # write every sample down
-    ]
-)
 
 # The main process: torch's `_MultiProcessingDataLoaderIter`, and the loop around it.
 MAIN_PROCESS = np.dtype(
     [
-        ("now", "f8"),
+        ("now", "f8"),  # the clock of all
+        ("wake", "f8"),  # when it goes on; infinity: when someone tells it
+        ("doing", "i8"),
+        ("at", "i8"),  # the worker it is at, where it takes one after another
+        ("deadline", "f8"),
+        ("listening", "?"),  # waits for an answer
+        ("resuming", "i8"),  # workers that have not said that they know of the new epoch
         ("sent", "i8"),
         ("wanted", "i8"),
         ("turn", "i8"),
+        ("to", "i8"),  # the worker that gets the next batch
         ("active", "i8"),  # workers that have not ended
         ("owed", "i8"),  # batches to be sent before anything else
+        ("primed", "f8"),
         ("returning", "i8"),  # the batch that the current next() is about to return
         ("requested", "f8"),
         ("count", "i8"),  # batches returned in this epoch
         ("returned", "i8"),  # and in all
         ("trained", "i8"),  # steps that the host no longer waits for
         ("accelerator", "f8"),  # when it has done all steps given to it
+        ("copied", "f8"),  # and has all batches given to it
+        ("ahead", "i8"),  # steps that may be under way
+        ("then", "i8"),  # what the main process does after waiting for the accelerator
+        ("closed", "i8"),  # and after closing
         ("closing", "?"),
-        ("answer", "i8"),  # what receive() took: a batch number, or NONE for RESUME's answer
+        ("answer", "i8"),  # what was taken off a queue: a batch number, or NONE for RESUME's answer
+        ("owner", "i8"),  # the worker that it came from,
+        ("moved", "?"),  # and whether that worker's feeder thread waits until it is read
+        # The pin-memory thread, likewise:
+        ("pinning", "i8"),
+        ("pin_answer", "i8"),
+        ("pin_owner", "i8"),
+        ("pin_moved", "?"),
+        # Queues, as places in rings:
         ("head", "i8"),  # of the result queue
         ("tail", "i8"),
-        ("events", "i8"),  # how many workers will act
+        ("pinned_head", "i8"),
+        ("pinned_tail", "i8"),
+        ("pipe_head", "i8"),  # of the line before the pipe
+        ("pipe_tail", "i8"),
+        ("writing", "?"),  # someone has the pipe
+        ("events", "i8"),  # how many will act
+        # What the one who acts asks for: so much of cores or storage, as so many customers
+        ("amount", "f8"),
+        ("what", "i8"),
+        ("customer", "i8"),
+        ("customers", "i8"),
+        ("next_request", "f8"),
+        ("room", "f8"),  # in the page cache
         ("free", "i8"),  # first of the unused messages
         ("job", "i8"),  # first unused row of the jobs drawn
         ("rows", "i8"),  # rows of samples written
         ("more", "?"),  # the sampler has more than the jobs drawn
         ("hungry", "i8"),  # the shard that needs more numbers
-        ("short_index", "i8"),  # the dataset index, or
-        ("short_number", "i8"),  # the batch number for which nothing was recorded
+        ("short_number", "i8"),  # the batch number for which something was not recorded, or
+        ("short_index", "i8"),  # the dataset index of the first sample of such a batch
+        ("short_count", "i8"),
     ]
 )
 
 WORKER = np.dtype(
     [
+        ("doing", "i8"),
         ("head", "i8"),  # of its index queue, a list linked through the messages
         ("tail", "i8"),
-        ("job", "i8"),  # the message it is fetching for
+        ("job", "i8"),  # the message it is at
         ("alive", "?"),
+        ("idle", "?"),  # waits for a message
         ("ended", "?"),  # its iterator has ended
         ("broken", "i8"),  # the failure of its worker_init_fn,
         ("told", "?"),  # whether a job was answered by it,
         ("equipped", "?"),  # and whether there is something to fetch with all the same
         ("active", "?"),  # as far as the dispatcher knows
         ("held", "i8"),  # sent to it and not returned
+        # Where it is in fetching:
+        ("call", "i8"),
+        ("demand", "i8"),
+        ("owed", "f8"),  # processor time not asked for yet
+        # Its feeder thread:
+        ("feeding", "i8"),
+        ("outbox", "i8"),
+        ("last", "i8"),  # of the outbox
+        ("sending", "i8"),  # the message it is at
     ]
 )
 
@@ -91,15 +112,45 @@ MESSAGE = np.dtype(
         ("collate", "f8"),
         ("outcome", "i8"),
         ("first", "i8"),  # dataset index of the first sample of an iterable
+        ("short", "?"),  # something of it was not recorded
         ("row", "i8"),  # of its first sample among those written down
         ("rows", "i8"),
     ]
 )
 
-ANSWER = np.dtype([("time", "f8"), ("worker", "i8"), ("number", "i8")])
+ANSWER = np.dtype([("time", "f8"), ("worker", "i8"), ("number", "i8"), ("moved", "?")])
+
+# What is shared, and who shares it; see cores.py.
+SHARING = np.dtype(
+    [
+        ("capacity", "f8"),
+        ("most", "f8"),
+        ("background", "f8"),
+        ("contention", "f8"),
+        ("present", "i8"),  # customers
+        ("rate", "f8"),
+        ("level", "f8"),
+        ("since", "f8"),
+        ("alarm", "f8"),
+    ]
+)
+CUSTOMER = np.dtype(
+    [
+        ("threads", "i8"),
+        ("level", "f8"),
+        ("seen", "f8"),
+        ("due", "f8"),
+        ("place", "i8"),  # in the heap of those present
+    ]
+)
+# Its own level when a thread is done (infinity: there is no such thread), and who waits for that.
+THREAD = np.dtype([("done", "f8"), ("who", "i8")])
 
 # The iterator over one shard of an iterable-style dataset, and the numbers drawn for it.
 SHARD = np.dtype([("index", "i8"), ("rest", "i8"), ("ended", "?"), ("used", "i8"), ("have", "i8")])
+
+# What is known of a batch besides its row of the trace.
+BATCH = np.dtype([("step", "f8"), ("bytes", "f8"), ("outcome", "i4"), ("early", "?")], align=True)
 
 Array = NDArray[Any]
 
@@ -110,18 +161,30 @@ class State(NamedTuple):
     rules: Array
     main: Array
     workers: Array
-    wake: Array  # when each worker acts next; infinity: when it is sent something
+    wake: Array  # when each one acts next
+    awaited: Array  # services that each one still waits for
+    events: Array  # a heap of those who will act, the first on top
     eligible: Array  # a tree of who may get the next batch: whether anyone below each node may
-    events: Array  # a heap of the workers that will act, the first on top
+    sharing: Array
+    customers: Array
+    threads: Array  # of each customer
+    present: Array  # heaps of customers, the one due next on top
     messages: Array
-    seconds: Array  # for each message, of its calls
+    amounts: Array  # for each message, of its calls
+    kept: Array  # for each message, the dataset indices, where the page cache asks for them
     results: Array  # the result queue, a ring
+    pinned: Array  # what the pin-memory thread has done, a ring
+    line: Array  # the feeder threads that wait for the pipe, a ring
+    demands: Array
+    cached: Array  # a bit for each stage and dataset index
     shards: Array
-    shard_seconds: Array
+    shard_amounts: Array
+    shard_sizes: Array
     # The jobs drawn and not yet sent, one row for each batch:
     offsets: Array  # where its samples begin
     indices: Array  # of its samples; empty where nobody asks
-    services: Array  # seconds of its samples, or with `batched` of its call
+    services: Array  # amounts of its samples, or with `batched` of its call
+    sizes: Array  # of its samples, bytes
     collates: Array
     steps: Array
     # What user code raises, as in the scenario:
@@ -132,105 +195,95 @@ class State(NamedTuple):
     worker: Array
     size: Array
     status: Array
-    outcome: Array
-    step: Array
     order: Array
+    batches: Array
     # And for each sample written down:
-    sample_index: Array
-    sample_batch: Array
-    sample_worker: Array
-    sample_started: Array
-    sample_fetched: Array
+    sample_numbers: Array  # index, batch, worker
+    sample_moments: Array  # started, fetched
 
 
-COLUMNS = {
-    "worker": np.int32,
-    "size": np.int32,
-    "status": np.uint8,
-    "outcome": np.int32,
-    "step": np.float64,
-    "order": np.int64,
-}
-SAMPLES = {
-    "sample_index": np.int64,
-    "sample_batch": np.int64,
-    "sample_worker": np.int32,
-    "sample_started": np.float64,
-    "sample_fetched": np.float64,
-}
-SHARD_SECONDS = 512  # numbers kept ready for each shard, besides one batch
-
-
-def rules(scenario: Scenario, *, samples: bool) -> Array:
-    """The scenario as the event loop wants it."""
-    loader, dataset, costs = scenario.loader, scenario.dataset, scenario.costs
-    round_trip = costs.index_latency if scenario.policy == "row" else 0.0
-    made = np.zeros(1, RULES)
-    for name, value in {
-        "workers": loader.num_workers,
-        "window": loader.window,
-        "in_order": loader.in_order,
-        "with_room": rule(scenario) is next_with_room,
-        "persistent": loader.persistent_workers,
-        "timeout": loader.timeout,
-        "latency": costs.index_latency - round_trip,
-        "round_trip": round_trip,
-        "worker_start": costs.worker_start,
-        "iterable": isinstance(dataset, IterableDataset),
-        "batched": isinstance(dataset, MapDataset) and dataset.batched,
-        "most": most_samples(scenario),
-        "size": loader.batch_size or 1,
-        "drop_last": loader.drop_last,
-        "stop_after": scenario.consumer.stop_after or NONE,
-        "run_ahead": scenario.consumer.run_ahead,
-        "watch": samples,
-    }.items():
-        made[name] = value
-    return made
-
-
-def most_samples(scenario: Scenario) -> int:
-    """The most samples that one batch can have."""
-    loader, dataset = scenario.loader, scenario.dataset
-    if loader.batch_sampler is not None:
-        return max(map(len, loader.batch_sampler), default=0)
-    if isinstance(dataset, IterableDataset):
-        workers = range(max(loader.num_workers, 1))
-        length = max(len(dataset.shard(worker, loader.num_workers)) for worker in workers)
-    else:
-        length = dataset.length if loader.sampler is None else len(loader.sampler)
-    return min(loader.batch_size or 1, length)
+COLUMNS = ("moments", "worker", "size", "status", "order", "batches")
+SAMPLES = ("sample_numbers", "sample_moments")
+SHARD_SAMPLES = 512  # samples whose numbers are kept ready for each shard, besides one batch
 
 
 def new_state(scenario: Scenario, *, samples: bool) -> State:
     """The state before anything has happened, with room for little."""
     rows = rules(scenario, samples=samples)
+    asked, amounts = demands(scenario)
     workers = scenario.loader.num_workers
     calls = max(most_samples(scenario), 1)
     # Sent and not answered: the window, and for each worker RESUME, or STOP at its end and ours.
     messages = max(scenario.loader.window, 1) + 2 * workers
+    ring = 1 << messages.bit_length()
     shards = max(workers, 1) if isinstance(scenario.dataset, IterableDataset) else 0
+    caching = bool(rows["caching"][0])
     main = np.zeros(1, MAIN_PROCESS)
     main["returning"] = main["short_index"] = main["short_number"] = NONE
+    main["room"] = scenario.machine.storage.cache
+    # Without workers, the main process fetches with the hands of a worker.
+    hands = max(workers, 1)
+    actors = 2 * hands + 2  # workers, feeder threads, the pin-memory thread, the main process
+    # Workers, who writes into the pipe, and the main process with the threads of its step.
+    customers = hands + 1 + scenario.consumer.threads
     return State(
         rules=rows,
         main=main,
-        workers=np.zeros(workers, WORKER),
-        wake=np.empty(workers),
+        workers=np.zeros(hands, WORKER),
+        wake=np.full(actors, inf),
+        awaited=np.zeros(actors, np.int64),
+        events=np.empty(actors, np.int64),
         eligible=np.zeros(2 << max(workers - 1, 0).bit_length(), np.bool_),
-        events=np.empty(workers, np.int64),
+        sharing=new_sharing(scenario),
+        customers=np.zeros((2, customers), CUSTOMER),
+        threads=np.full((2, customers, 3), np.array((inf, NONE), THREAD)),
+        present=np.empty((2, customers), np.int64),
         messages=np.zeros(messages, MESSAGE),
-        seconds=np.empty((messages, 1 if rows["batched"][0] else calls)),
-        results=np.zeros(1 << messages.bit_length(), ANSWER),
+        amounts=np.empty((messages, amounts * (1 if rows["batched"][0] else calls))),
+        kept=np.empty((messages, calls if caching else 0), np.int64),
+        results=np.zeros(ring, ANSWER),
+        pinned=np.zeros(ring, ANSWER),
+        line=np.zeros(1 << workers.bit_length(), np.int64),
+        demands=asked,
+        cached=np.zeros(
+            len(scenario.dataset.fetch) * indices(scenario) // 8 + 1 if caching else 0, np.uint8
+        ),
         shards=np.zeros(max(shards, 1), SHARD),
-        shard_seconds=np.empty((shards, calls + SHARD_SECONDS)),
+        shard_amounts=np.empty((shards, calls + SHARD_SAMPLES, amounts)),
+        shard_sizes=np.empty((shards, calls + SHARD_SAMPLES)),
         offsets=np.zeros(1, np.int64),
         indices=np.empty(0, np.int64),
-        services=np.empty(0),
+        services=np.empty((0, amounts)),
+        sizes=np.empty(0),
         collates=np.empty(0),
         steps=np.empty(0),
         fail_where=np.array([POINTS.index(f.where) for f in scenario.failures], np.int64),
         fail_at=np.array([f.at for f in scenario.failures], np.int64),
         moments=np.empty((len(MOMENTS), 0)),
-        **{name: np.empty(0, kind) for name, kind in (COLUMNS | SAMPLES).items()},
+        worker=np.empty(0, np.int32),
+        size=np.empty(0, np.int32),
+        status=np.empty(0, np.uint8),
+        order=np.empty(0, np.int64),
+        batches=np.empty(0, BATCH),
+        sample_numbers=np.empty((3, 0), np.int64),
+        sample_moments=np.empty((2, 0)),
     )
+
+
+def new_sharing(scenario: Scenario) -> Array:
+    """Cores and storage, of which nobody wants anything yet."""
+    made = np.zeros(2, SHARING)
+    for row, limits in zip(made, capacities(scenario), strict=True):
+        row["capacity"], row["most"], row["background"], row["contention"] = limits
+        row["alarm"] = inf
+    return made
+
+
+def _fields() -> dict[str, tuple[np.dtype[Any], int]]:
+    """The type and the dimensions of each array, which are the same for all scenarios."""
+    scenario = Scenario(loader=Loader(), dataset=MapDataset(1))
+    state = new_state(scenario, samples=False)._asdict()
+    return {name: (array.dtype, array.ndim) for name, array in state.items()}
+
+
+FIELDS = _fields()

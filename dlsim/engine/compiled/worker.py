@@ -2,70 +2,123 @@
 
 from __future__ import annotations
 
-from math import inf
-
-from dlsim.engine.compiled.buffer import erase, put, replan
-from dlsim.engine.compiled.fetch import fetch, fetched
+from dlsim.engine.compiled.buffer import erase, put
+from dlsim.engine.compiled.clock import feeder, wake
+from dlsim.engine.compiled.fetch import begin_to_fetch, fetch_sharing, fetched, pay
 from dlsim.engine.compiled.jit import inlined
-from dlsim.engine.compiled.messages import ARRIVED, EXHAUSTED, RAISED, RESUME, STARTED, STOP
-from dlsim.engine.compiled.state import NONE, State
+from dlsim.engine.compiled.messages import (
+    ANSWER,
+    ARRIVED,
+    COLLATED,
+    EXHAUSTED,
+    FETCHED_ALONE,
+    GET_READY,
+    IDLE,
+    JOIN,
+    LISTEN,
+    RAISED,
+    RESUME,
+    STARTED,
+    STOP,
+    STOPPED,
+    TAKEN,
+)
+from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.state import State
 
 
 @inlined
 def work(s: State, worker: int) -> None:
-    """A worker acts: ends its job, and reads its index queue until something takes time."""
-    m, w = s.main[0], s.workers[worker]
-    now = s.wake[worker]
-    while True:
-        if w.job != NONE:
-            message = w.job
-            w.job = NONE
-            fetched(s, message, now)
-            w.ended = s.messages[message].outcome == EXHAUSTED
-            put(s, worker, s.messages[message].number, now)
-            erase(s, message)
-        if w.head == NONE:
-            s.wake[worker] = inf
-            return
-        message = w.head
-        job = s.messages[message]
-        if job.at > now:
-            s.wake[worker] = job.at
-            return
-        w.head = job.next
-        if job.number == STOP:
-            erase(s, message)
+    """Go on until something takes time, or there is nothing to do."""
+    m, r, w = s.main[0], s.rules[0], s.workers[worker]
+    while w.alive and m.short_index == NONE:
+        if w.doing == LISTEN:
+            if not get(s, worker):
+                return
+        elif w.doing == TAKEN:
+            if begin_to_fetch(s, worker):
+                return
+        elif w.doing == COLLATED:
+            fetched(s, w.job)
+            w.ended = s.messages[w.job].outcome == EXHAUSTED
+            w.doing = ANSWER
+            if r.workers == 0:
+                m.wake, m.doing = m.now, FETCHED_ALONE
+                return
+        elif w.doing == ANSWER:
+            w.doing = LISTEN
+            send(s, worker, w.job)
+        elif w.doing == STOPPED:
             w.alive = False
-            s.wake[worker] = inf
+            if m.doing == JOIN:
+                m.wake = m.now
+        elif w.doing == GET_READY:
+            w.doing = LISTEN
+            if r.worker_ready > 0.0:
+                w.owed = r.worker_ready
+                pay(s, worker)
+                return
+        elif fetch_sharing(s, worker):
             return
-        if job.number == RESUME:
-            w.ended, w.equipped = False, True
-            put(s, worker, NONE, now)
-            erase(s, message)
-        elif w.ended or m.closing:
-            erase(s, message)
-        elif w.broken != NONE and not (w.told and w.equipped):
-            w.told = True
-            s.moments[STARTED, job.number] = s.moments[ARRIVED, job.number] = now
-            s.size[job.number] = 0
-            s.outcome[job.number] = RAISED + w.broken
-            put(s, worker, job.number, now)
-            erase(s, message)
-        else:
-            w.job = message
-            end = fetch(s, message, now)
-            if end > now:
-                s.wake[worker] = end
-                return
-            if end != end:
-                s.wake[worker] = inf  # the simulation ends here: a value was not recorded
-                return
 
 
 @inlined
-def advance(s: State, until: float) -> None:
-    """Let the workers do all that they do up to the moment `until`, and at it."""
-    m = s.main[0]
-    while m.events > 0 and s.wake[s.events[0]] <= until:
-        work(s, s.events[0])
-        replan(s)
+def get(s: State, worker: int) -> bool:
+    """Take the next message off the index queue; False if there is none, or it takes time."""
+    m, r, w = s.main[0], s.rules[0], s.workers[worker]
+    w.idle = w.head == NONE
+    if w.idle:
+        return False
+    message = w.head
+    job = s.messages[message]
+    if job.at > m.now:
+        wake(s, worker, job.at)
+        return False
+    w.head, w.job = job.next, message
+    if job.number == STOP:
+        erase(s, message)
+        w.job = NONE
+        w.doing = STOPPED
+        if r.worker_stop > 0.0:
+            w.owed = r.worker_stop
+            return not pay(s, worker)
+    elif job.number == RESUME:
+        w.ended, w.equipped = False, True
+        w.doing = ANSWER
+    elif w.ended or m.closing:
+        erase(s, message)
+        w.job = NONE
+    elif w.broken != NONE and not (w.told and w.equipped):
+        w.told = True
+        s.moments[STARTED, job.number] = m.now
+        s.size[job.number] = 0
+        s.batches[job.number].outcome = RAISED + w.broken
+        s.batches[job.number].bytes = 0.0
+        w.doing = ANSWER
+    else:
+        w.doing = TAKEN
+        if r.take > 0.0:
+            w.owed = r.take
+            return not pay(s, worker)
+    return True
+
+
+@inlined
+def send(s: State, worker: int, message: int) -> None:
+    """Put an answer on the result queue; through the feeder thread where that takes time."""
+    m, w, number = s.main[0], s.workers[worker], s.messages[message].number
+    w.job = NONE
+    if not s.rules[0].shared:
+        if number >= 0:
+            s.moments[ARRIVED, number] = m.now
+        put(s, worker, number, False)
+        erase(s, message)
+        return
+    s.messages[message].next = NONE
+    if w.outbox != NONE:
+        s.messages[w.last].next = message
+    else:
+        w.outbox = message
+        if w.feeding == IDLE:
+            wake(s, feeder(s, worker), m.now)
+    w.last = message

@@ -1,0 +1,135 @@
+"""The event loop: the same mechanisms as the SimPy processes, under the same names, over arrays.
+
+Everyone who knows when they will act is in a heap; cores and storage have an alarm each. The next
+moment is the first of these, and of the main process's own. At one moment alarms come first, then
+the others by their numbers, then the main process, as docs/model.md says.
+
+Who acts goes on until something takes time. If that is service by cores or storage, or in the main
+process plain time, they leave in `main.amount` what they ask for, and get it here.
+
+A batch's numbers (amounts of its samples, its fate) are put into its message when it is sent, so
+the drawn numbers can come in blocks: the loop returns to its caller, before a batch is sent only,
+when it needs more of them, or longer columns, and goes on when it is called again.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from dlsim.engine.compiled import consumer as c
+from dlsim.engine.compiled import dispatcher, messages, training, transport
+from dlsim.engine.compiled.clock import main_process, next_one, wake
+from dlsim.engine.compiled.cores import ring, serve
+from dlsim.engine.compiled.jit import compiled, inlined, reader
+from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.state import FIELDS, State
+from dlsim.engine.compiled.worker import work
+
+read = reader(FIELDS)
+
+
+@compiled
+def run(address: int) -> int:
+    """Simulate until the epoch is over, an exception ends it, or something is missing.
+
+    `address` is that of `jit.addresses(state)`.
+    """
+    s: State = read(address)
+    m = s.main[0]
+    m.amount = 0.0
+    while True:
+        soon = s.wake[s.events[0]] if m.events > 0 else inf
+        alarm = min(s.sharing[0].alarm, s.sharing[1].alarm)
+        if alarm <= soon and alarm <= m.wake and alarm < inf:
+            m.now = alarm
+            ring(s, 0 if s.sharing[0].alarm == alarm else 1)
+            continue
+        if soon <= m.wake and soon < inf:
+            m.now = soon
+            who = next_one(s)
+            act(s, who)
+            if m.short_index != NONE:
+                return messages.NOT_RECORDED
+        else:
+            m.now, m.wake = m.wake, inf
+            who = main_process(s)
+            why = go_on(s)
+            if why != messages.WAIT:
+                m.wake = m.now
+                return why
+        if m.amount > 0.0:
+            if s.rules[0].shared:
+                serve(s, who)
+            else:
+                wake(s, who, m.now + m.amount)
+            m.amount = 0.0
+
+
+@inlined
+def act(s: State, who: int) -> None:
+    """It is the turn of a worker, a feeder thread or the pin-memory thread."""
+    workers = len(s.workers)
+    if who < workers:
+        work(s, who)
+    elif who < 2 * workers:
+        transport.feed(s, who - workers)
+    else:
+        transport.pin_memory(s)
+
+
+@inlined
+def go_on(s: State) -> int:
+    """It is the turn of the main process; returns WAIT, or why the loop ends."""
+    what = messages.GO_ON
+    while what == messages.GO_ON:
+        what = do(s)
+    return what
+
+
+@inlined
+def do(s: State) -> int:
+    """What the main process does up to the next place at which it might have to wait."""
+    doing = s.main[0].doing
+    if doing == messages.START_EPOCH:
+        return c.start_epoch(s)
+    if doing == messages.WORKER_STARTED:
+        return c.worker_started(s)
+    if doing == messages.RESUME_WORKERS:
+        return c.resume_workers(s)
+    if doing == messages.SEND:
+        return dispatcher.send(s)
+    if doing == messages.INDICES_PUT:
+        return dispatcher.indices_put(s)
+    if doing == messages.NEXT:
+        return c.next_batch(s)
+    if doing == messages.LOOK:
+        return c.look(s)
+    if doing == messages.READ:
+        return c.read_done(s)
+    if doing == messages.REBUILT:
+        return c.rebuilt(s)
+    if doing == messages.RETURN:
+        return training.give_back(s)
+    if doing == messages.COPIED:
+        return training.copied(s)
+    if doing == messages.STEPPED:
+        return training.stepped(s)
+    if doing == messages.RUN_AHEAD:
+        return training.run_ahead(s)
+    if doing == messages.END_STEP:
+        return c.end_step(s)
+    if doing == messages.CLOSE:
+        return c.close(s)
+    if doing == messages.END_PINNING:
+        return c.end_pinning(s)
+    if doing == messages.PINNING_ENDED:
+        return c.pinning_ended(s)
+    if doing == messages.JOIN:
+        return c.join(s)
+    if doing == messages.FETCH_ALONE:
+        return c.fetch_alone(s)
+    if doing == messages.FETCHED_ALONE:
+        return c.fetched_alone(s)
+    if doing == messages.PINNED_ALONE:
+        return c.pinned_alone(s)
+    return messages.EPOCH_OVER

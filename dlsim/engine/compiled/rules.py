@@ -1,0 +1,156 @@
+"""The scenario as the event loop wants it: one row of numbers, and the demands of a sample."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlsim.engine.dispatcher import next_with_room, rule
+from dlsim.engine.draws import CPU, READ, WAIT
+from dlsim.engine.run import round_trip
+from dlsim.scenario import Constant, IterableDataset, MapDataset, Scenario
+
+NONE = -1
+
+HANDLING = ("share", "serialise", "hand_over", "receive", "pin")  # costs of a batch
+
+RULES = np.dtype(
+    [
+        ("workers", "i8"),
+        ("window", "i8"),
+        ("in_order", "?"),
+        ("with_room", "?"),
+        ("persistent", "?"),
+        ("timeout", "f8"),
+        ("latency", "f8"),
+        ("round_trip", "f8"),
+        ("iterable", "?"),
+        ("batched", "?"),
+        ("most", "i8"),  # samples of a batch
+        ("size", "i8"),  # samples asked of an iterable-style dataset at a time
+        ("drop_last", "?"),
+        ("stop_after", "i8"),
+        ("watch", "?"),  # write every sample down
+        ("shared", "?"),  # cores, storage or transport cost something
+        ("one_by_one", "?"),  # processor time ends with each call of the dataset
+        ("sized", "?"),  # samples have sizes
+        # Storage:
+        ("interval", "f8"),  # between two requests
+        ("limited", "?"),  # there is a bandwidth
+        ("caching", "?"),
+        ("length", "i8"),  # of the dataset
+        # The training step:
+        ("run_ahead", "i8"),
+        ("overlap_copy", "?"),
+        ("threads", "i8"),  # of a step on the CPU; 0: it has a device of its own
+        # Costs:
+        ("worker_start", "f8"),
+        ("worker_ready", "f8"),
+        ("worker_stop", "f8"),
+        ("index_put", "f8"),
+        ("take", "f8"),
+        ("pin_memory", "?"),
+        ("pipe", "?"),  # batches go through the pipe,
+        ("sharing", "?"),  # or workers put them into shared memory
+        ("copy_byte", "f8"),
+        ("tensors", "f8"),
+        *((f"{name}_{unit}", "f8") for name in HANDLING for unit in ("message", "tensor", "byte")),
+    ]
+)
+
+# What a sample asks for in turn; its amounts begin at `place` among those of the sample.
+DEMANDS = np.dtype([("kind", "i8"), ("stage", "i8"), ("place", "i8")])
+
+
+def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
+    """The scenario in one row."""
+    loader, dataset, consumer = scenario.loader, scenario.dataset, scenario.consumer
+    costs, storage = scenario.costs, scenario.machine.storage
+    trip, rate = round_trip(scenario), storage.requests_per_second
+    made = np.zeros(1, RULES)
+    for name in ("worker_start", "worker_ready", "worker_stop", "index_put", "take"):
+        made[name] = getattr(costs, name)
+    for name in HANDLING:
+        for unit in ("message", "tensor", "byte"):
+            made[f"{name}_{unit}"] = getattr(getattr(costs, name), unit)
+    for name, value in {
+        "workers": loader.num_workers,
+        "window": loader.window,
+        "in_order": loader.in_order,
+        "with_room": rule(scenario) is next_with_room,
+        "persistent": loader.persistent_workers,
+        "timeout": loader.timeout,
+        "latency": costs.index_latency - trip,
+        "round_trip": trip,
+        "iterable": isinstance(dataset, IterableDataset),
+        "batched": isinstance(dataset, MapDataset) and dataset.batched,
+        "most": most_samples(scenario),
+        "size": loader.batch_size or 1,
+        "drop_last": loader.drop_last,
+        "stop_after": scenario.consumer.stop_after or NONE,
+        "watch": samples,
+        "shared": not scenario.ideal,
+        "one_by_one": samples or bool(scenario.failures),
+        "sized": not scenario.ideal and dataset.sample_bytes != Constant(0.0),
+        "interval": 0.0 if rate is None else 1 / rate,
+        "limited": storage.bandwidth is not None,
+        "caching": storage.cache > 0 and any(s.read_bytes is not None for s in dataset.fetch),
+        "length": indices(scenario),
+        "run_ahead": consumer.run_ahead,
+        "overlap_copy": consumer.overlap_copy,
+        "threads": consumer.threads if consumer.device == "cpu" else 0,
+        "pin_memory": loader.pin_memory,
+        "pipe": dataset.path == "pipe",
+        "sharing": dataset.path == "shm" and loader.num_workers > 0,
+        "copy_byte": costs.copy_byte,
+        "tensors": dataset.tensors,
+    }.items():
+        made[name] = value
+    return made
+
+
+def demands(scenario: Scenario) -> tuple[NDArray[Any], int]:
+    """What every sample asks for in turn, and how many amounts that are.
+
+    On the ideal machine there is one amount, the seconds for all, and nothing is asked for.
+    """
+    if scenario.ideal:
+        return np.zeros(0, DEMANDS), 1
+    made, place = [], 0
+    for i, stage in enumerate(scenario.dataset.fetch):
+        for kind, asked in ((READ, stage.read_bytes), (WAIT, stage.wait), (CPU, stage.cpu)):
+            if asked is not None:
+                made.append((kind, i, place))
+                place += 2 if kind == READ else 1
+    return np.array(made, DEMANDS), place
+
+
+def capacities(scenario: Scenario) -> tuple[tuple[float, float, float, float], ...]:
+    """Of cores and storage: the capacity, what one customer can use, background, contention."""
+    machine = scenario.machine
+    return (
+        (machine.cores or inf, 1.0, machine.background, machine.contention),
+        (machine.storage.bandwidth or inf, inf, 0.0, 0.0),
+    )
+
+
+def indices(scenario: Scenario) -> int:
+    """How many dataset indices there are."""
+    sharding = getattr(scenario.dataset, "sharding", None)
+    return sum(sharding) if isinstance(sharding, tuple) else scenario.dataset.length
+
+
+def most_samples(scenario: Scenario) -> int:
+    """The most samples that one batch can have."""
+    loader, dataset = scenario.loader, scenario.dataset
+    if loader.batch_sampler is not None:
+        return max(map(len, loader.batch_sampler), default=0)
+    if isinstance(dataset, IterableDataset):
+        workers = range(max(loader.num_workers, 1))
+        length = max(len(dataset.shard(worker, loader.num_workers)) for worker in workers)
+    else:
+        length = dataset.length if loader.sampler is None else len(loader.sampler)
+    return min(loader.batch_size or 1, length)
