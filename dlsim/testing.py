@@ -21,9 +21,9 @@ from dlsim.engine import simulate
 from dlsim.scenario import DlsimError, Scenario, load
 from dlsim.scenario.units import size
 from dlsim.trace import overflow, summarize
-from dlsim.trace.summary import number, percent
 from dlsim.whatif.advise import advise
 from dlsim.whatif.explain import explain
+from dlsim.whatif.feasibility import Target, shown
 from dlsim.whatif.replicate import replicate
 from dlsim.whatif.statistics import Interval
 
@@ -52,20 +52,7 @@ def assert_stall_below(
     Raises `AssertionError` that says what limits and what would help; `DlsimError` for what
     cannot be simulated or watched.
     """
-    asked = f"expected less than {percent(limit)}"
-    if not isinstance(subject, (Scenario, str, Path)):
-        seen = watched(subject, step, batches)
-        waits = summarize(seen).stall
-        if not waits < limit:
-            raise AssertionError(f"training waits {percent(waits)} of the time, {asked}{why(seen)}")
-        return
-    scenario = scenario_of(subject)
-    found = replicate(scenario, replications, seed).interval("stall")
-    if not found.mean + margin(found) < limit:
-        shown = f"{percent(found.mean)} (± {percent(margin(found))})"
-        raise AssertionError(
-            f"training waits {shown} of the time, {asked}\n{help_for(scenario, seed, limit)}"
-        )
+    _assert(subject, Target("stall", limit), step, batches, replications, seed)
 
 
 def assert_throughput_above(
@@ -81,18 +68,33 @@ def assert_throughput_above(
 
     All else as in `assert_stall_below`.
     """
-    asked = f"expected more than {number(samples_per_s)}"
+    target = Target("samples_per_s", samples_per_s, at_most=False)
+    _assert(subject, target, step, batches, replications, seed)
+
+
+def _assert(
+    subject: Subject,
+    target: Target,
+    step: Callable[[Any], object] | None,
+    batches: int | None,
+    replications: int,
+    seed: int,
+) -> None:
+    """Raise `AssertionError` unless the target is surely held, by more than nothing."""
+    metric = target.metric
+    asked = f"expected {'less' if target.at_most else 'more'} than {shown(metric, target.limit)}"
     if not isinstance(subject, (Scenario, str, Path)):
         seen = watched(subject, step, batches)
-        speed = summarize(seen).samples_per_s
-        if not speed > samples_per_s:
-            raise AssertionError(f"{number(speed)} samples/s, {asked}{why(seen)}")
+        value = getattr(summarize(seen), metric)
+        if not target.excess(value) < 0:
+            raise AssertionError(f"{target.result(value)}, {asked}{why(seen)}")
         return
     scenario = scenario_of(subject)
-    found = replicate(scenario, replications, seed).interval("samples_per_s")
-    if not found.mean - margin(found) > samples_per_s:
-        shown = f"{number(found.mean)} (± {number(margin(found))})"
-        raise AssertionError(f"{shown} samples/s, {asked}\n{help_for(scenario, seed, None)}")
+    found = replicate(scenario, replications, seed).interval(metric)
+    if not target.excess(found.mean) + margin(found) < 0:
+        said = f"{target.result(found.mean)} (± {shown(metric, margin(found))}), {asked}"
+        limit = target.limit if target.at_most else None
+        raise AssertionError(f"{said}\n{help_for(scenario, seed, limit)}")
 
 
 def assert_fits(scenario: Scenario | str | Path, *, seed: int = 0) -> None:

@@ -14,6 +14,7 @@ import pytest
 import dlsim
 from dlsim.whatif import Between, WhatIfError, configurations, replicate, sweep
 from dlsim.whatif.journal import Journal
+from dlsim.whatif.parallel import run_all
 from dlsim.whatif.tables import write_table
 from tests.benchmarks.kills import BASE, killed
 
@@ -143,7 +144,7 @@ def test_journal_of_another_sweep(tmp_path: Path) -> None:
         ((BASE, VARY | {"consumer.step": [0.5, 1.5]}, 5), "values"),
         ((dlsim.replace(BASE, {"epochs": 2}), VARY, 5), "scenario"),
     ):
-        with pytest.raises(WhatIfError, match=rf"another sweep \(its {what} differs\)"):
+        with pytest.raises(WhatIfError, match=rf"another sweep \(not the same {what}\)"):
             sweep(*changed, jobs=1, out=out)
     assert before == (out.read_bytes(), (tmp_path / "sweep.csv.journal").read_bytes())
 
@@ -290,6 +291,13 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     assert table["loader.in_order"].tolist() == [True, True, False, False]
     assert table["dataset.collate"].tolist()[0] == "none"
     assert json.loads(table["dataset.collate"][1]) == {"kind": "constant", "value": 0.1}
+
+
+def test_giving_up_is_silent() -> None:
+    """Results that nobody waits for any longer are given up without a word."""
+    results = run_all(divmod, ((number, 7) for number in range(1000)), 2)
+    assert next(results) in [divmod(number, 7) for number in range(1000)]
+    results.close()
 
 
 def test_lost_worker_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dlsim.validation import campaign, fidelity, grid, machine, own, tables
 from dlsim.validation.grid import Configuration
 from dlsim.validation.prediction import Estimate, Prediction
 from dlsim.validation.target import load_target
-from dlsim.validation.trials import HOST, OTHERS, Trial, spoilt, try_out, with_settings
+from dlsim.validation.trials import HOST, OTHERS, Trial, spoilt, timed, with_settings
 from dlsim.validation.workloads import WORKLOADS
 from dlsim.whatif.errors import WhatIfError
 
@@ -129,7 +129,7 @@ def test_observed_runs_begin_every_round():
 
 def test_a_trial_tells_when_batches_were_returned():
     """An unobserved run has an epoch time, and moments of each batch in order."""
-    trial = try_out(DataLoader(Rows(), 3), lambda batch: time.sleep(0.01))
+    trial = timed(DataLoader(Rows(), 3), lambda batch: time.sleep(0.01))
     assert len(trial.returned) == 4
     moments = np.column_stack((trial.requested, trial.returned)).ravel()
     assert (np.diff(moments) >= 0).all()
@@ -137,7 +137,7 @@ def test_a_trial_tells_when_batches_were_returned():
     assert Trial.of(json.loads(json.dumps(trial.row()))).returned == pytest.approx(
         trial.returned, abs=1e-6
     )
-    assert len(try_out(DataLoader(Rows(), 3), batches=2).returned) == 2
+    assert len(timed(DataLoader(Rows(), 3), batches=2).returned) == 2
 
 
 @pytest.mark.parametrize(

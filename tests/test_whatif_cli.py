@@ -81,6 +81,8 @@ def test_advise(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["sweep", "--vary", "loader.num_workers"], "sweep: --vary: expected KEY=VALUES such as"),
         (["sweep", "--vary", "loader.worker=1,2"], "loader.worker=1: loader.worker: no such key"),
         (["sweep", "--vary", "epochs=3:1"], "epochs: expected at least one value, got none"),
+        (["sweep", "--vary", "epochs=1,2", "--vary", "epochs=3"], "sweep: --vary: expected each"),
+        (["sweep", "--vary", "consumer.step=1..2"], "consumer.step: expected a list of values for"),
         (["sweep", "--vary", "epochs=1:3:0"], "sweep: --vary: epochs: expected steps of at least"),
         (["advise", "--max-stall", "low"], "--max-stall: expected a share such as 0.01 or 1%"),
         (["advise", "--max-epoch", "9 x"], "--max-epoch: expected a duration such as"),

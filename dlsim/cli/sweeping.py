@@ -76,11 +76,16 @@ def sweep(
     from dlsim.whatif.sweep import part, planned
 
     chosen = scenario_from(scenario, changes)
-    varied = dict(values_of(text, chosen) for text in vary)
+    varied: dict[str, Iterable[Any] | Between] = {}
+    for text in vary:
+        key, values = values_of(text, chosen)
+        if key in varied:
+            raise UsageError(f"sweep: --vary: expected each key once, got {key} twice")
+        varied[key] = values
     check_drawable(plot)
     rows = configurations(chosen, varied, design, samples, seed)
     times, most = planned(chosen, rows, replications)
-    with progress() as advance:
+    with progress() as advance, going_on(out):
         table = swept(
             chosen,
             varied,
@@ -92,10 +97,22 @@ def sweep(
             samples=samples,
             progress=advance,
         )
-    if plot is not None:
-        picture(sweep_picture(table, list(varied), metric), plot)
     print(sweep_text(table, list(varied), [configured(chosen, row) for row in rows]))
     print(f"\n{times} simulations of each{part_of(part(chosen, most), chosen)}")
+    if plot is not None:
+        picture(sweep_picture(table, list(varied), metric), plot)
+
+
+@contextlib.contextmanager
+def going_on(out: Path | None) -> Iterator[None]:
+    """When Ctrl-C is pressed, say where what is finished is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out is not None:
+            kept = f"{out}.journal keeps what is finished: sweep again to go on"
+            print(f"dlsim: {kept}", file=sys.stderr)
+        raise
 
 
 def values_of(text: str, scenario: Scenario) -> tuple[str, Iterable[Any] | Between]:

@@ -10,7 +10,7 @@ from msgspec import structs
 from dlsim.engine import simulate
 from dlsim.report.html import code, figure, listed, page, paragraphs, table
 from dlsim.report.plots import axes, gantt, occupancy, wait_distribution
-from dlsim.report.text import does_not_fit, ended_early, setup, verdict
+from dlsim.report.text import does_not_fit, ended_early, fits, setup, verdict
 from dlsim.report.whatif_plots import critical_path_bar, gains_bar, sweep_curve
 from dlsim.scenario import Costs, IterableDataset, Scenario, dumps
 from dlsim.scenario.units import size
@@ -42,18 +42,18 @@ def scenario_page(
     if it has none itself; `repeat`: the commands that make the page.
     """
     scenario, seed = found.scenario, found.runs.seed
-    first, *_ = str(found).splitlines()
+    first, fitting, *_ = str(found).splitlines()
     sections = [
         ("Why", why(found)),
         ("What single changes would gain", gains(found)),
         ("How many workers?", workers(scenario, len(found.runs), seed, jobs)),
         ("One run", one_run(trace, beginning(scenario, seed))),
-        ("Will it fit?", fits(trace)),
+        ("Will it fit?", memory_table(trace)),
         ("Configuration", code(shortened(scenario))),
         ("How far to trust it", trust(scenario, found)),
         ("How to repeat it", repeated(trace, repeat)),
     ]
-    return page(scenario.name or name, setup(scenario), [first, verdict(trace)], sections)
+    return page(scenario.name or name, setup(scenario), [first, verdict(trace), fitting], sections)
 
 
 def run_page(trace: Trace, *, name: str, repeat: Sequence[str]) -> str:
@@ -155,7 +155,7 @@ def one_run(trace: Trace, drawn: Trace) -> str:
     return "".join(pictures) + table(rows, text=True)
 
 
-def fits(trace: Trace) -> str:
+def memory_table(trace: Trace) -> str:
     """The most bytes on their way, beside what the machine has."""
     used, machine = memory(trace), trace.meta.scenario.machine  # type: ignore[union-attr]
     rows = [
@@ -164,9 +164,7 @@ def fits(trace: Trace) -> str:
         ("of these pinned", size(used.pinned.max), ""),
     ]
     found = overflow(trace)
-    said = "It fits." if found is None else does_not_fit(found)
-    if machine.memory is None and machine.shm is None:
-        said = "What the machine has is not stated (machine.memory, machine.shm)."
+    said = fits(trace) if found is None else does_not_fit(found)
     return paragraphs([said]) + table(rows, ("at most", "bytes", "of"))
 
 

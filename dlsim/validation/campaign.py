@@ -27,7 +27,7 @@ from dlsim.validation.machine import pace, usable_cores
 from dlsim.validation.observing import observe
 from dlsim.validation.target import remembering, tended
 from dlsim.validation.transport import probe
-from dlsim.validation.trials import HOST, PACE, pause, spoilt, try_out
+from dlsim.validation.trials import HOST, PACE, pause, spoilt, timed
 from dlsim.whatif.journal import Journal
 
 JOURNAL, RUNS = "journal.jsonl", "runs"
@@ -118,7 +118,7 @@ def run(
     if configuration.step and (paused := f"step {configuration.step}") not in kept.rows:
         kept.write(paused, {"seconds": pause(configuration.step)})
     if not configuration.observed:
-        return try_out(loader, step, batches, lambda batches: again()).row()
+        return timed(loader, step, batches, lambda batches: again()).row()
     at = time.time()
     seen = observe(loader, step=step, batches=batches, progress=lambda batches: again())
     file = folder / RUNS / f"{name}.npz"

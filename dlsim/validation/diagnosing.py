@@ -29,6 +29,7 @@ from dlsim.validation.room import room
 from dlsim.validation.trials import with_settings
 from dlsim.whatif import Advice, Interval, advise, explain
 from dlsim.whatif.candidates import Candidate
+from dlsim.whatif.demand import demand
 from dlsim.whatif.parallel import replication_seed
 from dlsim.whatif.statistics import t_quantile
 from dlsim.whatif.sweep import batches_to_simulate
@@ -39,13 +40,16 @@ PREFETCH = (2, 4)
 WORKERS = (*range(9), 10, 12, 16)
 NEAR = 0.05  # of configurations that are so near to the fastest, the cheapest is taken
 REPLICATIONS = 20  # of one configuration, at most
+EXPLAINED = 8  # of each change: of a run that was watched, little is left to chance
 DRAWS = 20  # scenarios that would have been as likely, from which gains are told
-# The standard deviation of what real runs of other settings gain, relative to what is predicted.
-MODEL = 0.04
+# Standard deviations of what one real run gains over another, relative to what is predicted: of
+# loaders that wait, and of loaders that compute, on cores that others want, too. Measured by
+# `tests.benchmarks.diagnosis`, the first also by `dlsim validate`.
+WAITING, COMPUTING = 0.035, 0.12
 CONFIDENCE = 0.95
 A_STEP = 0.01  # of the time of a batch; shorter steps are none
 # Samples to simulate: the beginning of a long epoch stands for all of it.
-COMPILED, INTERPRETED = 100_000, 3_000
+COMPILED, INTERPRETED = 15_000, 1_500
 
 PATIENCE = 3.0  # times as long as the run before, and what is tried is left
 
@@ -107,17 +111,23 @@ def diagnose_run(
     )
     chosen = pick(advice)
     as_watched = shaped(calibrated.scenario, split, len(seen.order))
+    simulated = samples_per_second(simulate(as_watched, seed))
+    missed = math.log(simulated / samples_per_second(seen)) / 2  # in part, it is so in both runs
+    unsure = math.hypot(WAITING, COMPUTING * computing(scenario), missed)
+    promised = gain(calibrated, as_watched, chosen.scenario.loader, unsure, seed)
     has_step = scenario.consumer.step.mean * len(seen.order) > A_STEP * seen.end
     return Diagnosis(
         seen=seen,
         scenario=scenario,
-        explanation=explain(scenario, None, seed, jobs=jobs),
+        explanation=explain(scenario, EXPLAINED, seed, jobs=jobs),
         advice=advice,
         max_stall=max_stall if has_step else None,
         settings=settings_of(chosen.scenario),
-        gain=gain(calibrated, scenario, chosen.scenario.loader, seed),
-        gain_as_watched=gain(calibrated, as_watched, chosen.scenario.loader, seed),
-        simulated=samples_per_second(simulate(as_watched, seed)),
+        gain=promised
+        if scenario == as_watched
+        else gain(calibrated, scenario, chosen.scenario.loader, unsure, seed),
+        gain_as_watched=promised,
+        simulated=simulated,
         room=room(chosen.scenario, chosen.memory, worker_bytes(seen)),
     )
 
@@ -172,8 +182,9 @@ def shaped(scenario: Scenario, split: bool, batches: int | None = None) -> Scena
     )
     if batches is None:
         samples = COMPILED if installed() else INTERPRETED
-        most = max(samples // (scenario.loader.batch_size or 1), 1)
-        batches = most if most < batches_to_simulate(whole) else None
+        batches = max(samples // (scenario.loader.batch_size or 1), 1)
+    if batches >= batches_to_simulate(whole):
+        batches = None
     return msgspec.structs.replace(
         whole, consumer=msgspec.structs.replace(consumer, stop_after=batches)
     )
@@ -191,11 +202,22 @@ def pick(advice: Advice) -> Candidate:
     return next((option for option in near if option.in_order), near[0])
 
 
-def gain(calibrated: Calibration, scenario: Scenario, loader: Loader, seed: int) -> Interval:
+def computing(scenario: Scenario) -> float:
+    """The share of the time that goes into a batch in which someone computes, not waits."""
+    need = demand(scenario)
+    waits = need.reads + need.waits
+    computes = need.computes + need.serialises + need.writes + need.hands_over + need.receives
+    return computes / ((waits + computes) or 1.0)
+
+
+def gain(
+    calibrated: Calibration, scenario: Scenario, loader: Loader, unsure: float, seed: int
+) -> Interval:
     """How many times as many samples a second `loader` makes of `scenario`, less one.
 
     The interval is one for two real runs. What was watched leaves some costs uncertain, the same
-    for both; real runs differ, and predictions of what was not seen are wrong, by some more.
+    for both; real runs differ, and predictions of what was not seen are wrong, by `unsure` more: a
+    relative standard deviation.
     """
     changed = msgspec.structs.replace(scenario, loader=loader)
 
@@ -206,7 +228,7 @@ def gain(calibrated: Calibration, scenario: Scenario, loader: Loader, seed: int)
         return np.array([samples_per_second(simulate(likely.draw(rng), s)) for s in seeds])
 
     ratios = np.log(speeds(changed) / speeds(scenario))
-    spread = math.sqrt(float(ratios.var(ddof=1)) * (1 + 1 / DRAWS) + MODEL**2)
+    spread = math.sqrt(float(ratios.var(ddof=1)) * (1 + 1 / DRAWS) + unsure**2)
     wide = t_quantile(CONFIDENCE, DRAWS) * spread
     middle = math.exp(float(ratios.mean()))
     return Interval(middle - 1, middle * math.sinh(wide), DRAWS)

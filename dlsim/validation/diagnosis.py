@@ -19,6 +19,8 @@ from dlsim.whatif.explain import LIMITS, WORTH, group_shares
 
 NOISE = 0.2  # cores that others use and that matter
 WRONG = 0.1  # a simulation that misses the watched run by more is not to be trusted
+LIKELY = 0.6  # of the half-width: nine of ten runs gain if the gain is so large
+SLOWER = 1.2  # times as long for the same work, and two runs cannot be compared
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,9 +49,10 @@ class Diagnosis:
 
     @property
     def helps(self) -> bool:
-        """Whether the settings gain noticeably, and surely."""
-        now = settings_of(self.scenario)
-        return self.gain.mean >= WORTH and self.gain.low > 0 and self.settings != now
+        """Whether the settings gain noticeably, and most likely."""
+        now, gain = settings_of(self.scenario), self.gain
+        likely = gain.mean >= LIKELY * gain.half_width
+        return gain.mean >= WORTH and likely and self.settings != now
 
     @property
     def spares(self) -> bool:
@@ -74,6 +77,14 @@ class Diagnosis:
         if self.tried is None:
             return float("nan")
         return samples_per_second(self.tried) / samples_per_second(self.seen) - 1
+
+    @property
+    def slowed(self) -> float:
+        """How many times as slow the machine was when the settings were tried; NaN if not known."""
+        if self.tried is None:
+            return float("nan")
+        paces = [facts(run).get("pace", float("nan")) for run in (self.seen, self.tried)]
+        return paces[1] / paces[0]
 
     @property
     def off(self) -> float:
@@ -200,11 +211,13 @@ def _tried(found: Diagnosis) -> str:
         return f"the settings, and failed: {found.tried.meta.problem.message}"
     promised = found.gain_as_watched
     word = "as" if found.tried_gain in promised else "other than"
-    return (
+    said = (
         f"{len(found.tried.order)} batches with the settings: "
-        f"{number(samples_per_second(found.tried))} samples/s, {100 * found.tried_gain:+.0f} %, "
-        f"{word} promised ({_range(promised)})"
+        f"{number(samples_per_second(found.tried))} samples/s, {100 * found.tried_gain:+.0f} %"
     )
+    if not 1 / SLOWER <= found.slowed <= SLOWER and found.slowed == found.slowed:
+        return f"{said}; but the machine was {found.slowed:.2g} times as slow: try again"
+    return f"{said}, {word} promised ({_range(promised)})"
 
 
 def _besides(found: Diagnosis) -> str:

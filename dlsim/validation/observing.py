@@ -62,7 +62,8 @@ def observe(
     The index of an iterable-style dataset's sample is -1. `meta.scenario` holds the settings of
     the loader; it has no durations. `meta.notes`: what watching cost (`overhead`), and what the
     machine did besides (`steal`, `foreign_cpu`), where it tells; all in numbers, in seconds, cores
-    and bytes, as JSON (`machine`), with the most memory of its own that a worker was seen to have.
+    and bytes, as JSON (`machine`), with the most memory of its own that a worker was seen to have,
+    and how fast the machine was before and after (`machine.pace`, the slower one).
 
     An exception in a worker, in the sampler, or of the loader ends the trace and is found in
     `meta.problem`, as when a worker dies (kind `worker`; what was not returned stays pending). An
@@ -89,7 +90,7 @@ def observe(
     with tempfile.TemporaryDirectory(prefix="dlsim-", ignore_cleanup_errors=True) as directory:
         probe = Probe(Path(directory), samples=samples)
         watched = watch(loader, probe, log)
-        before = machine.load()
+        pace, before = machine.pace(), machine.load()
         if loader.num_workers == 0:
             probe.open(MAIN)
         try:
@@ -118,6 +119,7 @@ def observe(
     problem = problem_of(assembly)
     watching = machine.overhead(samples=samples)
     facts = machine.facts(before, after, watching) | {"trained": float(step is not None)}
+    facts["pace"] = max(pace, machine.pace())
     if not isnan(memory.bytes):
         facts["worker_bytes"] = memory.bytes
     notes = {

@@ -78,7 +78,7 @@ def spoilt(foreign: float, stolen: float, seconds: float) -> str:
     return HOST if foreign + stolen > least else ""
 
 
-def try_out(
+def timed(
     loader: DataLoader[Any],
     step: Callable[[Any], object] | None = None,
     batches: int | None = None,

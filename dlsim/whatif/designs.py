@@ -26,6 +26,9 @@ class Between:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.low:g}..{self.high:g}"
+
 
 def configurations(
     scenario: Scenario,
@@ -92,7 +95,10 @@ def _grid(
         raise WhatIfError("samples: a grid has every combination; expected design sobol or lhs")
     for key, choices in values.items():
         if isinstance(choices, Between):
-            raise WhatIfError(f"{key}: expected a list of values for a grid, got {choices}")
+            raise WhatIfError(
+                f"{key}: expected a list of values for a grid, got {choices}; "
+                "ranges need design sobol or lhs"
+            )
     lists = [choices for choices in values.values() if not isinstance(choices, Between)]
     return [dict(zip(values, chosen, strict=True)) for chosen in product(*lists)]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,10 +28,13 @@ from dlsim.whatif.extent import effort, measured, shortened
 from dlsim.whatif.parallel import Row
 from dlsim.whatif.replicate import columns, more
 
+V = TypeVar("V", float, Floats)
+
 FIRST = 3  # replications of the first stage
 MOST = 1000  # replications of one configuration
 RUN, TOTAL = 1200.0, 40_000.0  # the effort of a run, and of all runs of a configuration
 CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes no difference
+SMALL = 0.01  # shares below it are told to two digits
 SURELY = 0.9  # a closed form must miss the target by this factor to rule a configuration out
 
 
@@ -46,7 +50,7 @@ class Target:
     at_most: bool = True
     words: str = ""
 
-    def excess(self, values: Floats) -> Floats:
+    def excess(self, values: V) -> V:
         """How far each of `values` is beyond the limit; negative within it."""
         return values - self.limit if self.at_most else self.limit - values
 
@@ -217,7 +221,9 @@ def shown(metric: str, value: float) -> str:
     """A metric's value as people write it."""
     if metric == "samples_per_s":
         return f"{number(value)} samples/s"
-    return percent(value) if metric in SHARES else duration(value)
+    if metric not in SHARES:
+        return duration(value)
+    return percent(value) if value >= SMALL or value == 0 else f"{100 * value:.2g} %"
 
 
 def _close(excess: Floats, risk: float, scale: float) -> bool:

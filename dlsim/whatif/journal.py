@@ -139,7 +139,7 @@ def _check_identity(path: Path, line: bytes, identity: dict[str, Any], of: str) 
     for key, ours in identity.items():
         if found.get(key) != ours:
             raise WhatIfError(
-                f"{path}: belongs to another {of} (its {key} differs); "
+                f"{path}: belongs to another {of} (not the same {key}); "
                 "move it away, or write to another file"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
@@ -84,11 +85,18 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
     from joblib import Parallel, delayed
 
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+    results = parallel(delayed(function)(*task) for task in tasks)
     try:
-        yield from parallel(delayed(function)(*task) for task in tasks)
+        for result in results:  # noqa: UP028 (that would close them outside of what follows)
+            yield result
     except _killed() as error:
         reason = "killed by the system, perhaps for want of memory"
         raise WhatIfError(f"a worker process was lost ({reason})") from error
+    finally:
+        with warnings.catch_warnings():
+            # joblib says that tasks are given up, and how to have fewer of them
+            warnings.filterwarnings("ignore", "[0-9]+ tasks ")
+            results.close()
 
 
 def _killed() -> tuple[type[BaseException], ...]:
