@@ -8,12 +8,17 @@ runs; a `text` block right after it is what it prints. All run in the root of th
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import runpy
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from unittest import mock
+
+from dlsim.cli import main as main_of_dlsim
 
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,8 +40,7 @@ class Block:
     @property
     def printed(self) -> str:
         """What it prints now (which engine ran may differ). Raises for what fails."""
-        done = subprocess.run(self.call, capture_output=True, text=True, cwd=ROOT, check=True)
-        return re.sub(r"engine (compiled|simpy)", "engine simpy", done.stdout)
+        return re.sub(r"engine (compiled|simpy)", "engine simpy", output(*self.call))
 
     def holds(self, printed: str) -> bool:
         """Whether `printed` is what is shown."""
@@ -54,16 +58,36 @@ class Block:
         return "".join(printed.splitlines(keepends=True)[: shown.count("\n")]) + cut
 
 
+@cache
+def output(program: str, *args: str, typed: str = "") -> str:
+    """What `dlsim ...`, `python SCRIPT ...` or `python -c CODE` prints at the root; or it raises.
+
+    It runs in this process, where all that it loads is loaded already.
+    """
+    with (
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        mock.patch("sys.stdin", io.StringIO(typed)),
+        mock.patch("sys.argv", list(args)),
+    ):
+        if program == "dlsim":
+            assert main_of_dlsim(args) == 0
+        elif args[0] == "-c":
+            exec(args[1], {"__name__": "__main__"})
+        else:
+            runpy.run_path(args[0], run_name="__main__")
+    return out.getvalue()
+
+
 def blocks(text: str) -> list[Block]:
     """All blocks of a document."""
     found = []
     for match in _BLOCK.finditer(text):
         if match["command"] is not None:
-            program, *args = shlex.split(match["command"])
-            module = ["-m", "dlsim"] if program == "dlsim" else []
-            found.append(Block((sys.executable, *module, *args), match["printed"], match.span(2)))
+            call = tuple(shlex.split(match["command"]))
+            found.append(Block(call, match["printed"], match.span(2)))
         else:
-            call = (sys.executable, "-c", match["python"])
+            call = ("python", "-c", match["python"])
             found.append(Block(call, match["text"], match.span("text")))
     return found
 

@@ -1,6 +1,11 @@
-"""Random scenarios, for properties that must hold for all of them."""
+"""Random scenarios, for properties that must hold for all of them.
+
+Strategies are made once, as far as they can be: making one takes longer than drawing from it.
+"""
 
 from __future__ import annotations
+
+from functools import cache
 
 from hypothesis import strategies as st
 from msgspec import structs
@@ -14,29 +19,31 @@ anything = st.floats(0, 4, allow_subnormal=False)
 moment = st.one_of(grid, anything)
 
 
-def distributions(recorded: int | None = None) -> st.SearchStrategy[dlsim.scenario.Distribution]:
+kinds = [
+    st.builds(dlsim.Constant, moment),
+    st.builds(lambda a, b: dlsim.Uniform(min(a, b), max(a, b)), moment, moment),
+    st.builds(dlsim.Exponential, moment),
+    st.builds(dlsim.Gamma, moment, st.floats(0.1, 2)),
+    st.builds(dlsim.Lognormal, st.floats(0.01, 4), st.floats(0.1, 2)),
+    st.builds(dlsim.Pareto, moment, st.floats(1.1, 4)),
+    st.builds(dlsim.Empirical, st.lists(moment, min_size=1, max_size=5)),
+    st.builds(
+        lambda a, b, w: dlsim.Mixture((dlsim.Constant(a), dlsim.Exponential(b)), (w, 1.0)),
+        moment,
+        moment,
+        st.floats(0, 3),
+    ),
+]
+
+
+@cache
+def distributions(recorded: int = 0) -> st.SearchStrategy[dlsim.scenario.Distribution]:
     """Any distribution of times up to a few seconds; with `recorded`, records of that length."""
-    kinds = [
-        st.builds(dlsim.Constant, moment),
-        st.builds(lambda a, b: dlsim.Uniform(min(a, b), max(a, b)), moment, moment),
-        st.builds(dlsim.Exponential, moment),
-        st.builds(dlsim.Gamma, moment, st.floats(0.1, 2)),
-        st.builds(dlsim.Lognormal, st.floats(0.01, 4), st.floats(0.1, 2)),
-        st.builds(dlsim.Pareto, moment, st.floats(1.1, 4)),
-        st.builds(dlsim.Empirical, st.lists(moment, min_size=1, max_size=5)),
-        st.builds(
-            lambda a, b, w: dlsim.Mixture((dlsim.Constant(a), dlsim.Exponential(b)), (w, 1.0)),
-            moment,
-            moment,
-            st.floats(0, 3),
-        ),
-    ]
-    if recorded:
-        values = st.lists(moment, min_size=recorded, max_size=recorded)
-        kinds.append(st.builds(dlsim.Recorded, values))
-    return st.one_of(kinds)
+    values = st.lists(moment, min_size=recorded, max_size=recorded)
+    return st.one_of(kinds + [st.builds(dlsim.Recorded, values)] * (recorded > 0))
 
 
+@cache
 def stages(length: int) -> st.SearchStrategy[list[dlsim.Stage]]:
     """None to two stages of blocked and processor time."""
     times = st.none() | distributions(length)
@@ -44,128 +51,116 @@ def stages(length: int) -> st.SearchStrategy[list[dlsim.Stage]]:
     return st.lists(stage, max_size=2)
 
 
+flags = st.booleans()
+collates = st.none() | distributions()
+counts = st.sampled_from([0, 1, 2, 7]) | st.integers(0, 4)
+few, many = st.integers(1, 6), st.integers(0, 40)
+ends = st.none() | st.integers(1, 12)
+epochs = st.sampled_from([1, 1, 2, 3])
+starts = st.sampled_from([0.0, 0.0, 0.25, 1.7])
+latencies = st.sampled_from([0.0, 0.0, 0.125, 0.3])
+windows = st.sampled_from([None, None, 1, 2, 3, 5])
+timeouts = st.sampled_from([0.0, 0.0, 0.0, 0.5, 3.0])
+orders = st.sampled_from(["sequential", "shuffle", "sampler", "batch_sampler", "single"])
+
+
 @st.composite
 def scenarios(draw: st.DrawFn, *, torch_only: bool = True) -> Scenario:
     """Any scenario that torch 2.13 can run; without `torch_only`, older rules and policies too."""
-    workers = draw(st.one_of(st.integers(0, 4), st.sampled_from([0, 1, 2, 7])))
-    iterable = draw(st.booleans())
-    length = draw(st.integers(0, 40))
+    workers, length = draw(counts), draw(many)
     loader: dict[str, object] = {"num_workers": workers}
     if workers:
-        loader["prefetch_factor"] = draw(st.sampled_from([None, None, 1, 2, 3, 5]))
-        loader["persistent_workers"] = draw(st.booleans())
-        loader["timeout"] = draw(st.sampled_from([0.0, 0.0, 0.0, 0.5, 3.0]))
-        loader["in_order"] = draw(st.booleans())
-    dataset = draw(_iterable(length, workers, loader) if iterable else _map(length, loader))
-    consumer = dlsim.Consumer(
-        step=draw(distributions()), stop_after=draw(st.none() | st.integers(1, 12))
+        loader["prefetch_factor"] = draw(windows)
+        loader["persistent_workers"] = draw(flags)
+        loader["timeout"] = draw(timeouts)
+        loader["in_order"] = draw(flags)
+    dataset = (
+        _iterable(draw, length, workers, loader) if draw(flags) else _map(draw, length, loader)
     )
-    failures = draw(_failures(length, workers))
-    rules = {} if torch_only else draw(_older(loader))
     return Scenario(
         loader=dlsim.Loader(**loader),
         dataset=dataset,
-        consumer=consumer,
-        costs=dlsim.Costs(
-            worker_start=draw(st.sampled_from([0.0, 0.0, 0.25, 1.7])),
-            index_latency=draw(st.sampled_from([0.0, 0.0, 0.125, 0.3])),
-        ),
-        failures=failures,
-        epochs=draw(st.sampled_from([1, 1, 2, 3])),
-        **rules,
+        consumer=dlsim.Consumer(step=draw(distributions()), stop_after=draw(ends)),
+        costs=dlsim.Costs(worker_start=draw(starts), index_latency=draw(latencies)),
+        failures=draw(_failures(length, workers)),
+        epochs=draw(epochs),
+        **({} if torch_only else draw(_older(loader.get("in_order") is False))),
     )
 
 
-@st.composite
 def _map(draw: st.DrawFn, length: int, loader: dict[str, object]) -> dlsim.MapDataset:
-    order = draw(st.sampled_from(["sequential", "shuffle", "sampler", "batch_sampler", "single"]))
-    indices = st.integers(0, length - 1) if length else st.nothing()
+    order = draw(orders)
     if order == "batch_sampler":
-        batches = st.lists(st.lists(indices, max_size=5), max_size=12)
-        loader["batch_sampler"] = draw(batches if length else st.just([]))
+        loader["batch_sampler"] = draw(_batches(length))
     elif order == "single":
         loader["batch_size"] = None
     else:
-        loader["batch_size"] = draw(st.integers(1, 6))
-        loader["drop_last"] = draw(st.booleans())
+        loader["batch_size"] = draw(few)
+        loader["drop_last"] = draw(flags)
     if order == "shuffle":
         loader["shuffle"] = True
     if order == "sampler":
-        loader["sampler"] = draw(st.lists(indices, max_size=40) if length else st.just([]))
-    batched = draw(st.booleans())
+        loader["sampler"] = draw(_indices(length, 40))
+    batched = draw(flags)
     return dlsim.MapDataset(
         length,
         fetch=draw(stages(0 if batched else length)),
-        collate=draw(st.none() | distributions()),
+        collate=draw(collates),
         batched=batched,
     )
 
 
-@st.composite
+@cache
+def _indices(length: int, most: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(0, length - 1), max_size=most) if length else st.just([])
+
+
+@cache
+def _batches(length: int) -> st.SearchStrategy[list[list[int]]]:
+    return st.lists(_indices(length, 5), max_size=12) if length else st.just([])
+
+
 def _iterable(
     draw: st.DrawFn, length: int, workers: int, loader: dict[str, object]
 ) -> dlsim.IterableDataset:
-    loader["batch_size"] = draw(st.none() | st.integers(1, 6))
+    loader["batch_size"] = draw(st.none() | few)
     if loader["batch_size"] is not None:
-        loader["drop_last"] = draw(st.booleans())
-    counts = st.lists(st.integers(0, 20), min_size=max(workers, 1), max_size=max(workers, 1))
-    sharding = draw(st.one_of(st.just("none"), st.just("split"), counts))
+        loader["drop_last"] = draw(flags)
+    sharding = draw(_shardings(max(workers, 1)))
     total = sum(sharding) if isinstance(sharding, list) else length
     return dlsim.IterableDataset(
         total,
         sharding=sharding,
         fetch=draw(stages(total)),
-        collate=draw(st.none() | distributions()),
+        collate=draw(collates),
     )
 
 
-@st.composite
-def _failures(draw: st.DrawFn, length: int, workers: int) -> list[dlsim.Failure]:
-    if draw(st.integers(0, 3)):
-        return []
+@cache
+def _shardings(workers: int) -> st.SearchStrategy[str | list[int]]:
+    shards = st.lists(st.integers(0, 20), min_size=workers, max_size=workers)
+    return st.one_of(st.just("none"), st.just("split"), shards)
+
+
+@cache
+def _failures(length: int, workers: int) -> st.SearchStrategy[list[dlsim.Failure]]:
     failure = st.one_of(
         st.builds(dlsim.Failure, st.just("fetch"), st.integers(0, max(length, 1))),
         st.builds(dlsim.Failure, st.just("collate"), st.integers(0, 20)),
         st.builds(dlsim.Failure, st.just("worker_init_fn"), st.integers(0, max(workers, 1))),
     )
-    return draw(st.lists(failure, min_size=1, max_size=2))
+    none = st.just([])
+    return st.one_of(none, none, none, st.lists(failure, min_size=1, max_size=2))
 
 
-@st.composite
-def _older(draw: st.DrawFn, loader: dict[str, object]) -> dict[str, object]:
-    releases = ["2.6", "2.7", "2.13"] if loader.get("in_order") is False else ["2.0", "2.5", "2.13"]
-    return {
-        "torch": draw(st.sampled_from(releases)),
-        "policy": draw(st.sampled_from(["torch", "torch", "row"])),
-    }
-
-
-@st.composite
-def on_machines(draw: st.DrawFn) -> Scenario:
-    """Any scenario on any machine: cores, storage, transport, pinning, steps, all together."""
-    scenario = draw(scenarios(torch_only=False))
-    dataset = scenario.dataset
-    reads = st.none() | distributions().map(_kilobytes)
-    fetch = [structs.replace(stage, read_bytes=draw(reads)) for stage in dataset.fetch]
-    dataset = structs.replace(
-        dataset,
-        fetch=fetch,
-        sample_bytes=draw(st.just(dlsim.Constant(0.0)) | distributions().map(_kilobytes)),
-        tensors=draw(st.sampled_from([1, 0, 20])),
-        path=draw(st.sampled_from(["shm", "pipe"])),
-    )
-    method = st.sampled_from([None, "spawn"]) if scenario.loader.num_workers else st.none()
-    return structs.replace(
-        scenario,
-        loader=structs.replace(
-            scenario.loader,
-            pin_memory=draw(st.booleans()),
-            multiprocessing_context=draw(method),
-        ),
-        dataset=dataset,
-        consumer=draw(_consumers(scenario.consumer)),
-        machine=draw(_machines()),
-        costs=draw(_costs(scenario.costs)),
+@cache
+def _older(any_order: bool) -> st.SearchStrategy[dict[str, object]]:
+    releases = ["2.6", "2.7", "2.13"] if any_order else ["2.0", "2.5", "2.13"]
+    return st.fixed_dictionaries(
+        {
+            "torch": st.sampled_from(releases),
+            "policy": st.sampled_from(["torch", "torch", "row"]),
+        }
     )
 
 
@@ -184,45 +179,64 @@ def _sometimes(*values: float | None, usual: float | None = 0.0) -> st.SearchStr
     return st.sampled_from([usual, usual, *values])
 
 
+sizes = distributions().map(_kilobytes)
+reads = st.none() | sizes
+parts = st.fixed_dictionaries(
+    {
+        "sample_bytes": st.just(dlsim.Constant(0.0)) | sizes,
+        "tensors": st.sampled_from([1, 0, 20]),
+        "path": st.sampled_from(["shm", "pipe"]),
+    }
+)
+methods = st.sampled_from([None, "spawn"])
+uses = st.one_of(
+    st.fixed_dictionaries({"device": st.just("cpu"), "threads": st.sampled_from([1, 1, 2, 5])}),
+    st.fixed_dictionaries({"run_ahead": st.sampled_from([0, 0, 1, 3]), "overlap_copy": flags}),
+)
+machines = st.builds(
+    dlsim.Machine,
+    cores=st.sampled_from([None, 0.5, 1.0, 2.0, 3.0, 64.0]),
+    background=_sometimes(1.0, 0.3),
+    contention=_sometimes(0.25, 0.1),
+    storage=st.builds(
+        dlsim.Storage,
+        bandwidth=_sometimes(1e5, 3e4, usual=None),
+        latency=st.none() | distributions(),
+        requests_per_second=_sometimes(1.0, 7.0, usual=None),
+        cache=_sometimes(1e5, 3e5, 1e9),
+    ),
+)
+seconds = _sometimes(0.25, 0.1, 1e-3)
+per_byte = _sometimes(1e-5, 2.0**-17)
+cost = st.builds(dlsim.Cost, message=seconds, tensor=_sometimes(0.01), byte=per_byte)
+costs = st.fixed_dictionaries(
+    {
+        "worker_ready": _sometimes(1.0, 0.3, 20.0),
+        "worker_stop": _sometimes(0.25),
+        "index_put": seconds,
+        "take": seconds,
+        "share": cost,
+        "serialise": cost,
+        "hand_over": cost,
+        "receive": cost,
+        "pin": cost,
+        "copy_byte": per_byte,
+    }
+)
+
+
 @st.composite
-def _consumers(draw: st.DrawFn, consumer: dlsim.Consumer) -> dlsim.Consumer:
-    if draw(st.booleans()):
-        return structs.replace(consumer, device="cpu", threads=draw(st.sampled_from([1, 1, 2, 5])))
+def on_machines(draw: st.DrawFn) -> Scenario:
+    """Any scenario on any machine: cores, storage, transport, pinning, steps, all together."""
+    scenario = draw(scenarios(torch_only=False))
+    loader, dataset = scenario.loader, scenario.dataset
+    fetch = [structs.replace(s, read_bytes=draw(reads)) for s in dataset.fetch]
+    method = draw(methods) if loader.num_workers else None
     return structs.replace(
-        consumer, run_ahead=draw(st.sampled_from([0, 0, 1, 3])), overlap_copy=draw(st.booleans())
-    )
-
-
-@st.composite
-def _machines(draw: st.DrawFn) -> dlsim.Machine:
-    return dlsim.Machine(
-        cores=draw(st.sampled_from([None, 0.5, 1.0, 2.0, 3.0, 64.0])),
-        background=draw(_sometimes(1.0, 0.3)),
-        contention=draw(_sometimes(0.25, 0.1)),
-        storage=dlsim.Storage(
-            bandwidth=draw(_sometimes(1e5, 3e4, usual=None)),
-            latency=draw(st.none() | distributions()),
-            requests_per_second=draw(_sometimes(1.0, 7.0, usual=None)),
-            cache=draw(_sometimes(1e5, 3e5, 1e9)),
-        ),
-    )
-
-
-@st.composite
-def _costs(draw: st.DrawFn, costs: dlsim.Costs) -> dlsim.Costs:
-    seconds = _sometimes(0.25, 0.1, 1e-3)
-    per_byte = _sometimes(1e-5, 2.0**-17)
-    cost = st.builds(dlsim.Cost, message=seconds, tensor=_sometimes(0.01), byte=per_byte)
-    return structs.replace(
-        costs,
-        worker_ready=draw(_sometimes(1.0, 0.3, 20.0)),
-        worker_stop=draw(_sometimes(0.25)),
-        index_put=draw(seconds),
-        take=draw(seconds),
-        share=draw(cost),
-        serialise=draw(cost),
-        hand_over=draw(cost),
-        receive=draw(cost),
-        pin=draw(cost),
-        copy_byte=draw(per_byte),
+        scenario,
+        loader=structs.replace(loader, pin_memory=draw(flags), multiprocessing_context=method),
+        dataset=structs.replace(dataset, fetch=fetch, **draw(parts)),
+        consumer=structs.replace(scenario.consumer, **draw(uses)),
+        machine=draw(machines),
+        costs=structs.replace(scenario.costs, **draw(costs)),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import dlsim
 from dlsim.cli import main
@@ -57,13 +57,7 @@ def overlaps(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return found
 
 
-@settings(
-    max_examples=80,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=50)
 @given(scenarios(torch_only=False))
 def test_any_trace_is_valid_and_read_back(tmp_path: Path, scenario: Scenario) -> None:
     """Of any scenario, slices nest or follow one another, and reading gives the same waits."""

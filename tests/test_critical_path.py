@@ -48,14 +48,14 @@ def whole(trace: Trace) -> None:
         assert abs(sum(causes(trace).values()) - (end - begin)) <= 1e-9 * (end - begin)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100)
 @given(scenarios(torch_only=False))
 def test_shares_sum_to_one(scenario: dlsim.Scenario) -> None:
     """On every scenario the critical path has no gaps, and its shares add up to 1 within 1e-9."""
     whole(dlsim.simulate(scenario))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(anywhere())
 def test_shares_sum_to_one_on_every_machine(scenario: dlsim.Scenario) -> None:
     """The same holds on machines where everything is shared and costs something."""

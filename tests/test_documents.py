@@ -36,7 +36,7 @@ def test_blocks_are_found() -> None:
     text = "```console\n$ dlsim run a.toml\none\n...\n```\n```python\nx = 1\n```\n"
     text += "\n```python\nprint(2)\n```\n\n```text\n2\n```\n"
     command, silent, spoken = blocks(text)
-    assert command.call[1:] == ("-m", "dlsim", "run", "a.toml")
+    assert command.call == ("dlsim", "run", "a.toml")
     assert command.holds("one\ntwo\n")
     assert not command.holds("two\none\n")
     assert command.updated("three\ntwo\n") == "three\n...\n"

@@ -301,7 +301,7 @@ def held(trace: Trace, worker: int) -> int:
 seconds = st.integers(0, 64).map(lambda n: n / 16)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     step=seconds,
     service=seconds,
@@ -339,7 +339,6 @@ random_times = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     service=random_times,
     step=random_times,
@@ -362,7 +361,7 @@ def test_larger_windows_never_delay(
     assert (large.returned <= small.returned).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     service=random_times,
     step=random_times,
@@ -380,7 +379,7 @@ def test_littles_law(service: Any, step: Any, workers: int, in_order: bool, seed
     assert credit(trace).mean == pytest.approx(len(trace) / trace.end * under_way)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(random_times, random_times, st.integers(1, 4), st.integers(0, 1000))
 def test_conservation(service: Any, step: Any, workers: int, seed: int) -> None:
     """Every batch is returned once, its moments follow each other, and none is fetched twice."""

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import dlsim
 from dlsim.engine import simulate
@@ -51,13 +51,7 @@ def test_log() -> None:
     ]
 
 
-@settings(
-    max_examples=100,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@settings(max_examples=60)
 @given(scenarios(torch_only=False))
 def test_log_is_complete_and_in_order(scenario: Scenario) -> None:
     """For any run, each moment that happened is there once, in the order of the tie rule."""

@@ -119,7 +119,6 @@ def test_only_what_makes_sense() -> None:
     }
 
 
-@settings(max_examples=100, deadline=None)
 @given(distributions(4), st.floats(0.1, 4))
 def test_scaled_distributions(distribution: Any, factor: float) -> None:
     """A scaled distribution has every value scaled, under the same random numbers."""
@@ -137,7 +136,7 @@ def test_everything_slower() -> None:
     assert double.end == pytest.approx(2 * dlsim.simulate(case).end)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(scenarios(torch_only=False))
 def test_every_scenario_can_be_explained(case: dlsim.Scenario) -> None:
     """Whatever the scenario, there is an explanation, in a sentence of one line."""

@@ -28,7 +28,7 @@ def scenario(length: int = 8000, **changes: Any) -> dlsim.Scenario:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60)
 @given(scenarios(torch_only=False).filter(lambda case: case.consumer.stop_after is None))
 def test_what_is_simulated_whole_is_measured_as_it_is(case: dlsim.Scenario) -> None:
     """Of a run that was not shortened, the figures are those of the trace."""

@@ -62,7 +62,7 @@ def test_background_takes_its_share() -> None:
     assert served(1, [(0, 1, 0)], background=1) == pytest.approx([2])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(st.floats(0, 10), st.floats(0.01, 5), st.integers(0, 3)),

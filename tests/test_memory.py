@@ -64,7 +64,7 @@ def test_overflow_of_all_memory() -> None:
     assert found.resource == "memory"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60)
 @given(scenarios(torch_only=False), st.integers(0, 1000))
 def test_never_more_than_the_window_and_one(scenario: dlsim.Scenario, seed: int) -> None:
     """What is in /dev/shm never exceeds the credit window and the batch in use."""

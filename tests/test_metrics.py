@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlsim
@@ -213,16 +213,7 @@ def test_summary_is_a_short_table() -> None:
     assert max(map(len, lines)) <= 100
 
 
-some = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-
-
-@some
+@settings(max_examples=60)
 @given(scenarios(torch_only=False), st.integers(0, 99))
 def test_bounds(scenario: Scenario, seed: int) -> None:
     """Shares lie between 0 and 1, credit never exceeds the window, and buffers hold credit."""
@@ -236,7 +227,7 @@ def test_bounds(scenario: Scenario, seed: int) -> None:
     assert not found.head_of_line > metrics.total(metrics.waits(trace)) + 1e-9
 
 
-@some
+@settings(max_examples=60)
 @given(scenarios(), st.integers(0, 99))
 def test_littles_law(scenario: Scenario, seed: int) -> None:
     """The mean number of batches in the buffer is throughput times the mean time spent there."""
@@ -252,7 +243,7 @@ def test_littles_law(scenario: Scenario, seed: int) -> None:
     assert metrics.buffer(trace).mean == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-@some
+@settings(max_examples=60)
 @given(scenarios(), st.integers(0, 99))
 def test_head_of_line_as_defined(scenario: Scenario, seed: int) -> None:
     """The fast formula agrees with looking at every pair of batches of an epoch."""
@@ -273,7 +264,7 @@ def test_head_of_line_as_defined(scenario: Scenario, seed: int) -> None:
     assert metrics.head_of_line(trace) == pytest.approx(lost, abs=1e-9)
 
 
-@some
+@settings(max_examples=60)
 @given(scenarios(torch_only=False), st.sets(st.sampled_from(MOMENTS)), st.randoms())
 def test_never_fails(scenario: Scenario, hidden: set[str], random: Any) -> None:
     """Whatever was not observed, all metrics can be had without a warning."""
@@ -286,7 +277,6 @@ def test_never_fails(scenario: Scenario, hidden: set[str], random: Any) -> None:
     assert str(found)
 
 
-@settings(deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=12))
 def test_levels_count_who_is_there(stays: list[tuple[int, int]]) -> None:
     """Halfway between any two moments, the level is the number of those who are there."""

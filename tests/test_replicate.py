@@ -199,7 +199,7 @@ def test_steady_state_of_a_short_run() -> None:
     assert all(np.isnan(value) for value in found.as_dict().values())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30)
 @given(scenarios())
 def test_every_scenario_can_be_replicated(scenario: dlsim.Scenario) -> None:
     """Whatever the scenario, each replication has all metrics, and nothing warns."""

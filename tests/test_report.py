@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import dlsim
@@ -181,7 +181,6 @@ disjoint = st.lists(st.floats(0, 100), max_size=20, unique=True).map(
 )
 
 
-@settings(deadline=None, derandomize=True, database=None)
 @given(disjoint, st.integers(1, 30))
 def test_columns_keep_the_time_spent(intervals: np.ndarray[Any, Any], columns: int) -> None:
     """The shares of all columns add up to the length of all intervals, each between 0 and 1."""
@@ -192,7 +191,6 @@ def test_columns_keep_the_time_spent(intervals: np.ndarray[Any, Any], columns: i
     assert float(found @ np.diff(edges)) == pytest.approx(float((ends - begins).sum()), abs=1e-6)
 
 
-@settings(deadline=None, derandomize=True, database=None)
 @given(disjoint, st.integers(1, 30))
 def test_envelope_keeps_mean_and_extremes(intervals: np.ndarray[Any, Any], columns: int) -> None:
     """The means of all columns have the mean of the whole; no extreme is lost."""

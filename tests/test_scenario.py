@@ -22,7 +22,6 @@ SMALL = Scenario(
 STREAM = Scenario(loader=dlsim.Loader(num_workers=2), dataset=dlsim.IterableDataset(24))
 
 
-@settings(max_examples=300, deadline=None)
 @given(scenarios(torch_only=False))
 def test_dump_and_load(scenario: Scenario) -> None:
     """Every scenario that is dumped is loaded as an equal value."""
@@ -32,7 +31,7 @@ def test_dump_and_load(scenario: Scenario) -> None:
         assert dlsim.load(path) == scenario
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40)
 @given(scenarios(torch_only=False))
 def test_scenarios_are_values(scenario: Scenario) -> None:
     """Equal scenarios have equal hashes, and changing nothing gives an equal one."""
@@ -41,7 +40,7 @@ def test_scenarios_are_values(scenario: Scenario) -> None:
     assert hash(same) == hash(scenario)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40)
 @given(scenarios(torch_only=False))
 def test_schema_accepts_what_is_dumped(scenario: Scenario) -> None:
     """The JSON Schema accepts every file that `dump` writes."""
@@ -281,7 +280,7 @@ def loaders() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400)
 @given(loaders())
 def test_loaders_are_refused_as_torch_refuses_them(arguments: dict[str, Any]) -> None:
     """A combination of arguments is an error if, and only if, it is one for torch."""
@@ -330,7 +329,7 @@ def test_distributions(distribution: Distribution, mean: float, cv: float) -> No
     assert sample.std() / sample.mean() == pytest.approx(cv, rel=0.03, abs=1e-12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(distributions(5), st.integers(0, 100))
 def test_samples_are_times(distribution: Distribution, size: int) -> None:
     """Samples are as many as asked for, finite and never negative, the same for the same seed."""

@@ -8,6 +8,7 @@ import pytest
 
 import dlsim
 from dlsim.engine import simulate
+from tests.documents import output
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 
@@ -22,25 +23,15 @@ COMMANDS = {
 }
 
 
-def output(*args: str, typed: str | None = None) -> str:
+def printed_by(script: str, *options: str) -> str:
     """What a script prints."""
-    script, *options = args
-    done = subprocess.run(
-        [sys.executable, str(SCENARIOS / script), *options],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        input=typed,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    return output("python", f"scenarios/{script}", *options)
 
 
 @pytest.mark.parametrize("expected", sorted(COMMANDS))
 def test_output(expected: str) -> None:
     """Each script prints what lies beside it."""
-    assert output(*COMMANDS[expected]) == (SCENARIOS / expected).read_text(encoding="utf-8")
+    assert printed_by(*COMMANDS[expected]) == (SCENARIOS / expected).read_text(encoding="utf-8")
 
 
 def test_nothing_is_forgotten() -> None:
@@ -52,15 +43,17 @@ def test_nothing_is_forgotten() -> None:
 
 def test_step() -> None:
     """With --step, lines come as ENTER is pressed, and the end of input is no error."""
-    printed = output("multiworkers.py", "--step", typed="\n\n")
-    assert printed.startswith("A row takes 1 s to fetch")
-    assert len(printed) < len(output("multiworkers.py"))
+    command = [sys.executable, str(SCENARIOS / "multiworkers.py"), "--step"]
+    done = subprocess.run(command, capture_output=True, text=True, input="\n\n", check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("A row takes 1 s to fetch")
+    assert len(done.stdout) < len(printed_by("multiworkers.py"))
 
 
 def test_beside_torch() -> None:
     """With --torch, a real DataLoader does what the simulated one does."""
     pytest.importorskip("torch")
-    printed = output("multiworkers.py", "--torch")
+    printed = printed_by("multiworkers.py", "--torch")
     assert "The simulation schedules as seen: same order, workers and samples" in printed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import dlsim
@@ -13,7 +13,7 @@ from dlsim.scenario import Scenario
 from dlsim.trace import Trace
 from dlsim.trace.tally import Tally, middle
 from dlsim.whatif import measure
-from tests.test_compiled import ideal, quiet
+from tests.test_compiled import ideal
 
 pytest.importorskip("numba", reason="only the compiled engine makes tallies")
 from dlsim.engine.compiled.in_order import InOrder, suits
@@ -45,7 +45,6 @@ def assert_same(scenario: Scenario, seed: int, *, but: tuple[str, ...] = ()) -> 
     return found
 
 
-@settings(quiet, max_examples=200)
 @given(ideal, st.integers(0, 2**32))
 def test_metrics_equal_those_of_the_trace(scenario: Scenario, seed: int) -> None:
     """Every metric of a tally is that of the whole trace, for random scenarios in order."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import dlsim
 from dlsim.engine import simulate
@@ -38,17 +38,7 @@ def refusal(path: Path) -> str:
     return text.removeprefix(f"{path}: ")
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-    ],
-)
+@settings(max_examples=60)
 @given(scenarios(torch_only=False))
 def test_nothing_is_lost(tmp_path: Path, scenario: Scenario) -> None:
     """A trace that was saved and loaded is the same in every array, sample, epoch and word."""

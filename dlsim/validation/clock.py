@@ -76,14 +76,14 @@ class Clock:
 
     def _hand_over(self) -> None:
         leaving = self.current
-        self._pass_turn()
-        if self.current is not leaving:
+        # Not `self.current`: whoever was given the turn may have passed it back by now.
+        if self._pass_turn() is not leaving:
             leaving.turn.acquire()
         if leaving.killed:
             raise Terminated
 
-    def _pass_turn(self) -> None:
-        """Make the thread that is due next the current one."""
+    def _pass_turn(self) -> Thread:
+        """Make the thread that is due next the current one, and say which it was."""
         leaving = self.current
         while True:
             if not self._due:
@@ -94,12 +94,13 @@ class Clock:
         self.now = moment
         thread.waiting += 1
         if thread is leaving:
-            return
+            return thread
         # torch keeps what get_worker_info() returns in a global of the process.
         leaving.worker_info = torch_worker._worker_info
         torch_worker._worker_info = thread.worker_info
         self.current = thread
         thread.turn.release()
+        return thread
 
     def exit(self) -> None:
         """The calling thread ends; the next one takes over."""

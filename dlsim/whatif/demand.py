@@ -164,8 +164,14 @@ def _variation(distribution: Distribution) -> float:
         case Pareto(_, shape):
             return 1 / math.sqrt(shape * (shape - 2)) if shape > 2 else math.inf
         case Mixture(parts, weights):
-            squares = [(p.mean / mean) ** 2 * (1 + _variation(p) ** 2) for p in parts]
-            return math.sqrt(max(float(np.average(squares, weights=weights)) - 1, 0.0))
+            whole = sum(weights)
+            roots = [
+                math.sqrt(weight / whole) * (part.mean / mean) * math.hypot(1, _variation(part))
+                for part, weight in zip(parts, weights, strict=True)
+                if weight > 0
+            ]
+            root = math.hypot(*roots)  # not squares, which may be too large for a float
+            return math.sqrt(max(root * root - 1, 0.0))
         case Empirical(values) | Recorded(values):
             return float(np.std(values)) / mean
 
