@@ -3,12 +3,13 @@
 from dlsim.whatif.advice import Advice
 from dlsim.whatif.advise import advise
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
+from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.designs import Between, configurations
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import Explanation, Gain, explain
 from dlsim.whatif.parallel import measure, replication_seed
 from dlsim.whatif.rent import Offer, Rental, rent
-from dlsim.whatif.replicate import Replications, paired, replicate
+from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.statistics import Interval, interval, mser5
 from dlsim.whatif.steady import Steady, steady_state
 from dlsim.whatif.sweep import sweep
@@ -33,6 +34,7 @@ __all__ = [
     "configurations",
     "disagrees",
     "explain",
+    "gained",
     "interval",
     "measure",
     "mser5",

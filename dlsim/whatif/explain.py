@@ -24,6 +24,7 @@ from dlsim.trace.critical_path import (
 from dlsim.trace.summary import number
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import Change, changes, perfect_loader
+from dlsim.whatif.controls import gained
 from dlsim.whatif.extent import SHARE, effort, measured, part_of, shortened
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications, replicate
@@ -161,10 +162,8 @@ def explain(
     runs = run(scenario, shares=True)
 
     def gain(change: Change) -> Gain:
-        changed, before = run(change.scenario)["samples_per_s"], runs["samples_per_s"]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = changed / before - 1
-        return Gain(change, interval(ratio[np.isfinite(ratio)]), float(changed.mean()))
+        changed = run(change.scenario)
+        return Gain(change, gained(runs, changed), float(changed["samples_per_s"].mean()))
 
     gains = [gain(change) for change in changes(scenario)]
     return Explanation(

@@ -107,20 +107,6 @@ def replicate(
     return found
 
 
-def paired(a: Replications, b: Replications, metric: str) -> Interval:
-    """The interval for the mean of `b - a` in `metric`, replication by replication.
-
-    Both must come from one experiment seed: they saw common random numbers, and what these do to
-    both alike cancels. Raises `WhatIfError` if they do not, or differ in number.
-    """
-    if a.seed != b.seed or len(a) != len(b):
-        raise WhatIfError(
-            f"paired: expected as many replications of one seed, got {len(a)} of seed {a.seed} "
-            f"and {len(b)} of seed {b.seed}"
-        )
-    return interval(b[metric] - a[metric], a.confidence)
-
-
 def columns(rows: Sequence[Row]) -> dict[str, Floats]:
     """One array for each metric, from one row for each replication; NaN where a row has none."""
     names = dict.fromkeys(name for row in rows for name in row)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import number, percent
+from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.parallel import check_jobs
-from dlsim.whatif.replicate import Replications, paired, replicate
+from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.space import space
-from dlsim.whatif.statistics import Interval, interval
+from dlsim.whatif.statistics import Interval
 from dlsim.whatif.sweep import batches_to_simulate
 
 LEAST, MOST, BATCHES = 5, 30, 6000  # replications, and batches to simulate of each
@@ -68,9 +67,7 @@ def compare(
         longer = max(batches_to_simulate(a), batches_to_simulate(b))
         replications = min(max(BATCHES // longer, LEAST), MOST)
     one, other = (replicate(each, replications, seed, jobs=jobs) for each in (a, b))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = other["samples_per_s"] / one["samples_per_s"] - 1
-    return Versus(one, other, interval(ratio[np.isfinite(ratio)]))
+    return Versus(one, other, gained(one, other))
 
 
 def _answer(found: Versus) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +14,11 @@ from dlsim.scenario import Scenario
 from dlsim.trace.critical_path import shares
 from dlsim.whatif import Explanation, Gain, explain, interval, replicate
 from dlsim.whatif.extent import measured
-from tests.benchmarks.flags import each
-from tests.strategies import scenarios
+from tests.benchmarks.flags import KINDS, each
 from tests.test_bounds import anywhere
 
 PROMISED, MADE = 10, 100  # replications of the promise, and of what came of it
+PIECE = 100  # scenarios whose shares are added up; changes are a tenth of that
 REMEDIES = {
     "step": "step twice as fast",
     "storage": "storage twice as fast",
@@ -46,33 +49,62 @@ def came(scenario: Scenario, promised: Gain) -> bool:
     return abs(ratio.mean - promised.gain.mean) <= error + 1e-9
 
 
-def lines(count: int) -> Iterator[str]:
-    """Two tables' worth of figures."""
-    worst, seen = 0.0, 0
-    kept = tried = 0
-    causes: dict[str, int] = {}
+def add_up(kind: str, count: int, seed: int) -> dict[str, Any]:
+    """How far from 1 the shares of so many scenarios are, at worst."""
+    worst = 0.0
 
-    def add_up(scenario: Scenario) -> None:
-        nonlocal worst, seen
+    def look(scenario: Scenario) -> None:
+        nonlocal worst
         found = shares(dlsim.simulate(scenario))
-        seen += 1
         worst = max(worst, abs(sum(found.values()) - 1) if found else 0.0)
 
-    def change(scenario: Scenario) -> None:
-        nonlocal kept, tried
-        found = explain(scenario, PROMISED)
-        gain = remedy(found)
+    each(KINDS[kind], count, seed, look)
+    return {"worst": worst, "seen": count}
+
+
+def change(count: int, seed: int) -> dict[str, Any]:
+    """What was changed in so many scenarios, and how often what came was as promised."""
+    tried: list[str] = []
+    kept: list[bool] = []
+
+    def look(scenario: Scenario) -> None:
+        gain = remedy(explain(scenario, PROMISED))
         if gain is None or gain.gain.count < PROMISED:
             return
-        tried += 1
-        kept += came(scenario, gain)
-        causes[gain.change.name] = causes.get(gain.change.name, 0) + 1
+        tried.append(gain.change.name)
+        kept.append(came(scenario, gain))
 
-    for strategy in (scenarios(torch_only=False), anywhere()):
-        each(strategy, 5 * count, add_up)
-    each(anywhere(), count, change)
+    each(anywhere(), count, seed, look)
+    return {"tried": tried, "kept": kept}
+
+
+def pieces(count: int) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Some scenarios each; five times as many whose shares only are looked at."""
+    sums = {
+        f"shares {kind}, {first}": partial(add_up, kind, min(PIECE, 5 * count - first), first)
+        for kind in KINDS
+        for first in range(0, 5 * count, PIECE)
+    }
+    few = PIECE // 10
+    changed = {
+        f"changes {first}": partial(change, min(few, count - first), first)
+        for first in range(0, count, few)
+    }
+    return sums | changed
+
+
+def lines(count: int, rows: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Two paragraphs: shares add up, changes gain what they promised."""
+    sums = [row for name, row in rows.items() if name.startswith("shares")]
+    seen, worst = sum(row["seen"] for row in sums), max(row["worst"] for row in sums)
     bad = "" if worst <= 1e-9 else " **missed**"
-    yield f"The shares of {seen:,} random scenarios add up to 1 within {worst:.1g}.{bad}\n"
+    yield (
+        f"The shares of {seen:,} random scenarios add up to 1 within {worst:.1g}. "
+        f"Goal: 1e-9.{bad}\n"
+    )
+    changed = [row for name, row in rows.items() if name.startswith("changes")]
+    causes = Counter(name for row in changed for name in row["tried"])
+    kept, tried = sum(sum(row["kept"]) for row in changed), causes.total()
     share = kept / max(tried, 1)
     bad = "" if share >= 0.93 else " **missed**"
     made = ", ".join(f"{name} ({number})" for name, number in sorted(causes.items()))
