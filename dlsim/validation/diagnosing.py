@@ -45,7 +45,7 @@ DRAWS = 20  # scenarios that would have been as likely, from which gains are tol
 # Standard deviations of what one real run gains over another, relative to what is predicted: of
 # loaders that wait, and of loaders that compute, on cores that others want, too. Measured by
 # `tests.benchmarks.diagnosis`, the first also by `dlsim validate`.
-WAITING, COMPUTING = 0.035, 0.12
+WAITING, COMPUTING = 0.035, 0.1
 CONFIDENCE = 0.95
 A_STEP = 0.01  # of the time of a batch; shorter steps are none
 # Samples to simulate: the beginning of a long epoch stands for all of it.
