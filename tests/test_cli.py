@@ -11,7 +11,9 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
+from dlsim.cli.files import tell_of_compiling
 from dlsim.cli.parsing import without_changes
+from dlsim.engine.compiled import jit
 from dlsim.trace import difference
 
 SMALL = """
@@ -355,3 +357,14 @@ def test_interrupt(small: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (out, err, process.returncode) == (b"", b"dlsim: interrupted\n", 130)
+
+
+def test_compiling_is_announced(tmp_path: Path, monkeypatch, capsys) -> None:
+    """On a terminal, the first use of an installation says that it compiles; later ones do not."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    tell_of_compiling()
+    assert capsys.readouterr().err == "compiling, once for each installation: half a minute ...\n"
+    (tmp_path / jit._sources()).mkdir()
+    tell_of_compiling()
+    assert capsys.readouterr().err == ""

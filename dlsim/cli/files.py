@@ -129,6 +129,15 @@ def tell(text: str) -> None:
         print(f"{text} ...", file=sys.stderr)
 
 
+def tell_of_compiling() -> None:
+    """Say on a terminal why the first simulation of an installation takes so long."""
+    from dlsim.engine.compiled import installed
+    from dlsim.engine.compiled.jit import kept as compiled_before
+
+    if installed() and not compiled_before():
+        tell("compiling, once for each installation: half a minute")
+
+
 def check_writable(*paths: Path | None) -> None:
     """Raise `DlsimError` where a file cannot be, before time is spent on what belongs in it."""
     for path in paths:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeAlias
 import tyro
 
 import dlsim
+from dlsim.cli.files import tell_of_compiling
 from dlsim.scenario import DlsimError, Loader, Scenario
 
 Command: TypeAlias = Callable[..., None]
@@ -95,9 +96,12 @@ def call(command: Command, options: Sequence[str]) -> None:
     bound = parsed(command, options)
     if bound is None:
         return
+    simulates = "changes" in inspect.signature(command).parameters
+    if simulates:
+        tell_of_compiling()
     if not changes:
         bound()
-    elif "changes" in inspect.signature(command).parameters:
+    elif simulates:
         bound(changes=changes)
     else:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import sha256
@@ -41,6 +42,12 @@ def _compile(function: Callable[..., Any], *, forceinline: bool) -> object:
         return made
     finally:
         config.CACHE_DIR = before
+
+
+def kept() -> bool:
+    """Whether anything that was compiled of the present text is on disk."""
+    root = os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent / "__pycache__"
+    return (Path(root) / _sources()).is_dir()
 
 
 @cache
