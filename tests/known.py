@@ -10,6 +10,8 @@ from __future__ import annotations
 from math import exp
 
 import numpy as np
+from scipy.integrate import quad
+from scipy.special import gammainc
 
 import dlsim
 from dlsim.scenario import Distribution
@@ -23,6 +25,14 @@ def alone(
         loader=dlsim.Loader(num_workers=1, prefetch_factor=window),
         dataset=dlsim.MapDataset(batches, fetch=[dlsim.Stage("read", wait=fetch)]),
         consumer=dlsim.Consumer(step=step),
+    )
+
+
+def free(fetch: Distribution, workers: int, batches: int) -> dlsim.Scenario:
+    """So many workers that never wait for the training loop: it takes no time."""
+    return dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=workers, prefetch_factor=batches),
+        dataset=dlsim.MapDataset(batches, fetch=[dlsim.Stage("read", wait=fetch)]),
     )
 
 
@@ -57,3 +67,12 @@ def epoch_of_pairs(fetch: float, step: float, batches: int) -> float:
     """
     longer = fetch + step - 1 / (1 / fetch + 1 / step)
     return fetch + (batches - 1) * longer + step
+
+
+def epoch_of_free_workers(fetch: float, workers: int, batches: int) -> float:
+    """Mean seconds of an epoch without steps, all batches on their way from the beginning.
+
+    The last worker decides: the greatest of so many Erlang times, `E = integral of 1 - F ** W`.
+    """
+    mine = batches // workers
+    return fetch * float(quad(lambda t: 1 - gammainc(mine, t) ** workers, 0, np.inf)[0])

@@ -12,7 +12,7 @@ from dlsim.scenario import Machine, Storage
 from dlsim.scenario.machine import Cost
 from dlsim.whatif import bounds, disagrees, replicate, steady_state
 from dlsim.whatif.bounds import Bounds
-from dlsim.whatif.demand import variation
+from dlsim.whatif.demand import counts, variation
 from tests.strategies import distributions, scenarios
 
 
@@ -100,6 +100,13 @@ def test_the_formula() -> None:
     """The period on the ideal machine is `max(T, S / W, (S + g) / K)`."""
     case = scenario(step=0.2, costs=dlsim.Costs(index_latency=0.1))
     assert bounds(case).periods == pytest.approx({"step": 0.2, "workers": 0.25, "window": 1.1 / 8})
+
+
+def test_a_loop_left_early_has_seen_whole_batches() -> None:
+    """The last batch is smaller, and no part of an epoch that is left before it."""
+    case = scenario(length=35, consumer=dlsim.Consumer(stop_after=3))
+    assert counts(case)[:2] == (3, 30)
+    assert dlsim.summarize(dlsim.simulate(case)).samples == 30
 
 
 def test_uneven_shards() -> None:

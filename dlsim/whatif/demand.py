@@ -130,8 +130,10 @@ def counts(scenario: Scenario) -> tuple[float, float, float]:
     batches = sum(each)
     samples = sum(min(n * size, shard) for n, shard in zip(each, shards, strict=True))
     most = scenario.consumer.stop_after
-    if most is not None and most < batches:
-        return most, samples * most / batches, most / workers
+    if most is not None and most < batches:  # the smaller batch is the last, or each worker's last
+        full = isinstance(dataset, MapDataset)
+        left = most * size if full else samples * most / batches
+        return most, left, most / workers
     longest = max(each) if isinstance(dataset, IterableDataset) else batches / workers
     return batches, samples, longest
 
