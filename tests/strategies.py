@@ -164,6 +164,28 @@ def _older(any_order: bool) -> st.SearchStrategy[dict[str, object]]:
     )
 
 
+ideal = st.builds(
+    lambda scenario, ahead, overlap: dlsim.replace(
+        scenario, {"consumer.run_ahead": ahead, "consumer.overlap_copy": overlap}
+    ),
+    scenarios(torch_only=False),
+    st.sampled_from([0, 0, 1, 3]),
+    flags,
+)
+in_order = ideal.map(  # as far as datasets are map-style, and there are workers
+    lambda scenario: dlsim.replace(
+        scenario,
+        {
+            "loader.in_order": True,
+            "loader.timeout": 0.0,
+            "consumer.stop_after": None,
+            "failures": [],
+            "dataset.sample_bytes": 10.0,
+        },
+    )
+)
+
+
 def _kilobytes(distribution: dlsim.scenario.Distribution) -> dlsim.scenario.Distribution:
     """About as many times 30 KB as there were seconds: some messages fit into a pipe."""
     size = dlsim.Constant(distribution.mean * 30_000)

@@ -9,18 +9,9 @@ from hypothesis import strategies as st
 import dlsim
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.trace.difference import difference
-from tests.strategies import on_machines, scenarios
+from tests.strategies import ideal, on_machines
 
 pytest.importorskip("numba", reason="the compiled engine needs it")
-
-ideal = st.builds(
-    lambda scenario, ahead, overlap: dlsim.replace(
-        scenario, {"consumer.run_ahead": ahead, "consumer.overlap_copy": overlap}
-    ),
-    scenarios(torch_only=False),
-    st.sampled_from([0, 0, 1, 3]),
-    st.booleans(),
-)
 
 
 @settings(max_examples=500)

@@ -13,10 +13,11 @@ from dlsim.scenario import Scenario
 from dlsim.trace import Trace
 from dlsim.trace.tally import Tally, middle
 from dlsim.whatif import measure
-from tests.test_compiled import ideal
+from tests.strategies import in_order
 
 pytest.importorskip("numba", reason="only the compiled engine makes tallies")
-from dlsim.engine.compiled.in_order import InOrder, suits
+from dlsim.engine.compiled.in_order import InOrder
+from dlsim.engine.in_order import suits
 
 QUANTILES = ("wait_p50", "wait_p95", "wait_p99")
 
@@ -45,19 +46,9 @@ def assert_same(scenario: Scenario, seed: int, *, but: tuple[str, ...] = ()) -> 
     return found
 
 
-@given(ideal, st.integers(0, 2**32))
+@given(in_order, st.integers(0, 2**32))
 def test_metrics_equal_those_of_the_trace(scenario: Scenario, seed: int) -> None:
     """Every metric of a tally is that of the whole trace, for random scenarios in order."""
-    scenario = dlsim.replace(
-        scenario,
-        {
-            "loader.in_order": True,
-            "loader.timeout": 0.0,
-            "consumer.stop_after": None,
-            "failures": [],
-            "dataset.sample_bytes": 10.0,
-        },
-    )
     assume(suits(scenario))
     assert_same(scenario, seed)
 

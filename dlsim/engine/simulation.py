@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Literal, TypeAlias, get_args
 
@@ -13,6 +13,7 @@ from dlsim.trace.tally import Tally
 from dlsim.trace.trace import Meta, Trace
 
 Engine: TypeAlias = Literal["auto", "simpy", "compiled"]
+WITHOUT = "the compiled engine needs numba, which is not installed"
 
 
 def simulate(
@@ -49,7 +50,7 @@ def simulate(
             return compiled(scenario, seed, samples, progress)
         if engine == "compiled":
             raise ScenarioError("engine: compiled needs numba, which is not installed")
-        notes["engine"] = "simpy, as the compiled engine needs numba, which is not installed"
+        notes["engine"] = f"simpy, as {WITHOUT}"
     return processes(scenario, seed, samples, progress, notes)
 
 
@@ -61,12 +62,41 @@ def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
     trace.
     """
     if installed():
-        from dlsim.engine.compiled.in_order import suits
-        from dlsim.engine.compiled.tally import tally
+        from dlsim.engine.in_order import suits
 
         if suits(scenario):
+            from dlsim.engine.compiled.tally import tally
+
             return tally(scenario, seed)
     return simulate(scenario, seed)
+
+
+def replications(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace]:
+    """The trace of `scenario` under each of `seeds`, as `simulate` has it.
+
+    Without numba, replications in order of a map-style dataset on the ideal machine are
+    simulated by NumPy, many at once; their `meta.engine` is numpy.
+    """
+    if not installed():
+        from dlsim.engine.in_order import suits, traces
+
+        if suits(scenario):
+            notes = {"engine": f"numpy, as {WITHOUT}"}
+            yield from traces(
+                scenario,
+                [
+                    Meta(
+                        engine="numpy",
+                        scenario=scenario,
+                        seed=seed,
+                        versions=versions(),
+                        notes=notes,
+                    )
+                    for seed in seeds
+                ],
+            )
+            return
+    yield from (simulate(scenario, seed) for seed in seeds)
 
 
 def processes(

@@ -59,7 +59,7 @@ class Problem(msgspec.Struct, frozen=True):
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
     """Where a trace comes from: scenario, seed, the engine that ran, versions, what went wrong.
 
-    `engine`: simpy, compiled, torch (torch's own code under a virtual clock) or observed.
+    `engine`: simpy, compiled, numpy, torch (torch's own code under a virtual clock) or observed.
     `notes` are remarks about how the trace came to be, by topic.
     """
 

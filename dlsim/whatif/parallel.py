@@ -10,7 +10,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from dlsim.engine import outcome, simulate
+from dlsim.engine import outcome, replications
+from dlsim.engine.compiled import installed
 from dlsim.scenario import Scenario
 from dlsim.scenario.errors import is_integer
 from dlsim.trace import Trace, summarize
@@ -55,9 +56,9 @@ def simulations(
     For metrics alone no trace is kept, where the engine can do without.
     """
     seeds = [replication_seed(seed, number) for number in numbers]
-    if measured is measure:
+    if measured is measure and installed():
         return [measure(outcome(scenario, each)) for each in seeds]
-    return [measured(simulate(scenario, each)) for each in seeds]
+    return [measured(trace) for trace in replications(scenario, seeds)]
 
 
 def check_counts(**counts: object) -> None:

@@ -115,6 +115,8 @@ def columns(rows: Sequence[Row]) -> dict[str, Floats]:
 
 def more(scenario: Scenario, seed: int, numbers: range, jobs: int, measured: Measure) -> list[Row]:
     """What is `measured` in the replications `numbers` of `scenario`, in order."""
+    if jobs == 1:
+        return simulations(scenario, seed, numbers, measured)
     tasks = ((scenario, seed, number, measured) for number in numbers)
     return [row for _, row in sorted(run_all(_one, tasks, jobs), key=lambda pair: pair[0])]
 

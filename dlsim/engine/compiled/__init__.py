@@ -1,6 +1,7 @@
 """The fast twin of the SimPy processes: the same traces, from compiled loops over arrays.
 
-`in_order.py` and `recurrence.py`: where all batches come back in order, a recurrence.
+`in_order.py` and `recurrence.py`: where all batches come back in order, a recurrence (by NumPy,
+without numba, in `dlsim.engine.in_order`).
 `simulation.py` and the files named like those of the SimPy engine: everything else, one event
 loop over arrays.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,26 +10,12 @@ import numpy as np
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, IndexLists, Jobs
 from dlsim.engine.compiled.recurrence import new_course, schedule
 from dlsim.engine.compiled.rules import most_samples
-from dlsim.engine.consumer import JOIN_TIMEOUT
+from dlsim.engine.in_order import epochs, joined
 from dlsim.engine.run import round_trip
 from dlsim.scenario import MapDataset, Scenario
-from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
+from dlsim.trace.trace import MOMENTS, RETURNED, Meta, Trace
 
 LARGEST_BLOCK = 16384  # jobs drawn at a time
-
-
-def suits(scenario: Scenario) -> bool:
-    """Whether all batches come back, in order, and nobody loses patience."""
-    loader = scenario.loader
-    return (
-        scenario.ideal
-        and isinstance(scenario.dataset, MapDataset)
-        and loader.in_order
-        and loader.window > 0
-        and loader.timeout == 0
-        and scenario.consumer.stop_after is None
-        and not scenario.failures
-    )
 
 
 class InOrder:
@@ -122,17 +108,3 @@ def simulate_in_order(
         epochs=epochs([epoch * run.batches for epoch in range(scenario.epochs)], run.moments),
         meta=meta,
     )
-
-
-def joined(now: float, stopped: float, workers: int) -> float:
-    """When the main process has waited for workers that all stop at one moment, in seconds."""
-    for _ in range(workers):
-        if now < stopped:
-            now = min(stopped, now + JOIN_TIMEOUT)
-    return now
-
-
-def epochs(first: Sequence[int], moments: Sequence[Sequence[float]]) -> Epochs:
-    """The epochs of a trace, from the first batch and started, primed, ended of each."""
-    started, primed, ended = np.array(moments, np.float64).T
-    return Epochs(first=np.array(first, np.int64), started=started, primed=primed, ended=ended)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dlsim.engine.compiled.in_order import epochs, simulate_in_order, suits
+from dlsim.engine.compiled.in_order import simulate_in_order
 from dlsim.engine.compiled.jit import addresses
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Jobs
 from dlsim.engine.compiled.loop import run
@@ -26,6 +26,7 @@ from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, new_state
 from dlsim.engine.draws import SampleDraws
 from dlsim.engine.fetch import failure
+from dlsim.engine.in_order import epochs, suits
 from dlsim.engine.messages import MAIN
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace

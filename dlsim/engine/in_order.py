@@ -1,0 +1,163 @@
+"""Replications in order by NumPy, all at once, for where nothing can be compiled.
+
+The recurrence is that of `dlsim.engine.compiled.recurrence`, which explains it. Here every number
+is an array with one entry for each replication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from dlsim.engine.compiled.jobs import MOST_SAMPLES, Block, IndexLists, Jobs
+from dlsim.engine.compiled.rules import most_samples
+from dlsim.engine.consumer import JOIN_TIMEOUT
+from dlsim.engine.draws import Floats
+from dlsim.engine.run import round_trip
+from dlsim.scenario import MapDataset, Scenario
+from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
+
+MOST_BATCHES = 2_000_000  # of all replications that are simulated at once: 128 MB
+
+
+def suits(scenario: Scenario) -> bool:
+    """Whether all batches come back, in order, and nobody loses patience."""
+    loader = scenario.loader
+    return (
+        scenario.ideal
+        and isinstance(scenario.dataset, MapDataset)
+        and loader.in_order
+        and loader.window > 0
+        and loader.timeout == 0
+        and scenario.consumer.stop_after is None
+        and not scenario.failures
+    )
+
+
+def traces(scenario: Scenario, metas: Sequence[Meta]) -> Iterator[Trace]:
+    """The traces of a scenario that suits, under the seeds in `metas`, which are put into them."""
+    batches = IndexLists(scenario, 0, 0, indices=False).batches * scenario.epochs
+    together = max(1, MOST_BATCHES // max(batches, 1))
+    for begin in range(0, len(metas), together):
+        some = metas[begin : begin + together]
+        yield from Replications(scenario, [meta.seed or 0 for meta in some]).traces(some)
+
+
+class Replications:
+    """Some replications of a scenario that suits: `moments` by name, batch and replication."""
+
+    def __init__(self, scenario: Scenario, seeds: Sequence[int]) -> None:
+        self.scenario, self.seeds = scenario, seeds
+        self.batches = IndexLists(scenario, 0, 0, indices=False).batches
+        self.total = self.batches * scenario.epochs
+        self.block = max(1, MOST_SAMPLES // max(most_samples(scenario) * len(seeds), 1))
+        self.moments = np.empty((len(MOMENTS), self.total, len(seeds)))
+        self.size = np.empty(self.total, np.int32)
+        self.worker = np.arange(self.total) % max(self.batches, 1) % scenario.loader.num_workers
+        self.free = np.zeros((scenario.loader.num_workers, len(seeds)))
+        self.round_trip = round_trip(scenario)
+        self.latency = scenario.costs.index_latency - self.round_trip
+        self.now = np.zeros(len(seeds))  # when next() is called
+        self.accelerator = np.zeros(len(seeds))  # when it has done all steps given to it
+        self.epochs = [self._epoch(epoch) for epoch in range(scenario.epochs)]
+
+    def traces(self, metas: Sequence[Meta]) -> Iterator[Trace]:
+        """A trace for each, in order."""
+        first = [epoch * self.batches for epoch in range(self.scenario.epochs)]
+        moments, ends = np.ascontiguousarray(self.moments.transpose(2, 0, 1)), np.array(self.epochs)
+        for number, meta in enumerate(metas):
+            yield Trace(
+                **dict(zip(MOMENTS, moments[number], strict=True)),
+                worker=self.worker.astype(np.int32),
+                size=self.size,
+                status=np.full(self.total, RETURNED, np.uint8),
+                order=np.arange(self.total),
+                epochs=epochs(first, ends[:, :, number]),
+                meta=meta,
+            )
+
+    def _epoch(self, epoch: int) -> tuple[Floats, Floats, Floats]:
+        """Simulate it: when it started, was primed, and ended."""
+        loader, began, first = self.scenario.loader, self.now, epoch * self.batches
+        if epoch == 0 or not loader.persistent_workers:
+            for _ in range(loader.num_workers):
+                self.now = self.now + self.scenario.costs.worker_start
+        else:
+            self.now = self.now + self.latency
+        primed = self.free[:] = self.now
+        jobs = [Jobs(self.scenario, seed, epoch, first, indices=False) for seed in self.seeds]
+        done = first
+        while jobs[0].more:
+            drawn = [each.take(self.block) for each in jobs]
+            for each, block in zip(jobs, drawn, strict=True):
+                each.check(block, done)
+            self._schedule(drawn, done, first, primed, batched=jobs[0].batched)
+            done += len(drawn[0].steps)
+        self._receive(first, done)
+        if not loader.persistent_workers:
+            self.now = joined(self.now, self.now + self.latency, loader.num_workers)
+        self.now = np.maximum(self.now, self.accelerator)
+        return began, primed, self.now
+
+    def _schedule(
+        self, drawn: Sequence[Block], begin: int, first: int, primed: Floats, *, batched: bool
+    ) -> None:
+        """Fill in the columns of the next batches, from `begin` on."""
+        window, ahead = self.scenario.loader.window, self.scenario.consumer.run_ahead
+        sent, started, fetched, arrived, _, requested, returned, finished = self.moments
+        services = np.stack([block.services[:, 0] for block in drawn], axis=1)
+        collates = np.stack([block.collates for block in drawn], axis=1)
+        steps = np.stack([block.steps for block in drawn], axis=1)
+        offsets = drawn[0].offsets.tolist()
+        self.size[begin : begin + len(steps)] = np.diff(drawn[0].offsets)
+        now, accelerator = self.now, self.accelerator
+        for i, k in enumerate(range(begin, begin + len(steps))):
+            worker = self.worker[k]
+            sent[k] = returned[k - window] if k - first >= window else primed
+            end = np.maximum(self.free[worker], sent[k] + self.latency)
+            calls = range(i, i + 1) if batched else range(offsets[i], offsets[i + 1])
+            started[k] = end + self.round_trip if calls else end
+            for call in calls:
+                end = end + self.round_trip + services[call]
+            end = end + collates[i]
+            fetched[k] = arrived[k] = self.free[worker] = end
+            requested[k] = now
+            now = returned[k] = np.maximum(now, end)
+            accelerator = finished[k] = np.maximum(now, accelerator) + steps[i]
+            if k - first >= ahead:
+                now = np.maximum(now, finished[k - ahead])
+        self.now, self.accelerator = now.copy(), accelerator.copy()
+
+    def _receive(self, first: int, end: int) -> None:
+        """Fill in when batches were received: in the first call that wanted a later message.
+
+        A call whose batch an earlier one has received reads no messages.
+        """
+        _, _, _, arrived, received, requested, _, _ = self.moments
+        window, each = self.scenario.loader.window, np.arange(len(self.seeds))
+        reads = np.ones((end, len(self.seeds)), bool)
+        for k in range(first, end):
+            low = max(k - window + 1, first)
+            message, others = arrived[k], arrived[low : k + 1]
+            ranks = (self.worker[low : k + 1] > self.worker[k])[:, np.newaxis]
+            later = (others > message) | ((others == message) & ranks)
+            later &= reads[low : k + 1]
+            later[-1] = True
+            call = low + later.argmax(axis=0)
+            reads[k] = call == k
+            received[k] = np.maximum(message, requested[call, each])
+
+
+def joined(now: Floats | float, stopped: Floats | float, workers: int) -> Floats:
+    """When the main process has waited for workers that all stop at one moment, in seconds."""
+    ended = np.asarray(now)
+    for _ in range(workers):
+        ended = np.where(ended < stopped, np.minimum(stopped, ended + JOIN_TIMEOUT), ended)
+    return ended
+
+
+def epochs(first: Sequence[int], moments: Sequence[Sequence[float]] | Floats) -> Epochs:
+    """The epochs of a trace, from the first batch and started, primed, ended of each."""
+    started, primed, ended = np.array(moments, np.float64).T
+    return Epochs(first=np.array(first, np.int64), started=started, primed=primed, ended=ended)
