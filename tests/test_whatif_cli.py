@@ -9,7 +9,7 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
-from dlsim.cli.sweeping import values_of
+from dlsim.cli.sweeping import going_on, values_of
 from dlsim.cli.whatif import share_of
 from dlsim.report.whatif_plots import critical_path_bar, heat_map, pareto_front, sweep_curve
 from dlsim.scenario import DlsimError
@@ -49,6 +49,14 @@ def test_sweep(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines[7:] == ["", "2 simulations of each"]
     assert len(out.read_text().splitlines()) == 7
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_interrupted_sweep_says_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """After Ctrl-C one line says where finished rows are, and how to go on."""
+    with pytest.raises(KeyboardInterrupt), going_on(Path("sweep.csv")):
+        raise KeyboardInterrupt
+    said = capsys.readouterr().err
+    assert said == "dlsim: sweep.csv.journal keeps what is finished: sweep again to go on\n"
 
 
 def test_explain(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
