@@ -18,11 +18,13 @@ from dlsim.trace import Trace, memory, overflow, summarize
 from dlsim.trace.metrics import worker_count
 from dlsim.whatif import Explanation, bounds, disagrees, replicate
 from dlsim.whatif.candidates import candidates
+from dlsim.whatif.extent import measured, shortened
 from dlsim.whatif.sweep import HALF_WIDTH
 from dlsim.whatif.tables import Table
 
 DRAWN = 40  # batches of the picture of who did what when
 REPLICATIONS = 10  # of each number of workers, at most
+EFFORT = 1200.0  # of each of these; of long epochs a part (see `dlsim.whatif.extent`)
 WIDE = 6.0  # inches of pictures over time
 LABEL = 13  # characters that the lines of a summary begin with
 LONGEST_LINE = 300  # characters of a line of the configuration; a longer one is cut
@@ -49,7 +51,7 @@ def scenario_page(
         ("How many workers?", workers(scenario, len(found.runs), seed, jobs)),
         ("One run", one_run(trace, beginning(scenario, seed))),
         ("Will it fit?", memory_table(trace)),
-        ("Configuration", code(shortened(scenario))),
+        ("Configuration", code(cut(scenario))),
         ("How far to trust it", trust(scenario, found)),
         ("How to repeat it", repeated(trace, repeat)),
     ]
@@ -64,7 +66,7 @@ def run_page(trace: Trace, *, name: str, repeat: Sequence[str]) -> str:
         answer.insert(0, ended_early(meta.problem))
     sections = [("The run", one_run(trace, trace))]
     if scenario is not None:
-        sections.append(("Configuration", code(shortened(scenario))))
+        sections.append(("Configuration", code(cut(scenario))))
     notes = [f"{key}: {text}" for key, text in meta.notes.items() if key != "machine"]
     watched = "These are times of a real run, as they were. What the watching and others cost:"
     if meta.engine == "observed":
@@ -123,7 +125,16 @@ def workers_table(scenario: Scenario, replications: int, seed: int, jobs: int) -
     options = candidates(scenario, {n for n in counts if n <= max(2 * now, 8)}, [window])
     chosen = [option for option in options if option.in_order or option.workers > 1]
     chosen = [o for o in chosen if o.in_order == (scenario.loader.in_order or o.workers <= 1)]
-    runs = [replicate(option.scenario, replications, seed, jobs=jobs) for option in chosen]
+    runs = [
+        replicate(
+            shortened(each.scenario, EFFORT),
+            replications,
+            seed,
+            jobs=jobs,
+            measured=measured(each.scenario),
+        )
+        for each in chosen
+    ]
     found: Table = {"loader.num_workers": np.array([option.workers for option in chosen])}
     for metric in ("samples_per_s", "stall"):
         intervals = [run.interval(metric) for run in runs]
@@ -172,7 +183,7 @@ def _limit(limit: float | None) -> str:
     return "not stated" if limit is None else size(limit)
 
 
-def shortened(scenario: Scenario) -> str:
+def cut(scenario: Scenario) -> str:
     """The scenario as TOML, long lists of numbers cut."""
     lines = dumps(scenario).splitlines()
     return "\n".join(
