@@ -4,7 +4,7 @@
     python -m tests.benchmarks.diagnosis -o rows.json --write docs/diagnosis.md
 
 Each loader is diagnosed as `dlsim diagnose` does it; then it runs with its own settings and with
-those advised, alternately. A fixed piece of work is timed before and after every run: a run that
+the best found, alternately. A fixed piece of work is timed before and after every run: a run that
 met a machine slower than it was is told apart, and does not count.
 """
 
@@ -36,7 +36,7 @@ OTHERS = 0.15  # cores that others may use
 SLOW = 1.35  # a piece of work that takes so many times as long as it can meets a slow machine
 PAGE = """# What a diagnosis promises, and what comes of it
 
-Real loaders ({machine}), diagnosed; then run with their own settings and with those advised,
+Real loaders ({machine}), diagnosed; then run with their own settings and with the best found,
 alternately. *Promised* is the 95 % interval for one run of each. Pairs in which the machine was
 slower than it had been (a fixed piece of work took {slow} times as long), or others used it, are
 not counted. *Off*: the root mean square of the logarithms of measured over predicted gains, what
@@ -62,7 +62,7 @@ def diagnosed(name: str, folder: Path, pairs: int) -> dict[str, Any]:
         "name": name,
         "seconds": time.perf_counter() - began,
         "now": keywords(settings_of(found.scenario)),
-        "advised": keywords(found.advised),
+        "advised": keywords(found.settings) + ("" if found.changes else " (not sure to help)"),
         "promised": [found.gain_as_watched.low, found.gain_as_watched.high],
         "off": found.off,
         "paces": [before, pace()],
@@ -71,7 +71,7 @@ def diagnosed(name: str, folder: Path, pairs: int) -> dict[str, Any]:
         "pairs": [],
     }
     for _ in range(2 * pairs):
-        row["pairs"].append(pair(loader, found.advised, step, len(found.seen.order)))
+        row["pairs"].append(pair(loader, found.settings, step, len(found.seen.order)))
         if len(counted(row)) == pairs:
             break
     return row
@@ -104,7 +104,7 @@ def counted(row: dict[str, Any]) -> list[float]:
 def table(rows: list[dict[str, Any]]) -> str:
     """A line for each loader."""
     lines = [
-        "| loader | now | advised | promised | measured | within | off | diagnosed in |",
+        "| loader | now | found best | promised | measured | within | off | diagnosed in |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
