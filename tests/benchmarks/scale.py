@@ -21,7 +21,7 @@ LONG = """
 import json, re, time
 import dlsim
 from dlsim.engine import outcome
-from tests.benchmarks.speed import scenario
+from tests.benchmarks.models import scenario
 outcome(scenario(1000))
 began = time.perf_counter()
 outcome(scenario({batches}))

@@ -17,83 +17,33 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-import simpy
 
 import dlsim
 from dlsim.engine import outcome
+from dlsim.engine.in_order import traces
 from dlsim.trace.difference import difference
+from dlsim.trace.trace import Meta
+from tests.benchmarks.models import (
+    CONSTANT,
+    PREFETCH,
+    SERVICE,
+    SHARED,
+    WORKERS,
+    busy,
+    draw,
+    on_cores,
+    scenario,
+)
 from tests.benchmarks.scale import REPLICATIONS, long_runs, sweeps
 
+PACKAGES, PEERS = ("numpy", "numba", "simpy"), ("ciw", "salabim")
 Timings = dict[str, list[float]]
-WORKERS, PREFETCH = 8, 2
-SERVICE, STEP = dlsim.Gamma(1.0, 0.5), dlsim.Gamma(0.12, 0.3)
-CONSTANT = {"service": dlsim.Constant(0.9), "step": dlsim.Constant(0.12)}
-
-
-def scenario(
-    batches: int,
-    *,
-    batch_size: int = 1,
-    workers: int = WORKERS,
-    in_order: bool = True,
-    service: dlsim.scenario.Distribution = SERVICE,
-    step: dlsim.scenario.Distribution = STEP,
-) -> dlsim.Scenario:
-    """A loader and a step that are about equally fast, so that both have to wait at times."""
-    stage = dlsim.Stage("read", wait=service)
-    return dlsim.Scenario(
-        loader=dlsim.Loader(batch_size=batch_size, num_workers=workers, in_order=in_order),
-        dataset=dlsim.MapDataset(batches * batch_size, fetch=[stage]),
-        consumer=dlsim.Consumer(step=step),
-    )
-
-
-def draw(batches: int, batch_size: int) -> None:
-    """Draw with NumPy what `scenario` needs, and nothing else."""
-    rng = np.random.default_rng(0)
-    rng.gamma(4.0, 0.25, batches * batch_size)
-    rng.gamma(1 / 0.09, 0.12 * 0.09, batches)
-
-
-def bare(plan: dlsim.Scenario) -> list[float]:
-    """The barest SimPy model of an in-order loader; when each batch is returned, in seconds."""
-    env = simpy.Environment()
-    queues = [simpy.Store(env) for _ in range(plan.loader.num_workers)]
-    results = simpy.Store(env)
-    batches = plan.dataset.length
-    service, step = plan.dataset.fetch[0].wait.mean, plan.consumer.step.mean
-    returned = []
-
-    def worker(queue: simpy.Store) -> Iterator[simpy.Event]:
-        while True:
-            number = yield queue.get()
-            yield env.timeout(service)
-            results.put(number)
-
-    def main() -> Iterator[simpy.Event]:
-        sent = 0
-        while sent < min(plan.loader.window, batches):
-            queues[sent % len(queues)].put(sent)
-            sent += 1
-        early: set[int] = set()
-        for wanted in range(batches):
-            while wanted not in early:
-                early.add((yield results.get()))
-            early.remove(wanted)
-            if sent < batches:
-                queues[sent % len(queues)].put(sent)
-                sent += 1
-            returned.append(env.now)
-            yield env.timeout(step)
-
-    for queue in queues:
-        env.process(worker(queue))
-    env.run(env.process(main()))
-    return returned
+AT_ONCE = f"NumPy, each of {REPLICATIONS} replications at once"
 
 
 def alternate(repeats: int, **cases: Callable[[], object]) -> Timings:
@@ -126,6 +76,12 @@ def engines(repeats: int, batches: int) -> Iterator[str]:
         "in order, gamma times, end to end": (scenario(batches), 100),
         "out of order, gamma times, end to end": (scenario(batches, in_order=False), 100),
     }
+    constant = scenario(batches // 4, **CONSTANT)
+    for name, plan, bar in (
+        ("cores, storage and transport, nothing random", constant, 200),
+        ("the same, gamma times, end to end", scenario(batches // 4), 100),
+    ):
+        plans[name] = dlsim.replace(plan, SHARED), bar
     for name, (plan, bar) in plans.items():
         fast, slow = (dlsim.simulate(plan, engine=e) for e in ("compiled", "simpy"))
         assert difference(slow, fast) is None
@@ -160,6 +116,22 @@ def against_drawing(repeats: int, batches: int) -> Iterator[str]:
                 f"| {spread(ratio(timings, 'compiled', 'draws'))} | {bar} "
                 f"| {median(timings['compiled']) / count * 1e9:.3g} ns |"
             )
+    for batch_size in (1, 8, 32):
+        count = batches // batch_size // 4
+        plan = dlsim.replace(
+            scenario(count, batch_size=batch_size),
+            {"machine.cores": 2.5, "dataset.fetch": [dlsim.Stage("decode", cpu=SERVICE)]},
+        )
+        timings = alternate(
+            repeats,
+            compiled=lambda plan=plan: dlsim.simulate(plan, engine="compiled"),
+            draws=lambda count=count, size=batch_size: draw(count, size),
+        )
+        yield (
+            f"| limited cores, batches of {batch_size} "
+            f"| {spread(ratio(timings, 'compiled', 'draws'))} | ≤ 4 "
+            f"| {median(timings['compiled']) / count * 1e9:.3g} ns |"
+        )
 
 
 def metrics_against_drawing(repeats: int, batches: int) -> Iterator[str]:
@@ -186,26 +158,52 @@ def memory() -> Iterator[str]:
 
 
 def sweeping(repeats: int) -> Iterator[str]:
-    """A row: a sweep's time, times cores, over that of as many single runs."""
-    found = list(sweeps(scenario(1000), repeats, 1000))
-    ratios, taken, single = (list(column) for column in zip(*found, strict=True))
-    yield (
-        f"| 1,000 configurations, {REPLICATIONS} replications, 1,000 batches | {spread(ratios)} "
-        f"| ≤ 1.5 | {median(taken):.3g} s, {median(single) * 1e3:.3g} ms |"
-    )
+    """Rows: a sweep's time, times cores, over that of as many single runs."""
+    for configurations in (10, 100, 1000):
+        found = list(sweeps(scenario(1000), repeats, configurations))
+        ratios, taken, single = (list(column) for column in zip(*found, strict=True))
+        bar = "≤ 1.5" if configurations == 1000 else ""
+        yield (
+            f"| {configurations:,} configurations, {REPLICATIONS} replications, 1,000 batches "
+            f"| {spread(ratios)} | {bar} | {median(taken):.3g} s, {median(single) * 1e3:.3g} ms |"
+        )
 
 
-def against_bare(repeats: int, batches: int) -> Iterator[str]:
-    """A row: the SimPy engine's time over that of the barest model with the same schedule."""
+def peers(repeats: int, batches: int) -> Iterator[str]:
+    """Rows: the SimPy engine's time over that of others for the same loader."""
+    # Only this needs the extra `bench`.
+    from tests.benchmarks.peers import in_ciw, in_salabim, in_simpy, loop
+
     plan = scenario(batches, **CONSTANT)
-    assert np.allclose(dlsim.simulate(plan, engine="simpy").returned, bare(plan))
+    expected = dlsim.simulate(plan, engine="simpy").returned
+    others = {
+        "the barest SimPy model": in_simpy,
+        "salabim": in_salabim,
+        "Ciw, two queues": in_ciw,
+        "the recurrence as a plain Python loop": loop,
+    }
+    assert all(np.allclose(case(plan), expected) for case in others.values() if case is not in_ciw)
+    cases = {name: lambda case=case: case(plan) for name, case in others.items()}
     timings = alternate(
-        repeats, engine=lambda: dlsim.simulate(plan, engine="simpy"), bare=lambda: bare(plan)
+        repeats,
+        **cases,
+        **{AT_ONCE: lambda: at_once(plan)},
+        compiled=lambda: dlsim.simulate(plan, engine="compiled"),
+        engine=lambda: dlsim.simulate(plan, engine="simpy"),
     )
-    yield (
-        f"| in order, nothing random | {spread(ratio(timings, 'engine', 'bare'))} | ≤ 2.5 "
-        f"| {median(timings['engine']) / batches * 1e6:.3g} µs |"
-    )
+    timings[AT_ONCE] = [taken / REPLICATIONS for taken in timings[AT_ONCE]]
+    for name in (*others, AT_ONCE, "compiled"):
+        bar = "≤ 2.5" if name == "the barest SimPy model" else ""
+        yield (
+            f"| {name} | {spread(ratio(timings, 'engine', name))} | {bar} "
+            f"| {median(timings[name]) / batches * 1e6:.3g} µs |"
+        )
+
+
+def at_once(plan: dlsim.Scenario) -> None:
+    """Its replications by NumPy, as where there is no numba."""
+    metas = [Meta(engine="numpy", scenario=plan, seed=seed) for seed in range(REPLICATIONS)]
+    assert len(list(traces(plan, metas))) == REPLICATIONS
 
 
 def growth(repeats: int) -> Iterator[str]:
@@ -226,18 +224,22 @@ def growth(repeats: int) -> Iterator[str]:
                 cost = median(timings["compiled"]) / times / batches
                 costs.append(f"{n:,}: {cost * 1e9:.3g} ns")
             yield f"| {'in order' if in_order else 'out of order'} | {what} | {'; '.join(costs)} |"
+    for what, grown in (
+        ("cores", {n: on_cores(n) for n in (1, 4, 16, 64)}),
+        ("samples a batch", {n: scenario(10**6 // n, batch_size=n) for n in (1, 10, 100, 1000)}),
+    ):
+        costs = []
+        for n, plan in grown.items():
+            timings = alternate(repeats, compiled=lambda plan=plan: simulate(plan, 1))
+            cost = median(timings["compiled"]) / plan.dataset.length
+            costs.append(f"{n:,}: {cost * 1e9:.3g} ns")
+        yield f"| in order, a sample | {what} | {'; '.join(costs)} |"
 
 
 def simulate(plan: dlsim.Scenario, times: int) -> None:
     """Run it as often as that."""
     for _ in range(times):
         dlsim.simulate(plan, engine="compiled")
-
-
-def busy(workers: int, in_order: bool) -> dlsim.Scenario:
-    """As many batches with any number of workers, and a step that keeps them busy."""
-    step = dlsim.Gamma(0.96 / workers, 0.3)
-    return scenario(200_000, workers=workers, in_order=in_order, step=step)
 
 
 def imports(repeats: int) -> Iterator[str]:
@@ -261,9 +263,17 @@ def imports(repeats: int) -> Iterator[str]:
         yield f"| {name} | {spread(ratio(timings, name, 'numpy'))} | {bar} | {cost} |"
 
 
+def known(packages: tuple[str, ...]) -> str:
+    """Their versions, where they are installed."""
+    found = {package: version(package) for package in packages if find_spec(package)}
+    return ", ".join(f"{package} {number}" for package, number in found.items())
+
+
 def heading(repeats: int) -> str:
     """What the page begins with: the machine, the versions, and how to read it."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "simpy"))
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("numpy", "numba", "simpy", "ciw", "salabim")
+    )
     return (
         f"# Performance\n\nWritten by `python -m tests.benchmarks.speed`: {processor()}, Python "
         f"{platform.python_version()}, {packages}. A ratio is one of two times measured "
@@ -290,9 +300,9 @@ def sections(repeats: int, batches: int, only: str) -> Iterator[tuple[str, str]]
             ),
         ),
         (
-            "The SimPy engine's time over the barest SimPy model of the same schedule",
-            "| scenario | ratio | goal | a batch costs |",
-            against_bare(repeats, 20_000),
+            f"The SimPy engine's time over that of others for the same loader, in order ({known(PEERS)})",
+            "| other | ratio | goal | with it, a batch costs |",
+            peers(repeats, 5_000),
         ),
         (
             "How the cost of a batch grows, compiled engine",
