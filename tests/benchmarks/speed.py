@@ -271,9 +271,7 @@ def known(packages: tuple[str, ...]) -> str:
 
 def heading(repeats: int) -> str:
     """What the page begins with: the machine, the versions, and how to read it."""
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in ("numpy", "numba", "simpy", "ciw", "salabim")
-    )
+    packages = known(PACKAGES)
     return (
         f"# Performance\n\nWritten by `python -m tests.benchmarks.speed`: {processor()}, Python "
         f"{platform.python_version()}, {packages}. A ratio is one of two times measured "
@@ -300,7 +298,7 @@ def sections(repeats: int, batches: int, only: str) -> Iterator[tuple[str, str]]
             ),
         ),
         (
-            f"The SimPy engine's time over that of others for the same loader, in order ({known(PEERS)})",
+            f"The SimPy engine's time over others' for the same loader in order ({known(PEERS)})",
             "| other | ratio | goal | with it, a batch costs |",
             peers(repeats, 5_000),
         ),
