@@ -17,7 +17,8 @@ from dlsim.validation.prediction import (
 from dlsim.whatif.errors import WhatIfError
 
 SURE = dict.fromkeys(
-    ("wait", "cpu", "take", "serialise", "hand_over", "receive", "worker_start", "step"), 0.0
+    ("pace", "wait", "cpu", "take", "serialise", "hand_over", "receive", "worker_start", "step"),
+    0.0,
 )
 
 

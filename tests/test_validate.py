@@ -120,8 +120,8 @@ def test_a_larger_selection_holds_the_smaller_one():
 
 def test_observed_runs_begin_every_round():
     """What slowly changes on the machine changes for the runs calibrated on as well."""
-    runs = grid.plan(2, 2, all_observed=False)[:6]
-    assert [configuration.observed for configuration, _ in runs] == [True, False, False] * 2
+    runs = grid.plan(2, 2, all_observed=False)[:10]
+    assert [configuration.observed for configuration, _ in runs] == ([True] * 3 + [False] * 2) * 2
 
 
 # Real runs
@@ -175,14 +175,17 @@ def made(folder: Path, runs=CHEAP, **options: object) -> tuple[bool, int]:
         count += 1
         return DataLoader(Rows(), 3, num_workers=configuration.num_workers), None
 
-    return campaign.run_all(folder, "rows", runs, make, **options), count
+    def carry_out(*one):
+        return campaign.run(folder, "rows", make, *one)
+
+    return campaign.run_all(folder, "rows", runs, carry_out, **options), count
 
 
 @pytest.fixture
 def quiet(monkeypatch):
     """A machine on which nobody else does anything, as far as is known."""
     monkeypatch.setattr(machine, "others", lambda before, after: (0.0, 0.0))
-    monkeypatch.setattr(campaign, "pace", lambda rounds=3: 0.001)
+    monkeypatch.setattr(campaign, "PACES", {})
 
 
 @pytest.mark.usefixtures("quiet")

@@ -28,7 +28,7 @@ def validate(
     out: Annotated[Path, arg(metavar="FOLDER", aliases=["-o"])] = Path("validation"),
     workers: Annotated[str | None, arg(metavar="W,...")] = None,
     prefetch: Annotated[str | None, arg(metavar="P,...")] = None,
-    observed: int = 2,
+    observed: Annotated[str, arg(metavar="W,...")] = "2,1,0",
     batches: int = 100,
     step: str = "0 s",
     rounds: int | None = None,
@@ -42,7 +42,7 @@ def validate(
 
     Example: dlsim validate train.py:make_loader --workers 0,2,4,8 --plot validation.png
 
-    One observed run is calibrated on; real runs with other settings are predicted from it, and
+    Observed runs are calibrated on; real runs with other settings are predicted from it, and
     then made, several times. Every run is kept in FOLDER: the same command goes on where it was
     interrupted. Leave the machine alone meanwhile. Needs torch.
 
@@ -52,7 +52,8 @@ def validate(
         out: Keep the runs here.
         workers: Numbers of workers to try; by default a few that fit the machine.
         prefetch: Values of prefetch_factor to try; by default the loader's own.
-        observed: Calibrate on a run with so many workers.
+        observed: Calibrate on runs with so many workers. Runs of two numbers tell how much busy
+            cores slow each other down; what happens without workers, runs without them tell best.
         batches: Leave each run after so many batches (own loader).
         step: Sleep so long for each batch, in place of the training step (own loader).
         rounds: Make each run so often; by default 3 times, 2 with --quick.
@@ -65,6 +66,7 @@ def validate(
     from dlsim.validation import fidelity
 
     check_drawable(plot)
+    calibrated = numbers("--observed", observed, 0)
     if not report_only:
         seconds = float("inf") if minutes is None else 60 * minutes
         if target is None:
@@ -72,10 +74,10 @@ def validate(
                 raise UsageError("validate: --workers, --prefetch and --step need a TARGET")
             run_suite(out, quick, rounds, seconds)
         else:
-            plan = plan_of(workers, prefetch, observed, step, rounds or 3)
+            plan = plan_of(workers, prefetch, calibrated, step, rounds or 3)
             run_own(out, target, plan, batches, seconds)
     cases = sorted(
-        counted("predictions", fidelity.cases(out, observed=(observed,), jobs=jobs)),
+        counted("predictions", fidelity.cases(out, observed=calibrated, jobs=jobs)),
         key=lambda case: fidelity.order(case.configuration),
     )
     if not cases:
@@ -96,7 +98,7 @@ def run_suite(out: Path, quick: bool, rounds: int | None, seconds: float) -> Non
 
 
 def plan_of(
-    workers: str | None, prefetch: str | None, observed: int, step: str, rounds: int
+    workers: str | None, prefetch: str | None, observed: tuple[int, ...], step: str, rounds: int
 ) -> list[tuple[Configuration, int]]:
     """The runs of a user's own loader that the options ask for."""
     from dlsim.validation import own

@@ -32,6 +32,9 @@ BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 MACHINERY = ("take", "serialise", "hand_over", "receive", "put", "ready")
 NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
+# The standard deviation, relative, of what the same work costs in another run, as if PRIOR runs had
+# told it; what is measured of the runs at hand counts beside it. See docs/fidelity.md.
+PACE, PRIOR = 0.07, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +42,22 @@ class Calibration:
     """The `scenario` of observed runs, and how sure it is.
 
     `fits`: how samples and steps are distributed, and why. `errors`: the relative standard error
-    of each cost, by its key.
+    of each cost, by its key; `pace` is that of all processor time together in one more run.
+    `alone`: what runs without workers tell of those, where there were runs of both kinds: the same
+    work costs other times in the main process, by its threads and its memory.
     """
 
     scenario: Scenario
     fits: dict[str, Fit]
     errors: dict[str, float]
+    alone: Calibration | None = None
 
     def draw(self, rng: np.random.Generator) -> Scenario:
         """A scenario that would have been as likely to be observed as this one was."""
         factor = {key: exp(rng.normal(0.0, error)) for key, error in self.errors.items()}
-        scenario = self.scenario
+        scenario, on_cpu = self.scenario, self.scenario.consumer.device == "cpu"
+        for key in factor.keys() - {"pace", "wait", *(() if on_cpu else ("step",))}:
+            factor[key] *= factor["pace"]
         fetch = tuple(
             msgspec.structs.replace(
                 stage,
@@ -89,10 +97,20 @@ def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
     runs = [accounts(run) for run in seen]
     if not runs:
         raise CalibrateError("runs: expected at least one observed run, got none")
+    with_workers = [run for run in runs if run.scenario.loader.num_workers]
+    without = [run for run in runs if not run.scenario.loader.num_workers]
+    if with_workers and without:
+        return replace(of_runs(with_workers, transport), alone=of_runs(without, transport))
+    return of_runs(runs, transport)
+
+
+def of_runs(runs: list[Accounts], transport: Costs | None) -> Calibration:
+    """The calibration on runs that all have workers, or all have none."""
+    errors = errors_of(runs)
     slower = 0.0
     if len({run.scenario.loader.num_workers for run in runs}) > 1:
-        of_runs = np.concatenate([of_batches(run) for run in runs])
-        slower = contention(together(runs, "crowding"), of_runs)
+        costs_of_batches = np.concatenate([of_batches(run) for run in runs])
+        slower = contention(together(runs, "crowding"), costs_of_batches)
     runs = [relieved(run, slower) for run in runs]
     first = runs[0]
     if transport is None:
@@ -125,7 +143,7 @@ def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
         machine=machine_of(runs, slower),
         costs=costs,
     )
-    return Calibration(scenario=scenario, fits=fits, errors=errors_of(runs))
+    return Calibration(scenario=scenario, fits=fits, errors=errors)
 
 
 def of_batches(run: Accounts) -> Floats:
@@ -273,9 +291,23 @@ def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
     found = {name: error(np.array(means)) for name, means in of_batches.items()}
     for name in ("take", "serialise", "hand_over", "receive"):
         found[name] = error(together(runs, name))
+    found["pace"] = unsteadiness(runs) * (1 + 1 / len(runs)) ** 0.5
     found["worker_start"] = error(together(runs, "start"))
     found["step"] = error(together(runs, "step_wait") + together(runs, "step_cpu"))
     return found
+
+
+def unsteadiness(runs: Sequence[Accounts]) -> float:
+    """The relative standard deviation between runs of what a sample costs the processor."""
+    alike: dict[tuple[object, ...], list[float]] = {}
+    for run in runs:
+        loader, costs = run.scenario.loader, of_batches(run)
+        if len(costs) and costs.mean() > 0:
+            settings = loader.num_workers, loader.batch_size
+            alike.setdefault(settings, []).append(float(np.log(costs.mean())))
+    squares = sum(len(logs) * float(np.var(logs)) for logs in alike.values())
+    differences = sum(len(logs) - 1 for logs in alike.values())
+    return float(((squares + PRIOR * PACE**2) / (differences + PRIOR)) ** 0.5)
 
 
 def error(values: Floats) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from dlsim.trace import epoch_times, load_trace
 from dlsim.trace.observation import Observation
 from dlsim.validation.accounts import accounts
 from dlsim.validation.calibrating import Calibration, calibration
-from dlsim.validation.campaign import JOURNAL, RUNS, transport
+from dlsim.validation.campaign import JOURNAL, RUNS, disturbed, transport, typical_paces
 from dlsim.validation.comparison import timelines
-from dlsim.validation.grid import Configuration
+from dlsim.validation.grid import OBSERVED, USUAL, Configuration
 from dlsim.validation.prediction import Prediction, predict
 from dlsim.validation.replaying import replay
 from dlsim.validation.trials import Trial
@@ -33,7 +33,8 @@ class Case:
     """One configuration: its `prediction`, and what real runs of it `measured`.
 
     Those are the undisturbed ones; if there are none (not `clean`), the others, from which no
-    more than a look should follow. `disturbed`: how many were left out.
+    more than a look should follow. `disturbed`: how many were left out. `seen`: runs of this
+    very configuration were calibrated on, so that there was nothing to foresee.
     """
 
     configuration: Configuration
@@ -41,6 +42,7 @@ class Case:
     measured: tuple[Trial, ...]
     disturbed: int = 0
     clean: bool = True
+    seen: bool = False
 
     @property
     def epoch(self) -> float:
@@ -91,15 +93,15 @@ class Replayed:
 def cases(
     folder: Path,
     *,
-    observed: Sequence[int] = (2,),
+    observed: Sequence[int] = OBSERVED[:USUAL],
     replications: int = 20,
     jobs: int = 1,
     only: Callable[[Configuration], bool] = lambda configuration: True,
 ) -> Iterator[Case]:
     """The configurations measured in `folder`, each predicted, as they come.
 
-    Each is predicted from the first observed runs of its workload at the numbers of workers
-    `observed`, as far as there are any (of its own batch size, if one has that).
+    Each is predicted from the undisturbed observed runs of its workload at the numbers of workers
+    `observed` (of its own batch size, if there are any).
     """
     rows = read(folder)
     groups: dict[tuple[str, ...], list[Configuration]] = {}
@@ -119,8 +121,15 @@ def predicted(
     rows = read(folder)
     seen = [load_trace(folder / RUNS / rows[name]["file"]) for name in names]
     found = calibration(*seen, transport=transport(rows, accounts(seen[0]).path))
-    trials = measured(rows)
-    return [case(found, rows, one, trials[one], replications) for one in group]
+    trials, known = measured(rows), {alike(configuration_of(rows[name])) for name in names}
+    cases = [case(found, rows, one, trials[one], replications) for one in group]
+    return [replace(case, seen=alike(case.configuration) in known) for case in cases]
+
+
+def alike(configuration: Configuration) -> Configuration:
+    """The same for configurations that make the same runs."""
+    factor = configuration.prefetch_factor or (2 if configuration.num_workers else None)
+    return replace(configuration, prefetch_factor=factor, observed=False)
 
 
 def case(
@@ -172,14 +181,20 @@ def replayed(folder: Path, name: str) -> Replayed:
 def read(folder: Path) -> Rows:
     """The rows of the campaign's journal in `folder`, by name.
 
-    Raises `DlsimError` where there is none. What was cut short by a crash is as good as not there.
+    Which runs were disturbed is judged by all of them. Raises `DlsimError` where there is no
+    journal. What was cut short by a crash is as good as not there.
     """
     path = folder / JOURNAL
     try:
         lines = path.read_bytes().splitlines()[1:]
     except OSError as error:
         raise DlsimError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return dict(filter(None, map(sound, lines)))
+    rows = dict(filter(None, map(sound, lines)))
+    typical = typical_paces(rows)
+    return {
+        name: row | {"spoilt": disturbed(row, typical)} if "spoilt" in row else row
+        for name, row in rows.items()
+    }
 
 
 def order(configuration: Configuration) -> tuple[object, ...]:
@@ -203,20 +218,20 @@ def configuration_of(row: dict[str, Any]) -> Configuration:
 
 
 def calibrated_on(rows: Rows, wanted: Configuration, observed: Sequence[int]) -> list[str]:
-    """The names of the observed runs to calibrate on, in the order of `observed`."""
+    """The names of the observed runs to calibrate on, in the order of `observed`.
+
+    Of each number of workers those that resemble the wanted most and were disturbed least.
+    """
     names = []
     for workers in observed:
-        fitting = [
-            (
-                bool(row["spoilt"]),
-                configuration.batch_size != wanted.batch_size,
-                bool(configuration.step),
-                name,
-            )
-            for name, row in rows.items()
-            if "file" in row and "problem" not in row
-            for configuration in [configuration_of(row)]
-            if configuration.workload == wanted.workload and configuration.num_workers == workers
-        ]
-        names += [min(fitting)[-1]] if fitting else []
+        fitting: dict[tuple[bool, ...], list[str]] = {}
+        for name, row in rows.items():
+            if "file" not in row or "problem" in row:
+                continue
+            one = configuration_of(row)
+            if (one.workload, one.num_workers) == (wanted.workload, workers):
+                unlike = (one.batch_size != wanted.batch_size, one.step != 0, bool(row["spoilt"]))
+                fitting.setdefault(unlike, []).append(name)
+        if fitting:
+            names += fitting[min(fitting)]
     return names

@@ -11,7 +11,8 @@ from dlsim.validation.workloads import SEED, WORKLOADS, Workload
 
 WORKERS = (0, 1, 2, 4, 8)
 PREFETCH = (1, 2, 4)
-OBSERVED = (2, 1, 4)  # numbers of workers of the runs that are observed
+OBSERVED = (2, 1, 0, 4)  # numbers of workers of the runs that are observed
+USUAL = 3  # so many of them are, in every round
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def selection(workload: Workload, count: int) -> list[Configuration]:
 
 
 def observed(workload: Workload, *, all_of_them: bool) -> list[Configuration]:
-    """The runs of a workload to calibrate on: the usual one first."""
+    """The runs of a workload to calibrate on: the usual ones first."""
     small, large = workload.sizes
     runs = [Configuration(workload.name, small, n, observed=True) for n in OBSERVED]
     if workload.trains:
@@ -88,14 +89,14 @@ def observed(workload: Workload, *, all_of_them: bool) -> list[Configuration]:
     else:
         step = workload.step
         runs.append(Configuration(workload.name, small, OBSERVED[0], step=step, observed=True))
-    return runs if all_of_them else runs[:1]
+    return runs if all_of_them else runs[:USUAL]
 
 
 def plan(count: int, rounds: int, *, all_observed: bool = True) -> list[tuple[Configuration, int]]:
     """Configurations and rounds in the order in which they are run: workload by workload.
 
     A round runs all configurations of a workload once, in another order each time, so that what
-    slowly changes on the machine changes for all. The usual observed run begins every round.
+    slowly changes on the machine changes for all. The usual observed runs begin every round.
     """
     runs = []
     for workload in WORKLOADS:

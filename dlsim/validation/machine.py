@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import pickle
 import shutil
@@ -154,6 +155,23 @@ def pace(rounds: int = 3) -> float:
     finally:
         os.sched_setaffinity(0, usable)
     return slowest
+
+
+def paging(rounds: int = 3, size: int = 1 << 23) -> float:
+    """Seconds for touching 8 MiB of memory that is new to the process, page by page.
+
+    Batches are written into new memory; what that costs a virtual machine, its host decides.
+    """
+    return min(touch(size) for _ in range(rounds))
+
+
+def touch(size: int) -> float:
+    """Seconds for writing a byte into every page of so many new bytes."""
+    began = perf_counter()
+    with mmap.mmap(-1, size) as memory:
+        for at in range(0, size, mmap.PAGESIZE):
+            memory[at] = 1
+        return perf_counter() - began
 
 
 def spin() -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from dlsim.validation.campaign import Step, run_all
+from dlsim.validation.campaign import Rows, Step, run, run_all
 from dlsim.validation.grid import Configuration
 from dlsim.validation.machine import usable_cores
 from dlsim.validation.trials import with_settings
@@ -27,15 +27,15 @@ def plan_of(
     workers: Sequence[int],
     prefetch: Sequence[int | None],
     *,
-    observed: int = 2,
+    observed: Sequence[int] = (2, 1, 0),
     step: float = 0.0,
     rounds: int = 3,
 ) -> list[tuple[Configuration, int]]:
     """Configurations and rounds in the order in which they are run; each round another one.
 
-    `observed`: the workers of the run to calibrate on, which begins every round.
+    `observed`: the workers of the runs to calibrate on, which begin every round.
     """
-    first = Configuration("", None, observed, step=step, observed=True)
+    first = [Configuration("", None, number, step=step, observed=True) for number in observed]
     chosen = [
         Configuration("", None, number, factor, step)
         for number in workers
@@ -44,7 +44,7 @@ def plan_of(
     runs = []
     for number in range(rounds):
         order = np.random.default_rng([SEED, number]).permutation(len(chosen))
-        runs += [(first, number), *((chosen[i], number) for i in order)]
+        runs += [(one, number) for one in [*first, *(chosen[i] for i in order)]]
     return runs
 
 
@@ -69,4 +69,7 @@ def run_own(
             return changed, None
         return changed, lambda batch: time.sleep(configuration.step)
 
-    return run_all(folder, target, runs, make, seconds=seconds, batches=batches, progress=progress)
+    def carry_out(configuration: Configuration, name: str, known: frozenset[str]) -> Rows:
+        return run(folder, target, make, configuration, name, known, batches)
+
+    return run_all(folder, target, runs, carry_out, seconds=seconds, progress=progress)

@@ -23,7 +23,7 @@ from dlsim.whatif.statistics import t_quantile
 CONFIDENCE = 0.95
 # What a real run differs by from the mean of its like, relative, though nothing is changed and
 # everything is known: how long the machine takes to wake a process, where memory lies, ...
-UNEXPLAINED = 0.02
+UNEXPLAINED = 0.03
 
 # Which costs a change replaces, so that how sure they were does not matter any more.
 REPLACED = {
@@ -85,7 +85,8 @@ def predict(
     """What a real run of the calibrated loader would do with other settings, and how sure that is.
 
     `changes`: values by dotted key, as `{"loader.num_workers": 8}`; what torch refuses without
-    workers goes when they do. The intervals hold 95 % of real runs, if the scenario is right:
+    workers goes when they do. What happens without workers, runs without them tell, if there
+    were any. The intervals hold 95 % of real runs, if the scenario is right:
     they allow for the randomness of a run, for what the observed runs left uncertain, and for
     how much real runs differ though nothing is known to. The values are means.
 
@@ -95,6 +96,8 @@ def predict(
     Raises `ScenarioError` for changes that make no scenario, `WhatIfError` for a bad number.
     """
     check_counts(replications=replications)
+    if calibration.alone is not None and changes.get("loader.num_workers") == 0:
+        calibration = calibration.alone
     changed = replace(
         calibration,
         scenario=with_changes(calibration.scenario, changes),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from dlsim.validation.campaign import Step, run_all
+from dlsim.validation.campaign import Rows, Step, run, run_all
 from dlsim.validation.grid import Configuration, plan
 from dlsim.validation.training import TrainingStep
 from dlsim.validation.workloads import WORKLOADS
@@ -35,17 +37,36 @@ def run_suite(
     See `dlsim.validation.campaign.run_all`; the runs are those of `plan`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    named = {workload.name: workload for workload in WORKLOADS}
-    training = cache(TrainingStep)
     with tempfile.TemporaryDirectory(prefix="files-", dir=folder) as files:
 
-        def make(configuration: Configuration) -> tuple[DataLoader[Any], Step | None]:
-            workload = named[configuration.workload]
-            loader = workload.loader(Path(files), **configuration.settings)
-            if workload.trains:
-                return loader, training()
-            if not configuration.step:
-                return loader, None
-            return loader, lambda batch: time.sleep(configuration.step)
+        def carry_out(configuration: Configuration, name: str, known: frozenset[str]) -> Rows:
+            # What ran before in a process decides how its memory is had, and so how long a run
+            # takes: each one gets a process that did nothing yet.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as fresh:
+                return fresh.submit(
+                    run_one, folder, Path(files), configuration, name, known
+                ).result()
 
-        return run_all(folder, SUITE, runs, make, seconds=seconds, progress=progress)
+        return run_all(folder, SUITE, runs, carry_out, seconds=seconds, progress=progress)
+
+
+def run_one(
+    folder: Path,
+    files: Path,
+    configuration: Configuration,
+    name: str,
+    known: frozenset[str],
+) -> Rows:
+    """One run of the suite, as `campaign.run` makes it; data is put into `files`."""
+    workload = {workload.name: workload for workload in WORKLOADS}[configuration.workload]
+
+    def make(configuration: Configuration) -> tuple[DataLoader[Any], Step | None]:
+        loader = workload.loader(files, **configuration.settings)
+        if workload.trains:
+            return loader, TrainingStep()
+        if not configuration.step:
+            return loader, None
+        return loader, lambda batch: time.sleep(configuration.step)
+
+    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+    return run(folder, SUITE, make, configuration, name, known)

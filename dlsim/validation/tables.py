@@ -25,7 +25,7 @@ def case_lines(cases: Sequence[Case]) -> list[Line]:
         epoch = case.prediction.epoch
         lines.append(
             (
-                case.configuration.key,
+                case.configuration.key + (" =" if case.seen else ""),
                 duration(epoch.value),
                 f"{duration(epoch.low)} to {duration(epoch.high)}",
                 duration(case.epoch),
@@ -68,13 +68,18 @@ def workload_lines(cases: Sequence[Case]) -> list[Line]:
     prediction is slower than the best one measured, at most.
     """
     lines: list[Line] = [HEADING]
-    cases = [case for case in cases if case.clean]
+    cases = foreseen(cases)
     by_name = sorted(cases, key=lambda case: case.configuration.workload)
     for name, group in groupby(by_name, key=lambda case: case.configuration.workload):
         lines.append(summary(name, list(group)))
     if len(lines) > 2:
         lines.append(summary("all", cases))
     return lines
+
+
+def foreseen(cases: Sequence[Case]) -> list[Case]:
+    """Those that tell how good predictions are."""
+    return [case for case in cases if case.clean and not case.seen]
 
 
 def summary(name: str, cases: Sequence[Case]) -> Line:
@@ -155,7 +160,7 @@ class Aim:
 
 def aims(cases: Sequence[Case], replays: Sequence[Replayed]) -> list[Line]:
     """A heading and a line for each figure aimed at, whether it was reached or not."""
-    cases = [case for case in cases if case.clean]
+    cases = foreseen(cases)
     errors = [abs(case.error) for case in cases]
     # An error that real runs differ by among themselves cannot be told from none.
     told = [0.0 if e <= 1.5 * c.spread else e for e, c in zip(errors, cases, strict=True)]
@@ -210,4 +215,6 @@ def legend(cases: Sequence[Case]) -> str:
         lines.append("(-1): a run was disturbed by others and is left out.")
     if not all(case.clean for case in cases):
         lines.append("~: others disturbed all runs; they are left out of the table by workload.")
+    if any(case.seen for case in cases):
+        lines.append("=: runs of the same were calibrated on; left out of the table by workload.")
     return "\n".join(lines)

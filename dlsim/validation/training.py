@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch._dynamo  # which the first optimizer imports else, for seconds
 from torch import nn
 
 

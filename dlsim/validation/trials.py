@@ -17,7 +17,7 @@ from dlsim.validation import machine
 
 NAN = float("nan")
 LEAST, TICKS = 0.05, 0.05  # cores; CPU seconds that counting by clock ticks may be wrong by
-# Other programs here; whoever shares the hardware and is seen to; a core slower than it had been.
+# Other programs here; whoever shares the hardware and is seen to; cores at an unusual pace.
 OTHERS, HOST, PACE = "others", "host", "pace"
 
 

@@ -19,6 +19,7 @@ from dlsim.validation.tables import (
     Line,
     aims,
     case_lines,
+    foreseen,
     legend,
     markdown,
     replay_lines,
@@ -89,7 +90,8 @@ def words(observed: tuple[int, ...]) -> str:
     """What was calibrated on."""
     if len(observed) == 1:
         return f"one observed run with {observed[0]} workers"
-    return f"observed runs with {' and '.join(map(str, observed))} workers"
+    *most, last = map(str, sorted(observed))
+    return f"observed runs with {', '.join(most)} and {last} workers"
 
 
 def write(folder: Path, observed: tuple[int, ...], jobs: int) -> None:
@@ -113,7 +115,7 @@ def write(folder: Path, observed: tuple[int, ...], jobs: int) -> None:
         begin=BEGIN,
         end=END,
         machine=where,
-        count=sum(case.clean for case in cases),
+        count=len(foreseen(cases)),
         calibrated=words(observed),
         table=markdown(short(workload_lines(cases))),
     )
@@ -134,7 +136,7 @@ def main() -> None:
     """Write the table from the runs in a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--observed", type=int, nargs="+", default=[2])
+    parser.add_argument("--observed", type=int, nargs="+", default=[2, 1, 0])
     parser.add_argument("--jobs", type=int, default=-1)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
