@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 import dlsim
 from dlsim.cli import main
 from dlsim.scenario import Cost, Costs, Recorded
-from dlsim.validation import calibrate, calibrate_throughput, calibration, observe
-from dlsim.validation.accounts import CalibrateError
+from dlsim.validation import calibrate, calibrate_throughput, calibration, observe, predict
+from dlsim.validation.accounts import CalibrateError, accounts
+from dlsim.validation.calibrating import PACE, PRIOR, unsteadiness
 from dlsim.validation.throughput import simulated
 
 TRANSPORT = Costs(serialise=Cost(message=3e-4), receive=Cost(message=3e-4))
@@ -52,6 +55,26 @@ def test_what_was_observed_survives_a_file(tmp_path: Path):
     dlsim.save(seen, tmp_path / "run.npz")
     again = dlsim.load_trace(tmp_path / "run.npz")
     assert calibrate(again, transport=TRANSPORT) == calibrate(seen, transport=TRANSPORT)
+
+
+def test_runs_without_workers_tell_of_those():
+    """Where some runs have workers and some have none, each kind tells of its own."""
+    alone = observe(DataLoader(Rows(), 3))
+    found = calibration(observe(DataLoader(Rows(), 3, num_workers=1)), alone, transport=TRANSPORT)
+    assert found.scenario.loader.num_workers == 1
+    assert found.alone is not None
+    assert found.alone.scenario == calibrate(alone, transport=TRANSPORT)
+    assert predict(found, {"loader.num_workers": 0}).scenario == found.alone.scenario
+    assert predict(found, {"loader.batch_size": 6}).scenario.loader.num_workers == 1
+
+
+def test_pace_differs_from_run_to_run():
+    """Two runs, one at half the pace: 35 % (log 2 of two) beside what was known before."""
+    run = accounts(observe(DataLoader(Rows(), 3)))
+    slow = replace(run, cpu=2 * run.cpu, collate=2 * run.collate)
+    assert unsteadiness([run]) == unsteadiness([run, run, run]) * (2 / 1) ** 0.5 == PACE
+    squares = 2 * np.var([0, np.log(2)])
+    assert unsteadiness([run, slow]) == pytest.approx(((squares + PRIOR * PACE**2) / 3) ** 0.5)
 
 
 def test_too_few_batches_are_refused():

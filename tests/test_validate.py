@@ -19,7 +19,7 @@ from dlsim.validation import campaign, fidelity, grid, machine, own, tables
 from dlsim.validation.grid import Configuration
 from dlsim.validation.prediction import Estimate, Prediction
 from dlsim.validation.target import load_target
-from dlsim.validation.trials import HOST, OTHERS, Trial, spoilt, timed, with_settings
+from dlsim.validation.trials import HOST, OTHERS, PACE, Trial, spoilt, timed, with_settings
 from dlsim.validation.workloads import WORKLOADS
 from dlsim.whatif.errors import WhatIfError
 
@@ -200,6 +200,7 @@ def test_a_campaign_goes_on_where_it_stopped(tmp_path):
     assert made(tmp_path) == (True, 1)
 
 
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(
     ("taken", "attempts", "left"), [((0.0, 9.0), 9, OTHERS), ((9.0, 0.0), 9, "")]
 )
@@ -210,6 +211,16 @@ def test_disturbed_runs_are_repeated(tmp_path, monkeypatch, taken, attempts, lef
     rows = [row for row in fidelity.read(tmp_path).values() if "before" in row]
     assert [len(row["before"]) for row in rows] == [2, 2, 2]
     assert {row["spoilt"] for row in rows} == {left}
+
+
+def test_runs_at_another_pace_are_disturbed():
+    """What the machine usually does is the median of the campaign; a quarter off is not it."""
+    rows = {number: {"pace": [1.0, pace], "spoilt": ""} for number, pace in enumerate((1, 1.1, 3))}
+    typical = campaign.typical_paces(rows)
+    assert typical["pace"] == 1.0
+    assert [campaign.disturbed(row, typical) for row in rows.values()] == ["", "", PACE]
+    assert campaign.disturbed({"pace": [1.0, 0.7], "spoilt": ""}, typical) == PACE
+    assert campaign.disturbed({"pace": [1.0, 3.0], "spoilt": OTHERS}, typical) == OTHERS
 
 
 @pytest.mark.usefixtures("quiet")
@@ -282,6 +293,15 @@ def test_cases_that_others_disturbed_do_not_count():
     assert tables.case_lines([clean, disturbed])[2][6] == "1 ~"
     assert "~: others disturbed all runs" in tables.legend([clean, disturbed])
     assert tables.workload_lines([disturbed]) == [tables.HEADING]
+
+
+def test_what_was_calibrated_on_is_not_foreseen():
+    """A configuration that was itself observed is listed with a mark, and counts for no error."""
+    foreseen, seen = case(4, 1.1, 1.0), replace(case(2, 1.0, 1.0), seen=True)
+    assert tables.workload_lines([foreseen, seen])[1][:3] == ("work", "1", "10.0 %")
+    assert tables.case_lines([seen])[1][0].endswith(" =")
+    assert "=: runs of the same were calibrated on" in tables.legend([seen])
+    assert tables.aims([seen], [])[-1][2:] == ("-", "not known")
 
 
 # The command

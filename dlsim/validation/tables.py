@@ -165,7 +165,8 @@ def aims(cases: Sequence[Case], replays: Sequence[Replayed]) -> list[Line]:
     # An error that real runs differ by among themselves cannot be told from none.
     told = [0.0 if e <= 1.5 * c.spread else e for e, c in zip(errors, cases, strict=True)]
     waits = [abs(case.wait_error) for case in cases]
-    held = sum(case.held for case in cases) / max(sum(len(case.measured) for case in cases), 1)
+    runs = sum(len(case.measured) for case in cases)
+    held = sum(case.held for case in cases) / runs if runs else NAN
     again = [abs(one.error) for one in replays]
     found = [
         Aim("replay: median error of the epoch", 0.01, middle(again)),
