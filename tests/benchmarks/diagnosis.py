@@ -124,6 +124,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"| {100 * low:+.0f} to {100 * high:+.0f} % | {measured} "
             f"| {within} of {len(gains)} | {missed} | {row['seconds']:.0f} s |"
         )
+    missing = set(LOADERS) - {row["name"] for row in rows}
+    lines += [f"| {name} | not measured on a quiet machine | | | | | | |" for name in missing]
     return "\n".join(lines)
 
 
