@@ -1,12 +1,15 @@
 """Who acts next: a heap of everyone who knows when.
 
 Everyone has a number, which is their turn at one moment: the workers, their feeder threads, the
-pin-memory thread. The main process comes last, and is not in the heap.
+pin-memory thread. The main process comes last, and is not in the heap. Nor is one of those who
+can act at this very moment, as there mostly is one only.
 """
 
 from __future__ import annotations
 
 from dlsim.engine.compiled.jit import inlined
+from dlsim.engine.compiled.messages import GO_ON, WAIT
+from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import State
 
 
@@ -41,6 +44,9 @@ def wake(s: State, who: int, moment: float) -> None:
     if who == main_process(s):
         m.wake = moment
         return
+    if moment == m.now and m.ready == NONE:
+        m.ready = who
+        return
     s.wake[who] = moment
     at = m.events
     m.events += 1
@@ -52,9 +58,13 @@ def wake(s: State, who: int, moment: float) -> None:
 
 @inlined
 def next_one(s: State) -> int:
-    """The one who acts next, taken out of the heap."""
+    """The one who acts next, which is not the main process."""
     m = s.main[0]
-    first: int = s.events[0]
+    first: int = m.ready
+    if first != NONE and (m.events == 0 or s.wake[s.events[0]] > m.now or s.events[0] > first):
+        m.ready = NONE
+        return first
+    first = s.events[0]
     m.events -= 1
     last = s.events[m.events]
     at = 0
@@ -70,3 +80,14 @@ def next_one(s: State) -> int:
         at = below
     s.events[at] = last
     return first
+
+
+@inlined
+def settle(s: State) -> int:
+    """Let everyone else do all that they do at this moment: WAIT, or GO_ON if nobody does."""
+    m = s.main[0]
+    others = m.ready != NONE or (m.events > 0 and s.wake[s.events[0]] <= m.now)
+    if others or s.sharing[0].alarm <= m.now or s.sharing[1].alarm <= m.now:
+        m.wake = m.now
+        return WAIT
+    return GO_ON

@@ -37,7 +37,12 @@ def _compile(function: Callable[..., Any], *, forceinline: bool) -> object:
         # Nothing compiled here makes arrays, so nobody has to count who uses them (_nrt): that
         # would take ten times as long as all the rest.
         made: object = njit(
-            cache=not forceinline, error_model="numpy", forceinline=forceinline, _nrt=False
+            cache=not forceinline,
+            forceinline=forceinline,
+            no_cpython_wrapper=forceinline,
+            no_cfunc_wrapper=forceinline,
+            error_model="numpy",
+            _nrt=False,
         )(function)
         return made
     finally:

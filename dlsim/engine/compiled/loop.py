@@ -17,7 +17,7 @@ from __future__ import annotations
 from math import inf
 
 from dlsim.engine.compiled import consumer as c
-from dlsim.engine.compiled import dispatcher, messages, training, transport
+from dlsim.engine.compiled import dispatcher, epochs, messages, training, transport
 from dlsim.engine.compiled.clock import main_process, next_one, wake
 from dlsim.engine.compiled.cores import ring, serve
 from dlsim.engine.compiled.jit import compiled, inlined, reader
@@ -39,6 +39,8 @@ def run(address: int) -> int:
     m.amount = 0.0
     while True:
         soon = s.wake[s.events[0]] if m.events > 0 else inf
+        if m.ready != NONE:
+            soon = m.now
         alarm = min(s.sharing[0].alarm, s.sharing[1].alarm)
         if alarm <= soon and alarm <= m.wake and alarm < inf:
             m.now = alarm
@@ -91,11 +93,11 @@ def do(s: State) -> int:
     """What the main process does up to the next place at which it might have to wait."""
     doing = s.main[0].doing
     if doing == messages.START_EPOCH:
-        return c.start_epoch(s)
+        return epochs.start_epoch(s)
     if doing == messages.WORKER_STARTED:
-        return c.worker_started(s)
+        return epochs.worker_started(s)
     if doing == messages.RESUME_WORKERS:
-        return c.resume_workers(s)
+        return epochs.resume_workers(s)
     if doing == messages.SEND:
         return dispatcher.send(s)
     if doing == messages.INDICES_PUT:
@@ -119,13 +121,13 @@ def do(s: State) -> int:
     if doing == messages.END_STEP:
         return c.end_step(s)
     if doing == messages.CLOSE:
-        return c.close(s)
+        return epochs.close(s)
     if doing == messages.END_PINNING:
-        return c.end_pinning(s)
+        return epochs.end_pinning(s)
     if doing == messages.PINNING_ENDED:
-        return c.pinning_ended(s)
+        return epochs.pinning_ended(s)
     if doing == messages.JOIN:
-        return c.join(s)
+        return epochs.join(s)
     if doing == messages.FETCH_ALONE:
         return c.fetch_alone(s)
     if doing == messages.FETCHED_ALONE:

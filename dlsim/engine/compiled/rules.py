@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dlsim.engine.dispatcher import next_with_room, rule
 from dlsim.engine.draws import CPU, READ, WAIT
 from dlsim.engine.run import round_trip
-from dlsim.scenario import Constant, IterableDataset, MapDataset, Scenario
+from dlsim.scenario import Constant, Cost, IterableDataset, MapDataset, Scenario
 
 NONE = -1
 
@@ -55,6 +55,7 @@ RULES = np.dtype(
         ("pin_memory", "?"),
         ("pipe", "?"),  # batches go through the pipe,
         ("sharing", "?"),  # or workers put them into shared memory
+        ("direct", "?"),  # the feeder threads have nothing to do that takes time
         ("copy_byte", "f8"),
         ("tensors", "f8"),
         *((f"{name}_{unit}", "f8") for name in HANDLING for unit in ("message", "tensor", "byte")),
@@ -104,6 +105,7 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "threads": consumer.threads if consumer.device == "cpu" else 0,
         "pin_memory": loader.pin_memory,
         "pipe": dataset.path == "pipe",
+        "direct": scenario.ideal or (dataset.path == "shm" and costs.serialise == Cost()),
         "sharing": dataset.path == "shm" and loader.num_workers > 0,
         "copy_byte": costs.copy_byte,
         "tensors": dataset.tensors,

@@ -31,7 +31,7 @@ from dlsim.engine.messages import MAIN
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace
 
-FIRST_BLOCK, LARGEST_BLOCK = 64, 4096  # jobs drawn at a time
+FIRST_BLOCK, LARGEST_BLOCK = 64, 16384  # jobs drawn at a time
 
 Progress = Callable[[int], object]
 

@@ -57,7 +57,8 @@ MAIN_PROCESS = np.dtype(
         ("pipe_head", "i8"),  # of the line before the pipe
         ("pipe_tail", "i8"),
         ("writing", "?"),  # someone has the pipe
-        ("events", "i8"),  # how many will act
+        ("events", "i8"),  # how many will act,
+        ("ready", "i8"),  # and who besides can act now
         # What the one who acts asks for: so much of cores or storage, as so many customers
         ("amount", "f8"),
         ("what", "i8"),
@@ -219,7 +220,7 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
     shards = max(workers, 1) if isinstance(scenario.dataset, IterableDataset) else 0
     caching = bool(rows["caching"][0])
     main = np.zeros(1, MAIN_PROCESS)
-    main["returning"] = main["short_index"] = main["short_number"] = NONE
+    main["returning"] = main["ready"] = main["short_index"] = main["short_number"] = NONE
     main["room"] = scenario.machine.storage.cache
     # Without workers, the main process fetches with the hands of a worker.
     hands = max(workers, 1)

@@ -108,7 +108,7 @@ def send(s: State, worker: int, message: int) -> None:
     """Put an answer on the result queue; through the feeder thread where that takes time."""
     m, w, number = s.main[0], s.workers[worker], s.messages[message].number
     w.job = NONE
-    if not s.rules[0].shared:
+    if s.rules[0].direct:
         if number >= 0:
             s.moments[ARRIVED, number] = m.now
         put(s, worker, number, False)
