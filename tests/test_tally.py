@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import dlsim
@@ -13,9 +13,10 @@ from dlsim.scenario import Scenario
 from dlsim.trace import Trace
 from dlsim.trace.tally import Tally, middle
 from dlsim.whatif import measure
-from tests.strategies import in_order
+from tests.strategies import in_order, on_machines
 
 pytest.importorskip("numba", reason="only the compiled engine makes tallies")
+from dlsim.engine.compiled import simulation
 from dlsim.engine.compiled.in_order import InOrder
 from dlsim.engine.in_order import suits
 
@@ -53,6 +54,18 @@ def test_metrics_equal_those_of_the_trace(scenario: Scenario, seed: int) -> None
     assert_same(scenario, seed)
 
 
+@settings(max_examples=60)
+@given(on_machines(), st.integers(0, 2**32), st.sampled_from([1, 8, 64]))
+def test_metrics_of_the_event_loop(scenario: Scenario, seed: int, room: int) -> None:
+    """So is that of a tally made on any machine, in any order, however few columns there are."""
+    changes = {"loader.timeout": 0.0, "consumer.stop_after": None, "failures": []}
+    scenario = dlsim.replace(scenario, changes)
+    found = measure(simulation.tally(scenario, seed, room))
+    expected = measure(simulate(scenario, seed, engine="compiled"))
+    for name in expected:
+        assert found[name] == pytest.approx(expected[name], rel=1e-9, abs=1e-9, nan_ok=True), name
+
+
 def test_across_blocks_and_epochs() -> None:
     """The metrics stay exact where blocks end, columns are forgotten and epochs begin anew."""
     assert_same(long(20_000, epochs=3), 1)
@@ -81,7 +94,8 @@ def test_memory_does_not_grow_with_batches() -> None:
     assert len(rooms) == 1
 
 
-def test_where_no_engine_can_tally_there_is_a_trace() -> None:
-    """What is not in order, or not on the ideal machine, is simulated as a whole."""
-    assert isinstance(outcome(long(10, **{"loader.in_order": False})), Trace)
-    assert isinstance(outcome(long(10, **{"machine.cores": 2.0})), Trace)
+def test_short_runs_on_the_event_loop_keep_their_trace() -> None:
+    """What is not in order, or not on the ideal machine, is tallied when it is long."""
+    for changes in {"loader.in_order": False}, {"machine.cores": 2.0}:
+        assert isinstance(outcome(long(10, **changes)), Trace)
+        assert_same(long(70_000, **changes), 1, but=QUANTILES)

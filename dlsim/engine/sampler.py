@@ -84,3 +84,16 @@ class Jobs:
         if self._samples is not None:
             work = self._samples.work(indices, at if self._batched else None)
         return Job(number, indices, work, self._collate.take(at)[0], self._step.take(at)[0])
+
+
+def batches_to_simulate(scenario: Scenario) -> int:
+    """About how many batches a simulation of `scenario` has: what it costs to simulate."""
+    loader, dataset = scenario.loader, scenario.dataset
+    if loader.batch_sampler is not None:
+        an_epoch = len(loader.batch_sampler)
+    else:
+        samples = dataset.length if loader.sampler is None else len(loader.sampler)
+        if not isinstance(dataset, MapDataset) and dataset.sharding == "none":
+            samples *= max(loader.num_workers, 1)
+        an_epoch = -(-samples // (loader.batch_size or 1))
+    return max(1, min(an_epoch, scenario.consumer.stop_after or an_epoch) * scenario.epochs)

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from dlsim.engine.compiled import installed
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, require
-from dlsim.trace.tally import Tally
+from dlsim.trace.tally import KEPT, Tally
 from dlsim.trace.trace import Meta, Trace
 
 Engine: TypeAlias = Literal["auto", "simpy", "compiled"]
@@ -58,8 +58,8 @@ def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
     """What the metrics of `simulate(scenario, seed)` follow from, as little of it as possible.
 
     A tally, in memory that does not grow with the number of batches, where the compiled engine
-    can make one: for batches in order of a map-style dataset on the ideal machine; else the
-    trace.
+    can make one: of batches in order of a map-style dataset on the ideal machine, and of every
+    long run that nothing ends early; else the trace.
     """
     if installed():
         from dlsim.engine.in_order import suits
@@ -68,6 +68,12 @@ def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
             from dlsim.engine.compiled.tally import tally
 
             return tally(scenario, seed)
+        from dlsim.engine.compiled import simulation
+        from dlsim.engine.compiled.counting import goes_on
+        from dlsim.engine.sampler import batches_to_simulate
+
+        if goes_on(scenario) and batches_to_simulate(scenario) > KEPT:
+            return simulation.tally(scenario, seed)
     return simulate(scenario, seed)
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from dlsim.engine import simulate
 from dlsim.engine.compiled import installed
+from dlsim.engine.sampler import batches_to_simulate
 from dlsim.scenario import DlsimError, IterableDataset, Loader, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.metrics import samples_per_second
@@ -32,7 +33,6 @@ from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.demand import demand
 from dlsim.whatif.parallel import replication_seed
 from dlsim.whatif.statistics import t_quantile
-from dlsim.whatif.sweep import batches_to_simulate
 
 SECONDS = 15.0  # to watch
 STALL = 0.05  # the share of the time that training may wait

@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 
 from dlsim.engine.compiled import installed
-from dlsim.scenario import MapDataset, Scenario, to_tree
+from dlsim.engine.sampler import batches_to_simulate
+from dlsim.scenario import Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.extent import effort, measured, shortened
@@ -191,19 +192,6 @@ def _tasks(
                 task, room = [], size
     if task:
         yield task
-
-
-def batches_to_simulate(scenario: Scenario) -> int:
-    """About how many batches a simulation of `scenario` has: what it costs to simulate."""
-    loader, dataset = scenario.loader, scenario.dataset
-    if loader.batch_sampler is not None:
-        an_epoch = len(loader.batch_sampler)
-    else:
-        samples = dataset.length if loader.sampler is None else len(loader.sampler)
-        if not isinstance(dataset, MapDataset) and dataset.sharding == "none":
-            samples *= max(loader.num_workers, 1)
-        an_epoch = -(-samples // (loader.batch_size or 1))
-    return max(1, min(an_epoch, scenario.consumer.stop_after or an_epoch) * scenario.epochs)
 
 
 def _summed(measured: list[Row], confidence: float) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dlsim.engine.sampler import batches_to_simulate
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import number, percent
@@ -13,7 +14,6 @@ from dlsim.whatif.parallel import check_jobs
 from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval
-from dlsim.whatif.sweep import batches_to_simulate
 
 LEAST, MOST, BATCHES = 5, 30, 6000  # replications, and batches to simulate of each
 SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -62,11 +62,16 @@ def _sources() -> str:
     return sha256(text).hexdigest()[:12]
 
 
-def addresses(arrays: tuple[NDArray[Any], ...]) -> NDArray[np.int64]:
-    """Where each array begins and its shape, in the form that `reader` reads."""
+def addresses(arrays: tuple[NDArray[Any], ...], gone: Sequence[int]) -> NDArray[np.int64]:
+    """Where each array begins and its shape, in the form that `reader` reads.
+
+    `gone`: for each array, how many elements would be in front of it, which nobody looks at.
+    """
     row: list[int] = []
-    for array in arrays:
-        row += (array.__array_interface__["data"][0], *array.shape)
+    for array, before in zip(arrays, gone, strict=True):
+        begin = array.__array_interface__["data"][0] - before * array.itemsize
+        shape = array.shape if array.ndim > 1 else (array.shape[0] + before,)
+        row += (begin, *shape)
     return np.array(row, np.int64)
 
 

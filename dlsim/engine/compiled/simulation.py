@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dlsim.engine.compiled.counting import Counting, columns_of
 from dlsim.engine.compiled.in_order import simulate_in_order
 from dlsim.engine.compiled.jit import addresses
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Jobs
@@ -20,15 +21,17 @@ from dlsim.engine.compiled.messages import (
     NOT_RECORDED,
     OVER,
     RAISED,
+    SENT_AT,
     START_EPOCH,
 )
 from dlsim.engine.compiled.rules import NONE
-from dlsim.engine.compiled.state import COLUMNS, SAMPLES, new_state
+from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
 from dlsim.engine.draws import SampleDraws
 from dlsim.engine.fetch import failure
 from dlsim.engine.in_order import epochs, suits
 from dlsim.engine.messages import MAIN
 from dlsim.scenario import IterableDataset, Scenario
+from dlsim.trace.tally import KEPT, Tally
 from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace
 
 FIRST_BLOCK, LARGEST_BLOCK = 64, 16384  # jobs drawn at a time
@@ -47,10 +50,35 @@ def simulate(
     return simulation.trace(meta)
 
 
-class Simulation:
-    """The state, and what it asks for: numbers, and room for what comes of them."""
+def tally(scenario: Scenario, seed: int, room: int = KEPT) -> Tally:
+    """The tally of a scenario in which everything that is sent comes to its end.
 
-    def __init__(self, scenario: Scenario, seed: int, *, samples: bool) -> None:
+    Columns have `room` for so many batches, or for as many as are under way, if that is more.
+    """
+    simulation = Simulation(scenario, seed, samples=False, counting=Counting(scenario), room=room)
+    simulation.run(lambda batches: None)
+    assert simulation.counting is not None
+    started, _, ended = np.array(simulation.moments).T
+    return simulation.counting.tally(started, ended)
+
+
+class Simulation:
+    """The state, and what it asks for: numbers, and room for what comes of them.
+
+    With `counting`, batches that are done are counted and forgotten.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        *,
+        samples: bool,
+        counting: Counting | None = None,
+        room: int = 0,
+    ) -> None:
+        self.counting, self.room = counting, room
+        self.gone = dict.fromkeys(State._fields, 0)  # elements forgotten, of each array
         self.scenario, self.seed, self.samples = scenario, seed, samples
         self.state = new_state(scenario, samples=samples)
         self.main = self.state.main[0]
@@ -73,6 +101,9 @@ class Simulation:
                 self.problem = self.what_happened(why)
                 break
             self.moments[-1][2] = self.main["now"]
+            if self.counting is not None:
+                self.count(int(self.main["sent"]), np.inf)
+                self.counting.end_epoch()
         # Let happen what happens at the very moment the training loop ends.
         self.main["doing"], self.main["wake"] = OVER, self.main["now"]
         self.go_on(progress)
@@ -81,7 +112,7 @@ class Simulation:
         """Run the event loop, and give it what it asks for, until it is over; returns why it is."""
         while True:
             before = int(self.main["returned"])
-            table = addresses(self.state)
+            table = addresses(self.state, list(self.gone.values()))
             why: int = run(table.__array_interface__["data"][0])
             progress(int(self.main["returned"]) - before)
             if why == NOT_RECORDED:
@@ -150,7 +181,9 @@ class Simulation:
         """Make columns longer that are full."""
         state = self.state
         have = len(state.batches)
-        if self.main["sent"] == have:
+        if self.counting is not None:
+            self.forget()
+        elif self.main["sent"] == have:
             room = max(2 * have, self.expected())
             self.state = state._replace(**{n: longer(getattr(state, n), room) for n in COLUMNS})
         have = state.sample_moments.shape[1]
@@ -159,6 +192,37 @@ class Simulation:
             self.state = self.state._replace(
                 **{name: longer(getattr(self.state, name), room) for name in SAMPLES}
             )
+
+    def count(self, oldest: int, until: float) -> None:
+        """Take in what is new; batches before `oldest` are done, as is all before `until`."""
+        state, counting = self.state, self.counting
+        assert counting is not None
+        base, before = self.gone["batches"], self.gone["order"]
+        columns = columns_of(state, int(self.main["sent"]) - base)
+        new = state.order[counting.counted - before : int(self.main["returned"]) - before]
+        counting.take(columns, base, new, oldest, until)
+
+    def forget(self) -> None:
+        """Count the batches that are done, and use their columns again."""
+        state, main, gone = self.state, self.main, self.gone
+        sent, returned, trained = (int(main[name]) for name in ("sent", "returned", "trained"))
+        oldest = int(main["wanted"]) if state.rules["workers"][0] else sent
+        if main["returning"] != NONE:
+            oldest = min(oldest, int(main["returning"]))
+        base, before = gone["batches"], gone["order"]
+        if sent > base:
+            until = main["now"] if oldest == sent else state.moments[SENT_AT, oldest - base]
+            self.count(oldest, float(until))
+        # The host may still wait for the ends of some steps.
+        ahead = state.order[trained - before : returned - before]
+        keep = min([oldest, *ahead.tolist()])
+        room = max(self.room, 2 * (sent - keep)) + len(ahead)
+        made = {}
+        for name in COLUMNS:
+            first, last = (trained, returned) if name == "order" else (keep, sent)
+            old = getattr(state, name)[..., first - gone[name] : last - gone[name]]
+            made[name], gone[name] = longer(old, room), first
+        self.state = state._replace(**made)
 
     def expected(self) -> int:
         """The number of batches, if it is known to be, else a first guess."""
