@@ -23,6 +23,7 @@ from dlsim.validation.watched import WatchedMap
 STAT = Path("/proc/stat")
 CGROUP = Path("/sys/fs/cgroup/cpu.max")
 LOOKS = (4, 40, 400)  # after how many batches the workers are looked at; it takes milliseconds
+PAGES = (1 << 23) // mmap.PAGESIZE
 IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
 
 
@@ -157,19 +158,19 @@ def pace(rounds: int = 3) -> float:
     return slowest
 
 
-def paging(rounds: int = 3, size: int = 1 << 23) -> float:
+def paging(rounds: int = 3) -> float:
     """Seconds for touching 8 MiB of memory that is new to the process, page by page.
 
     Batches are written into new memory; what that costs a virtual machine, its host decides.
     """
-    return min(touch(size) for _ in range(rounds))
+    return min(touch() for _ in range(rounds))
 
 
-def touch(size: int) -> float:
-    """Seconds for writing a byte into every page of so many new bytes."""
+def touch() -> float:
+    """Seconds for writing a byte into each of `PAGES` new pages."""
     began = perf_counter()
-    with mmap.mmap(-1, size) as memory:
-        for at in range(0, size, mmap.PAGESIZE):
+    with mmap.mmap(-1, PAGES * mmap.PAGESIZE) as memory:
+        for at in range(0, PAGES * mmap.PAGESIZE, mmap.PAGESIZE):
             memory[at] = 1
         return perf_counter() - began
 

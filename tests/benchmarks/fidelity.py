@@ -14,7 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dlsim.cli.validation import picture
+from dlsim.scenario.units import duration
 from dlsim.validation import fidelity
+from dlsim.validation.campaign import typical_paces
+from dlsim.validation.machine import PAGES
 from dlsim.validation.tables import (
     Line,
     aims,
@@ -31,8 +34,10 @@ BEGIN, END = "<!-- fidelity -->", "<!-- /fidelity -->"
 
 PAGE = """# How far to trust a prediction
 
-Real runs of twelve kinds of work, each under several settings, were predicted from {calibrated} of
-the same work, and measured. {machine}. This page is written by
+Real runs of twelve kinds of work, each under several settings, were predicted from
+{calibrated} of the same work, and measured.
+{machine}.
+This page is written by
 
     dlsim validate -o FOLDER
     python -m tests.benchmarks.fidelity FOLDER
@@ -42,6 +47,11 @@ the same work, and measured. {machine}. This page is written by
 ## What was aimed at
 
 {aims}
+
+What is missed is work that fills new memory: arrays and large tensors, files. A page of it takes
+{page} here, and how many a process has to ask for depends on what it freed before: the C library
+keeps the memory of messages once it has seen their size, so that a run can become twice as fast
+half way through, as the picture shows. Costs seen at one size of batch do not tell that of another.
 
 ## Predictions
 
@@ -68,8 +78,9 @@ two times of a return are apart, as a share of the epoch.
 """
 
 PART = """{begin}
-**Real runs.** {machine}: {count} configurations of twelve kinds of work, predicted from
-{calibrated} of the same work ([all of them](docs/fidelity.md)).
+**Real runs** of {count} configurations of twelve kinds of work, predicted from
+{calibrated} of the same work ([all of them](docs/fidelity.md)):
+{machine}.
 
 {table}
 {end}"""
@@ -96,13 +107,15 @@ def words(observed: tuple[int, ...]) -> str:
 
 def write(folder: Path, observed: tuple[int, ...], jobs: int) -> None:
     """Write docs/fidelity.md, its picture, and the README's part."""
+    rows = fidelity.read(folder)
     found = fidelity.cases(folder, observed=observed, jobs=jobs)
     cases = sorted(found, key=lambda case: fidelity.order(case.configuration))
     replays = list(fidelity.replays(folder, jobs=jobs))
-    where = machine(fidelity.read(folder), cases)
+    where = machine(rows, cases)
     page = PAGE.format(
         calibrated=words(observed),
         machine=where,
+        page=duration(typical_paces(rows)["paging"] / PAGES),
         aims=markdown(aims(cases, replays)),
         workloads=markdown(workload_lines(cases)),
         replays=markdown(replay_lines(replays)),
