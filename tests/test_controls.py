@@ -90,6 +90,14 @@ def test_few_replications_have_plain_intervals() -> None:
     assert gained(one, other) == interval(values[1] / values[0] - 1)
 
 
+def test_gains_beyond_all_measure_are_left_out_without_a_warning() -> None:
+    """A run of next to no time gains what no float holds, which is no reason to warn or fail."""
+    one, other = given(noisy(), [1e-308, 1.0, 1.0]), given(noisy(), [1e300, 2.0, 2.0])
+    assert gained(one, other) == interval(np.array([1.0, 1.0]))
+    endless = gained(given(noisy(), [1.0, 1.0]), given(noisy(), [1.5e308, 1.6e308]))
+    assert endless.mean == endless.half_width == float("inf")
+
+
 def test_workers_of_the_image_scenario() -> None:
     """With other workers, too, the interval is three times narrower than without common numbers."""
     base = dlsim.load(Path(__file__).parent.parent / "scenarios" / "imagenet_a100.toml")

@@ -28,6 +28,7 @@ from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.replicate import Replications
 from dlsim.whatif.statistics import ROUNDING, Interval, interval, t_quantile
 
+FEWEST = 20  # replications from which luck is told: of fewer, intervals come out too wide
 SHARE = 0.3  # of the replications: more coefficients are not told from so few
 MOST = 2_000_000  # samples of a run; of more, drawing them takes as long as simulating
 ALIKE = 1e-6  # relative; what differs by less is the same control
@@ -49,7 +50,7 @@ def gained(a: Replications, b: Replications, metric: str = "samples_per_s") -> I
 
     As `paired`; pairs without a ratio, of runs that return nothing, are left out.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         ratio = b[metric] / a[metric] - 1
     return _less_luck(a, b, np.where(np.isfinite(ratio), ratio, math.nan))
 
@@ -90,7 +91,12 @@ def _less_luck(a: Replications, b: Replications, values: Floats) -> Interval:
         )
     plain = interval(values, a.confidence)
     cases = list(dict.fromkeys((a.scenario, b.scenario)))
-    if not plain.half_width > 0 or np.isnan(values).any() or not all(map(_told, cases)):
+    if (
+        len(values) < FEWEST
+        or not plain.half_width > 0
+        or np.isnan(values).any()
+        or not all(map(_told, cases))
+    ):
         return plain
     most = SHARE * len(values)
     if max(case.loader.num_workers for case in cases) >= most:

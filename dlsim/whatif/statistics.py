@@ -65,7 +65,8 @@ def interval(values: Floats, confidence: float = 0.95) -> Interval:
         return Interval(float(known[0]), 0.0, count, confidence)
     with np.errstate(over="ignore"):  # rates of next to no time: the interval is endless
         error = float(np.std(known, ddof=1)) / count**0.5
-    return Interval(float(known.mean()), t_quantile(confidence, count) * error, count, confidence)
+        mean = float(known.mean())
+    return Interval(mean, t_quantile(confidence, count) * error, count, confidence)
 
 
 def intervals(values: Floats, confidence: float) -> list[Interval]:
@@ -73,8 +74,8 @@ def intervals(values: Floats, confidence: float) -> list[Interval]:
     count = values.shape[1]
     if count < 2:
         return [interval(row, confidence) for row in values]
-    means = values.mean(axis=1)
     with np.errstate(over="ignore"):
+        means = values.mean(axis=1)
         halves = t_quantile(confidence, count) * (np.std(values, axis=1, ddof=1) / count**0.5)
     equal = np.ptp(values, axis=1) == 0
     return [

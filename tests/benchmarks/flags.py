@@ -83,7 +83,7 @@ def lines(count: int, rows: dict[str, dict[str, Any]]) -> Iterator[str]:
         f"{count:,} random scenarios of each kind, {REPLICATIONS} replications of each: how many "
         "are flagged as beyond their closed forms, which none is (goal: 0); and how many when a "
         f"bound is put in that the simulation beats by {planted}. Epochs here are short, and some "
-        "times have no variance at all (Pareto), so that chance explains much: what it explains is "
+        "times vary without end (Pareto), so that chance explains much: what it explains is "
         "not flagged.\n"
     )
     yield f"| scenarios | flagged | of those planted: {planted} | |\n|---|---|---|---|"
