@@ -42,6 +42,9 @@ from tests.benchmarks.models import (
 from tests.benchmarks.scale import REPLICATIONS, long_runs, sweeps
 
 PACKAGES, PEERS = ("numpy", "numba", "simpy"), ("ciw", "salabim")
+# A row of a table: name, ratio, and a goal for it.
+GOAL = re.compile(r"^\| (.*?) \| ([\d.e+]+) \(.*?\) \| ([≤≥]) ([\d,]+(?:\.\d+)?) \|", re.M)
+MISSED = "Goals that are missed"
 Timings = dict[str, list[float]]
 AT_ONCE = f"NumPy, each of {REPLICATIONS} replications at once"
 
@@ -328,6 +331,17 @@ def sections(repeats: int, batches: int, only: str) -> Iterator[tuple[str, str]]
             yield title, "\n".join(lines) + "\n"
 
 
+def missed(page: dict[str, str]) -> str:
+    """The goals that the tables on the page miss, as a list."""
+    found = []
+    for title, text in page.items():
+        for name, ratio, sign, wanted in GOAL.findall(text):
+            goal = wanted.replace(",", "")
+            if float(ratio) > float(goal) if sign == "≤" else float(ratio) < float(goal):
+                found.append(f"- {title}; {name}: {ratio}, where {sign} {wanted} is wanted")
+    return "\n".join(found or ["- none"]) + "\n"
+
+
 def processor() -> str:
     """What the benchmark runs on."""
     info = Path("/proc/cpuinfo")
@@ -354,6 +368,7 @@ def main() -> None:
         print(f"## {title}\n\n{text}", flush=True)
         page[title] = text
     if options.write:
+        page[MISSED] = missed({title: text for title, text in page.items() if title != MISSED})
         body = "".join(f"\n## {title}\n\n{text}" for title, text in page.items())
         options.write.write_text(head + body, encoding="utf-8")
 
