@@ -56,8 +56,8 @@ def validate(
             cores slow each other down; what happens without workers, runs without them tell best.
         batches: Leave each run after so many batches (own loader).
         step: Sleep so long for each batch, in place of the training step (own loader).
-        rounds: Make each run so often; by default 3 times, 2 with --quick.
-        quick: Of the suite, run only what takes about three minutes, not the quarter of an hour.
+        rounds: Make each run so often; by default 3 times, once with --quick.
+        quick: Of the suite, run only what takes about three minutes, not half an hour.
         minutes: Begin no more runs after so long.
         report_only: Make no runs; report on those that FOLDER has.
         plot: Draw predictions against real runs here.
