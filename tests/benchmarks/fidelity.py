@@ -61,6 +61,9 @@ within the predicted 95 % interval. spread: the range of the runs of one configu
 their median. choice: by how much the configuration that prediction would choose is slower than the
 best one measured.
 
+How much the machine's pace differs from run to run is taken so that the intervals hold nine of ten
+of these very runs (`PACE` in dlsim/validation/calibrating.py); all else is foreseen.
+
 {workloads}
 
 ## Replays
