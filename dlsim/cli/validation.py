@@ -42,7 +42,7 @@ def validate(
 
     Example: dlsim validate train.py:make_loader --workers 0,2,4,8 --plot validation.png
 
-    Observed runs are calibrated on; real runs with other settings are predicted from it, and
+    Observed runs are calibrated on; real runs with other settings are predicted from them, and
     then made, several times. Every run is kept in FOLDER: the same command goes on where it was
     interrupted. Leave the machine alone meanwhile. Needs torch.
 

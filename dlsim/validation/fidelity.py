@@ -122,8 +122,9 @@ def predicted(
     seen = [load_trace(folder / RUNS / rows[name]["file"]) for name in names]
     found = calibration(*seen, transport=transport(rows, accounts(seen[0]).path))
     trials, known = measured(rows), {alike(configuration_of(rows[name])) for name in names}
-    cases = [case(found, rows, one, trials[one], replications) for one in group]
-    return [replace(case, seen=alike(case.configuration) in known) for case in cases]
+    return [
+        case(found, rows, one, trials[one], replications, seen=alike(one) in known) for one in group
+    ]
 
 
 def alike(configuration: Configuration) -> Configuration:
@@ -138,8 +139,10 @@ def case(
     configuration: Configuration,
     trials: Sequence[Trial],
     replications: int,
+    *,
+    seen: bool,
 ) -> Case:
-    """One configuration, predicted, and its real runs."""
+    """One configuration, predicted, and its real runs; `seen`: it was calibrated on."""
     changes: dict[str, object] = {f"loader.{k}": v for k, v in configuration.settings.items()}
     if configuration.step:
         slept = rows[f"step {configuration.step}"]["seconds"]
@@ -151,6 +154,7 @@ def case(
         measured=clean or tuple(trials),
         disturbed=len(trials) - len(clean) if clean else 0,
         clean=bool(clean),
+        seen=seen,
     )
 
 

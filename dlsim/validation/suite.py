@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -68,5 +67,4 @@ def run_one(
             return loader, None
         return loader, lambda batch: time.sleep(configuration.step)
 
-    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
     return run(folder, SUITE, make, configuration, name, known)
