@@ -123,6 +123,16 @@ def kept(out: Path | None) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def saying(text: str) -> Iterator[None]:
+    """Say so when Ctrl-C is pressed inside."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"dlsim: {text}", file=sys.stderr)
+        raise
+
+
 def tell(text: str) -> None:
     """Say on a terminal what is being done."""
     if sys.stderr.isatty():

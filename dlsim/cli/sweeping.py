@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from tyro.conf import Positional, UseAppendAction, arg
 
-from dlsim.cli.files import PATIENCE, check_drawable, scenario_from, value_of
+from dlsim.cli.files import PATIENCE, check_drawable, saying, scenario_from, value_of
 from dlsim.cli.parsing import NO_CHANGES, Changes, UsageError
 from dlsim.cli.whatif import Count, File, picture
 from dlsim.scenario import Scenario
@@ -103,16 +103,11 @@ def sweep(
         picture(sweep_picture(table, list(varied), metric), plot)
 
 
-@contextlib.contextmanager
-def going_on(out: Path | None) -> Iterator[None]:
+def going_on(out: Path | None) -> contextlib.AbstractContextManager[None]:
     """When Ctrl-C is pressed, say where what is finished is kept."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if out is not None:
-            kept = f"{out}.journal keeps what is finished: sweep again to go on"
-            print(f"dlsim: {kept}", file=sys.stderr)
-        raise
+    if out is None:
+        return contextlib.nullcontext()
+    return saying(f"{out}.journal keeps what is finished: sweep again to go on")
 
 
 def values_of(text: str, scenario: Scenario) -> tuple[str, Iterable[Any] | Between]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from dlsim.cli.files import check_drawable
+from dlsim.cli.files import check_drawable, saying
 from dlsim.cli.parsing import UsageError
 from dlsim.scenario import DlsimError
 from dlsim.scenario.units import parse
@@ -144,17 +144,9 @@ def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
     return found
 
 
-@contextlib.contextmanager
-def kept(out: Path) -> Iterator[None]:
+def kept(out: Path) -> contextlib.AbstractContextManager[None]:
     """Say, when interrupted inside, that nothing is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(
-            f"dlsim: the runs until now are kept in {out}; go on with the same command",
-            file=sys.stderr,
-        )
-        raise
+    return saying(f"the runs until now are kept in {out}; go on with the same command")
 
 
 @contextlib.contextmanager
