@@ -70,6 +70,23 @@ def test_long_runs_equal_simpy(scenario: Scenario) -> None:
     assert difference(slow, dlsim.simulate(scenario, 3, engine="compiled")) is None
 
 
+@given(
+    st.floats(0, 4) | st.integers(0, 64).map(lambda i: i * 2.0**-52),
+    st.floats(0, 1e-3) | st.integers(0, 64).map(lambda i: i * 2.0**-53),
+    st.integers(1, 600),
+)
+def test_equal_samples_are_added_up_exactly(seconds: float, latency: float, size: int) -> None:
+    """Where all samples take equally long, batches are fetched at the very floats of SimPy."""
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=size, num_workers=1),
+        dataset=dlsim.MapDataset(5 * size, fetch=[dlsim.Stage("a", wait=dlsim.Constant(seconds))]),
+        costs=dlsim.Costs(index_latency=latency),
+        policy="row",
+    )
+    slow, fast = (dlsim.simulate(scenario, engine=engine) for engine in ("simpy", "compiled"))
+    assert slow.fetched.tolist() == fast.fetched.tolist()
+
+
 def test_received_in_the_right_call() -> None:
     """Where much arrives at one moment, each batch is still received in the right next()."""
     times = st.sampled_from(

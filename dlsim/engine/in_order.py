@@ -109,7 +109,7 @@ class Replications:
         services = np.stack([block.services[:, 0] for block in drawn], axis=1)
         collates = np.stack([block.collates for block in drawn], axis=1)
         steps = np.stack([block.steps for block in drawn], axis=1)
-        offsets = drawn[0].offsets.tolist()
+        offsets, alike = drawn[0].offsets.tolist(), len(services) == 1
         self.size[begin : begin + len(steps)] = np.diff(drawn[0].offsets)
         now, accelerator = self.now, self.accelerator
         for i, k in enumerate(range(begin, begin + len(steps))):
@@ -119,7 +119,7 @@ class Replications:
             calls = range(i, i + 1) if batched else range(offsets[i], offsets[i + 1])
             started[k] = end + self.round_trip if calls else end
             for call in calls:
-                end = end + self.round_trip + services[call]
+                end = end + self.round_trip + services[0 if alike else call]
             end = end + collates[i]
             fetched[k] = arrived[k] = self.free[worker] = end
             requested[k] = now
@@ -151,10 +151,9 @@ class Replications:
 
 def joined(now: Floats | float, stopped: Floats | float, workers: int) -> Floats:
     """When the main process has waited for workers that all stop at one moment, in seconds."""
-    ended = np.asarray(now)
     for _ in range(workers):
-        ended = np.where(ended < stopped, np.minimum(stopped, ended + JOIN_TIMEOUT), ended)
-    return ended
+        now = np.minimum(stopped, now + JOIN_TIMEOUT)
+    return np.asarray(now)
 
 
 def epochs(first: Sequence[int], moments: Sequence[Sequence[float]] | Floats) -> Epochs:

@@ -24,6 +24,9 @@ from dlsim.scenario.errors import require
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import Costs, Machine
 
+UNLIMITED, FREE = Machine().storage, Costs()
+SHARING = {*Costs.__struct_fields__} - {"worker_start", "index_latency"}  # costs of what is shared
+
 Policy: TypeAlias = Literal["torch", "row"]
 FailurePoint: TypeAlias = Literal["fetch", "collate", "worker_init_fn"]
 
@@ -146,10 +149,14 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
         Starting workers and the latency of index lists may take time: they share nothing.
         """
-        free = Costs(worker_start=self.costs.worker_start, index_latency=self.costs.index_latency)
-        shared = self.machine.cores or self.machine.background or self.consumer.device == "cpu"
-        storage = Machine(storage=self.machine.storage) != Machine()
-        return not shared and not storage and self.costs == free and not self.loader.pin_memory
+        machine, costs = self.machine, self.costs
+        shared = machine.cores or machine.background or self.consumer.device == "cpu"
+        limited = machine.storage != UNLIMITED or self.loader.pin_memory
+        return (
+            not shared
+            and not limited
+            and all(getattr(costs, key) == getattr(FREE, key) for key in SHARING)
+        )
 
     def sharing(self, size: float) -> float:
         """Seconds that a worker takes to put a collated batch of `size` bytes into shared memory.

@@ -74,10 +74,12 @@ def new_job(s: State, worker: int) -> int:
             size += sizes[i]
     first = row if r.batched else begin
     width = s.services.shape[1]
+    alike = len(s.services) == 1
     for i in range(calls):
+        at = 0 if alike else first + i
         for j in range(width):
-            s.amounts[message, i * width + j] = numbers[first + i, j]
-            if r.iterable and numbers[first + i, j] != numbers[first + i, j]:
+            s.amounts[message, i * width + j] = numbers[at, j]
+            if r.iterable and numbers[at, j] != numbers[at, j]:
                 job.short = True
     job.short |= size != size
     outcome = FETCHED

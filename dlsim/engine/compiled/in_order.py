@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dlsim.engine.compiled.jobs import MOST_SAMPLES, IndexLists, Jobs
+from dlsim.engine.compiled.jobs import MOST_SAMPLES, IndexLists, Jobs, alike
 from dlsim.engine.compiled.recurrence import new_course, schedule
 from dlsim.engine.compiled.rules import most_samples
 from dlsim.engine.in_order import epochs, joined
@@ -31,7 +31,8 @@ class InOrder:
         self.scenario, self.seed = scenario, seed
         self.batches = IndexLists(scenario, seed, 0, indices=False).batches
         self.total = self.batches * scenario.epochs
-        self.block = max(1, min(LARGEST_BLOCK, MOST_SAMPLES // max(most_samples(scenario), 1)))
+        samples = 1 if alike(scenario) else max(most_samples(scenario), 1)
+        self.block = max(1, min(LARGEST_BLOCK, MOST_SAMPLES // samples))
         self.back = max(loader.window, scenario.consumer.run_ahead)
         room = self.total if keep else min(self.total, self.back + max(self.back, self.block))
         self.course = new_course(loader.num_workers, loader.window, room)

@@ -17,7 +17,7 @@ from dlsim.engine.draws import (
     Stream,
     generator,
 )
-from dlsim.scenario import Constant, IterableDataset, MapDataset, Recorded, Scenario
+from dlsim.scenario import Constant, Distribution, IterableDataset, MapDataset, Recorded, Scenario
 
 MOST_SAMPLES = 65536  # of one block of jobs
 
@@ -25,7 +25,8 @@ MOST_SAMPLES = 65536  # of one block of jobs
 class Block(NamedTuple):
     """Some jobs in a row, under the names of `State`; times are in seconds, sizes in bytes.
 
-    Where something was not recorded, `steps` has NaN.
+    Where all samples ask for the same, `services` has one row for all of them. Where something
+    was not recorded, `steps` has NaN.
     """
 
     offsets: NDArray[np.int64]
@@ -60,6 +61,7 @@ class Jobs:
         collate = dataset.collate or Constant(0.0)
         self._collate = Stream(collate, "dataset.collate", seed, COLLATE, epoch)
         self._step = Stream(scenario.consumer.step, "consumer.step", seed, STEP, epoch)
+        self._alike = alike(scenario)
         self._replayed = replays(dataset) or any(
             isinstance(d, Recorded) for d in (collate, scenario.consumer.step)
         )
@@ -83,7 +85,8 @@ class Jobs:
             samples: Indices = range(offsets[0], offsets[-1])
             if self._lists.order is not None:
                 samples = indices = self._lists.order[offsets[0] : offsets[-1]]
-            services = self._samples.amounts(numbers if self.batched else samples)
+            calls = numbers if self.batched else samples
+            services = self._samples.amounts(calls[:1] if self._alike else calls)
             sizes = self._samples.sizes(samples)
             offsets = offsets - offsets[0]
         collates, steps = self._collate.array(numbers), self._step.array(numbers)
@@ -163,13 +166,24 @@ class IndexLists:
         """Where the lists from `begin` to `end` begin, and the last one ends."""
         if self._offsets is not None:
             return self._offsets[begin : end + 1]
-        return np.minimum(np.arange(begin, end + 1) * self._size, self._total)
+        made = np.arange(begin * self._size, end * self._size + 1, self._size)
+        made[-1] = min(made[-1], self._total)
+        return made
+
+
+def alike(scenario: Scenario) -> bool:
+    """Whether all samples ask for the same."""
+    latency = scenario.machine.storage.latency
+    return all(isinstance(each, Constant) for each in (*asked(scenario.dataset), latency) if each)
 
 
 def replays(dataset: MapDataset | IterableDataset) -> bool:
     """Whether what a sample asks for depends on its dataset index."""
     return isinstance(dataset.sample_bytes, Recorded) or any(
-        isinstance(asked, Recorded)
-        for stage in dataset.fetch
-        for asked in (stage.wait, stage.cpu, stage.read_bytes)
+        isinstance(each, Recorded) for each in asked(dataset)
     )
+
+
+def asked(dataset: MapDataset | IterableDataset) -> list[Distribution | None]:
+    """What a sample may ask for, stage by stage."""
+    return [each for stage in dataset.fetch for each in (stage.wait, stage.cpu, stage.read_bytes)]

@@ -82,7 +82,8 @@ def schedule(
 ) -> None:
     """Fill in the columns of the next batches, whose numbers are given in seconds.
 
-    The samples of the i-th of them are those from `offsets[i]` to `offsets[i + 1]`.
+    The samples of the i-th of them are those from `offsets[i]` to `offsets[i + 1]`; `services` has
+    one number for all of them, if it has only one.
     """
     m, free = c.main[0], c.free
     sent, started, fetched, arrived, received, requested, returned, finished = c.moments
@@ -90,6 +91,7 @@ def schedule(
     base, first, window, run_ahead = m.base, m.first, m.window, m.run_ahead
     latency, round_trip, batched = m.latency, m.round_trip, m.batched
     now, accelerator = m.now, m.accelerator
+    alike = len(services) == 1
     worker = (m.next - first) % len(free)
     for i in range(len(steps)):
         k = m.next + i
@@ -99,11 +101,14 @@ def schedule(
         started[at] = end
         if batched:
             started[at] = end + round_trip
-            end = end + round_trip + services[i]
+            end = end + round_trip + services[0 if alike else i]
         elif offsets[i] < offsets[i + 1]:
             started[at] = end + round_trip
-            for sample in range(offsets[i], offsets[i + 1]):
-                end = end + round_trip + services[sample]
+            if alike:
+                end = after_equal_ones(end, offsets[i + 1] - offsets[i], round_trip, services[0])
+            else:
+                for sample in range(offsets[i], offsets[i + 1]):
+                    end = end + round_trip + services[sample]
         end += collates[i]
         fetched[at] = arrived[at] = free[worker] = end
         c.worker[at] = worker
@@ -127,6 +132,34 @@ def schedule(
         worker = worker + 1 if worker + 1 < len(free) else 0
     m.now, m.accelerator = now, accelerator
     m.next += len(steps)
+
+
+@inlined
+def after_equal_ones(now: float, samples: int, round_trip: float, seconds: float) -> float:
+    """When so many samples that all take equally long are fetched, from `now` on.
+
+    To the last bit what comes of adding one after another. Between two powers of two, floats are
+    equally far from each other, so that every addition moves on by as many of them; but for the
+    first one, after which numbers halfway between two floats are always rounded the same way.
+    """
+    while samples > 3:
+        first = now + round_trip + seconds
+        second = first + round_trip + seconds
+        third = second + round_trip + seconds
+        last = third + (samples - 3) * (third - second)
+        if exponent(first) == exponent(last):
+            return last
+        now = first
+        samples -= 1
+    for _ in range(samples):
+        now = now + round_trip + seconds
+    return now
+
+
+@inlined
+def exponent(value: float) -> int:
+    """The bits of a positive float that say between which powers of two it lies."""
+    return int(np.float64(value).view(np.int64) >> 52)
 
 
 @inlined
