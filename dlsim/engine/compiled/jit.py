@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -62,21 +63,27 @@ def _sources() -> str:
     return sha256(text).hexdigest()[:12]
 
 
-def addresses(arrays: tuple[NDArray[Any], ...], gone: Sequence[int]) -> NDArray[np.int64]:
-    """Where each array begins and its shape, in the form that `reader` reads.
+class Addresses:
+    """Where each of some arrays begins and its shape, in the form that `reader` reads."""
 
-    `gone`: for each array, how many elements would be in front of it, which nobody looks at.
-    """
-    row: list[int] = []
-    for array, before in zip(arrays, gone, strict=True):
-        begin = array.__array_interface__["data"][0] - before * array.itemsize
-        shape = array.shape if array.ndim > 1 else (array.shape[0] + before,)
-        row += (begin, *shape)
-    return np.array(row, np.int64)
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[NDArray[Any], list[int]]] = {}
+
+    def table(self, arrays: Mapping[str, NDArray[Any]], gone: Mapping[str, int]) -> NDArray[Any]:
+        """The numbers for `arrays`; only those that are new are looked at, which takes a while.
+
+        `gone`: how many elements would be in front of each, which nobody looks at.
+        """
+        for name, array in arrays.items():
+            if name not in self._known or self._known[name][0] is not array:
+                begin = array.ctypes.data - gone[name] * array.itemsize
+                shape = array.shape if array.ndim > 1 else (array.shape[0] + gone[name],)
+                self._known[name] = array, [begin, *shape]
+        return np.array([word for _, words in self._known.values() for word in words], np.int64)
 
 
 def reader(fields: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], Any]:
-    """A function for compiled code: from the address of `addresses` to a tuple of arrays.
+    """A function for compiled code: from where a table of `Addresses` is to a tuple of arrays.
 
     `fields` has the type and the number of dimensions of each array, by name. In compiled code the
     tuple is a single pointer. A tuple of arrays would be hundreds of arguments for each function,
@@ -93,10 +100,11 @@ def reader(fields: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], A
     from_dtype: Any = numba.np.numpy_support.from_dtype
     types, cgutils = core.types, core.cgutils
 
+    Column = column_type()
     places: dict[str, tuple[Any, int]] = {}
     place = 0
     for name, (dtype, dimensions) in fields.items():
-        places[name] = types.Array(from_dtype(dtype), dimensions, "C"), place
+        places[name] = Column(from_dtype(dtype), dimensions, "C"), place
         place += 1 + dimensions
 
     Arrays: Any = type("Arrays", (types.Type,), {})
@@ -140,3 +148,50 @@ def reader(fields: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], A
         return here(types.intp), generate
 
     return cast(Callable[[int], Any], extending.intrinsic(read))
+
+
+def column_type() -> Any:
+    """The type of arrays in which nobody counts from the end.
+
+    Numba takes an index below 0 for one that does, and looks out for it each time, which would
+    take an eighth of the event loop's time.
+    """
+    import numba.core.imputils
+    import numba.extending
+    import numba.np.arrayobj
+
+    types: Any = numba.core.types
+    arrays: Any = numba.np.arrayobj
+    lower: Any = numba.core.imputils.lower_builtin
+    extending: Any = numba.extending
+
+    class Column(types.Array):  # type: ignore[misc]
+        def copy(self, *args: Any, **kwargs: Any) -> Any:
+            same = super().copy(*args, **kwargs)
+            return Column(same.dtype, same.ndim, same.layout, not same.mutable, None, same.aligned)
+
+    extending.register_model(Column)(extending.models.ArrayModel)
+
+    def unsigned(index: Any) -> Any:
+        if isinstance(index, types.BaseTuple):
+            return types.UniTuple(types.uintp, len(index))
+        return types.uintp
+
+    def lowered(original: Any) -> Any:
+        def implement(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            column, index, *value = signature.args
+            values = (
+                values[0],
+                context.cast(builder, values[1], index, unsigned(index)),
+                *values[2:],
+            )
+            signature = signature.replace(args=(column, unsigned(index), *value))
+            return original(context, builder, signature, values)
+
+        return implement
+
+    for index in types.Integer, types.BaseTuple:
+        get = arrays.getitem_arraynd_intp if index is types.Integer else arrays.getitem_array_tuple
+        lower(operator.getitem, Column, index)(lowered(get))
+        lower(operator.setitem, Column, index, types.Any)(lowered(arrays.setitem_array))
+    return Column

@@ -9,7 +9,7 @@ import numpy as np
 
 from dlsim.engine.compiled.counting import Counting, columns_of
 from dlsim.engine.compiled.in_order import simulate_in_order
-from dlsim.engine.compiled.jit import addresses
+from dlsim.engine.compiled.jit import Addresses
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Jobs
 from dlsim.engine.compiled.loop import run
 from dlsim.engine.compiled.messages import (
@@ -80,7 +80,7 @@ class Simulation:
         self.counting, self.room = counting, room
         self.gone = dict.fromkeys(State._fields, 0)  # elements forgotten, of each array
         self.scenario, self.seed, self.samples = scenario, seed, samples
-        self.state = new_state(scenario, samples=samples)
+        self.state, self.addresses = new_state(scenario, samples=samples), Addresses()
         self.main = self.state.main[0]
         self.problem: Problem | None = None
         self.first: list[int] = []
@@ -112,8 +112,8 @@ class Simulation:
         """Run the event loop, and give it what it asks for, until it is over; returns why it is."""
         while True:
             before = int(self.main["returned"])
-            table = addresses(self.state, list(self.gone.values()))
-            why: int = run(table.__array_interface__["data"][0])
+            table = self.addresses.table(self.state._asdict(), self.gone)
+            why: int = run(table.ctypes.data)
             progress(int(self.main["returned"]) - before)
             if why == NOT_RECORDED:
                 self.complain()
@@ -128,8 +128,8 @@ class Simulation:
         fails = any(failure.where == "fetch" for failure in scenario.failures)
         indices = self.samples or fails or bool(state.rules["caching"][0])
         self.jobs = Jobs(scenario, self.seed, epoch, int(self.main["sent"]), indices=indices)
-        self.block = FIRST_BLOCK
-        self.take_jobs(0)
+        self.block = self.most_to_send() or FIRST_BLOCK
+        self.take_next_jobs()
         if isinstance(scenario.dataset, IterableDataset):
             workers = scenario.loader.num_workers
             for number, shard in enumerate(state.shards):
@@ -144,9 +144,7 @@ class Simulation:
     def supply(self, why: int) -> bool:
         """Get what the event loop returned for; False if it is over."""
         if why == MORE_JOBS:
-            most = max(1, MOST_SAMPLES // max(int(self.state.rules["most"][0]), 1))
-            self.take_jobs(min(self.block, most))
-            self.block = min(2 * self.block, LARGEST_BLOCK)
+            self.take_next_jobs()
         elif why == MORE_SAMPLES:
             self.take_samples(int(self.main["hungry"]))
         elif why == MORE_ROOM:
@@ -155,9 +153,12 @@ class Simulation:
             return False
         return True
 
-    def take_jobs(self, count: int) -> None:
+    def take_next_jobs(self) -> None:
         """Draw the next jobs; those before are sent."""
-        self.state = self.state._replace(**self.jobs.take(count)._asdict())
+        most = MOST_SAMPLES // max(int(self.state.rules["most"][0]), 1)
+        drawn = self.jobs.take(max(1, min(self.block, most, LARGEST_BLOCK)))
+        self.block *= 2
+        self.state = self.state._replace(**drawn._asdict())
         self.main["job"], self.main["more"] = 0, self.jobs.more
 
     def take_samples(self, worker: int) -> None:
@@ -226,12 +227,14 @@ class Simulation:
 
     def expected(self) -> int:
         """The number of batches, if it is known to be, else a first guess."""
+        return (self.most_to_send() or 1024) * self.scenario.epochs
+
+    def most_to_send(self) -> int | None:
+        """The number of batches of an epoch that no exception ends, if it is known to be."""
         batches, stop_after = self.jobs.batches, self.scenario.consumer.stop_after
-        if batches is None:
-            return 1024
-        if stop_after is not None:
-            batches = min(batches, stop_after + self.scenario.loader.window)
-        return batches * self.scenario.epochs
+        if batches is not None and stop_after is not None:
+            return min(batches, stop_after + self.scenario.loader.window)
+        return batches
 
     # ---- what came of it ----
 
