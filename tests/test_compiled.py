@@ -107,6 +107,16 @@ def test_received_in_the_right_call() -> None:
     check()
 
 
+def test_nobody_acts_while_numbers_are_drawn() -> None:
+    """The main process that had to wait for random numbers goes on before the workers act."""
+    scenario = Scenario(
+        loader=dlsim.Loader(num_workers=4, pin_memory=True, in_order=False),
+        dataset=dlsim.IterableDataset(26, sharding="none"),
+    )
+    slow = dlsim.simulate(scenario, engine="simpy")
+    assert difference(slow, dlsim.simulate(scenario, engine="compiled")) is None
+
+
 RECORDS = {
     "consumer.step": {"consumer.step": dlsim.Recorded([0.5] * 7)},
     "dataset.collate": {"dataset.collate": dlsim.Recorded([0.5] * 7)},

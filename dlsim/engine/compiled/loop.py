@@ -53,11 +53,11 @@ def run(address: int) -> int:
             if m.short_index != NONE:
                 return messages.NOT_RECORDED
         else:
-            m.now, m.wake = m.wake, inf
+            m.now, m.wake = max(m.now, m.wake), inf
             who = main_process(s)
             why = go_on(s)
             if why != messages.WAIT:
-                m.wake = m.now
+                m.wake = -inf
                 return why
         if m.amount > 0.0:
             if s.rules[0].shared:

@@ -92,7 +92,7 @@ class Simulation:
             self.first.append(int(self.main["sent"]))
             self.moments.append([self.main["now"], np.nan, np.nan])
             self.start_drawing(epoch)
-            self.main["doing"], self.main["wake"] = START_EPOCH, self.main["now"]
+            self.main["doing"], self.main["wake"] = START_EPOCH, -np.inf
             persistent = self.scenario.loader.persistent_workers
             self.main["resuming"] = self.scenario.loader.num_workers if epoch and persistent else 0
             why = self.go_on(progress)

@@ -17,7 +17,8 @@ from dlsim.trace.trace import MOMENTS
 MAIN_PROCESS = np.dtype(
     [
         ("now", "f8"),  # the clock of all
-        ("wake", "f8"),  # when it goes on; infinity: when someone tells it
+        # When it goes on; infinity: when someone tells it; minus infinity: now, before all others.
+        ("wake", "f8"),
         ("doing", "i8"),
         ("at", "i8"),  # the worker it is at, where it takes one after another
         ("deadline", "f8"),
