@@ -1,11 +1,13 @@
-"""Who acts next: a heap of everyone who knows when.
+"""Who acts next: a tournament of all, of which whoever acts sooner wins.
 
 Everyone has a number, which is their turn at one moment: the workers, their feeder threads, the
-pin-memory thread. The main process comes last, and is not in the heap. Nor is one of those who
-can act at this very moment, as there mostly is one only.
+pin-memory thread. The main process comes last, and is not in the tournament. Nor is one of those
+who can act at this very moment, as there mostly is one only.
 """
 
 from __future__ import annotations
+
+from math import inf
 
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import GO_ON, WAIT
@@ -47,13 +49,19 @@ def wake(s: State, who: int, moment: float) -> None:
     if moment == m.now and m.ready == NONE:
         m.ready = who
         return
+    act_at(s, who, moment)
+
+
+@inlined
+def act_at(s: State, who: int, moment: float) -> None:
+    """Someone acts at `moment`; note it wherever they are now the first, or no longer."""
     s.wake[who] = moment
-    at = m.events
-    m.events += 1
-    while at > 0 and sooner(s, who, s.events[(at - 1) // 2]):
-        s.events[at] = s.events[(at - 1) // 2]
-        at = (at - 1) // 2
-    s.events[at] = who
+    at, winner = len(s.wake) + who, who
+    while at > 1:
+        other = s.first[at ^ 1]
+        winner = other if sooner(s, other, winner) else winner
+        at >>= 1
+        s.first[at] = winner
 
 
 @inlined
@@ -61,32 +69,19 @@ def next_one(s: State) -> int:
     """The one who acts next, which is not the main process."""
     m = s.main[0]
     first: int = m.ready
-    if first != NONE and (m.events == 0 or s.wake[s.events[0]] > m.now or s.events[0] > first):
+    other: int = s.first[1]
+    if first != NONE and (s.wake[other] > m.now or other > first):
         m.ready = NONE
         return first
-    first = s.events[0]
-    m.events -= 1
-    last = s.events[m.events]
-    at = 0
-    while True:
-        below = 2 * at + 1
-        if below >= m.events:
-            break
-        if below + 1 < m.events and sooner(s, s.events[below + 1], s.events[below]):
-            below += 1
-        if not sooner(s, s.events[below], last):
-            break
-        s.events[at] = s.events[below]
-        at = below
-    s.events[at] = last
-    return first
+    act_at(s, other, inf)
+    return other
 
 
 @inlined
 def settle(s: State) -> int:
     """Let everyone else do all that they do at this moment: WAIT, or GO_ON if nobody does."""
     m = s.main[0]
-    others = m.ready != NONE or (m.events > 0 and s.wake[s.events[0]] <= m.now)
+    others = m.ready != NONE or s.wake[s.first[1]] <= m.now
     if others or s.sharing[0].alarm <= m.now or s.sharing[1].alarm <= m.now:
         m.wake = m.now
         return WAIT

@@ -26,7 +26,6 @@ def serve(s: State, who: int) -> None:
         c, threads = s.customers[what, customer], s.threads[what, customer]
         if c.threads == 0:
             c.level = 0.0
-            c.place = x.present
             x.present += 1
         else:
             c.level += (x.level - c.seen) / c.threads
@@ -36,8 +35,7 @@ def serve(s: State, who: int) -> None:
             thread += 1
         threads[thread].done, threads[thread].who = c.level + m.amount, who
         c.threads += 1
-        c.due = c.seen + (first_done(s, what, customer) - c.level) * c.threads
-        find_place(s, what, customer)
+        due(s, what, customer, c.seen + (first_done(s, what, customer) - c.level) * c.threads)
         s.awaited[who] += 1
     set_alarm(s, what)
 
@@ -61,7 +59,7 @@ def advance(s: State, what: int) -> None:
     """Bring the level up to this moment."""
     x, now = s.sharing[what], s.main[0].now
     if x.present > 0:
-        x.level += (now - x.since) * x.rate
+        x.level += (now - x.since) * s.rates[what, x.present]
     x.since = now
 
 
@@ -73,62 +71,39 @@ def first_done(s: State, what: int, customer: int) -> float:
 
 
 @inlined
-def find_place(s: State, what: int, customer: int) -> None:
-    """Move a customer up or down the heap, to where it belongs."""
-    due, at = s.customers[what, customer].due, s.customers[what, customer].place
-    while at > 0:
-        above = s.present[what, (at - 1) // 2]
-        if s.customers[what, above].due <= due:
-            break
-        s.present[what, at] = above
-        s.customers[what, above].place = at
-        at = (at - 1) // 2
-    present = s.sharing[what].present
-    while True:
-        below = 2 * at + 1
-        if below >= present:
-            break
-        child = s.present[what, below]
-        if below + 1 < present:
-            sibling = s.present[what, below + 1]
-            if s.customers[what, sibling].due < s.customers[what, child].due:
-                below, child = below + 1, sibling
-        if s.customers[what, child].due >= due:
-            break
-        s.present[what, at] = child
-        s.customers[what, child].place = at
-        at = below
-    s.present[what, at] = customer
-    s.customers[what, customer].place = at
+def due(s: State, what: int, customer: int, level: float) -> None:
+    """A customer is due at this level; note it wherever they are now the first, or no longer."""
+    dues, first = s.due[what], s.first_due[what]
+    dues[customer] = level
+    at, winner = len(dues) + customer, customer
+    while at > 1:
+        other = first[at ^ 1]
+        winner = other if dues[other] < dues[winner] else winner
+        at >>= 1
+        first[at] = winner
 
 
 @inlined
 def set_alarm(s: State, what: int) -> None:
     """Wake up when the next customer is due."""
     x = s.sharing[what]
-    if x.present == 0:
-        x.alarm = inf
-        return
-    customers = x.present + x.background
-    x.rate = min(x.most, x.capacity / customers)
-    busy = min(customers, x.capacity)
-    if x.contention > 0.0 and busy > 1.0:
-        x.rate /= 1.0 + x.contention * (busy - 1.0) / (x.capacity - 1.0)
-    due = s.customers[what, s.present[what, 0]].due
-    x.alarm = s.main[0].now + max(0.0, (due - x.level) / x.rate)
+    x.alarm = inf
+    if x.present > 0:
+        left = s.due[what, s.first_due[what, 1]] - x.level
+        x.alarm = s.main[0].now + max(0.0, left / s.rates[what, x.present])
 
 
 @inlined
 def ring(s: State, what: int) -> None:
     """The alarm: whoever is done goes on."""
-    x, now = s.sharing[what], s.main[0].now
+    x = s.sharing[what]
     # The level is what it was to be; computed from the time it might fall short of it.
-    x.level, x.since = s.customers[what, s.present[what, 0]].due, now
+    x.level, x.since = s.due[what, s.first_due[what, 1]], s.main[0].now
     while x.present > 0:
-        customer = s.present[what, 0]
-        c = s.customers[what, customer]
-        if c.due > x.level:
+        customer = s.first_due[what, 1]
+        if s.due[what, customer] > x.level:
             break
+        c = s.customers[what, customer]
         c.level, c.seen = first_done(s, what, customer), x.level
         for thread in s.threads[what, customer]:
             if thread.done <= c.level:
@@ -136,14 +111,10 @@ def ring(s: State, what: int) -> None:
                 c.threads -= 1
                 served(s, thread.who)
         if c.threads > 0:
-            c.due = c.seen + (first_done(s, what, customer) - c.level) * c.threads
+            due(s, what, customer, c.seen + (first_done(s, what, customer) - c.level) * c.threads)
         else:
             x.present -= 1
-            if x.present == 0:
-                break
-            customer = s.present[what, x.present]
-            s.customers[what, customer].place = 0
-        find_place(s, what, customer)
+            due(s, what, customer, inf)
     set_alarm(s, what)
 
 
@@ -162,6 +133,7 @@ def leave_all(s: State, what: int) -> None:
     advance(s, what)
     for customer in range(s.customers.shape[1]):
         s.customers[what, customer].threads = 0
+        s.due[what, customer] = inf
         for thread in s.threads[what, customer]:
             thread.done = inf
     x.present = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import nan
+from math import inf, nan
 
 from dlsim.engine.compiled.buffer import deliver, write
 from dlsim.engine.compiled.clock import settle, wake
@@ -148,8 +148,9 @@ def join(s: State) -> int:
         if w.alive and w.job != NONE:
             cut(s, w.job)
         w.alive = False
-    m.events, m.ready = 0, NONE
+    m.ready = NONE
     for who in range(len(s.awaited)):
+        s.wake[who] = inf
         s.awaited[who] = 0
     leave_all(s, CORES)
     leave_all(s, STORAGE)

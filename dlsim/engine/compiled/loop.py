@@ -1,8 +1,8 @@
 """The event loop: the same mechanisms as the SimPy processes, under the same names, over arrays.
 
-Everyone who knows when they will act is in a heap; cores and storage have an alarm each. The next
-moment is the first of these, and of the main process's own. At one moment alarms come first, then
-the others by their numbers, then the main process, as docs/model.md says.
+Everyone who knows when they will act is in a tournament; cores and storage have an alarm each. The
+next moment is the first of these, and of the main process's own. At one moment alarms come first,
+then the others by their numbers, then the main process, as docs/model.md says.
 
 Who acts goes on until something takes time. If that is service by cores or storage, or in the main
 process plain time, they leave in `main.amount` what they ask for, and get it here.
@@ -38,9 +38,7 @@ def run(address: int) -> int:
     m = s.main[0]
     m.amount = 0.0
     while True:
-        soon = s.wake[s.events[0]] if m.events > 0 else inf
-        if m.ready != NONE:
-            soon = m.now
+        soon = s.wake[s.first[1]] if m.ready == NONE else m.now
         alarm = min(s.sharing[0].alarm, s.sharing[1].alarm)
         if alarm <= soon and alarm <= m.wake and alarm < inf:
             m.now = alarm

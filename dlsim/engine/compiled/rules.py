@@ -130,13 +130,17 @@ def demands(scenario: Scenario) -> tuple[NDArray[Any], int]:
     return np.array(made, DEMANDS), place
 
 
-def capacities(scenario: Scenario) -> tuple[tuple[float, float, float, float], ...]:
-    """Of cores and storage: the capacity, what one customer can use, background, contention."""
+def rates(scenario: Scenario, customers: int) -> NDArray[np.float64]:
+    """How fast cores and storage serve each of so many customers present, from none up to all."""
     machine = scenario.machine
-    return (
-        (machine.cores or inf, 1.0, machine.background, machine.contention),
-        (machine.storage.bandwidth or inf, inf, 0.0, 0.0),
-    )
+    present = np.arange(customers + 1) + machine.background
+    cores, bandwidth = machine.cores or inf, machine.storage.bandwidth or inf
+    busy = np.minimum(present, cores)
+    with np.errstate(divide="ignore"):
+        made = np.minimum(1.0, cores / present), bandwidth / np.arange(customers + 1)
+    slowed = busy > 1
+    made[0][slowed] /= 1 + machine.contention * (busy[slowed] - 1) / (cores - 1)
+    return np.array(made)
 
 
 def indices(scenario: Scenario) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.engine.compiled.messages import POINTS
-from dlsim.engine.compiled.rules import NONE, capacities, demands, indices, most_samples, rules
+from dlsim.engine.compiled.rules import NONE, demands, indices, most_samples, rates, rules
 from dlsim.scenario import IterableDataset, Loader, MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS
 
@@ -58,8 +58,7 @@ MAIN_PROCESS = np.dtype(
         ("pipe_head", "i8"),  # of the line before the pipe
         ("pipe_tail", "i8"),
         ("writing", "?"),  # someone has the pipe
-        ("events", "i8"),  # how many will act,
-        ("ready", "i8"),  # and who besides can act now
+        ("ready", "i8"),  # who besides those in the tournament can act now
         # What the one who acts asks for: so much of cores or storage, as so many customers
         ("amount", "f8"),
         ("what", "i8"),
@@ -125,12 +124,7 @@ ANSWER = np.dtype([("time", "f8"), ("worker", "i8"), ("number", "i8"), ("moved",
 # What is shared, and who shares it; see cores.py.
 SHARING = np.dtype(
     [
-        ("capacity", "f8"),
-        ("most", "f8"),
-        ("background", "f8"),
-        ("contention", "f8"),
         ("present", "i8"),  # customers
-        ("rate", "f8"),
         ("level", "f8"),
         ("since", "f8"),
         ("alarm", "f8"),
@@ -141,8 +135,6 @@ CUSTOMER = np.dtype(
         ("threads", "i8"),
         ("level", "f8"),
         ("seen", "f8"),
-        ("due", "f8"),
-        ("place", "i8"),  # in the heap of those present
     ]
 )
 # Its own level when a thread is done (infinity: there is no such thread), and who waits for that.
@@ -164,13 +156,15 @@ class State(NamedTuple):
     main: Array
     workers: Array
     wake: Array  # when each one acts next
+    first: Array  # a tree of who acts first of all below each node
     awaited: Array  # services that each one still waits for
-    events: Array  # a heap of those who will act, the first on top
     eligible: Array  # a tree of who may get the next batch: whether anyone below each node may
     sharing: Array
+    rates: Array  # at which the level rises, for each number of customers present
     customers: Array
     threads: Array  # of each customer
-    present: Array  # heaps of customers, the one due next on top
+    due: Array  # the level at which the first thread of each customer is done
+    first_due: Array  # trees of the customers due first of all below each node
     messages: Array
     amounts: Array  # for each message, of its calls
     kept: Array  # for each message, the dataset indices, where the page cache asks for them
@@ -225,21 +219,23 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
     main["room"] = scenario.machine.storage.cache
     # Without workers, the main process fetches with the hands of a worker.
     hands = max(workers, 1)
-    actors = 2 * hands + 2  # workers, feeder threads, the pin-memory thread, the main process
+    actors = 2 * hands + 1  # workers, feeder threads, the pin-memory thread
     # Workers, who writes into the pipe, and the main process with the threads of its step.
     customers = hands + 1 + scenario.consumer.threads
     return State(
         rules=rows,
         main=main,
         workers=np.zeros(hands, WORKER),
-        wake=np.full(actors, inf),
-        awaited=np.zeros(actors, np.int64),
-        events=np.empty(actors, np.int64),
+        wake=np.full(leaves(actors), inf),
+        first=tournament(actors),
+        awaited=np.zeros(actors + 1, np.int64),  # with the main process
         eligible=np.zeros(2 << max(workers - 1, 0).bit_length(), np.bool_),
-        sharing=new_sharing(scenario),
+        sharing=np.array([(0, 0.0, 0.0, inf)] * 2, SHARING),
+        rates=rates(scenario, customers),
         customers=np.zeros((2, customers), CUSTOMER),
         threads=np.full((2, customers, 3), np.array((inf, NONE), THREAD)),
-        present=np.empty((2, customers), np.int64),
+        due=np.full((2, leaves(customers)), inf),
+        first_due=np.tile(tournament(customers), (2, 1)),
         messages=np.zeros(messages, MESSAGE),
         amounts=np.empty((messages, amounts * (1 if rows["batched"][0] else calls))),
         kept=np.empty((messages, calls if caching else 0), np.int64),
@@ -272,13 +268,22 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
     )
 
 
-def new_sharing(scenario: Scenario) -> Array:
-    """Cores and storage, of which nobody wants anything yet."""
-    made = np.zeros(2, SHARING)
-    for row, limits in zip(made, capacities(scenario), strict=True):
-        row["capacity"], row["most"], row["background"], row["contention"] = limits
-        row["alarm"] = inf
-    return made
+def leaves(players: int) -> int:
+    """How many leaves the tree of a tournament of so many has."""
+    return 1 << (players - 1).bit_length()
+
+
+def tournament(players: int) -> Array:
+    """The winners of a tournament in which all do equally well, so that the lowest number wins.
+
+    Node 1 is the final; node n has the winner of nodes 2 n and 2 n + 1; leaves are the players.
+    """
+    count = leaves(players)
+    tree = np.concatenate((np.zeros(count, np.int64), np.arange(count)))
+    while count > 1:
+        count //= 2
+        tree[count : 2 * count] = tree[2 * count : 4 * count : 2]
+    return tree
 
 
 def _fields() -> dict[str, tuple[np.dtype[Any], int]]:
