@@ -49,6 +49,12 @@ class Run:
             else:
                 yield self.cores.serve(seconds, process, turn)
 
+    def compute_together(self, processes: Sequence[int], seconds: float, turn: int) -> Steps:
+        """Use `seconds` of processor time in each of the `processes`, at the same time."""
+        assert self.cores is not None, "whatever asks for several makes the machine a shared one"
+        if seconds > 0:
+            yield self.env.all_of([self.cores.serve(seconds, p, turn) for p in processes])
+
     def terminate(self, workers: Sequence[simpy.Process]) -> None:
         """End all workers at once, with all their threads, whatever they wanted of the machine."""
         for process in workers:

@@ -22,7 +22,9 @@ class Training:
     def step(self, number: int, seconds: float, size: float) -> Steps:
         """Train on batch `number` of `size` bytes for `seconds`; returns when the host goes on."""
         if self.consumer.device == "cpu":
-            yield from self._on_cores(seconds)
+            # The first of its threads is the main process itself.
+            threads = [MAIN - thread for thread in range(self.consumer.threads)]
+            yield from self.run.compute_together(threads, seconds, LAST)
             self.run.recorder.finished[number] = self.run.env.now
             return
         env = self.run.env
@@ -48,12 +50,3 @@ class Training:
             end = self._under_way.popleft()
             if end > self.run.env.now:
                 yield until(self.run.env, end, LAST)
-
-    def _on_cores(self, seconds: float) -> Steps:
-        """Keep `threads` cores busy; the first thread is the main process itself."""
-        run, threads = self.run, self.consumer.threads
-        cores = run.cores
-        assert cores is not None, "a step on the CPU makes the machine one that is shared"
-        if seconds > 0:
-            served = [cores.serve(seconds, MAIN - thread, LAST) for thread in range(threads)]
-            yield run.env.all_of(served)

@@ -42,14 +42,17 @@ def receive(run: Run, answer: Answer, turn: int = LAST) -> Steps:
     `turn` is that of the thread of the main process that does it.
     """
     costs, content = run.scenario.costs, _content(run, answer)
+    receiving = costs.receive.of(*content)
     if answer.moved is not None:
-        # The pipe is locked while either side copies: they take turns.
-        yield from run.compute(WRITING, costs.hand_over.of(*content), turn)
+        # One side writes while the other reads, which is part of receiving.
+        writing = costs.hand_over.of(*content)
+        yield from run.compute_together((WRITING, MAIN), writing, turn)
+        receiving -= writing
         _arrived(run, answer)
         happen(answer.moved, FEEDERS + answer.worker)
     elif not _goes_through_pipe(run, answer):
         yield from run.compute(answer.worker, costs.hand_over.of(*content), turn)
-    yield from run.compute(MAIN, costs.receive.of(*content), turn)
+    yield from run.compute(MAIN, receiving, turn)
     if answer.outcome is not None:
         run.recorder.received[answer.number] = run.env.now
 

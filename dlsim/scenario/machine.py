@@ -101,8 +101,9 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     Transport: `share`, in a worker that collates into shared memory, beyond what collating takes;
     `serialise`, in the worker's feeder thread, beside the fetching of the next batch; `receive`,
     in the main process, inside `next()` or in the pin-memory thread; `hand_over`, in a thread of
-    the worker while the main process waits for it: giving out the descriptors of tensors in
-    shared memory, or writing what does not fit into the pipe.
+    the worker: giving out the descriptors of tensors in shared memory, which the main process waits
+    for, or writing into the pipe, what does not fit into it at the same time as it is read: that is
+    part of `receive`.
 
     Accelerator: `pin`, in the pin-memory thread (inside `next()` without workers); `copy_byte`,
     to the device.

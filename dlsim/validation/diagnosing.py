@@ -206,7 +206,7 @@ def computing(scenario: Scenario) -> float:
     """The share of the time that goes into a batch in which someone computes, not waits."""
     need = demand(scenario)
     waits = need.reads + need.waits
-    computes = need.computes + need.serialises + need.writes + need.hands_over + need.receives
+    computes = need.computes_in_workers + need.receives
     return computes / ((waits + computes) or 1.0)
 
 

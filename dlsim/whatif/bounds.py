@@ -156,8 +156,8 @@ def _with_workers(scenario: Scenario, need: Demand) -> dict[str, float]:
 
 def _computed(scenario: Scenario, need: Demand) -> float:
     """All processor seconds of a batch."""
-    in_workers = need.computes + need.serialises + need.writes + need.hands_over
-    return in_workers + need.dispatches + need.receives + need.pins + need.step * need.threads
+    in_main = need.dispatches + need.receives + need.pins + need.step * need.threads
+    return need.computes_in_workers + in_main
 
 
 def _capacity(scenario: Scenario) -> float:
@@ -181,8 +181,8 @@ def _one_after_the_other(scenario: Scenario, need: Demand) -> float:
         slowed = max(1.0, (_processes(scenario) + machine.background) / machine.cores)
         slowed *= 1 + machine.contention
     threads = 2.0 if scenario.loader.num_workers else 1.0  # of one process, sharing its core
-    computed = need.computes + need.serialises + need.writes + need.hands_over
-    computed += need.dispatches + need.receives + need.pins + (need.step if need.threads else 0.0)
+    computed = need.computes_in_workers + need.dispatches + need.receives + need.pins
+    computed += need.step if need.threads else 0.0
     rate = machine.storage.requests_per_second
     queued = workers * need.requests / rate if rate else 0.0
     other = need.latency + need.waits + need.copies + (0.0 if need.threads else need.step)

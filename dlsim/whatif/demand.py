@@ -32,9 +32,9 @@ class Demand:
 
     `batches`, `samples`: of one epoch; `longest`: batches of the worker that has most of them.
     In a worker: `reads` at full bandwidth, `waits`, `computes` (stages, collate and taking the
-    message), `serialises`; `writes`, beside all else; `hands_over`, while the main process waits.
-    `latency`: until an index list is there. In the main process: `dispatches` (sending an index
-    list), `receives`,
+    message), `serialises`; `writes`, beside all else; `hands_over`, while the main process waits;
+    `writes_along`, while the main process reads. `latency`: until an index list is there. In the
+    main process: `dispatches` (sending an index list), `receives` (reading and rebuilding),
     `pins`, `copies`, `step` on `threads` threads of its cores (0: on an accelerator). Of storage:
     `bytes` and `requests`.
     """
@@ -48,6 +48,7 @@ class Demand:
     serialises: float
     writes: float
     hands_over: float
+    writes_along: float
     latency: float
     dispatches: float
     receives: float
@@ -63,6 +64,12 @@ class Demand:
         """Seconds from taking the message to the collated batch, if nothing is shared."""
         return self.reads + self.waits + self.computes
 
+    @property
+    def computes_in_workers(self) -> float:
+        """Processor seconds of the worker and its threads."""
+        handing = self.writes + self.hands_over + self.writes_along
+        return self.computes + self.serialises + handing
+
 
 def demand(scenario: Scenario) -> Demand:
     """The mean demand of a batch of `scenario`, over all its epochs."""
@@ -77,7 +84,8 @@ def demand(scenario: Scenario) -> Demand:
     size = per_batch * dataset.sample_bytes.mean
     through_pipe = dataset.path == "pipe"
     handed = costs.hand_over.of(dataset.tensors, size)
-    waited_for = not through_pipe or size > PIPE_BYTES
+    received = costs.receive.of(dataset.tensors, size)
+    along = through_pipe and size > PIPE_BYTES
     storage = scenario.machine.storage
     missed = 1 - _cached(scenario, samples)
     read = [s.read_bytes for s in dataset.fetch if s.read_bytes is not None]
@@ -100,11 +108,12 @@ def demand(scenario: Scenario) -> Demand:
         + scenario.sharing(size)
         + (costs.take if workers else 0.0),
         serialises=costs.serialise.of(dataset.tensors, size) if workers else 0.0,
-        writes=handed if workers and not waited_for else 0.0,
-        hands_over=handed if workers and waited_for else 0.0,
+        writes=handed if workers and through_pipe and not along else 0.0,
+        hands_over=handed if workers and not through_pipe else 0.0,
+        writes_along=handed if workers and along else 0.0,
         latency=costs.index_latency if workers and scenario.policy == "torch" else 0.0,
         dispatches=costs.index_put if workers else 0.0,
-        receives=costs.receive.of(dataset.tensors, size) if workers else 0.0,
+        receives=(max(received, handed) if along else received) if workers else 0.0,
         pins=costs.pin.of(dataset.tensors, size) if loader.pin_memory else 0.0,
         copies=costs.copy_byte * size if step.device == "accelerator" else 0.0,
         step=_mean(step.step, None, made),

@@ -77,8 +77,10 @@ def writing(s: State) -> int:
 def read(s: State, number: int, owner: int, moved: bool) -> int:
     """Ask for the time that an answer's handing over takes while it is taken."""
     if moved:
-        # The pipe is locked while either side copies: they take turns.
-        return ask(s, writing(s), hand_over(s, number))
+        # One side writes while the other, the next customer, reads, which is part of receiving.
+        what = ask(s, writing(s), hand_over(s, number))
+        s.main[0].customers = 2
+        return what
     if not goes_through_pipe(s, number):
         return ask(s, owner, hand_over(s, number))
     return GO_ON
@@ -87,14 +89,13 @@ def read(s: State, number: int, owner: int, moved: bool) -> int:
 @inlined
 def rebuild(s: State, number: int, owner: int, moved: bool) -> int:
     """An answer has been read: let its writer go on, and ask for the time that rebuilding takes."""
-    r = s.rules[0]
+    r, size = s.rules[0], content(s, number)
+    seconds = r.receive_message + r.receive_tensor * tensors(s, number) + r.receive_byte * size
     if moved:
+        seconds -= hand_over(s, number)
         arrived(s, number)
         wake(s, feeder(s, owner), s.main[0].now)
-    size = content(s, number)
-    return compute(
-        s, r.receive_message + r.receive_tensor * tensors(s, number) + r.receive_byte * size
-    )
+    return compute(s, seconds)
 
 
 @inlined
