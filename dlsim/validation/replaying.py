@@ -9,7 +9,6 @@ import numpy as np
 
 from dlsim.engine.messages import MAIN
 from dlsim.scenario import (
-    Constant,
     Consumer,
     Cost,
     Costs,
@@ -23,19 +22,19 @@ from dlsim.scenario.distributions import Floats
 from dlsim.trace.observation import Observation
 from dlsim.validation.accounts import CalibrateError, checked
 
-QUICK = 0.1  # the quantile of what receiving takes that counts as quick
+MOMENT = 1e-9  # seconds
 
 
 def replay(seen: Observation) -> Scenario:
     """The scenario in which everything takes as long as in the observed run `seen`, of one epoch.
 
-    Every sample takes the time that passed, computing, blocked or waiting for a core, and the last
-    of each batch also what else passed in its worker, from when it had both the index list and
-    time for it. Pickling takes what it took on average, and receiving what it took at the quickest;
-    what it took longer is added to the steps. The index of a sample is its place in the order of
-    fetching. Nothing is shared: who had to wait for what is in the times already. So a simulation
-    differs from the run by what the rules of scheduling and of delivery leave out, and by nothing
-    else.
+    A batch is fetched here when it is also pickled. Every sample takes the time that passed,
+    computing, blocked or waiting for a core, and the last of each batch also what else passed in
+    its worker, from when it had both the index list and time for it. Receiving a batch takes what
+    it took; what else passes in `next()` but waiting is added to the steps. The index of a sample
+    is its place in the order of fetching. Nothing is shared: who had to wait for what is in the
+    times already. So a simulation differs from the run by what the rules of scheduling and of
+    delivery leave out, and by nothing else.
 
     Raises `CalibrateError` for runs that tell too little, and for those of several epochs.
     """
@@ -43,10 +42,14 @@ def replay(seen: Observation) -> Scenario:
     if len(seen.epochs.first) != 1:
         raise CalibrateError(f"run: expected one of one epoch, got {len(seen.epochs.first)}")
     dataset, loader = scenario.dataset, scenario.loader
+    receiving, steps = main_process(seen)
     changes: dict[str, Any] = {
         "fetch": (Stage("fetch", wait=fetching(seen)),),
         "collate": None,
-        "sample_bytes": Constant(0.0),
+        # What differs from batch to batch, only bytes can say: one is a second of receiving.
+        "sample_bytes": at_last_samples(seen, receiving),
+        "tensors": 0,
+        "path": "shm",
     }
     if isinstance(dataset, IterableDataset):
         assert seen.samples is not None
@@ -59,14 +62,13 @@ def replay(seen: Observation) -> Scenario:
         loader = msgspec.structs.replace(
             loader, batch_sampler=lists, batch_size=1, shuffle=False, sampler=None, drop_last=False
         )
-    receiving, steps = main_process(seen)
     return msgspec.structs.replace(
         scenario,
         loader=loader,
         dataset=msgspec.structs.replace(dataset, **changes),
         consumer=Consumer(steps, scenario.consumer.stop_after),
         machine=Machine(),
-        costs=delivery(seen, receiving),
+        costs=delivery(seen),
     )
 
 
@@ -89,18 +91,37 @@ def sizes(seen: Observation) -> list[int]:
 def services(seen: Observation) -> Floats:
     """Seconds of each batch in its worker, from when that had the batch's index list and time.
 
-    Without workers, all of the `next()` that returns it. NaN for what was not fetched.
+    Without workers, all of the `next()` that returns it, and of making the iterator. NaN for what
+    was not fetched.
     """
     assert seen.meta.scenario is not None
     if not seen.meta.scenario.loader.num_workers:
         taken: Floats = seen.returned - seen.requested
+        taken[seen.order[:1]] += seen.requested[seen.order[:1]] - seen.epochs.started[0]
         return taken
-    begun = seen.sent.copy()
+    done, begun = sendable(seen), seen.sent.copy()
+    # What is sent before anything is asked for, is sent at once here.
+    primed = begun <= seen.requested[seen.order[0]]
+    begun[primed] = seen.sent[0]
     for worker in range(int(seen.worker.max(initial=-1)) + 1):
-        mine = np.flatnonzero((seen.worker == worker) & ~np.isnan(seen.fetched))
-        begun[mine[1:]] = np.maximum(begun[mine[1:]], seen.fetched[mine[:-1]])
-    took: Floats = seen.fetched - begun
+        mine = np.flatnonzero((seen.worker == worker) & ~np.isnan(done))
+        begun[mine[1:]] = np.maximum(begun[mine[1:]], done[mine[:-1]])
+    took: Floats = done - begun
     return took
+
+
+def sendable(seen: Observation) -> Floats:
+    """When each batch could be received, had the main process not been busy; NaN if not fetched.
+
+    When it was pickled; but who finds others writing waits, and need not be the next one to write.
+    Batches that are received later could be so no sooner.
+    """
+    done: Floats = np.fmax(seen.fetched, seen.serialised)
+    known = np.flatnonzero(~np.isnan(seen.received + done))
+    known = known[np.lexsort((done[known], seen.received[known]))]
+    apart = MOMENT * np.arange(len(known))  # at one moment, workers would go by their numbers
+    done[known] = np.maximum.accumulate(done[known] - apart) + apart
+    return done
 
 
 def fetching(seen: Observation) -> Recorded:
@@ -118,10 +139,11 @@ def fetching(seen: Observation) -> Recorded:
         return recorded(len(seen), known, service[known])
     taken = rows.fetched - rows.started
     last = np.flatnonzero(np.diff(rows.batch, append=-1))
-    besides = (
-        service[rows.batch[last]] - np.bincount(rows.batch, taken, len(seen))[rows.batch[last]]
-    )
-    taken[last] += np.maximum(np.nan_to_num(besides), -taken[last])
+    together = np.bincount(rows.batch, taken, len(seen))
+    service = np.where(np.isnan(service), together, service)
+    # What was fetched while the batch before was still pickled has had less than all of its time.
+    taken *= np.minimum(1.0, service / np.maximum(together, 1e-12))[rows.batch]
+    taken[last] += np.maximum(service - together, 0.0)[rows.batch[last]]
     if isinstance(dataset, IterableDataset):
         # Those of each worker follow one another, as its iterator yields them.
         return values(taken[np.argsort(rows.worker, kind="stable")])
@@ -131,53 +153,60 @@ def fetching(seen: Observation) -> Recorded:
     return recorded(int(of_batches.sum()), starts[rows.batch] + within, taken)
 
 
-def main_process(seen: Observation) -> tuple[float, Recorded]:
-    """Seconds of receiving a message, and from each return until the next batch is asked for.
+def at_last_samples(seen: Observation, seconds: Floats) -> Recorded:
+    """What each batch has, as what its last sample has: all others have none."""
+    rows = seen.samples
+    assert rows is not None
+    assert seen.meta.scenario is not None
+    if isinstance(seen.meta.scenario.dataset, IterableDataset):
+        last = np.flatnonzero(np.diff(rows.batch, append=-1))
+        of_samples = np.zeros(len(rows.batch))
+        of_samples[last] = seconds[rows.batch[last]]
+        return values(of_samples[np.argsort(rows.worker, kind="stable")])
+    ends = np.cumsum(sizes(seen))
+    has_some = np.diff(ends, prepend=0) > 0
+    of_samples = np.zeros(int(ends[-1]))
+    of_samples[ends[has_some] - 1] = seconds[has_some]
+    return values(of_samples)
 
-    Messages are received in the calls of `next()` in which they were; each takes what the quickest
-    took. What a call took longer, but for waiting, follows upon its return, as part of the step.
+
+def main_process(seen: Observation) -> tuple[Floats, Recorded]:
+    """Seconds of receiving each batch, and from each return until the next batch is asked for.
+
+    Receiving begins when the batch is pickled, asked for, and the one before received. What
+    passes in `next()` after that follows upon the return, as part of the step.
     """
     order = seen.order
     asked = np.append(seen.requested[order[1:]], seen.finished[order[-1:]])
-    steps = np.maximum(asked - seen.returned[order], 0.0)
+    receiving = np.zeros(len(seen))
     if np.all(seen.worker[order] == MAIN):
-        return 0.0, recorded(len(seen), order, steps)  # next() was fetching all the time
-    messages, busy = calls(seen)
-    receiving = busy[messages > 0] / messages[messages > 0]
-    quick = float(np.quantile(receiving, QUICK)) if len(receiving) else 0.0
-    return quick, recorded(len(seen), order, steps + np.maximum(busy - messages * quick, 0.0))
+        steps = asked - seen.returned[order]  # next() was fetching all the time
+    else:
+        done = sendable(seen)
+        known = np.flatnonzero(~np.isnan(seen.received + done))
+        known = known[np.lexsort((done[known], seen.received[known]))]
+        received, requested = seen.received[known], seen.requested[order]
+        call = np.minimum(np.searchsorted(seen.returned[order], received), len(order) - 1)
+        begun = np.maximum(done[known], requested[call])
+        begun[1:] = np.maximum(begun[1:], received[:-1])
+        receiving[known] = np.maximum(received - begun, 0.0)
+        last = requested.copy()
+        np.maximum.at(last, call, received)
+        steps = asked - np.minimum(last, seen.returned[order])
+    return receiving, recorded(len(seen), order, np.maximum(steps, 0.0))
 
 
-def calls(seen: Observation) -> tuple[Floats, Floats]:
-    """For each `next()` that returned: messages received in it, and seconds it was not waiting.
-
-    It waits from when it has nothing more to do until a message is pickled.
-    """
-    order = seen.order
-    known = np.flatnonzero(~np.isnan(seen.rebuilding + seen.serialised))
-    known = known[np.argsort(seen.rebuilding[known])]
-    requested = seen.requested[order]
-    call = np.maximum(np.searchsorted(requested, seen.rebuilding[known]) - 1, 0)
-    idle = np.maximum(requested[call], np.append(-np.inf, seen.received[known[:-1]]))
-    until = np.minimum(seen.serialised[known], seen.rebuilding[known])
-    waited = np.bincount(call, np.maximum(until - idle, 0.0), len(order))
-    busy = np.maximum(seen.returned[order] - requested - waited, 0.0)
-    return np.bincount(call, minlength=len(order)).astype(float), busy
-
-
-def delivery(seen: Observation, receiving: float) -> Costs:
-    """What starting and stopping took, and, on average, pickling, beside everything else."""
+def delivery(seen: Observation) -> Costs:
+    """What starting and stopping took, and that a byte takes a second to receive."""
     assert seen.meta.scenario is not None
     workers, epochs = seen.meta.scenario.loader.num_workers, seen.epochs
     if not workers:
         return Costs()
-    lags = (seen.serialised - seen.fetched)[seen.order]
     last = np.fmax(np.nanmax(seen.finished), np.nanmax(seen.fetched))
     return Costs(
         worker_start=max(float(seen.sent[0] - epochs.started[0]) / workers, 0.0),
         worker_stop=max(float(np.nan_to_num(epochs.ended[0] - last)), 0.0),
-        serialise=Cost(message=max(float(np.nanmean(lags)), 0.0)),
-        receive=Cost(message=receiving),
+        receive=Cost(byte=1.0),
     )
 
 
