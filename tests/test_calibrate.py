@@ -10,11 +10,12 @@ from torch.utils.data import DataLoader, Dataset
 
 import dlsim
 from dlsim.cli import main
-from dlsim.scenario import Cost, Costs, Recorded
+from dlsim.scenario import Constant, Cost, Costs, Recorded, Stage
 from dlsim.validation import calibrate, calibrate_throughput, calibration, observe, predict
-from dlsim.validation.accounts import CalibrateError, accounts
-from dlsim.validation.calibrating import PACE, PRIOR, unsteadiness
+from dlsim.validation.accounts import CalibrateError, accounts, held_up
+from dlsim.validation.calibrating import PACE, PRIOR, of_runs, unsteadiness
 from dlsim.validation.throughput import simulated
+from tests.test_replay import watched
 
 TRANSPORT = Costs(serialise=Cost(message=3e-4), receive=Cost(message=3e-4))
 
@@ -66,6 +67,55 @@ def test_runs_without_workers_tell_of_those():
     assert found.alone.scenario == calibrate(alone, transport=TRANSPORT)
     assert predict(found, {"loader.num_workers": 0}).scenario == found.alone.scenario
     assert predict(found, {"loader.batch_size": 6}).scenario.loader.num_workers == 1
+
+
+def test_a_main_process_that_rests_tells_of_its_like():
+    """What moving a batch takes, runs tell whose main process is blocked in steps as the first's.
+
+    All runs tell what fetching takes.
+    """
+    loader = DataLoader(Rows(), 3, num_workers=1)
+    resting = accounts(observe(loader, step=lambda batch: time.sleep(0.005)))
+    busy = accounts(observe(loader))
+    resting, busy = (
+        replace(run, receive=np.full(8, seconds), crowding=np.zeros(8))
+        for run, seconds in ((resting, 0.001), (busy, 0.004))
+    )
+    for runs, seconds in (([resting, busy], 0.001), ([busy, resting], 0.004)):
+        scenario = of_runs(runs, TRANSPORT).scenario
+        received = scenario.costs.receive.of(runs[0].tensors, runs[0].bytes)
+        assert received == pytest.approx(seconds)
+        assert scenario.dataset.fetch[0].wait.mean == pytest.approx(
+            np.concatenate([resting.wait, busy.wait]).mean(), rel=0.2
+        )
+
+
+def test_pickling_holds_up_the_worker():
+    """From when a worker has time and the index list until the batch before is pickled."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=2),
+        dataset=dlsim.MapDataset(8, (Stage("read", wait=Constant(1.0)),)),
+    )
+    seen = watched(dlsim.simulate(scenario, samples=True))
+    late = replace(
+        seen,
+        started=seen.started + np.where(np.arange(8) < 2, 0, 0.3),
+        serialised=seen.fetched + 0.3,
+        serialise_cpu=np.full(8, 0.3),
+    )
+    assert held_up(seen).tolist() == [0] * 8
+    assert held_up(late).tolist() == pytest.approx([0, 0] + [0.3] * 6)
+    # Where the next batch was begun before, nothing was held up.
+    assert held_up(replace(late, started=seen.started)).tolist() == [0] * 8
+
+
+def test_without_workers_all_that_next_computes_is_accounted_for():
+    """What is not of samples is of collating, but for what the watching costs."""
+    seen = observe(DataLoader(Rows(), 3))
+    run = accounts(seen)
+    used = (seen.thread_returned - seen.thread_requested).sum()
+    watching = 24 * run.machine["watch_sample"] + 8 * run.machine["watch_batch"]
+    assert run.cpu.sum() + run.collate.sum() == pytest.approx(used - watching, rel=0.05)
 
 
 def test_pace_differs_from_run_to_run():

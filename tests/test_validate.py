@@ -120,8 +120,8 @@ def test_a_larger_selection_holds_the_smaller_one():
 
 def test_observed_runs_begin_every_round():
     """What slowly changes on the machine changes for the runs calibrated on as well."""
-    runs = grid.plan(2, 2, all_observed=False)[:10]
-    assert [configuration.observed for configuration, _ in runs] == ([True] * 3 + [False] * 2) * 2
+    runs = grid.plan(2, 2, all_observed=False)[:12]
+    assert [configuration.observed for configuration, _ in runs] == ([True] * 4 + [False] * 2) * 2
 
 
 # Real runs

@@ -92,6 +92,9 @@ def accounts(run: object) -> Accounts:
     machine = json.loads(seen.meta.notes.get("machine", "{}"))
     fetched = np.flatnonzero(~np.isnan(seen.fetched) & (seen.size > 0))
     parts: dict[str, Any] = samples(seen) | main_side(seen) | steps(seen)
+    collate = seen.collate_cpu[fetched]
+    if not scenario.loader.num_workers:
+        collate = collate + besides(seen, machine)[fetched]
     if not machine.get("trained", True):
         # What passes between two batches then is letting go of the one before: part of having it.
         # The typical batch tells; some are looked at (observing.py, watching.py).
@@ -103,7 +106,7 @@ def accounts(run: object) -> Accounts:
         scenario=scenario,
         numbers=fetched,
         sizes=seen.size[fetched].astype(float),
-        collate=seen.collate_cpu[fetched],
+        collate=collate,
         machine=machine,
         **parts,
         **worker_side(seen, machine, str(paid["path"])),
@@ -120,12 +123,34 @@ def samples(seen: Observation) -> dict[str, Any]:
     assert seen.meta.scenario is not None
     wall, cpu = rows.fetched - rows.started, seen.sample_cpu
     wait = np.maximum(wall - cpu - seen.sample_queued, 0.0)
-    if not getattr(seen.meta.scenario.dataset, "batched", False):
-        return {"index": rows.index, "batch": rows.batch, "wait": wait, "cpu": cpu}
-    calls, first, count = np.unique(rows.batch, return_index=True, return_counts=True)
-    cpu, queued = cpu[first] * count, seen.sample_queued[first] * count
-    wait = np.maximum(wall[first] - cpu - queued, 0.0)
-    return {"index": calls, "batch": calls, "wait": wait, "cpu": cpu}
+    index, batch = rows.index, rows.batch
+    calls, first, count = np.unique(batch, return_index=True, return_counts=True)
+    if getattr(seen.meta.scenario.dataset, "batched", False):
+        index, batch, cpu = calls, calls, cpu[first] * count
+        wait = np.maximum(wall[first] - cpu - seen.sample_queued[first] * count, 0.0)
+        first = np.arange(len(calls))
+    # Pickling holds up samples that wait as well as the taking of the next index list. Where
+    # samples compute, a simulation shares the worker's time between the two by itself.
+    blocked = wait.sum() / ((wait + cpu).sum() or 1.0)
+    wait[first] += blocked * held_up(seen)[calls]
+    return {"index": index, "batch": batch, "wait": wait, "cpu": cpu}
+
+
+def held_up(seen: Observation) -> Floats:
+    """For how long each batch could not be begun, as its worker was pickling the one before.
+
+    From when the worker had time and the index list, until the pickling, which keeps Python's lock
+    most of the time, was over.
+    """
+    held = np.zeros(len(seen))
+    for worker in range(int(seen.worker.max(initial=-1)) + 1):
+        mine = np.flatnonzero((seen.worker == worker) & ~np.isnan(seen.started + seen.fetched))
+        now, then = mine[:-1], mine[1:]
+        able = np.maximum(seen.fetched[now], seen.sent[then])
+        over = np.where(seen.serialised[now] <= seen.started[then], seen.serialised[now], able)
+        pickling = np.nan_to_num(seen.serialise_cpu[now])  # longer only where cores are short
+        held[then] = np.clip(over - able, 0.0, pickling)
+    return held
 
 
 def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict[str, Any]:
@@ -154,7 +179,9 @@ def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict
         take += (thread - fetching[now] - seen.collate_cpu[now] - watching[now]).tolist()
         beside += (process - thread).tolist()
         pickling += np.nan_to_num(seen.serialise_cpu[now]).tolist()
-        waited = (seen.fetched[now] < seen.sent[then]) & (epoch[now] == epoch[then])
+        # Idle is a worker whose feeder is, too: pickling keeps Python's lock.
+        idle_from = np.fmax(seen.fetched, seen.serialised)[now]
+        waited = (idle_from < seen.sent[then]) & (epoch[now] == epoch[then])
         idle += (seen.started[then] - seen.sent[then])[waited].tolist()
     rest = np.maximum(np.subtract(beside, pickling), 0.0)
     if path == "shm" and len(rest):
@@ -187,6 +214,19 @@ def main_side(seen: Observation) -> dict[str, Any]:
     if seen.meta.scenario.loader.pin_memory:
         return {"receive": used - put + beside, "put": put}
     return {"receive": used - put, "put": put + np.minimum(beside, put)}
+
+
+def besides(seen: Observation, machine: dict[str, float]) -> Floats:
+    """CPU of each `next()` without workers that is neither of samples nor of collating.
+
+    It goes into drawing indices and into letting go of samples, whose memory is returned.
+    """
+    assert seen.samples is not None
+    fetching = np.bincount(seen.samples.batch, seen.sample_cpu, len(seen)) + seen.collate_cpu
+    watching = machine.get("watch_sample", 0.0) * seen.size + machine.get("watch_batch", 0.0)
+    used = seen.thread_returned - seen.thread_requested
+    rest: Floats = np.maximum(np.nan_to_num(used - fetching - watching), 0.0)
+    return rest
 
 
 def steps(seen: Observation) -> dict[str, Any]:

@@ -124,7 +124,9 @@ def of_runs(runs: list[Accounts], transport: Costs | None) -> Calibration:
     consumer, fits["step"] = consumer_of(runs)
     dataset: Any = first.scenario.dataset
     batched = isinstance(dataset, MapDataset) and dataset.batched
-    costs = costs_of(runs, transport)
+    # Cores that rest between batches are woken, and placed, otherwise than those that never do:
+    # moving a batch may take twice as long.
+    costs = costs_of([run for run in runs if rests(run) == rests(first)], transport)
     collating = np.concatenate([run.collate - shared(run, costs) for run in runs])
     changes = {
         "sample_bytes": Constant(first.bytes / float(np.mean(first.sizes))),
@@ -165,6 +167,11 @@ def relieved(run: Accounts, contention: float) -> Accounts:
         collate=run.collate / slowed,
         **{name: getattr(run, name) / typical for name in MACHINERY},
     )
+
+
+def rests(run: Accounts) -> bool:
+    """Whether the main process is blocked for a while in its steps."""
+    return len(run.step_wait) > 0 and float(run.step_wait.mean()) > NEGLIGIBLE
 
 
 def shared(run: Accounts, costs: Costs) -> float:

@@ -17,7 +17,7 @@ from dlsim.validation.accounts import accounts
 from dlsim.validation.calibrating import Calibration, calibration
 from dlsim.validation.campaign import JOURNAL, RUNS, disturbed, transport, typical_paces
 from dlsim.validation.comparison import timelines
-from dlsim.validation.grid import OBSERVED, USUAL, Configuration
+from dlsim.validation.grid import OBSERVED, Configuration
 from dlsim.validation.prediction import Prediction, predict
 from dlsim.validation.replaying import replay
 from dlsim.validation.trials import Trial
@@ -93,7 +93,7 @@ class Replayed:
 def cases(
     folder: Path,
     *,
-    observed: Sequence[int] = OBSERVED[:USUAL],
+    observed: Sequence[int] = OBSERVED,
     replications: int = 20,
     jobs: int = 1,
     only: Callable[[Configuration], bool] = lambda configuration: True,
@@ -234,7 +234,11 @@ def calibrated_on(rows: Rows, wanted: Configuration, observed: Sequence[int]) ->
                 continue
             one = configuration_of(row)
             if (one.workload, one.num_workers) == (wanted.workload, workers):
-                unlike = (one.batch_size != wanted.batch_size, one.step != 0, bool(row["spoilt"]))
+                unlike = (
+                    one.batch_size != wanted.batch_size,
+                    one.step != wanted.step,
+                    bool(row["spoilt"]),
+                )
                 fitting.setdefault(unlike, []).append(name)
         if fitting:
             names += fitting[min(fitting)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -11,8 +11,8 @@ from dlsim.validation.workloads import SEED, WORKLOADS, Workload
 
 WORKERS = (0, 1, 2, 4, 8)
 PREFETCH = (1, 2, 4)
-OBSERVED = (2, 1, 0, 4)  # numbers of workers of the runs that are observed
-USUAL = 3  # so many of them are, in every round
+OBSERVED = (2, 1, 0)  # numbers of workers of the runs that are observed in every round
+MORE = 4  # and once besides
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ def selection(workload: Workload, count: int) -> list[Configuration]:
 
 
 def observed(workload: Workload, *, all_of_them: bool) -> list[Configuration]:
-    """The runs of a workload to calibrate on: the usual ones first."""
+    """The runs of a workload to calibrate on; with steps, too, which let the main process rest."""
     small, large = workload.sizes
     runs = [Configuration(workload.name, small, n, observed=True) for n in OBSERVED]
-    if workload.trains:
-        runs.append(Configuration(workload.name, large, OBSERVED[0], observed=True))
-    else:
-        step = workload.step
-        runs.append(Configuration(workload.name, small, OBSERVED[0], step=step, observed=True))
-    return runs if all_of_them else runs[:USUAL]
+    if not workload.trains:
+        runs.append(replace(runs[0], step=workload.step))
+    if all_of_them:
+        runs.append(replace(runs[0], num_workers=MORE))
+        runs += [replace(runs[0], batch_size=large)] if workload.trains else []
+    return runs
 
 
 def plan(count: int, rounds: int, *, all_observed: bool = True) -> list[tuple[Configuration, int]]:
