@@ -1,16 +1,15 @@
 """Differences between scenarios, less what chance gave their runs: control variates.
 
-What is drawn for a run is known before anything is simulated, and so is its mean. Where workers
-happened to get slow samples, a run is slow for that reason; regression over the replications tells
-by how much, and the interval of what remains is narrower. Workers take batches in turn, so that it
-counts what the batches of each turn take together; where the step limits, what all steps take.
-S. S. Lavenberg and P. D. Welch, A perspective on the use of control variables to increase the
-efficiency of Monte Carlo simulations, Management Science 27(3), 1981.
+What chance gives a run is told from what is drawn for it, and nothing on average (see
+`dlsim.whatif.luck`). Regression over the replications tells how much of a difference it makes, and
+the interval of what remains is narrower. S. S. Lavenberg and P. D. Welch, A perspective on the use
+of control variables to increase the efficiency of Monte Carlo simulations, Management Science
+27(3), 1981.
 
-Runs depend on luck in a straight line only as long as the same worker is the last, so that the
-interval is that of the jackknife, which need not believe in lines (HC3: J. G. MacKinnon and
-H. White, Some heteroskedasticity-consistent covariance matrix estimators with improved finite
-sample properties, Journal of Econometrics 29(3), 1985).
+Runs depend on luck in a line that is nearly straight, but not quite, so that the interval is that
+of the jackknife, which need not believe in lines (HC3: J. G. MacKinnon and H. White, Some
+heteroskedasticity-consistent covariance matrix estimators with improved finite sample properties,
+Journal of Econometrics 29(3), 1985).
 """
 
 from __future__ import annotations
@@ -19,18 +18,15 @@ import math
 
 import numpy as np
 
-from dlsim.engine.draws import COLLATE, STEP, ServiceTimes, Stream
-from dlsim.scenario import Distribution, MapDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
-from dlsim.whatif.bounds import bounds
-from dlsim.whatif.demand import counts, variation
+from dlsim.whatif.demand import counts
 from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.luck import luck, told
 from dlsim.whatif.replicate import Replications
-from dlsim.whatif.statistics import ROUNDING, Interval, interval, t_quantile
+from dlsim.whatif.statistics import Interval, interval, t_quantile
 
-FEWEST = 20  # replications from which luck is told: of fewer, intervals come out too wide
+FEWEST = 12  # replications from which luck is told: of fewer, intervals come out too wide
 SHARE = 0.3  # of the replications: more coefficients are not told from so few
-MOST = 2_000_000  # samples of a run; of more, drawing them takes as long as simulating
 ALIKE = 1e-6  # relative; what differs by less is the same control
 
 
@@ -55,33 +51,6 @@ def gained(a: Replications, b: Replications, metric: str = "samples_per_s") -> I
     return _less_luck(a, b, np.where(np.isfinite(ratio), ratio, math.nan))
 
 
-def luck(scenario: Scenario, seed: int) -> Floats:
-    """How many seconds more than expected are drawn for a run under `seed`.
-
-    For the batches of each worker's turn (without workers, for all), then for all steps.
-    """
-    loader, dataset = scenario.loader, scenario.dataset
-    turns, size = max(loader.num_workers, 1), loader.batch_size or 1
-    batches, samples = (int(count) for count in counts(scenario)[:2])
-    sizes = np.minimum(size, samples - size * np.arange(batches))
-    batched = isinstance(dataset, MapDataset) and dataset.batched
-    collate, step = dataset.collate, scenario.consumer.step
-    expected = (1 if batched else sizes) * sum(time.mean for time in _times(scenario))
-    found = np.zeros(turns + 1)
-    turn = np.arange(batches) % turns
-    for epoch in range(scenario.epochs if batches else 0):
-        calls = range(batches if batched else samples)
-        took = ServiceTimes(dataset.fetch, seed, epoch).array(calls)
-        more = (took if batched else np.add.reduceat(took, size * np.arange(batches))) - expected
-        if collate is not None:
-            more += Stream(collate, "", seed, COLLATE, epoch).array(range(batches)) - collate.mean
-        found[:turns] += np.bincount(turn, more, turns)
-        steps = Stream(step, "", seed, STEP, epoch).array(range(batches))
-        found[-1] += float((steps - step.mean).sum())
-    rounding = ROUNDING * batches * max(float(np.max(expected, initial=0.0)), step.mean)
-    return np.where(np.abs(found) > rounding, found, 0.0)
-
-
 def _less_luck(a: Replications, b: Replications, values: Floats) -> Interval:
     """The interval for the mean of `values`, of what luck does not explain."""
     if a.seed != b.seed or len(a) != len(b):
@@ -90,51 +59,43 @@ def _less_luck(a: Replications, b: Replications, values: Floats) -> Interval:
             f"and {len(b)} of seed {b.seed}"
         )
     plain = interval(values, a.confidence)
-    cases = list(dict.fromkeys((a.scenario, b.scenario)))
+    cases = (a,) if a.scenario == b.scenario else (a, b)
     if (
         len(values) < FEWEST
         or not plain.half_width > 0
         or np.isnan(values).any()
-        or not all(map(_told, cases))
+        or not all(told(case.scenario) for case in cases)
     ):
         return plain
-    most = SHARE * len(values)
-    if max(case.loader.num_workers for case in cases) >= most:
-        return plain
-    drawn = np.hstack([_binding(case, [luck(case, seed) for seed in a.seeds]) for case in cases])
-    scale = np.abs(drawn).max(axis=0)
-    design = np.column_stack([np.ones(len(values)), drawn[:, scale > 0] / scale[scale > 0]])
+    had = np.array([_luck(case) for case in cases])
+    few = had[:, :, :1]  # only what makes runs longer, where there are too few runs for all
+    found = (_less(values, np.column_stack([*some]), a.confidence) for some in (had, few))
+    return next(filter(None, found), plain)
+
+
+def _less(values: Floats, controls: Floats, confidence: float) -> Interval | None:
+    """The interval for the mean of `values` by their regression on `controls`, a row for each.
+
+    The controls have mean 0. None if there are too many to tell their coefficients.
+    """
+    scale = np.abs(controls).max(axis=0)
+    design = np.column_stack([np.ones(len(values)), controls[:, scale > 0] / scale[scale > 0]])
     left, sizes, right = np.linalg.svd(design, full_matrices=False)
     new = sizes > ALIKE * sizes[0]
     rank, left = int(new.sum()), left[:, new]
-    if rank > most:
-        return plain
+    if rank > SHARE * len(values):
+        return None
     mean = right[new, 0] / sizes[new] @ left.T  # the mean of what is left, as weights of `values`
     rest = (values - left @ (left.T @ values)) / (1 - (left**2).sum(axis=1))
-    half = t_quantile(a.confidence, len(values) - rank + 1) * float(np.linalg.norm(mean * rest))
-    return Interval(float(mean @ values), half, plain.count, a.confidence)
+    half = t_quantile(confidence, len(values) - rank + 1) * float(np.linalg.norm(mean * rest))
+    return Interval(float(mean @ values), half, len(values), confidence)
 
 
-def _binding(scenario: Scenario, drawn: list[Floats]) -> Floats:
-    """What counts of the luck of each run: where the step limits, only that of the steps."""
-    return np.array(drawn)[:, -1 if bounds(scenario).binds == "step" else 0 :]
-
-
-def _told(scenario: Scenario) -> bool:
-    """Whether luck can be told from the draws, and its size be relied on."""
-    dataset, loader = scenario.dataset, scenario.loader
-    drawn = [*_times(scenario), scenario.consumer.step, dataset.collate]
-    return (
-        isinstance(dataset, MapDataset)
-        and loader.batch_sampler is None
-        and not scenario.failures
-        and not any(isinstance(time, Recorded) for time in drawn)
-        and math.isfinite(variation(scenario))
-        and scenario.epochs * counts(scenario)[1] <= MOST
-    )
-
-
-def _times(scenario: Scenario) -> list[Distribution]:
-    """What is drawn for each sample (or call)."""
-    stages = scenario.dataset.fetch
-    return [time for s in stages for time in (s.wait, s.cpu) if time is not None]
+def _luck(runs: Replications) -> Floats:
+    """The luck of each run; of a part that stands for the whole, as far as it counts there."""
+    second_half = 1.0
+    if "basis" in runs.metrics:
+        whole, basis = (float(runs.metrics[name].mean()) for name in ("batches", "basis"))
+        first = runs.scenario.epochs * counts(runs.scenario)[0] - basis
+        second_half = (whole - first) / basis if first > 0 else 1.0
+    return luck(runs.scenario, tuple(runs.seeds), second_half)

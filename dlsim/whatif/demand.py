@@ -155,11 +155,11 @@ def variation(scenario: Scenario) -> float:
     dataset, storage = scenario.dataset, scenario.machine.storage
     parts = [scenario.consumer.step, dataset.collate, dataset.sample_bytes, storage.latency]
     parts += [part for s in dataset.fetch for part in (s.wait, s.cpu, s.read_bytes)]
-    return max(_variation(part) for part in parts if part is not None)
+    return max(cv(part) for part in parts if part is not None)
 
 
-def _variation(distribution: Distribution) -> float:
-    """Standard deviation over mean."""
+def cv(distribution: Distribution) -> float:
+    """The coefficient of variation, standard deviation over mean; perhaps infinite."""
     mean = distribution.mean
     if mean == 0:
         return 0.0
@@ -170,14 +170,14 @@ def _variation(distribution: Distribution) -> float:
             return (high - low) / math.sqrt(12) / mean
         case Exponential():
             return 1.0
-        case Gamma(_, cv) | Lognormal(_, cv):
-            return cv
+        case Gamma(_, ratio) | Lognormal(_, ratio):
+            return ratio
         case Pareto(_, shape):
             return 1 / math.sqrt(shape * (shape - 2)) if shape > 2 else math.inf
         case Mixture(parts, weights):
             whole = sum(weights)
             roots = [
-                math.sqrt(weight / whole) * (part.mean / mean) * math.hypot(1, _variation(part))
+                math.sqrt(weight / whole) * (part.mean / mean) * math.hypot(1, cv(part))
                 for part, weight in zip(parts, weights, strict=True)
                 if weight > 0
             ]

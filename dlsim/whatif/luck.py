@@ -1,0 +1,219 @@
+"""How much longer than expected runs take by chance, told from what is drawn for them.
+
+A batch that takes a second longer makes its run a second longer if the run waits for it, and no
+longer otherwise. Whether it does depends on all that comes after; how likely it does is known
+before. So each batch is weighed: from where a run has come to, many futures are gone through, and
+its weight is the share of those in which it is waited for. The same with steps. The weighed
+seconds beyond expectation add up to about what chance does to the run.
+
+Their mean is exactly zero, whatever the weights, since each depends on nothing but what was drawn
+before the time that it weighs: they are a martingale (S. G. Henderson and P. W. Glynn,
+Approximating martingales for variance reduction in Markov process simulation, Mathematics of
+Operations Research 27(2), 2002). So they may come from a simpler loader: one that returns batches
+in order on a machine that shares nothing, whose batches and steps take, on average, what closed
+forms say. There, with W workers and a window of K, batch k is started when batch k - W is fetched
+and batch k - K returned, and the end is the longest path through all that (see
+`dlsim.engine.compiled.recurrence`). In the futures, times have a gamma distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+from dlsim.engine.draws import COLLATE, STEP, ServiceTimes, Stream
+from dlsim.scenario import Constant, Distribution, MapDataset, Recorded, Scenario
+from dlsim.scenario.distributions import Floats
+from dlsim.whatif.bounds import bounds
+from dlsim.whatif.demand import counts, cv, variation
+from dlsim.whatif.statistics import ROUNDING
+
+MOST = 2_000_000  # samples of a run; of more, drawing them takes as long as simulating
+FUTURES, FEWEST = 100, 10  # that are gone through at each batch, and of how many a weight is made
+WORK = 200_000_000  # sums of a past and a future: about a second
+
+
+@dataclass(frozen=True)
+class Times:
+    """What is drawn for the batches of some runs: seconds `beyond` their `mean`.
+
+    `beyond` has a row for each batch and a column for each run and epoch; `mean` and `deviation`
+    (standard) have one entry for each batch.
+    """
+
+    beyond: Floats
+    mean: Floats
+    deviation: Floats
+
+
+def told(scenario: Scenario) -> bool:
+    """Whether luck can be told from the draws, and its size be relied on."""
+    dataset, loader = scenario.dataset, scenario.loader
+    drawn = [*_stages(scenario), scenario.consumer.step, dataset.collate]
+    return (
+        isinstance(dataset, MapDataset)
+        and loader.batch_sampler is None
+        and not scenario.failures
+        and not any(isinstance(time, Recorded) for time in drawn)
+        and math.isfinite(variation(scenario))
+        and scenario.epochs * counts(scenario)[1] <= MOST
+    )
+
+
+@lru_cache(maxsize=2)  # of the two that are compared, in one metric after the other
+def luck(scenario: Scenario, seeds: tuple[int, ...], second_half: float = 1.0) -> Floats:
+    """How many seconds more than expected chance gives each run of `scenario` (one that is `told`).
+
+    A row for each of `seeds`; in columns what it makes the run longer, then what all fetching and
+    all steps take. Batches in the second half of an epoch count `second_half` times.
+    """
+    fetches, steps = drawn(scenario, seeds)
+    counted = np.ones((len(fetches.mean), 1))
+    counted[len(counted) // 2 + 1 :] = second_half
+    on_fetches, on_steps = weights(scenario, fetches, steps)
+    parts = [
+        on_fetches * fetches.beyond + on_steps * steps.beyond,
+        fetches.beyond,
+        steps.beyond,
+    ]
+    sums = [(counted * part).sum(axis=0).reshape(len(seeds), -1).sum(axis=1) for part in parts]
+    return np.stack(sums, axis=1)
+
+
+def weights(scenario: Scenario, fetches: Times, steps: Times) -> tuple[Floats, Floats]:
+    """How likely each run comes to wait for each batch, and for each step, as of just before it.
+
+    Zeros where that would take too long to tell.
+    """
+    shape = batches, runs = fetches.beyond.shape
+    workers, window = (
+        min(count, batches) for count in (scenario.loader.num_workers, scenario.loader.window)
+    )
+    if not window:
+        return np.ones(shape), np.ones(shape)
+    futures = min(WORK // (batches * runs * window), FUTURES)
+    if futures < FEWEST:
+        return np.zeros(shape), np.zeros(shape)
+    fetch_mean, step_mean = _means(scenario, fetches, steps)
+    rng = np.random.default_rng(0)
+    then_fetch = _others(fetch_mean, fetches.deviation, rng, futures)
+    then_step = _others(step_mean, steps.deviation, rng, futures)
+    started, returned = _to_the_end(then_fetch, then_step, workers, window)
+    fetch, step = fetches.beyond + fetch_mean[:, None], steps.beyond + step_mean[:, None]
+
+    on_fetches, on_steps = np.zeros(shape), np.zeros(shape)
+    ready = np.full((batches + window, runs), -np.inf)  # when a batch can be started, so far
+    ready[:window] = 0.0
+    done = np.zeros(runs)  # the last step
+    for k in range(batches):
+        if fetches.deviation[k] > 0:
+            on_fetches[k] = _longest(
+                ready[k, :, None] + started[k],
+                ready[k + 1 : k + window],
+                started[k + 1 : k + window],
+                done[:, None] + returned[k],
+            )
+        fetched = ready[k] + fetch[k]
+        now = np.maximum(fetched, done)
+        done = now + step[k]
+        ready[k + workers] = np.maximum(ready[k + workers], fetched)
+        ready[k + window] = np.maximum(ready[k + window], now)
+        if steps.deviation[k] > 0:
+            on_steps[k] = _longest(
+                now[:, None] + (then_step[k] + returned[k + 1]),
+                ready[k + 1 : k + window + 1],
+                started[k + 1 : k + window + 1],
+            )
+    return on_fetches, on_steps
+
+
+def _to_the_end(fetch: Floats, step: Floats, workers: int, window: int) -> tuple[Floats, Floats]:
+    """Seconds from starting each batch, and from returning it, to the end: a column a future."""
+    batches, futures = fetch.shape
+    started = np.full((batches + window, futures), -np.inf)  # nothing comes of what is not there
+    returned = np.zeros((batches + 1, futures))
+    for k in reversed(range(batches)):
+        returned[k] = np.maximum(step[k] + returned[k + 1], started[k + window])
+        started[k] = fetch[k] + np.maximum(returned[k], started[k + workers])
+    return started, returned
+
+
+def _longest(
+    path: Floats, ready: Floats, started: Floats, other: Floats | float = -math.inf
+) -> Floats:
+    """For each run the share of futures in which `path` is longer than all others."""
+    others = (ready[:, :, None] + started[:, None, :]).max(axis=0, initial=-math.inf)
+    share: Floats = (path > np.maximum(others, other)).mean(axis=1)
+    return share
+
+
+def _means(scenario: Scenario, fetches: Times, steps: Times) -> tuple[Floats, Floats]:
+    """Mean seconds of each batch and step, with what the machine and its costs add to them."""
+    periods = bounds(scenario).periods
+    loading = max(periods.get(name, 0.0) for name in ("workers", "cores", "storage"))
+    batch = scenario.loader.num_workers * loading
+    return (
+        fetches.mean + (batch - fetches.mean.mean()),
+        steps.mean + (periods["step"] - steps.mean.mean()),
+    )
+
+
+def _others(mean: Floats, deviation: Floats, rng: np.random.Generator, count: int) -> Floats:
+    """So many columns of other times with a mean and a standard deviation for each row."""
+    made = np.repeat(mean[:, None], count, axis=1)
+    some = deviation > ROUNDING * mean
+    if some.any():
+        mean, deviation = mean[some, None], deviation[some, None]
+        made[some] = rng.gamma((mean / deviation) ** 2, deviation**2 / mean, (len(mean), count))
+    return made
+
+
+def drawn(scenario: Scenario, seeds: Sequence[int]) -> tuple[Times, Times]:
+    """What fetching each batch takes in its worker, and each step, under `seeds`."""
+    dataset, step = scenario.dataset, scenario.consumer.step
+    size = scenario.loader.batch_size or 1
+    batches, samples = (int(count) for count in counts(scenario)[:2])
+    sizes = np.minimum(size, samples - size * np.arange(batches))
+    batched = isinstance(dataset, MapDataset) and dataset.batched
+    calls = np.ones(batches) if batched else sizes
+    collate = dataset.collate or Constant(0.0)
+    took, stepped = np.empty((2, batches, len(seeds) * scenario.epochs))
+    for column, (seed, epoch) in enumerate(product(seeds, range(scenario.epochs))):
+        service = ServiceTimes(dataset.fetch, seed, epoch).array(
+            range(batches if batched else samples)
+        )
+        took[:, column] = (
+            service if batched else np.add.reduceat(service, size * np.arange(batches))
+        )
+        took[:, column] += Stream(collate, "", seed, COLLATE, epoch).array(range(batches))
+        stepped[:, column] = Stream(step, "", seed, STEP, epoch).array(range(batches))
+    stages = _stages(scenario)
+    return (
+        _beyond(
+            took,
+            calls * sum(t.mean for t in stages) + collate.mean,
+            calls * sum(map(_variance, stages)) + _variance(collate),
+        ),
+        _beyond(stepped, np.full(batches, step.mean), np.full(batches, _variance(step))),
+    )
+
+
+def _beyond(seconds: Floats, mean: Floats, variance: Floats) -> Times:
+    beyond = seconds - mean[:, None]
+    beyond[variance == 0] = 0.0  # but for rounding
+    return Times(beyond, mean, np.sqrt(variance))
+
+
+def _variance(distribution: Distribution) -> float:
+    return (cv(distribution) * distribution.mean) ** 2
+
+
+def _stages(scenario: Scenario) -> list[Distribution]:
+    """What is drawn for each sample (or call)."""
+    stages = scenario.dataset.fetch
+    return [time for s in stages for time in (s.wait, s.cpu) if time is not None]
