@@ -35,6 +35,10 @@ PHONE = """<iframe src="{page}" style="border:0;width:{width}px;height:800px"></
     scroll: inner.documentElement.scrollWidth,
     pictures: [...inner.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect().width),
     font: parseFloat(getComputedStyle(inner.body).fontSize),
+    letters: Math.min(...[...inner.querySelectorAll("svg text")].map(text => {{
+      const {{a, b}} = text.getScreenCTM();
+      return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(a, b);
+    }})),
   }});
 }}</script>"""
 
@@ -159,7 +163,7 @@ def browse(folder: Path, *arguments: str) -> str:
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")
 @pytest.mark.parametrize("width", [360, 1100])
 def test_a_report_in_a_browser(report: Path, tmp_path: Path, width: int) -> None:
-    """On a phone and on a desk, all pictures are seen, and nothing is wider than the window."""
+    """On a phone and on a desk, all pictures can be read; nothing is wider than the window."""
     frame = tmp_path / "frame.html"
     frame.write_text(PHONE.format(page=report.as_uri(), width=width))
     seen = browse(tmp_path, f"--window-size={width + 100},900", "--dump-dom", frame.as_uri())
@@ -168,6 +172,7 @@ def test_a_report_in_a_browser(report: Path, tmp_path: Path, width: int) -> None
     assert len(found["pictures"]) == 6
     assert all(300 < picture <= width for picture in found["pictures"])
     assert found["font"] == 16
+    assert found["letters"] > 7  # pixels; those of batch numbers are the smallest
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")

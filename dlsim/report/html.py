@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+WIDTH = 4.2  # inches of pictures: on a phone's 360 pixels, letters of 8 points are 9 pixels high
+
 STYLE = """
 :root { color-scheme: light; }
 body { max-width: 46rem; margin: 0 auto; padding: 1rem; color: #1a1a1a; background: #fff;
@@ -24,8 +26,8 @@ h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; break-after: avoid; }
 .answer { border-left: .35rem solid #0072B2; background: #eef4f9; padding: .6rem 1rem; }
 .answer p { margin: .3rem 0; }
 .answer p:first-child { font-size: 1.1rem; font-weight: 600; }
-figure { margin: 1rem 0; break-inside: avoid; overflow-x: auto; }
-figure svg { display: block; width: 100%; min-width: 22rem; max-width: 40rem; height: auto; }
+figure { margin: 1rem 0; break-inside: avoid; }
+figure svg { display: block; width: 100%; max-width: 30rem; height: auto; }
 figcaption { color: #555; font-size: .9rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { text-align: left; padding: .2rem .6rem .2rem 0; border-bottom: 1px solid #ddd;
@@ -38,7 +40,7 @@ pre { background: #f5f5f5; padding: .6rem .8rem; font-size: .85rem; white-space:
 @media print {
   @page { size: A4; margin: 15mm; }
   body { max-width: none; padding: 0; font-size: 10pt; }
-  figure svg { min-width: 0; max-width: 28rem; }
+  figure svg { max-width: 24rem; }
   .answer, pre { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """
@@ -110,6 +112,7 @@ def svg(ax: Axes) -> str:
 
     drawn = ax.get_figure(root=True)
     assert drawn is not None
+    drawn.set_figwidth(WIDTH)
     file = io.StringIO()
     # text stays text: smaller, and in the reader's own face
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dlsim"}):

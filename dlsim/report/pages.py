@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import structs
 
 from dlsim.engine import simulate
-from dlsim.report.html import code, figure, listed, page, paragraphs, table
+from dlsim.report.html import WIDTH, code, figure, listed, page, paragraphs, table
 from dlsim.report.plots import axes, gantt, occupancy, wait_distribution
 from dlsim.report.text import does_not_fit, ended_early, fits, setup, verdict
 from dlsim.report.whatif_plots import critical_path_bar, gains_bar, sweep_curve
@@ -25,7 +25,6 @@ from dlsim.whatif.tables import Table
 DRAWN = 40  # batches of the picture of who did what when
 REPLICATIONS = 10  # of each number of workers, at most
 EFFORT = 1200.0  # of each of these; of long epochs a part (see `dlsim.whatif.extent`)
-WIDE = 6.0  # inches of pictures over time
 LABEL = 13  # characters that the lines of a summary begin with
 LONGEST_LINE = 300  # characters of a line of the configuration; a longer one is cut
 EQUAL = (
@@ -155,9 +154,9 @@ def one_run(trace: Trace, drawn: Trace) -> str:
     part = "" if drawn is trace else f", the first {len(drawn.order)} batches"
     lanes = worker_count(drawn) + 1
     pictures = [
-        figure(gantt(drawn, axes(WIDE, min(1.2 + 0.3 * lanes, 8))), f"Who did what when{part}."),
+        figure(gantt(drawn, axes(WIDTH, min(1.2 + 0.3 * lanes, 8))), f"Who did what when{part}."),
         figure(
-            occupancy(drawn, axes(WIDE, 2.4)), f"Batches ready, and sent but not returned{part}."
+            occupancy(drawn, axes(WIDTH, 2.4)), f"Batches ready, and sent but not returned{part}."
         ),
         figure(wait_distribution(trace), "How long training waited for its batches."),
     ]

@@ -79,7 +79,7 @@ def occupancy(trace: Trace, ax: Axes | None = None) -> Axes:
     credit, buffer = metrics.credit(trace), metrics.buffer(trace)
     _steps(ax, credit, begin, end, CREDIT)
     _steps(ax, buffer, begin, end, READY)
-    entries = [("ready (arrived, not returned)", READY), ("sent, not returned", CREDIT)]
+    entries = [("ready", READY), ("sent, not returned", CREDIT)]
     scenario = trace.meta.scenario
     window = scenario.loader.window if scenario is not None else 0
     if window:
@@ -107,8 +107,10 @@ def wait_distribution(trace: Trace, ax: Axes | None = None) -> Axes:
     longer = 100 * np.arange(len(times) - 1, -1, -1) / max(len(times), 1)
     above = [100.0, *longer.tolist()] if len(times) else [0.0]
     ax.step([0.0, *(scale * times)], above, where="post", color=WAIT, linewidth=1.5)
-    for rank, name in ((50, "median"), (95, "95 %")) if len(times) else ():
-        at = scale * float(np.percentile(times, rank))
+    median, late = np.percentile(scale * times, (50, 95)) if len(times) else (0.0, 0.0)
+    apart = late - median > 0.1 * scale * longest
+    marked = {median: "median", late: "95 %"} if apart else {median: "median, 95 %"}
+    for at, name in marked.items() if len(times) else ():
         ax.axvline(at, color="0.4", linewidth=0.8, linestyle="--")
         ax.text(at, 102, name, ha="center", fontsize=8, color="0.3", rotation=30, va="bottom")
     ax.set_xlim(-0.02 * scale * longest, 1.05 * scale * longest or 1.0)

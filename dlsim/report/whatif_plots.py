@@ -136,7 +136,7 @@ def critical_path_bar(shares: Mapping[str, float], ax: Axes | None = None) -> Ax
     ax.set_yticks(places, names)
     ax.set_ylim(len(ranked) - 0.5, -0.5)
     ax.set_xlim(0, 100)
-    ax.set_xlabel("share of the elapsed time on the critical path (%)")
+    ax.set_xlabel("share of the elapsed time (%)")
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     return ax
@@ -157,7 +157,7 @@ def gains_bar(gains: Sequence[Gain], ax: Axes | None = None) -> Axes:
     ax.barh(places, means, xerr=halves, color=colours, height=0.7, capsize=2)
     room = 0.02 * max(np.ptp([*means, 0.0]), 1e-9)
     for place, mean, half in zip(places, means, halves, strict=True):
-        ax.text(max(mean + half, 0) + room, place, f"{mean:+.1f} %", va="center", fontsize=8)
+        ax.text(max(mean + half, 0) + room, place, f"{mean:+z.1f} %", va="center", fontsize=8)
     ax.set_yticks(places, [gain.change.setting or gain.change.name for gain in gains])
     ax.set_ylim(len(gains) - 0.5, -0.5)
     ax.margins(x=0.15)

@@ -259,5 +259,5 @@ def _percent(gain: Interval) -> str:
     if gain.mean != gain.mean:
         return "-"
     if gain.half_width != gain.half_width:
-        return f"{100 * gain.mean:+.1f} %"
-    return f"{100 * gain.mean:+.1f} ± {100 * gain.half_width:.1f} %"
+        return f"{100 * gain.mean:+z.1f} %"
+    return f"{100 * gain.mean:+z.1f} ± {100 * gain.half_width:.1f} %"
