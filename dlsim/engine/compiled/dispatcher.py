@@ -30,7 +30,9 @@ def eligible(s: State, worker: int) -> bool:
 
 @inlined
 def note(s: State, worker: int) -> None:
-    """Keep `eligible` up to date for a worker that has changed."""
+    """Keep `eligible` up to date for a worker that holds more or less now, where that counts."""
+    if not s.rules[0].with_room:
+        return
     at = worker + len(s.eligible) // 2
     s.eligible[at] = eligible(s, worker)
     while at > 1:

@@ -63,29 +63,35 @@ def _sources() -> str:
     return sha256(text).hexdigest()[:12]
 
 
-class Addresses:
-    """Where each of some arrays begins and its shape, in the form that `reader` reads."""
+def table(
+    arrays: Mapping[str, NDArray[Any]],
+    gone: Mapping[str, int] | None = None,
+    known: dict[str, tuple[NDArray[Any], list[int]]] | None = None,
+) -> NDArray[np.int64]:
+    """Where each of some arrays begins and its shape, in the form that `reader` reads.
 
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[NDArray[Any], list[int]]] = {}
-
-    def table(self, arrays: Mapping[str, NDArray[Any]], gone: Mapping[str, int]) -> NDArray[Any]:
-        """The numbers for `arrays`; only those that are new are looked at, which takes a while.
-
-        `gone`: how many elements would be in front of each, which nobody looks at.
-        """
-        for name, array in arrays.items():
-            if name not in self._known or self._known[name][0] is not array:
-                begin = array.ctypes.data - gone[name] * array.itemsize
-                shape = array.shape if array.ndim > 1 else (array.shape[0] + gone[name],)
-                self._known[name] = array, [begin, *shape]
-        return np.array([word for _, words in self._known.values() for word in words], np.int64)
+    `gone`: how many elements would be in front of each array, which nobody looks at. `known` is
+    what was found out before, and is kept up to date: to look at an array takes a while.
+    """
+    known = {} if known is None else known
+    for name, array in arrays.items():
+        if name not in known or known[name][0] is not array:
+            before = gone[name] if gone else 0
+            begin = array.ctypes.data - before * array.itemsize
+            shape = array.shape if array.ndim > 1 else (array.shape[0] + before,)
+            known[name] = array, [begin, *shape]
+    return np.array([word for _, words in known.values() for word in words], np.int64)
 
 
-def reader(fields: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], Any]:
-    """A function for compiled code: from where a table of `Addresses` is to a tuple of arrays.
+def fields(arrays: Any) -> dict[str, tuple[np.dtype[Any], int]]:
+    """The type and the number of dimensions of each array of a named tuple."""
+    return {name: (array.dtype, array.ndim) for name, array in arrays._asdict().items()}
 
-    `fields` has the type and the number of dimensions of each array, by name. In compiled code the
+
+def reader(of: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], Any]:
+    """A function for compiled code: from the address of a `table` to a tuple of arrays.
+
+    `of`: what `fields` says of them. In compiled code the
     tuple is a single pointer. A tuple of arrays would be hundreds of arguments for each function,
     which takes minutes to compile.
     """
@@ -103,7 +109,7 @@ def reader(fields: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], A
     Column = column_type()
     places: dict[str, tuple[Any, int]] = {}
     place = 0
-    for name, (dtype, dimensions) in fields.items():
+    for name, (dtype, dimensions) in of.items():
         places[name] = Column(from_dtype(dtype), dimensions, "C"), place
         place += 1 + dimensions
 

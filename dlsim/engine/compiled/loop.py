@@ -32,7 +32,7 @@ read = reader(FIELDS)
 def run(address: int) -> int:
     """Simulate until the epoch is over, an exception ends it, or something is missing.
 
-    `address` is that of the table of the state's arrays (see `jit.Addresses`).
+    `address` is that of the table of the state's arrays (see `jit.table`).
     """
     s: State = read(address)
     m = s.main[0]

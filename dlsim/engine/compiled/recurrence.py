@@ -23,8 +23,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.engine.compiled.jit import compiled, inlined
-from dlsim.engine.compiled.messages import ARRIVED
+from dlsim.engine.compiled.jit import compiled, fields, inlined, reader
+from dlsim.engine.compiled.messages import (
+    ARRIVED,
+    FETCHED_AT,
+    FINISHED,
+    RECEIVED,
+    REQUESTED,
+    RETURNED_AT,
+    SENT_AT,
+    STARTED,
+)
 from dlsim.engine.compiled.state import ANSWER
 from dlsim.engine.draws import Floats
 from dlsim.trace.trace import MOMENTS
@@ -76,17 +85,25 @@ def new_course(workers: int, window: int, room: int) -> Course:
     )
 
 
+read = reader(fields(new_course(1, 1, 1)))
+
+
 @compiled
 def schedule(
-    c: Course, offsets: Integers, services: Floats, collates: Floats, steps: Floats
+    course: int, offsets: Integers, services: Floats, collates: Floats, steps: Floats
 ) -> None:
     """Fill in the columns of the next batches, whose numbers are given in seconds.
 
-    The samples of the i-th of them are those from `offsets[i]` to `offsets[i + 1]`; `services` has
-    one number for all of them, if it has only one.
+    `course` is the address of the table of its arrays (see `jit.table`). The samples of the i-th
+    batch are those from `offsets[i]` to `offsets[i + 1]`; `services` has one number for all of
+    them, if it has only one.
     """
+    c: Course = read(course)
     m, free = c.main[0], c.free
-    sent, started, fetched, arrived, received, requested, returned, finished = c.moments
+    sent, started, fetched = c.moments[SENT_AT], c.moments[STARTED], c.moments[FETCHED_AT]
+    arrived, received = c.moments[ARRIVED], c.moments[RECEIVED]
+    requested, returned = c.moments[REQUESTED], c.moments[RETURNED_AT]
+    finished = c.moments[FINISHED]
     bits = len(c.taken_in) - 1
     base, first, window, run_ahead = m.base, m.first, m.window, m.run_ahead
     latency, round_trip, batched = m.latency, m.round_trip, m.batched

@@ -9,7 +9,7 @@ import numpy as np
 
 from dlsim.engine.compiled.counting import Counting, columns_of
 from dlsim.engine.compiled.in_order import simulate_in_order
-from dlsim.engine.compiled.jit import Addresses
+from dlsim.engine.compiled.jit import table
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Jobs
 from dlsim.engine.compiled.loop import run
 from dlsim.engine.compiled.messages import (
@@ -80,7 +80,8 @@ class Simulation:
         self.counting, self.room = counting, room
         self.gone = dict.fromkeys(State._fields, 0)  # elements forgotten, of each array
         self.scenario, self.seed, self.samples = scenario, seed, samples
-        self.state, self.addresses = new_state(scenario, samples=samples), Addresses()
+        self.state = new_state(scenario, samples=samples)
+        self.known: dict[str, Any] = {}  # where its arrays are
         self.main = self.state.main[0]
         self.problem: Problem | None = None
         self.first: list[int] = []
@@ -112,8 +113,8 @@ class Simulation:
         """Run the event loop, and give it what it asks for, until it is over; returns why it is."""
         while True:
             before = int(self.main["returned"])
-            table = self.addresses.table(self.state._asdict(), self.gone)
-            why: int = run(table.ctypes.data)
+            where = table(self.state._asdict(), self.gone, self.known)
+            why: int = run(where.ctypes.data)
             progress(int(self.main["returned"]) - before)
             if why == NOT_RECORDED:
                 self.complain()

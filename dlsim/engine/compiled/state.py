@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.engine.compiled.jit import fields
 from dlsim.engine.compiled.messages import POINTS
 from dlsim.engine.compiled.rules import NONE, demands, indices, most_samples, rates, rules
 from dlsim.scenario import IterableDataset, Loader, MapDataset, Scenario
@@ -286,11 +287,4 @@ def tournament(players: int) -> Array:
     return tree
 
 
-def _fields() -> dict[str, tuple[np.dtype[Any], int]]:
-    """The type and the dimensions of each array, which are the same for all scenarios."""
-    scenario = Scenario(loader=Loader(), dataset=MapDataset(1))
-    state = new_state(scenario, samples=False)._asdict()
-    return {name: (array.dtype, array.ndim) for name, array in state.items()}
-
-
-FIELDS = _fields()
+FIELDS = fields(new_state(Scenario(loader=Loader(), dataset=MapDataset(1)), samples=False))

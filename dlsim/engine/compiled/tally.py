@@ -14,12 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.engine.compiled.in_order import InOrder
-from dlsim.engine.compiled.jit import compiled, inlined
-from dlsim.engine.compiled.messages import FINISHED, REQUESTED, RETURNED_AT
+from dlsim.engine.compiled.jit import compiled, fields, inlined, reader, table
+from dlsim.engine.compiled.messages import (
+    ARRIVED,
+    FETCHED_AT,
+    FINISHED,
+    RECEIVED,
+    REQUESTED,
+    RETURNED_AT,
+    SENT_AT,
+    STARTED,
+)
 from dlsim.engine.compiled.recurrence import Course, Integers
+from dlsim.engine.compiled.recurrence import read as read_course
 from dlsim.engine.draws import Floats
 from dlsim.scenario import Scenario
 from dlsim.trace.tally import EXPONENTS, FINEST, KEPT, MOST_MARKS, PARTS, Marks, Tally
+
+AT_ONCE = 32  # times that are compared one by one
 
 BUFFER, SAMPLES, CREDIT, HELD = range(4)  # levels: batches ready, samples in them, ...
 
@@ -50,7 +62,7 @@ class Counts(NamedTuple):
 
     sums: NDArray[Any]
     busy: Floats  # seconds of each worker
-    changes: Integers  # of each level at each of the next returns, a ring
+    changes: Integers  # a row for each of the next returns, a ring; a column for each level
     level: Integers  # each level just before the last return that is settled,
     highest: Integers  # and the highest so far
     waits: Floats
@@ -58,15 +70,15 @@ class Counts(NamedTuple):
     marks: Floats  # rows: time, waited, stepped, samples
 
 
-def new_counts(course: Course, batches: int) -> Counts:
-    """The counts of nothing so far, for a run of so many batches."""
+def new_counts(workers: int, ring: int, batches: int) -> Counts:
+    """The counts of nothing so far, for a run of so many batches, with `ring` returns to come."""
     sums = np.zeros(1, SUMS)
     sums["accelerator"] = -inf
     few = batches <= KEPT
     return Counts(
         sums=sums,
-        busy=np.zeros(len(course.free)),
-        changes=np.zeros((4, len(course.taken_in)), np.int64),
+        busy=np.zeros(workers),
+        changes=np.zeros((ring, 4), np.int64),
         level=np.zeros(4, np.int64),
         highest=np.zeros(4, np.int64),
         waits=np.empty(batches if few else 0),
@@ -75,11 +87,22 @@ def new_counts(course: Course, batches: int) -> Counts:
     )
 
 
+read = reader(fields(new_counts(1, 1, 1)))
+
+
 @compiled
-def count(c: Course, t: Counts, begin: int, last: bool) -> None:
-    """Take in the batches from `begin` on, with which the epoch ends if they are the `last`."""
-    m, s, bits = c.main[0], t.sums[0], t.changes.shape[1] - 1
-    sent, started, fetched, arrived, received, requested, returned, finished = c.moments
+def count(course: int, counts: int, begin: int, last: bool) -> None:
+    """Take in the batches from `begin` on, with which the epoch ends if they are the `last`.
+
+    `course` and `counts` are the addresses of the tables of their arrays (see `jit.table`).
+    """
+    c: Course = read_course(course)
+    t: Counts = read(counts)
+    m, s, bits = c.main[0], t.sums[0], len(t.changes) - 1
+    sent, started, fetched = c.moments[SENT_AT], c.moments[STARTED], c.moments[FETCHED_AT]
+    arrived, received = c.moments[ARRIVED], c.moments[RECEIVED]
+    requested, returned = c.moments[REQUESTED], c.moments[RETURNED_AT]
+    finished = c.moments[FINISHED]
     base, first, window, end = m.base, m.first, m.window, m.next
     waited = stepped = buffered = 0.0
     if begin == first:
@@ -157,17 +180,17 @@ def mark(t: Counts, now: float) -> None:
 def counts_from(t: Counts, level: int, call: int, at: int, k: int, many: int) -> None:
     """Batch `k`, in column `at`, counts as `many` at the returns from `call` to its own."""
     if call <= at:
-        bits = t.changes.shape[1] - 1
-        t.changes[level, (k - at + call) & bits] += many
-        t.changes[level, (k + 1) & bits] -= many
+        bits = len(t.changes) - 1
+        t.changes[(k - at + call) & bits, level] += many
+        t.changes[(k + 1) & bits, level] -= many
 
 
 @inlined
 def settle(t: Counts, at: int) -> None:
     """Nothing more will count at the return in column `at` of the ring."""
     for level in range(4):
-        t.level[level] += t.changes[level, at]
-        t.changes[level, at] = 0
+        t.level[level] += t.changes[at, level]
+        t.changes[at, level] = 0
         t.highest[level] = max(t.highest[level], t.level[level])
 
 
@@ -181,21 +204,20 @@ def after(column: Floats, low: int, high: int, time: float) -> int:
 
 @inlined
 def first_after(column: Floats, low: int, high: int, time: float) -> int:
-    """The same by halving; `column` ascends. More often than not it is near `high`."""
-    if column[high] <= time:
-        return high + 1
-    stride = 1
-    while high - stride >= low and column[high - stride] > time:
-        high -= stride
-        stride *= 2
-    below = max(high - stride, low - 1)
-    while below + 1 < high:
-        half = (below + high) // 2
+    """The same for a `column` that ascends: by halving, and the last few are counted.
+
+    A processor counts several at a time, but does not guess which half it will be.
+    """
+    while high - low >= AT_ONCE:
+        half = (low + high) // 2
         if column[half] > time:
-            high = half
+            high = half - 1
         else:
-            below = half
-    return high
+            low = half + 1
+    earlier = 0
+    for at in range(low, high + 1):
+        earlier += column[at] <= time
+    return low + earlier
 
 
 @inlined
@@ -216,12 +238,13 @@ def head_of_line(c: Course, t: Counts, until: int) -> None:
 def tally(scenario: Scenario, seed: int) -> Tally:
     """The tally of a scenario that suits the recurrence."""
     run = InOrder(scenario, seed, keep=False)
-    counts, marks = new_counts(run.course, run.total), []
+    counts = new_counts(len(run.course.free), len(run.course.taken_in), run.total)
+    where, marks = table(counts._asdict()), []
     first = [nan, nan]  # when the first batch was requested, and returned
     for begin, last in run.run():
         if begin == 0:
             first = run.course.moments[[REQUESTED, RETURNED_AT], 0].tolist()
-        count(run.course, counts, begin, last)
+        count(run.address, where.ctypes.data, begin, last)
         if last:
             marks.append(marks_of(run.course, counts))
     sums, size = counts.sums[0], scenario.dataset.sample_bytes.mean
