@@ -44,6 +44,22 @@ def test_luck_is_what_runs_take_beyond_their_expectation(batched: bool) -> None:
         np.testing.assert_allclose(found[1:], [fetching, steps], atol=1e-9)
 
 
+def test_luck_is_in_what_is_read_too() -> None:
+    """One worker that reads alone takes as much longer as luck says: bytes, latencies and all."""
+    stage = dlsim.Stage("read", read_bytes=dlsim.Gamma(1e6, 0.5), cpu=dlsim.Exponential(1.0))
+    scenario = dlsim.replace(
+        loaded(HALF, num_workers=1),
+        {
+            "dataset.fetch": [stage],
+            "machine.storage.bandwidth": 1e6,
+            "machine.storage.latency": dlsim.Exponential(0.5),
+        },
+    )
+    elapsed = [dlsim.simulate(scenario, seed=seed).end for seed in SEEDS]
+    longer = np.array(elapsed) - (40 * 2.5 + 0.5)
+    np.testing.assert_allclose(luck(scenario, SEEDS)[:, 1], longer)
+
+
 def test_where_one_thing_is_always_waited_for_luck_is_all_there_is() -> None:
     """One slow worker, slow steps, or no workers: the run is as much longer as luck says."""
     slow = dlsim.Uniform(2.0, 3.0)

@@ -26,7 +26,7 @@ from itertools import product
 
 import numpy as np
 
-from dlsim.engine.draws import COLLATE, STEP, ServiceTimes, Stream
+from dlsim.engine.draws import COLLATE, STEP, SampleDraws, Stream
 from dlsim.scenario import Constant, Distribution, MapDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.whatif.bounds import bounds
@@ -54,12 +54,13 @@ class Times:
 def told(scenario: Scenario) -> bool:
     """Whether luck can be told from the draws, and its size be relied on."""
     dataset, loader = scenario.dataset, scenario.loader
-    drawn = [*_stages(scenario), scenario.consumer.step, dataset.collate]
+    times = [time for time, _ in _parts(scenario)]
+    times += [scenario.consumer.step, dataset.collate or Constant(0.0)]
     return (
         isinstance(dataset, MapDataset)
         and loader.batch_sampler is None
         and not scenario.failures
-        and not any(isinstance(time, Recorded) for time in drawn)
+        and not any(isinstance(time, Recorded) for time in times)
         and math.isfinite(variation(scenario))
         and scenario.epochs * counts(scenario)[1] <= MOST
     )
@@ -174,32 +175,29 @@ def _others(mean: Floats, deviation: Floats, rng: np.random.Generator, count: in
 
 
 def drawn(scenario: Scenario, seeds: Sequence[int]) -> tuple[Times, Times]:
-    """What fetching each batch takes in its worker, and each step, under `seeds`."""
+    """What fetching each batch takes in a worker that is alone, and each step, under `seeds`."""
     dataset, step = scenario.dataset, scenario.consumer.step
     size = scenario.loader.batch_size or 1
     batches, samples = (int(count) for count in counts(scenario)[:2])
-    sizes = np.minimum(size, samples - size * np.arange(batches))
     batched = isinstance(dataset, MapDataset) and dataset.batched
-    calls = np.ones(batches) if batched else sizes
+    calls = 1 if batched else np.minimum(size, samples - size * np.arange(batches))
     collate = dataset.collate or Constant(0.0)
+    parts = _parts(scenario)
+    rates = [1.0] if scenario.ideal else [rate for _, rate in parts]
     took, stepped = np.empty((2, batches, len(seeds) * scenario.epochs))
     for column, (seed, epoch) in enumerate(product(seeds, range(scenario.epochs))):
-        service = ServiceTimes(dataset.fetch, seed, epoch).array(
-            range(batches if batched else samples)
-        )
-        took[:, column] = (
-            service if batched else np.add.reduceat(service, size * np.arange(batches))
-        )
-        took[:, column] += Stream(collate, "", seed, COLLATE, epoch).array(range(batches))
+        calls_of_all = range(batches if batched else samples)
+        service = SampleDraws(scenario, seed, epoch).amounts(calls_of_all) @ rates
+        if not batched:
+            service = np.add.reduceat(service, size * np.arange(batches))
+        took[:, column] = service + Stream(collate, "", seed, COLLATE, epoch).array(range(batches))
         stepped[:, column] = Stream(step, "", seed, STEP, epoch).array(range(batches))
-    stages = _stages(scenario)
+    each = np.ones(batches)
+    mean = calls * sum(part.mean * rate for part, rate in parts) + collate.mean
+    variance = calls * sum(_variance(part) * rate**2 for part, rate in parts) + _variance(collate)
     return (
-        _beyond(
-            took,
-            calls * sum(t.mean for t in stages) + collate.mean,
-            calls * sum(map(_variance, stages)) + _variance(collate),
-        ),
-        _beyond(stepped, np.full(batches, step.mean), np.full(batches, _variance(step))),
+        _beyond(took, each * mean, each * variance),
+        _beyond(stepped, each * step.mean, each * _variance(step)),
     )
 
 
@@ -213,7 +211,12 @@ def _variance(distribution: Distribution) -> float:
     return (cv(distribution) * distribution.mean) ** 2
 
 
-def _stages(scenario: Scenario) -> list[Distribution]:
-    """What is drawn for each sample (or call)."""
-    stages = scenario.dataset.fetch
-    return [time for s in stages for time in (s.wait, s.cpu) if time is not None]
+def _parts(scenario: Scenario) -> list[tuple[Distribution, float]]:
+    """What is drawn for each sample (or call), and the seconds that one of it takes."""
+    storage, parts = scenario.machine.storage, list[tuple[Distribution, float]]()
+    for stage in scenario.dataset.fetch:
+        if stage.read_bytes is not None:
+            parts.append((stage.read_bytes, 1 / storage.bandwidth if storage.bandwidth else 0.0))
+            parts.append((storage.latency or Constant(0.0), 1.0))
+        parts += [(time, 1.0) for time in (stage.wait, stage.cpu) if time is not None]
+    return parts
