@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +11,8 @@ from tyro.conf import Positional, arg
 
 import dlsim
 from dlsim.cli.files import check_writable, scenario_from
-from dlsim.cli.parsing import NO_CHANGES, Changes
+from dlsim.cli.parsing import NO_CHANGES, Changes, File
 from dlsim.scenario import DlsimError
-
-File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 
 
 def report(
@@ -37,6 +34,7 @@ def report(
         jobs: How many processes simulate; -1 for one on each core.
     """
     from dlsim.report import run_text
+    from dlsim.trace.files import replacing
     from dlsim.whatif.explain import explain
 
     check_writable(html)
@@ -56,7 +54,8 @@ def report(
             page = run_page(trace, name=scenario.stem, repeat=repeat)
         else:
             page = scenario_page(found, trace, name=scenario.stem, repeat=repeat, jobs=jobs)
-        write(page, html)
+        with replacing(html, DlsimError) as unfinished:
+            unfinished.write_text(page, encoding="utf-8")
     print(text)
 
 
@@ -68,16 +67,3 @@ def command(scenario: Path, html: Path | None, seed: int, changes: Mapping[str, 
     words += ["--seed", str(seed)] if seed else []
     words += ["--html", str(html)] if html is not None else []
     return shlex.join(words)
-
-
-def write(page: str, path: Path) -> None:
-    """Write `page` to `path`, whole or not at all. Raises `DlsimError` when it cannot be."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            unfinished.write_text(page, encoding="utf-8")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise DlsimError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -178,13 +178,13 @@ def counted(unit: str, things: Iterator[Any]) -> Iterator[Any]:
 
 def report(cases: Sequence[Case], replays: Sequence[Replayed]) -> None:
     """Print what was predicted and measured, and what to make of it."""
-    from dlsim.report.text import table
+    from dlsim.trace.summary import aligned
     from dlsim.validation import tables
 
-    print(table(tables.case_lines(cases)))
-    print(f"\npredictions\n{table(tables.workload_lines(cases))}")
-    print(f"\nobserved runs replayed\n{table(tables.replay_lines(replays))}")
-    print(f"\n{table(tables.aims(cases, replays))}")
+    print(aligned(tables.case_lines(cases)))
+    print(f"\npredictions\n{aligned(tables.workload_lines(cases))}")
+    print(f"\nobserved runs replayed\n{aligned(tables.replay_lines(replays))}")
+    print(f"\n{aligned(tables.aims(cases, replays))}")
     print(f"\n{tables.legend(cases)}")
 
 

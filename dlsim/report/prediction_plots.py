@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dlsim.report.plots import axes
 from dlsim.report.whatif_plots import COLOURS, MARKERS
 from dlsim.scenario.distributions import Floats
 
@@ -35,7 +36,7 @@ def predicted_against_measured(
     """
     from matplotlib.ticker import LogLocator
 
-    ax = _axes((6, 5)) if ax is None else ax
+    ax = axes(6, 5) if ax is None else ax
     middle = np.array([np.median(runs) for runs in measured])
     least = np.array([np.min(runs) for runs in measured])
     most = np.array([np.max(runs) for runs in measured])
@@ -72,7 +73,7 @@ def timelines(
     simulated: Floats, real: Sequence[Floats], title: str = "", ax: Axes | None = None
 ) -> Axes:
     """Batches returned over time: simulated, over real runs; the moments are seconds."""
-    ax = _axes((6, 3)) if ax is None else ax
+    ax = axes(6, 3) if ax is None else ax
     series: Mapping[str, Sequence[Floats]] = {"real": real, "predicted": [simulated]}
     for name, colour, width in (("real", REAL, 3.0), ("predicted", PREDICTED, 1.0)):
         for number, moments in enumerate(series[name]):
@@ -84,9 +85,3 @@ def timelines(
     ax.set_title(title, fontsize=8)
     ax.legend(fontsize=7, frameon=False)
     return ax
-
-
-def _axes(size: tuple[float, float]) -> Axes:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=size, layout="constrained").subplots()

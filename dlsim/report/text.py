@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace import Overflow, Problem, Summary, Trace, memory, metrics, overflow, summarize
-from dlsim.trace.summary import number, percent
+from dlsim.trace.summary import aligned, number, percent
 
 # A stall or an idle share below this is not worth a person's time.
 NEGLIGIBLE = 0.05
@@ -200,7 +199,7 @@ def side_by_side(name_a: str, trace_a: Trace, name_b: str, trace_b: Trace) -> st
         (name, shown_a[name], shown_b[name], _change(value, values_b[name]))
         for name, value in a.as_dict().items()
     ]
-    return table([("", name_a, name_b, "change"), *rows])
+    return aligned([("", name_a, name_b, "change"), *rows])
 
 
 def _change(a: float, b: float) -> str:
@@ -208,14 +207,3 @@ def _change(a: float, b: float) -> str:
         return "="
     change = (b - a) / a if a else float("nan")
     return "-" if change != change else f"{100 * change:+.1f} %"
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        [row[0].ljust(widths[0])]
-        + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        for row in rows
-    )
-    return "\n".join("  ".join(line).rstrip() for line in lines)

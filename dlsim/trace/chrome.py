@@ -28,7 +28,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from dlsim.trace import metrics
-from dlsim.trace.files import _replacing
+from dlsim.trace.files import replacing
 from dlsim.trace.trace import PENDING, Floats, Integers, Trace, TraceError
 
 WITH_WORKERS = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
@@ -65,7 +65,11 @@ def write_chrome(trace: Trace, path: str | Path) -> None:
     path = Path(path)
     check_name(path)
     events = _events(trace)
-    with _replacing(path, "wb") as file, _compressed(file, path) as out:
+    with (
+        replacing(path, TraceError) as unfinished,
+        open(unfinished, "wb") as file,
+        _compressed(file, path) as out,
+    ):
         out.write(f'{{"displayTimeUnit":"ms","otherData":{_about(trace)},"traceEvents":['.encode())
         separator = "\n"
         while chunk := list(islice(events, CHUNK)):

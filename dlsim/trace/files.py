@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.scenario import DlsimError
 from dlsim.trace.observation import BATCH_COLUMNS, SAMPLE_COLUMNS, Observation
 from dlsim.trace.trace import MOMENTS, STATUSES, Epochs, Meta, Samples, Trace, TraceError
 
@@ -58,7 +59,7 @@ def save(trace: Trace, path: str | Path) -> None:
         arrays |= {f"observed.{name}": getattr(trace, name) for name in seen}
     arrays["meta"] = np.frombuffer(msgspec.json.encode(trace.meta), np.uint8)
     arrays["format"] = np.array(FORMAT)
-    with _replacing(path, "wb") as file:
+    with replacing(Path(path), TraceError) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, **arrays)
 
 
@@ -92,27 +93,30 @@ def write_csv(trace: Trace, path: str | Path) -> None:
     columns += [
         ["" if time != time else time for time in getattr(trace, name).tolist()] for name in MOMENTS
     ]
-    with _replacing(path, "w") as file:
+    with (
+        replacing(Path(path), TraceError) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["batch", "epoch", "worker", "size", "status", *MOMENTS])
         writer.writerows(zip(*columns, strict=True))
 
 
 @contextmanager
-def _replacing(path: str | Path, mode: str) -> Iterator[IO[Any]]:
-    """A new file that takes the place of `path` once it is complete."""
-    path = Path(path)
+def replacing(path: Path, error: type[DlsimError]) -> Iterator[Path]:
+    """Where to write a file that takes the place of `path` once it is complete.
+
+    Raises `error` when it cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
-            text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-            with open(unfinished, mode, **text) as file:  # type: ignore[call-overload]
-                yield file
+            yield unfinished
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except OSError as reason:
+        raise error(f"{path}: cannot be written: {reason.strerror or reason}") from None
 
 
 def _arrays(file: IO[bytes], path: str | Path) -> Arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,17 @@ def number(value: float) -> str:
 def percent(share: float) -> str:
     """`share` of 1 in percent: `"42.0 %"`."""
     return "-" if share != share else f"{100 * share:.1f} %"
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Aligned columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        [row[0].ljust(widths[0])]
+        + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        for row in rows
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def _bytes(count: float) -> str:

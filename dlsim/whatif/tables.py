@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.trace.files import replacing
 from dlsim.whatif.errors import WhatIfError
 
 Table: TypeAlias = dict[str, NDArray[Any]]
@@ -39,15 +39,8 @@ def write_table(table: Mapping[str, NDArray[Any]], path: Path) -> None:
     list of rows. Raises `WhatIfError` when it cannot be written.
     """
     check_writable(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            WRITERS[path.suffix](table, unfinished)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise WhatIfError(f"{path}: cannot be written: {error.strerror or error}") from None
+    with replacing(path, WhatIfError) as unfinished:
+        WRITERS[path.suffix](table, unfinished)
 
 
 def column(values: list[Any]) -> NDArray[Any]:

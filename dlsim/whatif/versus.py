@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dlsim.engine.sampler import batches_to_simulate
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
-from dlsim.trace.summary import number, percent
+from dlsim.trace.summary import aligned, number, percent
 from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.parallel import check_jobs
 from dlsim.whatif.replicate import Replications, replicate
@@ -51,7 +51,7 @@ class Versus:
 
     def __str__(self) -> str:
         """Which is better and by how much; what each takes; then metrics and differences."""
-        return "\n".join([_answer(self), _price(self), _fitting(self), "", *_table(self)])
+        return "\n".join([_answer(self), _price(self), _fitting(self), "", _table(self)])
 
 
 def compare(
@@ -113,27 +113,20 @@ def _fitting(found: Versus) -> str:
     return f"A: {a} B: {b}"
 
 
-def _table(found: Versus) -> list[str]:
+def _table(found: Versus) -> str:
     rows = [("", "A", "B", "B - A")]
     for metric, (name, show) in SHOWN.items():
-        a, b, difference = (
-            found.a.interval(metric),
-            found.b.interval(metric),
-            found.difference(metric),
-        )
-        if a.mean != a.mean or b.mean != b.mean:
-            continue
-        half = (
-            ""
-            if difference.half_width != difference.half_width
-            else (f" ± {show(difference.half_width)}")
-        )
-        rows.append((name, show(a.mean), show(b.mean), f"{show(difference.mean)}{half}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        ).rstrip()
-        for row in rows
-    ]
+        a, b = (runs.interval(metric).mean for runs in (found.a, found.b))
+        if a == a and b == b:
+            difference = found.difference(metric)
+            rows.append((name, show(a), show(b), _difference(difference, show)))
+    return aligned(rows)
+
+
+def _difference(found: Interval, show: Callable[[float], str]) -> str:
+    """A difference and its half-width, to as many digits as that has where they are numbers."""
+    if found.half_width != found.half_width:
+        return show(found.mean)
+    if show is number:
+        return f"{found.mean:.4g} ± {found.half_width:.2g}"
+    return f"{show(found.mean)} ± {show(found.half_width)}"
