@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -28,7 +28,7 @@ from dlsim.cli.files import (
     watching,
 )
 from dlsim.cli.page import report
-from dlsim.cli.parsing import NO_CHANGES, Changes, Command, UsageError
+from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, OutFile, UsageError
 from dlsim.cli.sweeping import sweep
 from dlsim.cli.validation import validate
 from dlsim.cli.whatif import advise, explain
@@ -36,10 +36,6 @@ from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
     pass
-
-File: TypeAlias = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
-OutFile: TypeAlias = Annotated[File, arg(aliases=["-o"])]
-Count: TypeAlias = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 
 
 def run(

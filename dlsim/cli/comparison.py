@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from dlsim.cli.files import scenario_from, trace_from
-from dlsim.cli.parsing import NO_CHANGES, Changes, UsageError
+from dlsim.cli.parsing import NO_CHANGES, Changes, Count, UsageError
 from dlsim.scenario import Scenario
 
 if TYPE_CHECKING:
     from dlsim.trace import Trace
 
-Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 Other = Annotated[Path | None, arg(metavar="B", help_behavior_hint="")]
 
 

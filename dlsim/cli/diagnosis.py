@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 import dlsim
 from dlsim.cli.files import check_writable, kept, tell, watching
+from dlsim.cli.parsing import Count, OutFile
 from dlsim.cli.whatif import quantity_of, share_of
-
-Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
-File = Annotated[Path | None, arg(metavar="FILE", aliases=["-o"], help_behavior_hint="")]
 
 
 def diagnose(
@@ -27,7 +24,7 @@ def diagnose(
     no_try: bool = False,
     seed: int = 0,
     jobs: int = 1,
-    out: File = None,
+    out: OutFile = None,
 ) -> None:
     """Say what is wrong with your own DataLoader, and what to set, in about a minute.
 

@@ -14,16 +14,24 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeAlias
 
 import tyro
+from tyro.conf import arg
 
 import dlsim
 from dlsim.cli.files import tell_of_compiling
 from dlsim.scenario import DlsimError, Loader, Scenario
 
 Command: TypeAlias = Callable[..., None]
+
+# Options that may be left out, by what their values are.
+File: TypeAlias = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
+OutFile: TypeAlias = Annotated[File, arg(aliases=["-o"])]
+Count: TypeAlias = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+Text: TypeAlias = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
 
 Changes: TypeAlias = Annotated[Mapping[str, Any], tyro.conf.Fixed, tyro.conf.Suppress]
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})

@@ -13,8 +13,8 @@ import numpy as np
 from tyro.conf import Positional, UseAppendAction, arg
 
 from dlsim.cli.files import PATIENCE, check_drawable, saying, scenario_from, value_of
-from dlsim.cli.parsing import NO_CHANGES, Changes, UsageError
-from dlsim.cli.whatif import Count, File, picture
+from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, OutFile, UsageError
+from dlsim.cli.whatif import picture
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import parse, size
 
@@ -43,7 +43,7 @@ def sweep(
     replications: Count = None,
     seed: int = 0,
     jobs: int = -1,
-    out: Annotated[File, arg(aliases=["-o"])] = None,
+    out: OutFile = None,
     plot: File = None,
     metric: str = "samples_per_s",
     design: Literal["grid", "sobol", "lhs"] = "grid",
@@ -97,10 +97,10 @@ def sweep(
             samples=samples,
             progress=advance,
         )
-    print(sweep_text(table, list(varied), [configured(chosen, row) for row in rows]))
-    print(f"\n{times} simulations of each{part_of(part(chosen, most), chosen)}")
     if plot is not None:
         picture(sweep_picture(table, list(varied), metric), plot)
+    print(sweep_text(table, list(varied), [configured(chosen, row) for row in rows]))
+    print(f"\n{times} simulations of each{part_of(part(chosen, most), chosen)}")
 
 
 def going_on(out: Path | None) -> contextlib.AbstractContextManager[None]:
@@ -156,7 +156,7 @@ def sweep_text(table: Table, keys: list[str], cases: list[Scenario]) -> str:
 
     `cases`: the scenario of each row.
     """
-    from dlsim.report.text import table as aligned
+    from dlsim.trace.summary import aligned
 
     shown = {metric: head for metric, head in _SHOWN.items() if (table[metric] >= 0).any()}
     memory = [] if np.isnan(table["memory"]).all() else ["memory"]

@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from dlsim.cli.files import check_drawable, scenario_from
-from dlsim.cli.parsing import NO_CHANGES, Changes, UsageError
+from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, Text, UsageError
 from dlsim.scenario import DlsimError
 from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
-Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
-Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 
 
 def explain(
