@@ -14,6 +14,7 @@ from dlsim.scenario import Constant, Cost, Costs, Recorded, Stage
 from dlsim.validation import calibrate, calibrate_throughput, calibration, observe, predict
 from dlsim.validation.accounts import CalibrateError, accounts, held_up
 from dlsim.validation.calibrating import PACE, PRIOR, of_runs, unsteadiness
+from dlsim.validation.crowding import crowding
 from dlsim.validation.throughput import simulated
 from tests.test_replay import watched
 
@@ -155,3 +156,13 @@ def test_one_throughput_is_too_little(capsys: pytest.CaptureFixture[str], tmp_pa
     out = str(tmp_path / "scenario.toml")
     assert main(["calibrate", "--throughput", "0=500,2=800", "-o", out]) == 2
     assert "expected at least two numbers of workers above 0" in capsys.readouterr().err
+
+
+def test_first_batches_tell_nothing_of_crowding():
+    """The first batch of each worker takes longer for more reasons than busy neighbours."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=2),
+        dataset=dlsim.MapDataset(8, (Stage("read", wait=Constant(1.0)),)),
+    )
+    seen = watched(dlsim.simulate(scenario, samples=True))
+    assert np.isnan(crowding(seen, cores=2.0)).tolist() == [True] * 2 + [False] * 6
