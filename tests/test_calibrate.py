@@ -15,6 +15,7 @@ from dlsim.validation import calibrate, calibrate_throughput, calibration, obser
 from dlsim.validation.accounts import CalibrateError, accounts, held_up
 from dlsim.validation.calibrating import PACE, PRIOR, of_runs, unsteadiness
 from dlsim.validation.crowding import crowding
+from dlsim.validation.lifetimes import exiting
 from dlsim.validation.throughput import simulated
 from tests.test_replay import watched
 
@@ -166,3 +167,31 @@ def test_first_batches_tell_nothing_of_crowding():
     )
     seen = watched(dlsim.simulate(scenario, samples=True))
     assert np.isnan(crowding(seen, cores=2.0)).tolist() == [True] * 2 + [False] * 6
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_what_a_worker_computes_after_its_last_batch(persistent):
+    """All that workers used until they were gone, but for what each had used by its last batch."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=2, persistent_workers=persistent),
+        dataset=dlsim.MapDataset(8, (Stage("read", wait=Constant(1.0)),)),
+        epochs=2,
+    )
+    seen = watched(dlsim.simulate(scenario, samples=True))
+    # Four batches of each worker in each epoch, of one second each; 0.25 for pickling.
+    started = np.tile([1, 1, 2, 2, 3, 3, 4, 4], 2) + (0.0 if not persistent else 4.0) * (
+        np.arange(16) >= 8
+    )
+    seen = replace(
+        seen,
+        cpu_started=started,
+        sample_cpu=np.ones(16),
+        serialise_cpu=np.full(16, 0.25),
+        collate_cpu=np.zeros(16),
+    )
+    processes, last = (2, 9.25) if persistent else (4, 5.25)
+    used = processes * (last + 0.5 + 0.125)
+    assert exiting(seen, used, between=0.125).tolist() == pytest.approx([0.5])
+    assert len(exiting(seen, float("nan"), between=0.125)) == 0
+    idle = replace(seen, cpu_started=np.where(seen.worker == 1, np.nan, started))
+    assert len(exiting(idle, used, between=0.125)) == 0

@@ -18,6 +18,7 @@ from dlsim.scenario import DlsimError, Scenario
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 from dlsim.validation.crowding import crowding
+from dlsim.validation.lifetimes import lifetimes
 
 LEAST_BATCHES = 5
 NAN = float("nan")
@@ -102,6 +103,8 @@ def accounts(run: object) -> Accounts:
             parts["receive"] = parts["receive"] + np.median(parts["step_cpu"])
         parts["step_cpu"], parts["step_wait"] = np.zeros((2, len(parts["step_cpu"])))
     paid = payload(seen)
+    work = worker_side(seen, machine, str(paid["path"]))
+    between = float(work["take"].mean() + work["hand_over"].mean()) if len(work["take"]) else 0.0
     return Accounts(
         scenario=scenario,
         numbers=fetched,
@@ -109,8 +112,8 @@ def accounts(run: object) -> Accounts:
         collate=collate,
         machine=machine,
         **parts,
-        **worker_side(seen, machine, str(paid["path"])),
-        **beginnings(seen, machine.get("cores", 1.0)),
+        **work,
+        **lifetimes(seen, machine, between),
         **paid,
         crowding=crowding(seen, machine.get("cores", 1.0))[fetched],
     )
@@ -245,29 +248,6 @@ def steps(seen: Observation) -> dict[str, Any]:
         "step_cpu": thread,
         "step_threads": busy,
     }
-
-
-def beginnings(seen: Observation, cores: float) -> dict[str, Any]:
-    """Starting, getting ready and exiting, for each worker, in epochs that start them.
-
-    Workers start one after another, and exit beside each other, as far as there are cores.
-    """
-    assert seen.meta.scenario is not None
-    loader, epochs = seen.meta.scenario.loader, seen.epochs
-    workers = loader.num_workers
-    start, ready, stop = [], [], []
-    for epoch in range(len(epochs.first) if workers else 0):
-        here = np.flatnonzero(seen.epoch_of(np.arange(len(seen))) == epoch)
-        if not len(here) or (epoch and loader.persistent_workers):
-            continue
-        start.append((seen.sent[here[0]] - epochs.started[epoch]) / workers)
-        for worker in range(workers):
-            began = seen.cpu_started[here][seen.worker[here] == worker]
-            ready += began[~np.isnan(began)][:1].tolist()
-        last = np.fmax(np.nanmax(seen.finished[here]), np.nanmax(seen.fetched[here]))
-        if not loader.persistent_workers and not np.isnan(epochs.ended[epoch]):
-            stop.append(max(epochs.ended[epoch] - last, 0.0) * min(1.0, cores / workers))
-    return {"start": np.array(start), "ready": np.array(ready), "stop": np.array(stop)}
 
 
 def payload(seen: Observation) -> dict[str, Any]:

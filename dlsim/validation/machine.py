@@ -59,6 +59,16 @@ def others(before: Load, after: Load) -> tuple[float, float]:
     return after.stolen - before.stolen, max(foreign, 0.0)  # ours is measured more finely
 
 
+def ended_children() -> float:
+    """CPU seconds used so far by child processes that have ended; NaN where nobody tells."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return math.nan
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def contention(before: Load | None, after: Load | None) -> dict[str, str]:
     """Notes on what others took of the machine from `before` to `after`; none if not known."""
     if before is None or after is None:

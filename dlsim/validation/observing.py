@@ -63,7 +63,8 @@ def observe(
     the loader; it has no durations. `meta.notes`: what watching cost (`overhead`), and what the
     machine did besides (`steal`, `foreign_cpu`), where it tells; all in numbers, in seconds, cores
     and bytes, as JSON (`machine`), with the most memory of its own that a worker was seen to have,
-    and how fast the machine was before and after (`machine.pace`, the slower one).
+    the CPU time of all workers until they were gone, and how fast the machine was before and after
+    (`machine.pace`, the slower one).
 
     An exception in a worker, in the sampler, or of the loader ends the trace and is found in
     `meta.problem`, as when a worker dies (kind `worker`; what was not returned stays pending). An
@@ -90,7 +91,7 @@ def observe(
     with tempfile.TemporaryDirectory(prefix="dlsim-", ignore_cleanup_errors=True) as directory:
         probe = Probe(Path(directory), samples=samples)
         watched = watch(loader, probe, log)
-        pace, before = machine.pace(), machine.load()
+        pace, before, children = machine.pace(), machine.load(), machine.ended_children()
         if loader.num_workers == 0:
             probe.open(MAIN)
         try:
@@ -106,7 +107,7 @@ def observe(
             vars(watched).clear()
             if loader.num_workers == 0:
                 probe.close()
-        after = machine.load()
+        after, children = machine.load(), machine.ended_children() - children
         rows = read(Path(directory))
     setup = Setup(
         num_workers=loader.num_workers,
@@ -120,8 +121,8 @@ def observe(
     watching = machine.overhead(samples=samples)
     facts = machine.facts(before, after, watching) | {"trained": float(step is not None)}
     facts["pace"] = max(pace, machine.pace())
-    if not isnan(memory.bytes):
-        facts["worker_bytes"] = memory.bytes
+    known = {"worker_bytes": memory.bytes, "workers_cpu": children}
+    facts |= {name: value for name, value in known.items() if not isnan(value)}
     notes = {
         "overhead": str(watching),
         "machine": json.dumps(facts),

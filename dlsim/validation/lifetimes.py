@@ -1,0 +1,59 @@
+"""How long workers live besides working, in a run that was observed: to start, and to go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dlsim.trace.observation import Observation
+from dlsim.trace.trace import Floats
+
+
+def lifetimes(seen: Observation, machine: dict[str, float], between: float) -> dict[str, Any]:
+    """Starting, getting ready and exiting: seconds for each worker, in epochs that start them.
+
+    Workers start one after another, and exit beside each other, as far as there are cores. Getting
+    ready is all that a worker computes before its first batch, exiting what it computes after its
+    last. `machine`: what is known of it, in numbers; `between`: the CPU seconds of a worker between
+    two batches, beside fetching, collating and pickling.
+    """
+    assert seen.meta.scenario is not None
+    loader, epochs = seen.meta.scenario.loader, seen.epochs
+    workers = loader.num_workers
+    start, ready, stop = [], [], []
+    for epoch in range(len(epochs.first) if workers else 0):
+        here = np.flatnonzero(seen.epoch_of(np.arange(len(seen))) == epoch)
+        if not len(here) or (epoch and loader.persistent_workers):
+            continue
+        start.append((seen.sent[here[0]] - epochs.started[epoch]) / workers)
+        for worker in range(workers):
+            began = seen.cpu_started[here][seen.worker[here] == worker]
+            ready += began[~np.isnan(began)][:1].tolist()
+        last = np.fmax(np.nanmax(seen.finished[here]), np.nanmax(seen.fetched[here]))
+        if not loader.persistent_workers and not np.isnan(epochs.ended[epoch]):
+            cores = machine.get("cores", 1.0)
+            stop.append(max(epochs.ended[epoch] - last, 0.0) * min(1.0, cores / workers))
+    told = exiting(seen, machine.get("workers_cpu", float("nan")), between)
+    ended = told if len(told) else np.array(stop)
+    return {"start": np.array(start), "ready": np.array(ready), "stop": ended}
+
+
+def exiting(seen: Observation, used: float, between: float) -> Floats:
+    """CPU seconds that each worker used after its last batch; none where it cannot be told.
+
+    `used`: by all workers until they were gone; NaN if that is not known.
+    """
+    assert seen.samples is not None
+    assert seen.meta.scenario is not None
+    loader = seen.meta.scenario.loader
+    until = np.bincount(seen.samples.batch, seen.sample_cpu, len(seen)) + seen.collate_cpu
+    until += seen.cpu_started + np.nan_to_num(seen.serialise_cpu)
+    generation = 0 if loader.persistent_workers else seen.epoch_of(np.arange(len(seen)))
+    process = np.where(np.isnan(until), -1, generation * loader.num_workers + seen.worker)
+    found, last = np.unique(process[::-1], return_index=True)
+    last = (len(seen) - 1 - last)[found >= 0]
+    generations = 1 if loader.persistent_workers else len(seen.epochs.first)
+    if np.isnan(used) or not len(last) or len(last) < loader.num_workers * generations:
+        return np.empty(0)
+    return np.array([max((used - until[last].sum()) / len(last) - between, 0.0)])
