@@ -205,6 +205,26 @@ def test_span_without_epoch_times() -> None:
     assert metrics.span(dataclasses.replace(trace, epochs=epochs)) == (0.0, 6.0)
 
 
+def test_a_batch_that_is_replaced_counts_no_more() -> None:
+    """A real run sends a batch a little before it returns one, and uses no more credit for that."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=1, prefetch_factor=2),
+        dataset=dlsim.MapDataset(10, fetch=[dlsim.Stage("read", wait=dlsim.Constant(1.0))]),
+    )
+    trace = simulate(scenario)
+    sent = np.where(trace.sent > 0, trace.sent - 0.001, trace.sent)
+    assert metrics.credit(dataclasses.replace(trace, sent=sent)).max == 2
+
+
+def test_what_was_not_observed_is_not_told() -> None:
+    """Of a run without arrivals the summary tells what was sent, and no dashes."""
+    whole = slow_first()
+    unseen = dataclasses.replace(whole, arrived=np.full(len(whole), np.nan))
+    lines = str(summarize(unseen)).splitlines()
+    assert "buffer        sent and not returned at most 4" in lines
+    assert not any(" - " in line or line.startswith("memory") for line in lines)
+
+
 def test_summary_is_a_short_table() -> None:
     """A summary prints as a few aligned lines, with units."""
     lines = str(summarize(slow_first())).splitlines()

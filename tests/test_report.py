@@ -147,7 +147,7 @@ def test_large_runs_make_small_pictures() -> None:
     assert len(ax.collections) == 2 + 2
     assert sum(len(c.get_paths()) for c in ax.collections) == 4
     assert len(ax.texts) == 0
-    assert "share" in ax.get_title(loc="left")
+    assert "share" in ax.get_legend().get_title().get_text()
     assert max(len(line.get_xdata()) for line in occupancy(trace).lines) < 1000
 
 

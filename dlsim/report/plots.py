@@ -59,9 +59,8 @@ def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
     _name_lanes(ax, lanes)
     _mark_epochs(ax, trace)
     ax.set_xlabel("time (s)")
-    if dense:
-        ax.set_title("height: share of the time", loc="left", fontsize=8)
-    _legend(ax, [("wait", WAIT), ("step", STEP)] + [("fetch", FETCH)] * (lanes > 1))
+    entries = [("wait", WAIT), ("step", STEP)] + [("fetch", FETCH)] * (lanes > 1)
+    _legend(ax, entries, "height: share of the time" if dense else "")
     return ax
 
 
@@ -76,16 +75,22 @@ def occupancy(trace: Trace, ax: Axes | None = None) -> Axes:
     ax = axes(10, 2.5) if ax is None else ax
     begin, end = _range(trace)
     ax.set_xlim(begin, end)
-    credit, buffer = metrics.credit(trace), metrics.buffer(trace)
-    _steps(ax, credit, begin, end, CREDIT)
-    _steps(ax, buffer, begin, end, READY)
-    entries = [("ready", READY), ("sent, not returned", CREDIT)]
+    most, entries = 1, list[tuple[str, str]]()
+    for name, colour, came, level in (
+        ("sent, not returned", CREDIT, trace.sent, metrics.credit),
+        ("ready", READY, trace.arrived, metrics.buffer),
+    ):
+        if metrics.observed(trace, came):
+            found = level(trace)
+            _steps(ax, found, begin, end, colour)
+            most = max(most, found.max)
+            entries.insert(0, (name, colour))
     scenario = trace.meta.scenario
     window = scenario.loader.window if scenario is not None else 0
     if window:
         ax.axhline(window, color="0.2", linestyle="--", linewidth=1)
         entries.append(("credit window", "0.2"))
-    ax.set_ylim(0, 1.06 * max(credit.max, buffer.max, window, 1))
+    ax.set_ylim(0, 1.06 * max(most, window))
     ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.set_ylabel("batches")
     ax.spines[["top", "right"]].set_visible(False)
@@ -107,12 +112,14 @@ def wait_distribution(trace: Trace, ax: Axes | None = None) -> Axes:
     longer = 100 * np.arange(len(times) - 1, -1, -1) / max(len(times), 1)
     above = [100.0, *longer.tolist()] if len(times) else [0.0]
     ax.step([0.0, *(scale * times)], above, where="post", color=WAIT, linewidth=1.5)
-    median, late = np.percentile(scale * times, (50, 95)) if len(times) else (0.0, 0.0)
-    apart = late - median > 0.1 * scale * longest
-    marked = {median: "median", late: "95 %"} if apart else {median: "median, 95 %"}
-    for at, name in marked.items() if len(times) else ():
-        ax.axvline(at, color="0.4", linewidth=0.8, linestyle="--")
-        ax.text(at, 102, name, ha="center", fontsize=8, color="0.3", rotation=30, va="bottom")
+    marks = {"median": 50, "95 %": 95} if len(times) else {}
+    at = {name: scale * float(np.percentile(times, rank)) for name, rank in marks.items()}
+    for where in at.values():
+        ax.axvline(where, color="0.4", linewidth=0.8, linestyle="--")
+    if at and at["95 %"] - at["median"] < 0.1 * scale * longest:
+        at = {"median, 95 %": at["median"]}
+    for name, where in at.items():
+        ax.text(where, 102, name, ha="center", fontsize=8, color="0.3", rotation=30, va="bottom")
     ax.set_xlim(-0.02 * scale * longest, 1.05 * scale * longest or 1.0)
     ax.set_ylim(0, 102)
     ax.set_xlabel(f"wait ({unit})")
@@ -248,17 +255,19 @@ def _steps(ax: Axes, levels: Levels, begin: float, end: float, colour: str) -> N
     ax.plot(middle, mean, color=colour, linewidth=1.2)
 
 
-def _legend(ax: Axes, entries: list[tuple[str, str]]) -> None:
+def _legend(ax: Axes, entries: list[tuple[str, str]], title: str = "") -> None:
     """A legend above the axes, out of the data's way."""
     from matplotlib.patches import Patch
 
     handles = [Patch(color=colour, label=name) for name, colour in entries]
     ax.legend(
         handles=handles,
+        title=title,
         loc="lower right",
         bbox_to_anchor=(1, 1),
         ncols=len(handles),
         frameon=False,
         fontsize=8,
+        title_fontsize=8,
         borderaxespad=0.1,
     )

@@ -189,9 +189,15 @@ def buffer(trace: Trace) -> Levels:
 
 
 def credit(trace: Trace) -> Levels:
-    """Batches sent to workers and not yet given back, over time; at most the credit window."""
+    """Batches sent to workers and not yet given back, over time; at most the credit window.
+
+    In the `next()` that returns a batch, torch sends another one in its place. Real runs take some
+    time from there to the return: a batch counts until the other one is sent.
+    """
     come = np.where(trace.worker >= 0, trace.sent, NAN)
-    return levels(come, given_back(trace), *span(trace))
+    sends = np.append(np.sort(come[~np.isnan(come)]), np.inf)
+    replaced = sends[np.searchsorted(sends, trace.requested, side="right").clip(max=len(sends) - 1)]
+    return levels(come, np.fmin(given_back(trace), replaced), *span(trace))
 
 
 def held(trace: Trace) -> Levels:

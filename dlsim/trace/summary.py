@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from string import Formatter
 
 import numpy as np
 
@@ -95,19 +96,19 @@ class Summary:
         }
 
     def __str__(self) -> str:
-        """A table of a few lines; of what was not observed there is none."""
-        unless_nan = {
-            "workers": self.worker_utilisation,
-            "buffer": self.credit_max,
-            "out of order": self.held,
-            "memory": self.buffer_bytes,
-        }
+        """A table of a few lines; what was not observed is left out."""
+        lines = ((label, self._told(text)) for label, text in _LINES)
+        return "\n".join(f"{label:<13} {told}" for label, told in lines if told)
+
+    def _told(self, text: str) -> str:
+        """The parts of `text`, divided by semicolons, in which anything is known."""
         shown = self.shown()
-        return "\n".join(
-            f"{label:<13} {text.format(**shown)}"
-            for label, text in _LINES
-            if not math.isnan(unless_nan.get(label, 0.0))
-        )
+        parts = []
+        for part in text.split("; "):
+            names = [name for _, name, _, _ in Formatter().parse(part) if name]
+            if not all(math.isnan(getattr(self, name)) for name in names):
+                parts.append(part.format(**shown))
+        return "; ".join(parts)
 
 
 _LINES = (
