@@ -173,27 +173,36 @@ def at_last_samples(seen: Observation, seconds: Floats) -> Recorded:
 def main_process(seen: Observation) -> tuple[Floats, Recorded]:
     """Seconds of receiving each batch, and from each return until the next batch is asked for.
 
-    Receiving begins when the batch is pickled, asked for, and the one before received. What
-    passes in `next()` after that follows upon the return, as part of the step.
+    Receiving begins when the batch is pickled, asked for, and the one before received; it lasts
+    until the next index list is sent. Where a call receives nothing, that long it is asked for
+    later. What passes after the sending, follows upon the return: part of the step, too.
     """
     order = seen.order
-    asked = np.append(seen.requested[order[1:]], seen.finished[order[-1:]])
+    requested, returned = seen.requested[order], seen.returned[order]
+    asked = np.append(requested[1:], seen.finished[order[-1:]])
     receiving = np.zeros(len(seen))
     if np.all(seen.worker[order] == MAIN):
-        steps = asked - seen.returned[order]  # next() was fetching all the time
-    else:
-        done = sendable(seen)
-        known = np.flatnonzero(~np.isnan(seen.received + done))
-        known = known[np.lexsort((done[known], seen.received[known]))]
-        received, requested = seen.received[known], seen.requested[order]
-        call = np.minimum(np.searchsorted(seen.returned[order], received), len(order) - 1)
-        begun = np.maximum(done[known], requested[call])
-        begun[1:] = np.maximum(begun[1:], received[:-1])
-        receiving[known] = np.maximum(received - begun, 0.0)
-        last = requested.copy()
-        np.maximum.at(last, call, received)
-        steps = asked - np.minimum(last, seen.returned[order])
-    return receiving, recorded(len(seen), order, np.maximum(steps, 0.0))
+        steps = asked - returned  # next() was fetching all the time
+        return receiving, recorded(len(seen), order, np.maximum(steps, 0.0))
+    done = sendable(seen)
+    known = np.flatnonzero(~np.isnan(seen.received + done))
+    known = known[np.lexsort((done[known], seen.received[known]))]
+    received = seen.received[known]
+    call = np.minimum(np.searchsorted(returned, received), len(order) - 1)
+    begun = np.maximum(done[known], requested[call])
+    begun[1:] = np.maximum(begun[1:], received[:-1])
+    receiving[known] = np.maximum(received - begun, 0.0)
+    ready, latest = requested.copy(), np.full(len(order), MAIN)
+    np.maximum.at(ready, call, received)
+    ready = np.minimum(ready, returned)
+    latest[call] = known  # the one received last
+    sends = np.sort(seen.sent[~np.isnan(seen.sent)])
+    sent = sends[np.maximum(np.searchsorted(sends, returned, side="right") - 1, 0)]
+    turned = np.where(sent >= ready, sent, returned)
+    some = latest != MAIN
+    receiving[latest[some]] += (turned - ready)[some]
+    later = np.append(np.where(some, 0.0, turned - ready)[1:], 0.0)
+    return receiving, recorded(len(seen), order, np.maximum(asked + later - turned, 0.0))
 
 
 def delivery(seen: Observation) -> Costs:
