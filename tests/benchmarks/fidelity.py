@@ -9,14 +9,22 @@ The second command makes no runs: a better prediction is held against the same o
 from __future__ import annotations
 
 import argparse
+import json
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from dlsim.cli.validation import picture
 from dlsim.scenario.units import duration
+from dlsim.trace.observation import Observation
+from dlsim.trace.summary import percent
 from dlsim.validation import fidelity
-from dlsim.validation.campaign import typical_paces
+from dlsim.validation.accounts import accounts, held_up
+from dlsim.validation.campaign import RUNS, typical_paces
 from dlsim.validation.machine import PAGES
 from dlsim.validation.tables import (
     Line,
@@ -48,12 +56,7 @@ This page is written by
 
 {aims}
 
-What is missed is work that fills new memory: arrays and large tensors, files. A page of it takes
-{page} here, and how many a process has to ask for depends on what it freed before: the C library
-keeps the memory of messages once it has seen their size, so that a run can become twice as fast
-half way through, as the picture shows. Costs seen at one size of batch do not tell that of another.
-
-## Predictions
+{causes}## Predictions
 
 n: configurations, each run several times. Errors are those of an epoch's time, relative to the
 median of the real runs; of wait p95, the median of those from a millisecond on. held: real runs
@@ -61,8 +64,9 @@ within the predicted 95 % interval. spread: the range of the runs of one configu
 their median. choice: by how much the configuration that prediction would choose is slower than the
 best one measured.
 
-How much the machine's pace differs from run to run is taken so that the intervals hold nine of ten
-of these very runs (`PACE` in dlsim/validation/calibrating.py); all else is foreseen.
+How much a machine's pace differs from run to run (`PACE` in dlsim/validation/calibrating.py) was
+chosen on the runs of 25 November 2026, on another, less steady machine of two cores, so that the
+intervals held nine of ten of those; nothing was chosen on these.
 
 {workloads}
 
@@ -78,6 +82,24 @@ two times of a return are apart, as a share of the epoch.
 {cases}
 
 {legend}
+"""
+
+CAUSES = """Where predictions miss, what was watched shows why:
+
+- **training**: the threads of a step spin while they wait for each other, and so for cores. A step
+  computes {step_alone} by itself, {step_one} beside one worker and {step_two} beside two; runs of
+  one configuration differ by up to {spread}, and watched ones waste less than others.
+- **dictionaries**: giving out and rebuilding the twenty tensors of a batch takes {rebuilt_rested}
+  where the main process has slept in a step before, and {rebuilt} where it has not: the system
+  then wakes the two processes on different cores. Which it is, settings do not say.
+- **files, warm**: with steps of 5 ms, the main process stands in line for a core for {queued} of
+  the {waited} that a `next()` takes, though {idle} of the cores' time nobody uses: a worker that it
+  wakes takes its core until the next tick of the clock. A simulated core is given to whoever can
+  use it.
+- **arrays**, and other large messages: pickling keeps Python's lock, so that it holds up the
+  worker's fetching by {held_up} a batch, or the fetching holds it up, whichever came first; a page
+  of new memory takes {page} here, and how many a message needs depends on the ones before.
+
 """
 
 PART = """{begin}
@@ -108,6 +130,60 @@ def words(observed: tuple[int, ...]) -> str:
     return f"observed runs with {', '.join(most)} and {last} workers"
 
 
+def watched(folder: Path, rows: fidelity.Rows, key: str) -> list[Observation]:
+    """The undisturbed observed runs of a configuration."""
+    found = [
+        fidelity.load_trace(folder / RUNS / row["file"])
+        for row in rows.values()
+        if "file" in row and not row["spoilt"] and fidelity.configuration_of(row).key == key
+    ]
+    return [seen for seen in found if isinstance(seen, Observation)]
+
+
+def causes(folder: Path, rows: fidelity.Rows, cases: list[fidelity.Case]) -> str:
+    """Where predictions miss and why, in figures of the observed runs: medians over runs."""
+
+    def measured(
+        key: str,
+        figure: Callable[[Observation], Any],
+        show: Callable[[float], str] = duration,
+    ) -> str:
+        values = [float(figure(seen)) for seen in watched(folder, rows, f"{key}, observed")]
+        return show(float(np.median(values))) if values else "-"
+
+    def step(seen: Observation) -> float:
+        run = accounts(seen)
+        return float(run.step_cpu.mean()) * run.step_threads
+
+    def moving(seen: Observation) -> float:
+        return float(np.nanmedian(seen.received - seen.rebuilding))
+
+    spreads = [case.spread for case in cases if case.configuration.workload == "training"]
+    files = "files, warm, workers 2, batch 8, step 5 ms"
+    return CAUSES.format(
+        step_alone=measured("training, workers 0, batch 8", step),
+        step_one=measured("training, workers 1, batch 8", step),
+        step_two=measured("training, workers 2, batch 8", step),
+        spread=percent(float(np.nanmax(spreads)) if spreads else float("nan")),
+        rebuilt=measured("dictionaries, workers 2, batch 8", moving),
+        rebuilt_rested=measured("dictionaries, workers 2, batch 8, step 5 ms", moving),
+        queued=measured(
+            files, lambda seen: np.nanmean(seen.queued_returned - seen.queued_requested)
+        ),
+        waited=measured(files, lambda seen: np.nanmean(seen.returned - seen.requested)),
+        held_up=measured("arrays, workers 1, batch 8", lambda seen: held_up(seen).mean()),
+        page=duration(typical_paces(rows)["paging"] / PAGES),
+    )
+
+
+def idle(seen: Observation) -> float:
+    """The share of the cores' time that nobody used while a run was watched."""
+    machine = json.loads(seen.meta.notes["machine"])
+    used = machine["workers_cpu"] + seen.cpu_returned[seen.order[-1]] - seen.cpu_requested[0]
+    time = seen.epochs.ended[-1] - seen.epochs.started[0]
+    return float(1 - used / (machine["cores"] * time))
+
+
 def write(folder: Path, observed: tuple[int, ...], jobs: int) -> None:
     """Write docs/fidelity.md, its picture, and the README's part."""
     rows = fidelity.read(folder)
@@ -118,7 +194,7 @@ def write(folder: Path, observed: tuple[int, ...], jobs: int) -> None:
     page = PAGE.format(
         calibrated=words(observed),
         machine=where,
-        page=duration(typical_paces(rows)["paging"] / PAGES),
+        causes=causes(folder, rows, cases),
         aims=markdown(aims(cases, replays)),
         workloads=markdown(workload_lines(cases)),
         replays=markdown(replay_lines(replays)),
