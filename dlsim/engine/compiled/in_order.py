@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from dlsim.engine.compiled.jit import table
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, IndexLists, Jobs, alike
 from dlsim.engine.compiled.recurrence import new_course, schedule
 from dlsim.engine.compiled.rules import most_samples
@@ -37,8 +36,6 @@ class InOrder:
         self.back = max(loader.window, scenario.consumer.run_ahead)
         room = self.total if keep else min(self.total, self.back + max(self.back, self.block))
         self.course = new_course(loader.num_workers, loader.window, room)
-        self.table = table(self.course._asdict())
-        self.address = self.table.ctypes.data
         self.moments: list[list[float]] = []  # of each epoch: started, primed, ended
         main = self.course.main
         main["window"], main["run_ahead"] = loader.window, scenario.consumer.run_ahead
@@ -59,7 +56,7 @@ class InOrder:
                 jobs.check(drawn, begin)
                 self.make_room(len(drawn.steps))
                 services = drawn.services.ravel()
-                schedule(self.address, drawn.offsets, services, drawn.collates, drawn.steps)
+                schedule(self.course, drawn.offsets, services, drawn.collates, drawn.steps)
                 yield begin, not jobs.more
             self.end_epoch()
             self.moments.append([began, float(main["primed"]), float(main["now"])])

@@ -18,9 +18,10 @@ from math import inf
 
 from dlsim.engine.compiled import consumer as c
 from dlsim.engine.compiled import dispatcher, epochs, messages, training, transport
+from dlsim.engine.compiled.arrays import reader
 from dlsim.engine.compiled.clock import main_process, next_one, wake
 from dlsim.engine.compiled.cores import ring, serve
-from dlsim.engine.compiled.jit import compiled, inlined, reader
+from dlsim.engine.compiled.jit import compiled, inlined
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import FIELDS, State
 from dlsim.engine.compiled.worker import work
@@ -32,7 +33,7 @@ read = reader(FIELDS)
 def run(address: int) -> int:
     """Simulate until the epoch is over, an exception ends it, or something is missing.
 
-    `address` is that of the table of the state's arrays (see `jit.table`).
+    `address` is that of the table of the state's arrays (see `arrays.table`).
     """
     s: State = read(address)
     m = s.main[0]

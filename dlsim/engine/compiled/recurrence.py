@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.engine.compiled.jit import compiled, fields, inlined, reader
+from dlsim.engine.compiled.arrays import columns
+from dlsim.engine.compiled.jit import compiled, inlined
 from dlsim.engine.compiled.messages import (
     ARRIVED,
     FETCHED_AT,
@@ -85,20 +86,16 @@ def new_course(workers: int, window: int, room: int) -> Course:
     )
 
 
-read = reader(fields(new_course(1, 1, 1)))
-
-
 @compiled
 def schedule(
-    course: int, offsets: Integers, services: Floats, collates: Floats, steps: Floats
+    course: Course, offsets: Integers, services: Floats, collates: Floats, steps: Floats
 ) -> None:
     """Fill in the columns of the next batches, whose numbers are given in seconds.
 
-    `course` is the address of the table of its arrays (see `jit.table`). The samples of the i-th
-    batch are those from `offsets[i]` to `offsets[i + 1]`; `services` has one number for all of
-    them, if it has only one.
+    The samples of the i-th of them are those from `offsets[i]` to `offsets[i + 1]`; `services` has
+    one number for all of them, if it has only one.
     """
-    c: Course = read(course)
+    c = columns(course)
     m, free = c.main[0], c.free
     sent, started, fetched = c.moments[SENT_AT], c.moments[STARTED], c.moments[FETCHED_AT]
     arrived, received = c.moments[ARRIVED], c.moments[RECEIVED]

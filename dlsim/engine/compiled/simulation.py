@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from dlsim.engine.compiled.arrays import table
 from dlsim.engine.compiled.counting import Counting, columns_of
 from dlsim.engine.compiled.in_order import simulate_in_order
-from dlsim.engine.compiled.jit import table
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Jobs
 from dlsim.engine.compiled.loop import run
 from dlsim.engine.compiled.messages import (

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.engine.compiled.jit import fields
+from dlsim.engine.compiled.arrays import fields
 from dlsim.engine.compiled.messages import POINTS
 from dlsim.engine.compiled.rules import NONE, demands, indices, most_samples, rates, rules
 from dlsim.scenario import IterableDataset, Loader, MapDataset, Scenario

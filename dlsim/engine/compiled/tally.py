@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.engine.compiled.arrays import columns
 from dlsim.engine.compiled.in_order import InOrder
-from dlsim.engine.compiled.jit import compiled, fields, inlined, reader, table
+from dlsim.engine.compiled.jit import compiled, inlined
 from dlsim.engine.compiled.messages import (
     ARRIVED,
     FETCHED_AT,
@@ -26,7 +27,6 @@ from dlsim.engine.compiled.messages import (
     STARTED,
 )
 from dlsim.engine.compiled.recurrence import Course, Integers
-from dlsim.engine.compiled.recurrence import read as read_course
 from dlsim.engine.draws import Floats
 from dlsim.scenario import Scenario
 from dlsim.trace.tally import EXPONENTS, FINEST, KEPT, MOST_MARKS, PARTS, Marks, Tally
@@ -67,7 +67,7 @@ class Counts(NamedTuple):
     highest: Integers  # and the highest so far
     waits: Floats
     classes: Integers
-    marks: Floats  # rows: time, waited, stepped, samples
+    marks: Floats  # rows: time, waited, stepped, samples; with room for one at the end
 
 
 def new_counts(workers: int, ring: int, batches: int) -> Counts:
@@ -83,21 +83,14 @@ def new_counts(workers: int, ring: int, batches: int) -> Counts:
         highest=np.zeros(4, np.int64),
         waits=np.empty(batches if few else 0),
         classes=np.zeros(1 if few else PARTS * EXPONENTS + 1, np.int64),
-        marks=np.empty((4, min(batches + 1, MOST_MARKS))),
+        marks=np.empty((4, min(batches, MOST_MARKS) + 1)),
     )
 
 
-read = reader(fields(new_counts(1, 1, 1)))
-
-
 @compiled
-def count(course: int, counts: int, begin: int, last: bool) -> None:
-    """Take in the batches from `begin` on, with which the epoch ends if they are the `last`.
-
-    `course` and `counts` are the addresses of the tables of their arrays (see `jit.table`).
-    """
-    c: Course = read_course(course)
-    t: Counts = read(counts)
+def count(course: Course, counts: Counts, begin: int, last: bool) -> None:
+    """Take in the batches from `begin` on, with which the epoch ends if they are the `last`."""
+    c, t = columns(course), columns(counts)
     m, s, bits = c.main[0], t.sums[0], len(t.changes) - 1
     sent, started, fetched = c.moments[SENT_AT], c.moments[STARTED], c.moments[FETCHED_AT]
     arrived, received = c.moments[ARRIVED], c.moments[RECEIVED]
@@ -162,7 +155,7 @@ def note_wait(t: Counts, k: int, wait: float) -> None:
 def mark(t: Counts, now: float) -> None:
     """Write down where the epoch stands; if there is no room, drop every other mark."""
     s = t.sums[0]
-    if s.marks == t.marks.shape[1]:
+    if s.marks == t.marks.shape[1] - 1:
         s.marks //= 2
         for row in range(4):
             for i in range(s.marks):
@@ -238,13 +231,12 @@ def head_of_line(c: Course, t: Counts, until: int) -> None:
 def tally(scenario: Scenario, seed: int) -> Tally:
     """The tally of a scenario that suits the recurrence."""
     run = InOrder(scenario, seed, keep=False)
-    counts = new_counts(len(run.course.free), len(run.course.taken_in), run.total)
-    where, marks = table(counts._asdict()), []
+    counts, marks = new_counts(len(run.course.free), len(run.course.taken_in), run.total), []
     first = [nan, nan]  # when the first batch was requested, and returned
     for begin, last in run.run():
         if begin == 0:
-            first = run.course.moments[[REQUESTED, RETURNED_AT], 0].tolist()
-        count(run.address, where.ctypes.data, begin, last)
+            first = [float(run.course.moments[moment, 0]) for moment in (REQUESTED, RETURNED_AT)]
+        count(run.course, counts, begin, last)
         if last:
             marks.append(marks_of(run.course, counts))
     sums, size = counts.sums[0], scenario.dataset.sample_bytes.mean
@@ -277,9 +269,10 @@ def marks_of(course: Course, counts: Counts) -> Marks:
     """The marks of the epoch that has just ended."""
     sums, main = counts.sums[0], course.main[0]
     at = int(main["next"] - main["base"]) - 1
-    returned, finished = course.moments[[RETURNED_AT, FINISHED], at]
-    made = counts.marks[:, : sums["marks"]]
-    ends = (returned, sums["waited"], sums["stepped"] - (finished - returned), sums["returned"])
-    time, waited, stepped, samples = np.column_stack((made, ends))
+    returned, finished = course.moments[RETURNED_AT, at], course.moments[FINISHED, at]
+    made = counts.marks[:, : sums["marks"] + 1].copy()
+    last = (returned, sums["waited"], sums["stepped"] - (finished - returned), sums["returned"])
+    made[:, -1] = last
+    time, waited, stepped, samples = made
     batches = int(main["next"] - main["first"])
     return Marks(int(sums["stride"]), batches, time, waited, stepped, samples)

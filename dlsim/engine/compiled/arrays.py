@@ -1,0 +1,152 @@
+"""How compiled code sees arrays: as one address for many, and without counting from the end."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import numba.core.imputils
+import numba.core.typing
+import numba.extending
+import numba.np.arrayobj
+import numba.np.numpy_support
+import numpy as np
+from numpy.typing import NDArray
+
+core: Any = numba.core
+extending: Any = numba.extending
+arrayobj: Any = numba.np.arrayobj
+from_dtype: Any = numba.np.numpy_support.from_dtype
+lower: Any = core.imputils.lower_builtin
+types, cgutils = core.types, core.cgutils
+
+Tuple = TypeVar("Tuple", bound=tuple[Any, ...])
+
+
+def table(
+    arrays: Mapping[str, NDArray[Any]],
+    gone: Mapping[str, int] | None = None,
+    known: dict[str, tuple[NDArray[Any], list[int]]] | None = None,
+) -> NDArray[np.int64]:
+    """Where each of some arrays begins and its shape, in the form that `reader` reads.
+
+    `gone`: how many elements would be in front of each array, which nobody looks at. `known` is
+    what was found out before, and is kept up to date: to look at an array takes a while.
+    """
+    known = {} if known is None else known
+    for name, array in arrays.items():
+        if name not in known or known[name][0] is not array:
+            before = gone[name] if gone else 0
+            begin = array.ctypes.data - before * array.itemsize
+            shape = array.shape if array.ndim > 1 else (array.shape[0] + before,)
+            known[name] = array, [begin, *shape]
+    return np.array([word for _, words in known.values() for word in words], np.int64)
+
+
+def fields(arrays: Any) -> dict[str, tuple[np.dtype[Any], int]]:
+    """The type and the number of dimensions of each array of a named tuple."""
+    return {name: (array.dtype, array.ndim) for name, array in arrays._asdict().items()}
+
+
+class Column(types.Array):  # type: ignore[misc, name-defined]
+    """The type of an array in which nobody counts from the end.
+
+    Numba takes an index below 0 for one that does, and looks out for it each time, which would
+    take an eighth of the event loop's time.
+    """
+
+    def copy(self, *args: Any, **kwargs: Any) -> Column:
+        """A type that differs in some respects, such as a row's."""
+        return column(super().copy(*args, **kwargs))
+
+
+def column(array: Any) -> Column:
+    """The same type of array, but for what an index below 0 means."""
+    return Column(array.dtype, array.ndim, array.layout, not array.mutable, None, array.aligned)
+
+
+def plainly(original: Any) -> Any:
+    """What numba does at an index, told that the index cannot be negative."""
+
+    def implement(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, index, *value = signature.args
+        many = isinstance(index, types.BaseTuple)
+        unsigned = types.UniTuple(types.uintp, len(index)) if many else types.uintp
+        at = context.cast(builder, values[1], index, unsigned)
+        signature = signature.replace(args=(array, unsigned, *value))
+        return original(context, builder, signature, (values[0], at, *values[2:]))
+
+    return implement
+
+
+extending.register_model(Column)(extending.models.ArrayModel)
+lower(operator.getitem, Column, types.Integer)(plainly(arrayobj.getitem_arraynd_intp))
+lower(operator.getitem, Column, types.BaseTuple)(plainly(arrayobj.getitem_array_tuple))
+lower(operator.setitem, Column, types.Integer, types.Any)(plainly(arrayobj.setitem_array))
+lower(operator.setitem, Column, types.BaseTuple, types.Any)(plainly(arrayobj.setitem_array))
+
+
+def _columns(_: Any, arrays: Any) -> Any:
+    made = types.NamedTuple([column(array) for array in arrays.types], arrays.instance_class)
+    return made(arrays), lambda context, builder, signature, values: values[0]
+
+
+# For compiled code: a named tuple of arrays, as one of columns.
+columns = cast(Callable[[Tuple], Tuple], extending.intrinsic(_columns))
+
+
+def reader(of: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], Any]:
+    """A function for compiled code: from the address of a `table` to a tuple of arrays.
+
+    `of`: what `fields` says of them. In compiled code the
+    tuple is a single pointer. A tuple of arrays would be hundreds of arguments for each function,
+    which takes minutes to compile.
+    """
+    places: dict[str, tuple[Any, int]] = {}
+    place = 0
+    for name, (dtype, dimensions) in of.items():
+        places[name] = Column(from_dtype(dtype), dimensions, "C"), place
+        place += 1 + dimensions
+
+    Arrays: Any = type("Arrays", (types.Type,), {})
+    here = Arrays("dlsim.Arrays")
+    extending.register_model(Arrays)(extending.models.OpaqueModel)
+
+    def kind_of(_: Any, here: Any, name: str) -> Any:
+        return places[name][0] if name in places else None
+
+    template = core.typing.templates.AttributeTemplate
+    members = {"key": Arrays, "generic_resolve": kind_of}
+    extending.infer_getattr(type("Attributes", (template,), members))
+
+    def get(context: Any, builder: Any, _: Any, value: Any, name: str) -> Any:
+        kind, place = places[name]
+        words = builder.bitcast(value, cgutils.intp_t.as_pointer())
+        never_changes = builder.module.add_metadata([])
+
+        def word(at: int) -> Any:
+            loaded = builder.load(builder.gep(words, [cgutils.intp_t(place + at)]))
+            loaded.set_metadata("invariant.load", never_changes)
+            return loaded
+
+        array = context.make_array(kind)(context, builder)
+        element = context.get_data_type(kind.dtype)
+        size = context.get_abi_sizeof(element)
+        shape = [word(1 + axis) for axis in range(kind.ndim)]
+        strides = [cgutils.intp_t(size)]
+        for length in reversed(shape[1:]):
+            strides.insert(0, builder.mul(strides[0], length))
+        begin = builder.inttoptr(word(0), element.as_pointer())
+        arrayobj.populate_array(array, begin, shape, strides, size, meminfo=None)
+        return array._getvalue()
+
+    extending.lower_getattr_generic(Arrays)(get)
+
+    def read(_: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return builder.inttoptr(values[0], cgutils.voidptr_t)
+
+        return here(types.intp), generate
+
+    return cast(Callable[[int], Any], extending.intrinsic(read))
