@@ -3,7 +3,7 @@
 A `console` block is a command and what it prints, to the end or to a line `...`. A `python` block
 runs; a `text` block right after it is what it prints. All run in the root of the repository.
 
-`python -m tests.documents` writes into the documents what is printed now.
+`python -m tests.documents` writes into the documents what is printed now, and draws their pictures.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _BLOCK = re.compile(
     r"```console\n\$ (?P<command>.+)\n(?P<printed>(?:.*\n)*?)```"
     r"|```python\n(?P<python>(?:.*\n)*?)```(?:\n\n```text\n(?P<text>(?:.*\n)*?)```)?"
 )
+_PLOT = re.compile(r"^dlsim .+ --plot docs/.+$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,11 @@ def blocks(text: str) -> list[Block]:
 
 
 def main() -> None:
-    """Write into each document what its blocks print now."""
+    """Write into each document what its blocks print now, and draw what it shows."""
     for path in FILES:
         text = path.read_text(encoding="utf-8")
+        for command in _PLOT.findall(text):
+            output(*shlex.split(command))
         for block in reversed(blocks(text)):
             printed = block.printed
             if block.shown is not None and not block.holds(printed):
