@@ -42,7 +42,9 @@ def test_what_luck_explains_is_no_uncertainty() -> None:
 @pytest.mark.parametrize(
     "scenario",
     [
-        noisy(dataset=dlsim.IterableDataset(30, "split", [dlsim.Stage("read", dlsim.Gamma(1, 1))])),
+        noisy(
+            dataset=dlsim.IterableDataset(30, [20, 5, 5], [dlsim.Stage("read", dlsim.Gamma(1, 1))])
+        ),
         noisy(dataset=dlsim.MapDataset(30, [dlsim.Stage("read", dlsim.Recorded([1.0] * 30))])),
         noisy(dataset=dlsim.MapDataset(30, [dlsim.Stage("read", dlsim.Pareto(1.0, 1.5))])),
         noisy(failures=[dlsim.Failure("fetch", 3)]),
@@ -50,7 +52,7 @@ def test_what_luck_explains_is_no_uncertainty() -> None:
     ],
 )
 def test_where_luck_is_not_told_the_interval_is_the_plain_one(scenario: dlsim.Scenario) -> None:
-    """Other draws than by batch, and variances without end, change nothing."""
+    """Uneven shards, records, and variances without end change nothing."""
     values = np.random.default_rng(0).normal(1, 0.1, (2, 30))
     one, other = (given(scenario, each) for each in values)
     assert paired(one, other, "samples_per_s") == interval(values[1] - values[0])

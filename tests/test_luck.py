@@ -44,6 +44,24 @@ def test_luck_is_what_runs_take_beyond_their_expectation(batched: bool) -> None:
         np.testing.assert_allclose(found[1:], [fetching, steps], atol=1e-9)
 
 
+@pytest.mark.parametrize("sharding", ["split", "none"])
+@pytest.mark.parametrize("options", [{}, {"drop_last": True}, {"num_workers": 0}])
+def test_luck_of_workers_that_draw_for_themselves(sharding: Any, options: dict[str, Any]) -> None:
+    """In batches as they are returned, those of an iterable-style dataset too."""
+    stage = dlsim.Stage("read", wait=dlsim.Exponential(1.0))
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(**{"batch_size": 4, "num_workers": 3} | options),
+        dataset=dlsim.IterableDataset(29, sharding, fetch=[stage]),
+        epochs=2,
+    )
+    fetches, _ = drawn(scenario, SEEDS)
+    for run, seed in enumerate(SEEDS):
+        trace = dlsim.simulate(scenario, seed=seed)
+        took = (trace.fetched - trace.started)[trace.order]
+        found = fetches.beyond[:, 2 * run : 2 * run + 2] + fetches.mean[:, None]
+        np.testing.assert_allclose(took, found.T.ravel())
+
+
 def test_luck_is_in_what_is_read_too() -> None:
     """One worker that reads alone takes as much longer as luck says: bytes, latencies and all."""
     stage = dlsim.Stage("read", read_bytes=dlsim.Gamma(1e6, 0.5), cpu=dlsim.Exponential(1.0))

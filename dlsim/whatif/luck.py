@@ -23,12 +23,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import TypeAlias
 
 import numpy as np
 
 from dlsim.engine.draws import COLLATE, STEP, SampleDraws, Stream
 from dlsim.scenario import Constant, Distribution, MapDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
+from dlsim.trace.trace import Integers
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import counts, cv, variation
 from dlsim.whatif.statistics import ROUNDING
@@ -36,6 +38,9 @@ from dlsim.whatif.statistics import ROUNDING
 MOST = 2_000_000  # samples of a run; of more, drawing them takes as long as simulating
 FUTURES, FEWEST = 100, 10  # that are gone through at each batch, and of how many a weight is made
 WORK = 200_000_000  # sums of a past and a future: about a second
+
+# The place of the draws of some batches, and how many draws each of them takes.
+Shard: TypeAlias = tuple[tuple[int, ...], Integers]
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def told(scenario: Scenario) -> bool:
     times = [time for time, _ in _parts(scenario)]
     times += [scenario.consumer.step, dataset.collate or Constant(0.0)]
     return (
-        isinstance(dataset, MapDataset)
+        (isinstance(dataset, MapDataset) or isinstance(dataset.sharding, str))
         and loader.batch_sampler is None
         and not scenario.failures
         and not any(isinstance(time, Recorded) for time in times)
@@ -177,28 +182,50 @@ def _others(mean: Floats, deviation: Floats, rng: np.random.Generator, count: in
 def drawn(scenario: Scenario, seeds: Sequence[int]) -> tuple[Times, Times]:
     """What fetching each batch takes in a worker that is alone, and each step, under `seeds`."""
     dataset, step = scenario.dataset, scenario.consumer.step
-    size = scenario.loader.batch_size or 1
-    batches, samples = (int(count) for count in counts(scenario)[:2])
-    batched = isinstance(dataset, MapDataset) and dataset.batched
-    calls = 1 if batched else np.minimum(size, samples - size * np.arange(batches))
-    collate = dataset.collate or Constant(0.0)
-    parts = _parts(scenario)
+    collate, parts = dataset.collate or Constant(0.0), _parts(scenario)
     rates = [1.0] if scenario.ideal else [rate for _, rate in parts]
-    took, stepped = np.empty((2, batches, len(seeds) * scenario.epochs))
+    shards, order = _shards(scenario)
+    calls = np.concatenate([sizes for _, sizes in shards])[order]
+    took, stepped = np.empty((2, len(order), len(seeds) * scenario.epochs))
+    every = range(len(order))
     for column, (seed, epoch) in enumerate(product(seeds, range(scenario.epochs))):
-        calls_of_all = range(batches if batched else samples)
-        service = SampleDraws(scenario, seed, epoch).amounts(calls_of_all) @ rates
-        if not batched:
-            service = np.add.reduceat(service, size * np.arange(batches))
-        took[:, column] = service + Stream(collate, "", seed, COLLATE, epoch).array(range(batches))
-        stepped[:, column] = Stream(step, "", seed, STEP, epoch).array(range(batches))
-    each = np.ones(batches)
+        service = [
+            np.add.reduceat(
+                SampleDraws(scenario, seed, epoch, *place).amounts(range(sizes.sum())) @ rates,
+                np.cumsum(sizes) - sizes,
+            )
+            for place, sizes in shards
+        ]
+        collated = Stream(collate, "", seed, COLLATE, epoch).array(every)
+        took[:, column] = np.concatenate(service)[order] + collated
+        stepped[:, column] = Stream(step, "", seed, STEP, epoch).array(every)
+    each = np.ones(len(order))
     mean = calls * sum(part.mean * rate for part, rate in parts) + collate.mean
     variance = calls * sum(_variance(part) * rate**2 for part, rate in parts) + _variance(collate)
-    return (
-        _beyond(took, each * mean, each * variance),
-        _beyond(stepped, each * step.mean, each * _variance(step)),
-    )
+    return _beyond(took, mean, variance), _beyond(stepped, each * step.mean, each * _variance(step))
+
+
+def _shards(scenario: Scenario) -> tuple[list[Shard], Integers]:
+    """Where samples are drawn: in one place, or by each worker of an iterable-style dataset.
+
+    Then the order in which the batches of all, one after the other, are sent.
+    """
+    dataset, loader = scenario.dataset, scenario.loader
+    size = loader.batch_size or 1
+    batches, samples = (int(count) for count in counts(scenario)[:2])
+    if isinstance(dataset, MapDataset):
+        sizes = np.minimum(size, samples - size * np.arange(batches))
+        return [((), np.ones(batches, np.int64) if dataset.batched else sizes)], np.arange(batches)
+    workers = max(loader.num_workers, 1)
+    most = -(-batches // workers)
+    shards: list[Shard] = []
+    for worker in range(workers):
+        left = len(dataset.shard(worker, loader.num_workers))
+        number = min(left // size if loader.drop_last else -(-left // size), most)
+        sizes = np.minimum(size, left - size * np.arange(number))
+        shards.append(((worker + 1 if loader.num_workers else 0,), sizes))
+    turns = np.concatenate([np.arange(len(sizes)) for _, sizes in shards])
+    return shards, np.argsort(turns, kind="stable")[:batches]
 
 
 def _beyond(seconds: Floats, mean: Floats, variance: Floats) -> Times:
