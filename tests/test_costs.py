@@ -67,6 +67,64 @@ def test_events_for_each_batch(count: list[int], settings: dict[str, Any]) -> No
     assert count[0] <= 8 * len(trace)
 
 
+SECOND, BYTES = dlsim.Constant(1.0), dlsim.Constant(1e6)
+MILLISECOND = dlsim.Cost(message=0.001)
+READS = {"dataset.fetch": [dlsim.Stage("read", read_bytes=BYTES)]}
+WIDE = {**READS, "machine.storage.bandwidth": 1e6}
+
+# One worker that is never idle, and a main process that always waits for it.
+EVENTS = {
+    # The worker's sleep, the bell of the result queue, and the main process's step.
+    "ideal": ({}, 3),
+    # On any other machine there is the bell of the feeder's outbox, too.
+    "shared": ({"machine.cores": 2}, 4),
+    # To be served takes the alarm of all who are, and the event of the one who is done.
+    "processor time": ({"dataset.fetch": [dlsim.Stage("a", cpu=SECOND)], "machine.cores": 2}, 5),
+    "bandwidth": (WIDE, 5),
+    "latency": ({**WIDE, "machine.storage.latency": dlsim.Constant(0.1)}, 6),  # a sleep more
+    "requests": ({**READS, "machine.storage.requests_per_second": 1}, 4),  # a sleep, and no service
+    # Each cost is served.
+    **{name: ({f"costs.{name}": 0.001}, 6) for name in ("index_put", "take")},
+    **{name: ({f"costs.{name}": MILLISECOND}, 6) for name in ("share", "serialise", "receive")},
+    "hand_over": ({"costs.hand_over": MILLISECOND}, 6),
+    # Copying to the accelerator is a sleep.
+    "copy": ({"costs.copy_byte": 1e-9, "dataset.sample_bytes": BYTES}, 5),
+    # The pin-memory thread has a bell of its own; pinning is served.
+    "pin": ({"loader.pin_memory": True, "costs.pin": MILLISECOND}, 7),
+    # A step on the cores is served instead of slept; an event waits for all of its threads.
+    "step": ({"consumer.device": "cpu"}, 6),
+    # All of the transport: four are served, one after another.
+    "transport": (
+        {
+            "costs.index_put": 0.001,
+            **{f"costs.{name}": MILLISECOND for name in ("serialise", "hand_over", "receive")},
+        },
+        12,
+    ),
+    # While the feeder serialises, the worker takes its next job: two are served, and when the
+    # shorter one is done, the alarm is set once more.
+    "at once": ({"costs.take": 0.003, "costs.serialise": MILLISECOND}, 9),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_events_of_a_batch(count: list[int], name: str) -> None:
+    """A batch costs exactly the events that the processes and resources in its way need."""
+    changes, expected = EVENTS[name]
+
+    def events(batches: int) -> int:
+        before = count[0]
+        plan = dlsim.Scenario(
+            loader=dlsim.Loader(num_workers=1),
+            dataset=dlsim.MapDataset(batches, fetch=[dlsim.Stage("a", wait=SECOND)]),
+            consumer=dlsim.Consumer(step=dlsim.Constant(0.3)),
+        )
+        simulate(dlsim.replace(plan, changes), engine="simpy")
+        return count[0] - before
+
+    assert events(150) - events(50) == 100 * expected
+
+
 def test_events_do_not_grow_with_samples(count: list[int]) -> None:
     """Keeping the times of samples costs no further events."""
     simulate(scenario(200, num_workers=4), engine="simpy")
