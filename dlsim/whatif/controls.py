@@ -9,7 +9,9 @@ of control variables to increase the efficiency of Monte Carlo simulations, Mana
 Runs depend on luck in a line that is nearly straight, but not quite, so that the interval is that
 of the jackknife, which need not believe in lines (HC3: J. G. MacKinnon and H. White, Some
 heteroskedasticity-consistent covariance matrix estimators with improved finite sample properties,
-Journal of Econometrics 29(3), 1985).
+Journal of Econometrics 29(3), 1985). Whether it is the narrower one is not asked: who takes the
+narrower of two intervals has one that holds the truth less often than it says (of twenty pairs in
+`tests/benchmarks/coverage.py`, 92 % of the time).
 """
 
 from __future__ import annotations
