@@ -106,8 +106,8 @@ def lines(replications: int, rows: dict[str, dict[str, float]]) -> Iterator[str]
         if name in CHANGES
     )
     yield (
-        "\nOther scenarios, which the goal is not about. Where luck tells little, as where the disk or "
-        "unequal batches make runs unlike each other, telling it costs some of the width:\n"
+        "\nOther scenarios, which the goal is not about. Where luck tells little, as where batches "
+        "are very unequal or workers wait for each other at a disk, telling it costs some width:\n"
     )
     yield "| scenario | change | common numbers | at most | as dlsim gives it |"
     yield "|---|---|---|---|---|"
