@@ -37,7 +37,7 @@ from dlsim.whatif.statistics import ROUNDING
 
 MOST = 2_000_000  # samples of a run; of more, drawing them takes as long as simulating
 FUTURES, FEWEST = 100, 10  # that are gone through at each batch, and of how many a weight is made
-WORK = 200_000_000  # sums of a past and a future: about a second
+WORK = 50_000_000  # sums of a past and a future: some tenths of a second
 
 # The place of the draws of some batches, and how many draws each of them takes.
 Shard: TypeAlias = tuple[tuple[int, ...], Integers]

@@ -37,7 +37,7 @@ OTHERS: dict[str, tuple[str, dict[str, object]]] = {
     "half the workers": ("unet3d_h100", {"loader.num_workers": 2}),
     "in any order": ("unet3d_h100", {"loader.in_order": False}),
     "two workers less, streamed": ("llm_tokens", {"loader.num_workers": 6}),
-    "half the window, streamed": ("llm_tokens", {"loader.prefetch_factor": 1}),
+    "half the prefetch, streamed": ("llm_tokens", {"loader.prefetch_factor": 1}),
     "half the workers, short steps": ("cosmoflow_a100", {"loader.num_workers": 2}),
 }
 EXPERIMENTS = 4
