@@ -14,6 +14,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from dlsim.cli import main
+from dlsim.cli.validation import report
 from dlsim.scenario import DlsimError
 from dlsim.validation import campaign, fidelity, grid, machine, own, tables
 from dlsim.validation.grid import Configuration
@@ -264,6 +265,15 @@ def test_errors_are_relative_to_the_median():
     assert found.spread == pytest.approx(0.25)
     assert found.held == 2
     assert found.wait_error == pytest.approx(0.0)
+
+
+def test_a_report_of_disturbed_runs_says_that_none_counts(capsys):
+    """There are no tables of nothing."""
+    report([replace(case(1, 1.0, 1.1), clean=False)], [])
+    printed = capsys.readouterr().out
+    assert "predictions: none counts" in printed
+    assert "observed runs replayed: none counts" in printed
+    assert "~: others disturbed all runs" in printed
 
 
 def test_the_choice_is_compared_with_the_best_measured():

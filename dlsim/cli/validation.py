@@ -182,8 +182,11 @@ def report(cases: Sequence[Case], replays: Sequence[Replayed]) -> None:
     from dlsim.validation import tables
 
     print(aligned(tables.case_lines(cases)))
-    print(f"\npredictions\n{aligned(tables.workload_lines(cases))}")
-    print(f"\nobserved runs replayed\n{aligned(tables.replay_lines(replays))}")
+    for heading, lines in (
+        ("predictions", tables.workload_lines(cases)),
+        ("observed runs replayed", tables.replay_lines(replays)),
+    ):
+        print(f"\n{heading}\n{aligned(lines)}" if len(lines) > 1 else f"\n{heading}: none counts")
     print(f"\n{aligned(tables.aims(cases, replays))}")
     print(f"\n{tables.legend(cases)}")
 
