@@ -99,6 +99,8 @@ CAUSES = """Where predictions miss, what was watched shows why:
 - **arrays**, and other large messages: pickling keeps Python's lock, so that it holds up the
   worker's fetching by {held_up} a batch, or the fetching holds it up, whichever came first; a page
   of new memory takes {page} here, and how many a message needs depends on the ones before.
+- **choice**: what is chosen is the shortest prediction, though others may be as short within their
+  intervals. Of two that are predicted alike, the slower one may be chosen.
 
 """
 
@@ -171,6 +173,7 @@ def causes(folder: Path, rows: fidelity.Rows, cases: list[fidelity.Case]) -> str
             files, lambda seen: np.nanmean(seen.queued_returned - seen.queued_requested)
         ),
         waited=measured(files, lambda seen: np.nanmean(seen.returned - seen.requested)),
+        idle=measured(files, idle, percent),
         held_up=measured("arrays, workers 1, batch 8", lambda seen: held_up(seen).mean()),
         page=duration(typical_paces(rows)["paging"] / PAGES),
     )
