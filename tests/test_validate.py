@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +265,31 @@ def test_errors_are_relative_to_the_median():
     assert found.spread == pytest.approx(0.25)
     assert found.held == 2
     assert found.wait_error == pytest.approx(0.0)
+
+
+def test_undisturbed_runs_are_calibrated_on_before_those_of_the_same_settings():
+    """Of each number of workers: nobody disturbed it, the same batch size, the same step."""
+
+    def row(batch_size, workers, step=0.0, spoilt=""):
+        configuration = Configuration("work", batch_size, workers, step=step, observed=True)
+        return {"file": "run.npz", "configuration": asdict(configuration), "spoilt": spoilt}
+
+    rows = {
+        "small": row(4, 2),
+        "large": row(8, 2),
+        "large, disturbed": row(8, 1, spoilt=OTHERS),
+        "small, one": row(4, 1),
+        "small, with steps": row(4, 2, step=0.1),
+        "none, disturbed": row(4, 0, spoilt=OTHERS),
+    }
+    wanted = Configuration("work", 8, 4)
+    assert fidelity.calibrated_on(rows, wanted, (2, 1, 0)) == [
+        "large",
+        "small, one",
+        "none, disturbed",
+    ]
+    wanted = Configuration("work", 4, 4, step=0.1)
+    assert fidelity.calibrated_on(rows, wanted, (2,)) == ["small, with steps"]
 
 
 def test_a_report_of_disturbed_runs_says_that_none_counts(capsys):

@@ -224,7 +224,8 @@ def configuration_of(row: dict[str, Any]) -> Configuration:
 def calibrated_on(rows: Rows, wanted: Configuration, observed: Sequence[int]) -> list[str]:
     """The names of the observed runs to calibrate on, in the order of `observed`.
 
-    Of each number of workers those that resemble the wanted most and were disturbed least.
+    Of each number of workers those that nobody disturbed, if there are any, and of these those that
+    resemble the wanted most.
     """
     names = []
     for workers in observed:
@@ -235,9 +236,9 @@ def calibrated_on(rows: Rows, wanted: Configuration, observed: Sequence[int]) ->
             one = configuration_of(row)
             if (one.workload, one.num_workers) == (wanted.workload, workers):
                 unlike = (
+                    bool(row["spoilt"]),
                     one.batch_size != wanted.batch_size,
                     one.step != wanted.step,
-                    bool(row["spoilt"]),
                 )
                 fitting.setdefault(unlike, []).append(name)
         if fitting:
