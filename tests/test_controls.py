@@ -58,6 +58,19 @@ def test_where_luck_is_not_told_the_interval_is_the_plain_one(scenario: dlsim.Sc
     assert paired(one, other, "samples_per_s") == interval(values[1] - values[0])
 
 
+def test_runs_that_failed_have_plain_intervals() -> None:
+    """What is drawn says nothing of runs that an error or a timeout ended."""
+    values = np.random.default_rng(0).normal(1, 0.1, (2, 30))
+    failed = (np.arange(30) == 7).astype(float)
+    one, other = (
+        Replications(
+            noisy(), 0, {"elapsed": each, "failed": failed, "batches": failed, "basis": failed}
+        )
+        for each in values
+    )
+    assert paired(one, other, "elapsed") == interval(values[1] - values[0])
+
+
 def test_few_replications_have_plain_intervals() -> None:
     """Of five runs nothing more is told than what their differences say."""
     values = np.random.default_rng(0).normal(1, 0.1, (2, 5))

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 import dlsim
-from dlsim.whatif.luck import drawn, luck, weights
+from dlsim.whatif.luck import drawn, luck, told, weights
+from tests.strategies import on_machines, scenarios
 
 SEEDS = (3, 4, 5)
 HALF = dlsim.Constant(0.5)
@@ -150,3 +152,11 @@ def test_of_windows_without_end_no_weights_are_told() -> None:
     found = luck(scenario, SEEDS)
     assert not found[:, 0].any()
     assert found[:, 1:].all()
+
+
+@settings(max_examples=200)
+@given(scenarios(torch_only=False) | on_machines())
+def test_luck_of_any_scenario(scenario: dlsim.Scenario) -> None:
+    """Luck is a number of seconds for every run, whatever is shared, cached, dropped or left."""
+    if told(scenario):
+        assert np.isfinite(luck(scenario, SEEDS)).all()

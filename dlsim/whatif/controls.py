@@ -67,6 +67,7 @@ def _less_luck(a: Replications, b: Replications, values: Floats) -> Interval:
         or not plain.half_width > 0
         or np.isnan(values).any()
         or not all(told(case.scenario) for case in cases)
+        or any(case.metrics.get("failed", values[:0]).any() for case in cases)
     ):
         return plain
     had = np.array([_luck(case) for case in cases])

@@ -162,10 +162,11 @@ def _means(scenario: Scenario, fetches: Times, steps: Times) -> tuple[Floats, Fl
     """Mean seconds of each batch and step, with what the machine and its costs add to them."""
     periods = bounds(scenario).periods
     loading = max(periods.get(name, 0.0) for name in ("workers", "cores", "storage"))
-    batch = scenario.loader.num_workers * loading
+    batch, step = scenario.loader.num_workers * loading, periods["step"]
+    # a page cache takes away, but not from what is drawn
     return (
-        fetches.mean + (batch - fetches.mean.mean()),
-        steps.mean + (periods["step"] - steps.mean.mean()),
+        fetches.mean + max(batch - float(fetches.mean.mean()), 0.0),
+        steps.mean + max(step - float(steps.mean.mean()), 0.0),
     )
 
 
