@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 import dlsim
@@ -37,6 +39,15 @@ def scenario(
         dataset=dlsim.MapDataset(batches * batch_size, fetch=[stage]),
         consumer=dlsim.Consumer(step=step),
     )
+
+
+def limited(
+    batches: int, *, service: dlsim.scenario.Distribution = SERVICE, **others: Any
+) -> dlsim.Scenario:
+    """The same where what a sample takes is processor time, on two and a half cores."""
+    decode = [dlsim.Stage("decode", cpu=service)]
+    changes = {"machine.cores": 2.5, "dataset.fetch": decode}
+    return dlsim.replace(scenario(batches, **others), changes)
 
 
 def draw(batches: int, batch_size: int) -> None:
