@@ -61,14 +61,13 @@ def engines(repeats: int, batches: int) -> Iterator[str]:
     """Rows: the SimPy engine's time over the compiled engine's, for the same trace."""
     plans = {
         "in order, nothing random": (scenario(batches, **CONSTANT), 1000),
-        "the same, batches of 32": (scenario(batches // 4, batch_size=32, **CONSTANT), 1000),
+        "the same, batches of 32": (scenario(batches, batch_size=32, **CONSTANT), 1000),
         "in order, gamma times, end to end": (scenario(batches), 100),
         "out of order, gamma times, end to end": (scenario(batches, in_order=False), 100),
     }
-    constant = scenario(batches // 4, **CONSTANT)
     for name, plan, bar in (
-        ("cores, storage and transport, nothing random", constant, 200),
-        ("the same, gamma times, end to end", scenario(batches // 4), 100),
+        ("cores, storage and transport, nothing random", scenario(batches, **CONSTANT), 200),
+        ("the same, gamma times, end to end", scenario(batches), 100),
     ):
         plans[name] = dlsim.replace(plan, SHARED), bar
     for name, (plan, bar) in plans.items():
