@@ -100,6 +100,7 @@ def simulate_in_order(
     for begin, _ in run.run():
         progress(int(run.course.main[0]["next"]) - begin)
     columns: dict[str, Any] = dict(zip(MOMENTS, run.course.moments, strict=True))
+    columns["arrived"] = columns["fetched"]
     return Trace(
         **columns,
         worker=run.course.worker,

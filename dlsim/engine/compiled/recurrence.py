@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from dlsim.engine.compiled.arrays import columns
 from dlsim.engine.compiled.jit import compiled, inlined
 from dlsim.engine.compiled.messages import (
-    ARRIVED,
     FETCHED_AT,
     FINISHED,
     RECEIVED,
@@ -66,7 +65,8 @@ class Course(NamedTuple):
     free: Floats  # when each worker is
     latest: NDArray[Any]  # the messages that the calls counted in `main` wanted, a ring
     taken_in: Integers  # the call that received each of the last batches, a ring
-    # One column for each batch number, from `base` on:
+    # One column for each batch number, from `base` on; when it arrived is when it was fetched, and
+    # is not written down again:
     moments: Floats
     worker: Integers
     size: Integers
@@ -98,9 +98,8 @@ def schedule(
     c = columns(course)
     m, free = c.main[0], c.free
     sent, started, fetched = c.moments[SENT_AT], c.moments[STARTED], c.moments[FETCHED_AT]
-    arrived, received = c.moments[ARRIVED], c.moments[RECEIVED]
-    requested, returned = c.moments[REQUESTED], c.moments[RETURNED_AT]
-    finished = c.moments[FINISHED]
+    received, requested = c.moments[RECEIVED], c.moments[REQUESTED]
+    returned, finished = c.moments[RETURNED_AT], c.moments[FINISHED]
     bits = len(c.taken_in) - 1
     base, first, window, run_ahead = m.base, m.first, m.window, m.run_ahead
     latency, round_trip, batched = m.latency, m.round_trip, m.batched
@@ -124,7 +123,7 @@ def schedule(
                 for sample in range(offsets[i], offsets[i + 1]):
                     end = end + round_trip + services[sample]
         end += collates[i]
-        fetched[at] = arrived[at] = free[worker] = end
+        fetched[at] = free[worker] = end
         c.worker[at] = worker
         c.size[at] = offsets[i + 1] - offsets[i]
         requested[at] = now
@@ -203,7 +202,7 @@ def first_later(c: Course, time: float, worker: int, k: int) -> int:
         return call
     # That was wanted before batch k was sent, and no time has passed in between.
     for number in range(low, k):
-        mine = c.moments[ARRIVED, number - m.base]
+        mine = c.moments[FETCHED_AT, number - m.base]
         other = c.worker[number - m.base]
         if c.taken_in[number & bits] == number and (
             mine > time or (mine == time and other > worker)

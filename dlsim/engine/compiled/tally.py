@@ -17,7 +17,6 @@ from dlsim.engine.compiled.arrays import columns
 from dlsim.engine.compiled.in_order import InOrder
 from dlsim.engine.compiled.jit import compiled, inlined
 from dlsim.engine.compiled.messages import (
-    ARRIVED,
     FETCHED_AT,
     FINISHED,
     RECEIVED,
@@ -92,10 +91,9 @@ def count(course: Course, counts: Counts, begin: int, last: bool) -> None:
     """Take in the batches from `begin` on, with which the epoch ends if they are the `last`."""
     c, t = columns(course), columns(counts)
     m, s, bits = c.main[0], t.sums[0], len(t.changes) - 1
-    sent, started, fetched = c.moments[SENT_AT], c.moments[STARTED], c.moments[FETCHED_AT]
-    arrived, received = c.moments[ARRIVED], c.moments[RECEIVED]
-    requested, returned = c.moments[REQUESTED], c.moments[RETURNED_AT]
-    finished = c.moments[FINISHED]
+    sent, started, arrived = c.moments[SENT_AT], c.moments[STARTED], c.moments[FETCHED_AT]
+    received, requested = c.moments[RECEIVED], c.moments[REQUESTED]
+    returned, finished = c.moments[RETURNED_AT], c.moments[FINISHED]
     base, first, window, end = m.base, m.first, m.window, m.next
     waited = stepped = buffered = 0.0
     if begin == first:
@@ -117,7 +115,7 @@ def count(course: Course, counts: Counts, begin: int, last: bool) -> None:
         stepped += finished[at] - max(returned[at], s.accelerator)
         s.accelerator = max(s.accelerator, finished[at])
         buffered += returned[at] - arrived[at]
-        t.busy[c.worker[at]] += fetched[at] - started[at]
+        t.busy[c.worker[at]] += arrived[at] - started[at]
         if received[at] < requested[at]:
             s.held += 1
             counts_from(t, HELD, first_after(returned, low, at, received[at]), at, k, 1)
@@ -217,7 +215,7 @@ def first_after(column: Floats, low: int, high: int, time: float) -> int:
 def head_of_line(c: Course, t: Counts, until: int) -> None:
     """Add what batches before `until` were waited for while a later one had arrived."""
     m, s = c.main[0], t.sums[0]
-    _, _, _, arrived, _, requested, _, _ = c.moments
+    arrived, requested = c.moments[FETCHED_AT], c.moments[REQUESTED]
     later, lost = inf, 0.0
     for k in range(m.next - 1, s.lined - 1, -1):
         at = k - m.base
