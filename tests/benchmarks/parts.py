@@ -26,6 +26,11 @@ RUNS = CONFIGURATIONS * REPLICATIONS
 
 def of_a_batch(repeats: int) -> Iterator[str]:
     """Rows: what each part takes of a batch of one sample."""
+    regular = scenario(BATCHES // 10, **CONSTANT)
+    (again,) = medians(repeats, BATCHES // 10, lambda: simulate(regular))
+    parts = f"again and again, with what it needs in the caches: {shown(again, 'ns')}"
+    yield f"| in order, nothing random | {parts} | |"
+
     plan = scenario(BATCHES)
     drawn, scheduled, traced, tallied, by_numpy = medians(
         repeats,

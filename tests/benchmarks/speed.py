@@ -47,12 +47,14 @@ PACKAGES, PEERS = ("numpy", "numba", "simpy"), ("ciw", "salabim")
 GOAL = re.compile(r"^\| (.*?) \| ([\d.e+]+) \(.*?\) \| ([≤≥]) ([\d,]+(?:\.\d+)?) \|", re.M)
 MISSED = "Goals that are missed"
 WHY = """
-*Where the time goes*, above, says why. Drawing takes the engine as long as it takes NumPy, so a
-goal of four times that leaves thrice that time for everything else. With limited cores a batch has
-five events (`tests/test_costs.py` counts them), some of which wake the main process, which goes
-through all that torch does for a batch. In order, metrics need the moments, and then, for each
-batch, how many others were ready, sent or held at each return. A run in a sweep is counted and
-measured, which a single run is not; the faster a single run, the more that weighs.
+*Where the time goes*, above, says why. Beside the SimPy engine, the compiled one always runs just
+after it, with nothing in the processor's caches; again and again, it takes half as long. Drawing
+takes the engine as long as it takes NumPy, so a goal of four times that leaves thrice that time for
+everything else. With limited cores a batch has five events (`tests/test_costs.py` counts them),
+some of which wake the main process, which goes through all that torch does for a batch. In order,
+metrics need the moments, and then, for each batch, how many others were ready, sent or held at each
+return. A run in a sweep is counted and measured, which a single run is not; the faster a single
+run, the more that weighs.
 """
 AT_ONCE = f"NumPy, each of {REPLICATIONS} replications at once"
 
