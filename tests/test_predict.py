@@ -16,11 +16,8 @@ from dlsim.validation.prediction import (
 )
 from dlsim.whatif.errors import WhatIfError
 
-SURE = dict.fromkeys(
-    ("pace", "wait", "cpu", "take", "serialise", "hand_over", "receive", "worker_start", "step"),
-    0.0,
-)
-
+COSTS = ("take", "serialise", "hand_over", "receive", "worker_start", "step")
+SURE = dict.fromkeys(("pace", "placing", "wait", "cpu", *COSTS), 0.0)
 
 STEADY = Constant(0.01)
 LOADER = dlsim.Loader(batch_size=4, num_workers=2)

@@ -36,6 +36,9 @@ NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
 # told it; what is measured of the runs at hand counts beside it. With it, the intervals of
 # docs/fidelity.md hold nine of ten runs on two cores of a shared machine.
 PACE, PRIOR = 0.12, 2
+# Likewise of what moving a batch costs, beside: the system places the two processes on one core or
+# on two, and a message of 2.4 MB took from 2.8 to 5.7 ms in runs of the same settings.
+PLACING = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,8 @@ class Calibration:
     """The `scenario` of observed runs, and how sure it is.
 
     `fits`: how samples and steps are distributed, and why. `errors`: the relative standard error
-    of each cost, by its key; `pace` is that of all processor time together in one more run.
+    of each cost, by its key; `pace` is that of all processor time together in one more run,
+    `placing` that of receiving and handing over.
     `alone`: what runs without workers tell of those, where there were runs of both kinds: the same
     work costs other times in the main process, by its threads and its memory.
     """
@@ -57,8 +61,10 @@ class Calibration:
         """A scenario that would have been as likely to be observed as this one was."""
         factor = {key: exp(rng.normal(0.0, error)) for key, error in self.errors.items()}
         scenario, on_cpu = self.scenario, self.scenario.consumer.device == "cpu"
-        for key in factor.keys() - {"pace", "wait", *(() if on_cpu else ("step",))}:
+        for key in factor.keys() - {"pace", "placing", "wait", *(() if on_cpu else ("step",))}:
             factor[key] *= factor["pace"]
+        for key in ("receive", "hand_over"):
+            factor[key] *= factor["placing"]
         fetch = tuple(
             msgspec.structs.replace(
                 stage,
@@ -300,6 +306,7 @@ def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
     for name in ("take", "serialise", "hand_over", "receive"):
         found[name] = error(together(runs, name))
     found["pace"] = unsteadiness(runs) * (1 + 1 / len(runs)) ** 0.5
+    found["placing"] = PLACING * (1 + 1 / len(runs)) ** 0.5
     found["worker_start"] = error(together(runs, "start"))
     found["step"] = error(together(runs, "step_wait") + together(runs, "step_cpu"))
     return found

@@ -3,9 +3,10 @@
     python -m tests.benchmarks.diagnosis -o rows.json --only jpeg
     python -m tests.benchmarks.diagnosis -o rows.json --write docs/diagnosis.md
 
-Each loader is diagnosed as `dlsim diagnose` does it; then it runs with its own settings and with
-the best found, alternately. A fixed piece of work is timed before and after every run: a run that
-met a machine slower than it was is told apart, and does not count.
+Steps last half as long as a batch takes without them, so that the loader limits. Each loader is
+diagnosed as `dlsim diagnose` does it; then it runs with its own settings and with the best found,
+alternately. A fixed piece of work is timed before and after every run: a run that met a machine
+slower than it was is told apart, and does not count.
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ from dlsim.validation.workloads import WORKLOADS
 
 LOADERS = {"jpeg": 1, "mixed": 1, "arrays": 1}  # workers they begin with
 PAIRS = 7
+REHEARSED = 40  # batches without steps
 OTHERS = 0.15  # cores that others may use
 SLOW = 1.35  # a piece of work that takes so many times as long as it can meets a slow machine
 PAGE = """# What a diagnosis promises, and what comes of it
 
-Real loaders ({machine}), diagnosed; then run with their own settings and with the best found,
-alternately. *Promised* is the 95 % interval for one run of each. Pairs in which the machine was
-slower than it had been (a fixed piece of work took {slow} times as long), or others used it, are
-not counted. *Off*: the root mean square of the logarithms of measured over predicted gains, what
-runs differ by included. This page is written by
+Real loaders ({machine}), with steps that last half as long as a batch takes without them,
+diagnosed; then run with their own settings and with the best found, alternately. *Promised* is
+the 95 % interval for one run of each. Pairs in which the machine was slower than it had been (a
+fixed piece of work took {slow} times as long), or others used it, are not counted. *Off*: the root
+mean square of the logarithms of measured over predicted gains, what runs differ by included. This
+page is written by
 
     python -m tests.benchmarks.diagnosis -o rows.json --write docs/diagnosis.md
 
@@ -53,8 +56,10 @@ def diagnosed(name: str, folder: Path, pairs: int) -> dict[str, Any]:
     work = next(work for work in WORKLOADS if work.name == name)
     loader = work.loader(folder, batch_size=work.sizes[0], num_workers=LOADERS[name], shuffle=True)
 
+    seconds = timed(loader, None, REHEARSED).epoch / REHEARSED / 2
+
     def step(_: Any) -> None:
-        time.sleep(work.step)
+        time.sleep(seconds)
 
     before, began = pace(), time.perf_counter()
     found = diagnose(loader, step=step)
