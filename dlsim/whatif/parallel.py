@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -78,7 +81,8 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
     """`function(*task)` of every task, as the results come: with `jobs=1`, in order.
 
     Other numbers of `jobs` go to joblib, and so to whatever backend `joblib.parallel_config`
-    names. Raises `WhatIfError` when a process is killed.
+    names. When results are given up, no more tasks begin. Raises `WhatIfError` when a process is
+    killed.
     """
     if jobs == 1:
         yield from (function(*task) for task in tasks)
@@ -86,10 +90,18 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
     from joblib import Parallel, delayed
 
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    results = parallel(delayed(function)(*task) for task in tasks)
+    wanted = [True]
+    begun = takewhile(lambda _: bool(wanted), tasks)
+    results = parallel(delayed(function)(*task) for task in begun)
     try:
         for result in results:  # noqa: UP028 (that would close them outside of what follows)
             yield result
+    except GeneratorExit:
+        # What was begun may end: aborting it now and then breaks a thread of joblib's own.
+        wanted.clear()
+        with suppress(Exception):
+            deque(results, maxlen=0)
+        raise
     except _killed() as error:
         reason = "killed by the system, perhaps for want of memory"
         raise WhatIfError(f"a worker process was lost ({reason})") from error
