@@ -17,6 +17,7 @@ from dlsim.validation.calibrating import PACE, PRIOR, of_runs, unsteadiness
 from dlsim.validation.crowding import crowding
 from dlsim.validation.lifetimes import exiting
 from dlsim.validation.throughput import simulated
+from dlsim.whatif.space import space
 from tests.test_replay import watched
 
 TRANSPORT = Costs(serialise=Cost(message=3e-4), receive=Cost(message=3e-4))
@@ -150,6 +151,21 @@ def test_throughputs_are_met():
     scenario = calibrate_throughput(table, batch_size=32, cores=16)
     assert simulated(scenario, 2) == pytest.approx(844.5, rel=0.02)
     assert simulated(scenario, 8) == pytest.approx(1275.7, rel=0.02)
+
+
+def test_the_size_of_a_sample_may_be_stated_with_throughputs(tmp_path: Path, capsys):
+    """It tells what fits and changes nothing else; without it, nobody can tell what fits."""
+    out = str(tmp_path / "scenario.toml")
+    command = ["calibrate", "--throughput", "0=517.7,2=844.5,8=1275.7", "-o", out]
+    rates = []
+    for stated, told in ((), "How large a sample is, is not stated"), (("600 KB",), "54.9 MiB"):
+        assert main([*command, *[f"--sample-bytes={size}" for size in stated]]) == 0
+        scenario = dlsim.load(out)
+        rates.append(simulated(scenario, 2))
+        assert told in str(space(dlsim.replace(scenario, {"loader.num_workers": 1})))
+    assert rates[0] == pytest.approx(rates[1])
+    assert main([*command, "--sample-bytes", "large"]) == 2
+    assert "--sample-bytes: expected a size such as" in capsys.readouterr().err
 
 
 def test_one_throughput_is_too_little(capsys: pytest.CaptureFixture[str], tmp_path: Path):

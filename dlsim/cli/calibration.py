@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 import dlsim
 from dlsim.cli.files import check_writable
 from dlsim.cli.parsing import UsageError
+from dlsim.scenario.units import parse
 
 
 def calibrate(
@@ -19,6 +20,7 @@ def calibrate(
     throughput: Annotated[str | None, arg(metavar="W=RATE,...")] = None,
     batch_size: int = 32,
     cores: float | None = None,
+    sample_bytes: Annotated[str | None, arg(metavar="SIZE")] = None,
 ) -> None:
     """Turn runs that were observed, or a few throughputs, into a scenario of this machine.
 
@@ -30,6 +32,7 @@ def calibrate(
         throughput: Samples a second by workers instead of runs, as 0=517,2=844,8=1275.
         batch_size: The batch size of the throughputs.
         cores: The cores of the machine of the throughputs.
+        sample_bytes: The size of a sample of theirs, as "600 KB", to know what fits.
     """
     from dlsim import validation
 
@@ -37,8 +40,9 @@ def calibrate(
     if bool(runs) == (throughput is not None):
         raise UsageError("calibrate: expected either runs or --throughput")
     if throughput is not None:
+        stated = {} if sample_bytes is None else {"sample_bytes": bytes_of(sample_bytes)}
         scenario = validation.calibrate_throughput(
-            table(throughput), batch_size=batch_size, cores=cores
+            table(throughput), batch_size=batch_size, cores=cores, **stated
         )
     else:
         found = validation.calibration(*[dlsim.load_trace(run) for run in runs])
@@ -59,3 +63,11 @@ def table(text: str) -> dict[int, float]:
         raise UsageError(
             f"calibrate: --throughput: expected such as 0=517,2=844,8=1275, got {text!r}"
         ) from None
+
+
+def bytes_of(text: str) -> float:
+    """The bytes in `600 KB`; raises `UsageError` for anything else."""
+    try:
+        return parse(text, "size")
+    except ValueError as error:
+        raise UsageError(f"calibrate: --sample-bytes: {error}") from None

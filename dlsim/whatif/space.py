@@ -9,6 +9,7 @@ from dlsim.scenario import Scenario
 from dlsim.scenario.units import size
 from dlsim.whatif.demand import counts
 
+UNSTATED = 1.0  # bytes of a sample, at most: only costs that grow with batches need them
 SMALL = 64 * 2**20  # bytes of /dev/shm that Docker gives a container unless it is told otherwise
 
 
@@ -17,8 +18,8 @@ class Space:
     """Bytes: at most `needed` by batches on their way, in /dev/shm if `shared`, else in memory.
 
     As many batches are on their way as the window has, and one that is trained on. `needed` is 0
-    where the scenario does not say how large a sample is. `shm`, `memory`: what the machine has;
-    None where that is not stated. `window`: num_workers * prefetch_factor.
+    where the scenario does not say how large a sample is: nothing, or one byte. `shm`, `memory`:
+    what the machine has; None where that is not stated. `window`: num_workers * prefetch_factor.
     """
 
     needed: float
@@ -86,10 +87,11 @@ class Space:
 def space(scenario: Scenario) -> Space:
     """The room that `scenario` needs, and has."""
     batches, samples, _ = counts(scenario)
-    a_batch = scenario.dataset.sample_bytes.mean * (samples / batches if batches else 0.0)
+    a_sample = scenario.dataset.sample_bytes.mean
+    a_batch = a_sample * (samples / batches if batches else 0.0)
     window, machine = scenario.loader.window, scenario.machine
     return Space(
-        needed=(window + 1) * a_batch,
+        needed=(window + 1) * a_batch if a_sample > UNSTATED else 0.0,
         shared=scenario.dataset.path == "shm" and scenario.loader.num_workers > 0,
         shm=machine.shm,
         memory=machine.memory,
