@@ -13,7 +13,7 @@ from dlsim.cli import main
 from dlsim.scenario import Constant, Cost, Costs, Recorded, Stage
 from dlsim.validation import calibrate, calibrate_throughput, calibration, observe, predict
 from dlsim.validation.accounts import CalibrateError, accounts, held_up
-from dlsim.validation.calibrating import PACE, PRIOR, of_runs, unsteadiness
+from dlsim.validation.calibrating import PACE, PRIOR, consumer_of, of_runs, unsteadiness
 from dlsim.validation.crowding import crowding
 from dlsim.validation.lifetimes import exiting
 from dlsim.validation.throughput import simulated
@@ -119,6 +119,17 @@ def test_without_workers_all_that_next_computes_is_accounted_for():
     used = (seen.thread_returned - seen.thread_requested).sum()
     watching = 24 * run.machine["watch_sample"] + 8 * run.machine["watch_batch"]
     assert run.cpu.sum() + run.collate.sum() == pytest.approx(used - watching, rel=0.05)
+
+
+@pytest.mark.parametrize(("busy", "threads"), [(1.0, 1), (1.15, 1), (1.4, 2), (2.0, 2), (2.1, 2)])
+def test_threads_of_a_step(busy, threads):
+    """A second thread that is busy for part of a step, waits for the first in the rest."""
+    run = accounts(observe(DataLoader(Rows(), 3)))
+    computing = np.full(7, 0.005)
+    run = replace(run, step_cpu=computing, step_wait=np.zeros(7), step_threads=busy)
+    consumer, _ = consumer_of([run])
+    assert (consumer.device, consumer.threads) == ("cpu", threads)
+    assert consumer.step.mean == pytest.approx(0.005)
 
 
 def test_pace_differs_from_run_to_run():

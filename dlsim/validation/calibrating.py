@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp
+from math import ceil, exp
 from typing import Any
 
 import msgspec
@@ -28,6 +28,7 @@ from dlsim.validation.crowding import contention
 from dlsim.validation.fitting import Fit, fit
 from dlsim.whatif.changes import scaled
 
+IDLE = 0.2  # of a step that its threads may add up to and be none
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 MACHINERY = ("take", "serialise", "hand_over", "receive", "put", "ready")
@@ -226,7 +227,8 @@ def consumer_of(runs: Sequence[Accounts]) -> tuple[Consumer, Fit]:
     stop_after = runs[0].scenario.consumer.stop_after
     if float(cpu.sum()) > float(wait.sum()) and float(cpu.mean()) > NEGLIGIBLE:
         found = fit(cpu)
-        threads = max(1, round(float(np.mean([run.step_threads for run in runs]))))
+        busy = float(np.mean([run.step_threads for run in runs]))
+        threads = max(1, ceil(busy - IDLE))
         consumer = Consumer(found.distribution, stop_after, device="cpu", threads=threads)
     else:
         found = fit(wait + cpu)
