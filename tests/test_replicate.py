@@ -18,6 +18,7 @@ from dlsim.whatif import (
     replication_seed,
     steady_state,
 )
+from dlsim.whatif.steady import marks_of, steady_states
 from tests.strategies import scenarios
 
 
@@ -175,6 +176,14 @@ def test_mser5_of_too_short_a_run() -> None:
     """MSER-5 says nothing of few values, nor where the warm-up does not end in the first half."""
     assert mser5(np.ones(49)) is None
     assert mser5(np.concatenate([np.arange(80.0, 0, -1), np.ones(40)])) is None
+
+
+def test_steady_states_of_many_runs() -> None:
+    """Runs that are looked at together have the steady states that each of them has alone."""
+    runs = [dlsim.simulate(noisy(length), seed) for length in (4, 400, 403) for seed in range(3)]
+    together = steady_states([marks_of(run) for run in runs])
+    for state, run in zip(together, runs, strict=True):
+        np.testing.assert_equal(state.as_dict(), steady_state(run).as_dict())
 
 
 def test_steady_state_of_constant_costs() -> None:

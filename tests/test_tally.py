@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import dlsim
 from dlsim.engine import outcome, simulate
+from dlsim.engine.kept import kept
 from dlsim.scenario import Scenario
 from dlsim.trace import Trace
 from dlsim.trace.tally import Tally, middle
@@ -88,9 +89,7 @@ def test_the_middle_of_a_class_is_near_all_of_it(wait: float) -> None:
 
 def test_memory_does_not_grow_with_batches() -> None:
     """A run of a thousand million batches needs no more columns than one of a million."""
-    rooms = {
-        InOrder(long(batches), 0, keep=False).course.moments.shape for batches in (10**6, 10**9)
-    }
+    rooms = {InOrder(long(batches), keep=False).course.moments.shape for batches in (10**6, 10**9)}
     assert len(rooms) == 1
 
 
@@ -99,3 +98,16 @@ def test_short_runs_on_the_event_loop_keep_their_trace() -> None:
     for changes in {"loader.in_order": False}, {"machine.cores": 2.0}:
         assert isinstance(outcome(long(10, **changes)), Trace)
         assert_same(long(70_000, **changes), 1, but=QUANTILES)
+
+
+@pytest.mark.parametrize("batches", [100, 20_000])
+def test_kept_numbers(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers that are kept for others change nothing, whether all are kept, some, or none."""
+    scenarios = [long(batches, **{"loader.num_workers": workers}) for workers in (2, 3, 5)]
+    scenarios += [dlsim.replace(scenarios[0], {"consumer.step": dlsim.Gamma(0.5, 0.3)})]
+    expected = [measure(outcome(scenario, seed)) for seed in (1, 2) for scenario in scenarios]
+    for most in (10**7, 3 * batches, 0):
+        monkeypatch.setattr("dlsim.engine.kept.MOST", most)
+        with kept():
+            found = [measure(outcome(scenario, seed)) for seed in (1, 2) for scenario in scenarios]
+        np.testing.assert_equal(found, expected)

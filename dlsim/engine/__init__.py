@@ -1,5 +1,5 @@
 """How it unfolds: the SimPy processes, which are the readable specification."""
 
-from dlsim.engine.simulation import outcome, replications, simulate
+from dlsim.engine.simulation import outcome, outcomes, replications, simulate
 
-__all__ = ["outcome", "replications", "simulate"]
+__all__ = ["outcome", "outcomes", "replications", "simulate"]

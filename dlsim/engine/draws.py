@@ -17,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.engine.kept import in_use
 from dlsim.scenario import Constant, Distribution, Mixture, Recorded, Scenario, ScenarioError, Stage
 
 # The roles: first element of every spawn key. A number once given is never reused.
@@ -46,11 +47,16 @@ class Stream:
         self._block = FIRST_BLOCK
         self._drawn: Floats = np.empty(0)
         self._used = 0
+        self._kept = in_use()
+        self._skipped = 0  # numbers that were kept, and not drawn here
 
     @cached_property
     def _rng(self) -> np.random.Generator:
         """Made when it is first needed: that takes as long as drawing a thousand numbers."""
-        return generator(*self._place)
+        rng = generator(*self._place)
+        if self._skipped:
+            self.distribution.sample(rng, self._skipped)
+        return rng
 
     def take(self, indices: Sequence[int]) -> list[float]:
         """The next `len(indices)` numbers; of a `Recorded`, the values at `indices`.
@@ -87,12 +93,30 @@ class Stream:
         parts = [self._drawn[self._used :]]
         missing = count - len(parts[0])
         while missing > 0:
-            self._drawn = self.distribution.sample(self._rng, self._block if ahead else missing)
+            self._drawn = self._sample(self._block) if ahead else self._whole(missing)
             self._block = min(2 * self._block, LARGEST_BLOCK)
             self._used = min(missing, len(self._drawn))
             parts.append(self._drawn[: self._used])
             missing -= self._used
         return parts[1] if len(parts) == 2 and not len(parts[0]) else np.concatenate(parts)
+
+    def _sample(self, count: int) -> Floats:
+        self._kept = None
+        return self.distribution.sample(self._rng, count)
+
+    def _whole(self, count: int) -> Floats:
+        """The next `count` numbers. The first ones, which mostly are all, may be kept."""
+        kept = self._kept
+        if kept is None:
+            return self._sample(count)
+        key = (self.distribution, count, *self._place)
+        found = kept.get(key)
+        if found is None:
+            found = self._sample(count)
+            kept.keep(key, found)
+        else:
+            self._kept, self._skipped = None, count
+        return found
 
     def _recorded(self, values: tuple[float, ...], index: int) -> float:
         if index >= len(values):

@@ -153,6 +153,8 @@ def joined(now: Floats | float, stopped: Floats | float, workers: int) -> Floats
     """When the main process has waited for workers that all stop at one moment, in seconds."""
     for _ in range(workers):
         now = np.minimum(stopped, now + JOIN_TIMEOUT)
+        if np.all(now == stopped):
+            break  # the others have stopped too
     return np.asarray(now)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Literal, TypeAlias, get_args
 
@@ -55,7 +55,12 @@ def simulate(
 
 
 def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
-    """What the metrics of `simulate(scenario, seed)` follow from, as little of it as possible.
+    """What the metrics of `simulate(scenario, seed)` follow from; see `outcomes`."""
+    return next(outcomes(scenario, [seed]))
+
+
+def outcomes(scenario: Scenario, seeds: Iterable[int]) -> Iterator[Trace | Tally]:
+    """For each of `seeds`, what the metrics follow from, as little of it as possible.
 
     A tally, in memory that does not grow with the number of batches, where the compiled engine
     can make one: of batches in order of a map-style dataset on the ideal machine, and of every
@@ -65,16 +70,16 @@ def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
         from dlsim.engine.in_order import suits
 
         if suits(scenario):
-            from dlsim.engine.compiled.tally import tally
+            from dlsim.engine.compiled.tally import tallies
 
-            return tally(scenario, seed)
+            return tallies(scenario, seeds)
         from dlsim.engine.compiled import simulation
         from dlsim.engine.compiled.counting import goes_on
         from dlsim.engine.sampler import batches_to_simulate
 
         if goes_on(scenario) and batches_to_simulate(scenario) > KEPT:
-            return simulation.tally(scenario, seed)
-    return simulate(scenario, seed)
+            return (simulation.tally(scenario, seed) for seed in seeds)
+    return (simulate(scenario, seed) for seed in seeds)
 
 
 def replications(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace]:

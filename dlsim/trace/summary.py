@@ -189,7 +189,7 @@ def _of_tally(tally: Tally) -> Summary:
         stall=metrics.ratio(tally.wait, time),
         au=metrics.ratio(tally.step, time),
         first_batch=tally.first_batch,
-        epoch_time=metrics.mean(tally.epoch_times),
+        epoch_time=float(tally.epoch_times.mean()),
         elapsed=time,
         buffer_mean=metrics.ratio(tally.buffer, time),
         buffer_max=float(tally.buffer_max),

@@ -5,26 +5,30 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from dlsim.engine import outcome, replications
+from dlsim.engine import outcomes, replications
 from dlsim.engine.compiled import installed
+from dlsim.engine.kept import kept
 from dlsim.scenario import Scenario
 from dlsim.scenario.errors import is_integer
 from dlsim.trace import Trace, summarize
-from dlsim.trace.tally import Tally
+from dlsim.trace.tally import Marks, Tally
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.steady import steady_state
+from dlsim.whatif.steady import Steady, marks_of, steady_states
 
 T = TypeVar("T")
 Row: TypeAlias = dict[str, float]
 Measure: TypeAlias = Callable[[Trace], Row]
+
+TOGETHER = 32  # runs whose steady states are found at once; each has up to a MiB of marks
+STEADY = [f"steady_{name}" for name in Steady.__dataclass_fields__]
 
 
 @lru_cache(maxsize=1000)  # as all configurations of a sweep use the same
@@ -45,10 +49,25 @@ def measure(run: Trace | Tally) -> Row:
     Names of steady-state figures begin with `steady_`; all others are of the whole run. `failed`
     is 1 for a run that an error ended, else 0.
     """
-    row = summarize(run).as_dict()
-    row |= {f"steady_{name}": value for name, value in steady_state(run).as_dict().items()}
-    row["failed"] = float(isinstance(run, Trace) and run.meta.problem is not None)
+    (row,) = measure_all([run])
     return row
+
+
+def measure_all(runs: Iterable[Trace | Tally]) -> list[Row]:
+    """What `measure` finds in each of the runs, which are not all kept at a time."""
+    rows: list[Row] = []
+    iterator = iter(runs)
+    while some := [_summed_up(run) for run in islice(iterator, TOGETHER)]:
+        steady = steady_states([marks for _, _, marks in some])
+        for (row, failed, _), state in zip(some, steady, strict=True):
+            settled = zip(STEADY, state.as_dict().values(), strict=True)
+            rows.append({**row, **dict(settled), "failed": failed})
+    return rows
+
+
+def _summed_up(run: Trace | Tally) -> tuple[Row, float, Sequence[Marks]]:
+    failed = float(isinstance(run, Trace) and run.meta.problem is not None)
+    return summarize(run).as_dict(), failed, marks_of(run)
 
 
 def simulations(
@@ -59,9 +78,10 @@ def simulations(
     For metrics alone no trace is kept, where the engine can do without.
     """
     seeds = [replication_seed(seed, number) for number in numbers]
-    if measured is measure and installed():
-        return [measure(outcome(scenario, each)) for each in seeds]
-    return [measured(trace) for trace in replications(scenario, seeds)]
+    with kept():
+        if measured is measure and installed():
+            return measure_all(outcomes(scenario, seeds))
+        return [measured(trace) for trace in replications(scenario, seeds)]
 
 
 def check_counts(**counts: object) -> None:

@@ -109,7 +109,9 @@ def replicate(
 
 def columns(rows: Sequence[Row]) -> dict[str, Floats]:
     """One array for each metric, from one row for each replication; NaN where a row has none."""
-    names = dict.fromkeys(name for row in rows for name in row)
+    names: Row = {}
+    for row in rows:
+        names |= row
     return {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
 
 

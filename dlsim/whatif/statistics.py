@@ -8,6 +8,7 @@ Simulation Conference 2000.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,7 @@ def interval(values: Floats, confidence: float = 0.95) -> Interval:
 
 
 def intervals(values: Floats, confidence: float) -> list[Interval]:
-    """The `interval` of each row of `values`; those without NaN are done at once."""
+    """The `interval` of each row of `values`; all but those with NaN are done at once."""
     count = values.shape[1]
     if count < 2:
         return [interval(row, confidence) for row in values]
@@ -78,11 +79,10 @@ def intervals(values: Floats, confidence: float) -> list[Interval]:
         means = values.mean(axis=1)
         halves = t_quantile(confidence, count) * (np.std(values, axis=1, ddof=1) / count**0.5)
     equal = np.ptp(values, axis=1) == 0
+    means[equal], halves[equal] = values[equal, 0], 0.0
     return [
-        interval(row, confidence)
-        if same or mean != mean
-        else Interval(float(mean), float(half), count, confidence)
-        for row, same, mean, half in zip(values, equal, means, halves, strict=True)
+        Interval(mean, half, count, confidence) if mean == mean else interval(row, confidence)
+        for row, mean, half in zip(values, means.tolist(), halves.tolist(), strict=True)
     ]
 
 
@@ -101,20 +101,37 @@ def mser5(values: Floats) -> int | None:
     alone, and a minimum in the second half means that the warm-up did not end.
     """
     groups = len(values) // GROUP
-    cut = cut_off(values[: groups * GROUP].reshape(groups, GROUP).mean(axis=1))
+    (cut,) = cut_offs([values[: groups * GROUP].reshape(groups, GROUP).mean(axis=1)])
     return None if cut is None else cut * GROUP
 
 
-def cut_off(means: Floats) -> int | None:
-    """How many of the `means` of groups MSER deletes; None where there are too few, or no end."""
-    groups = len(means)
-    if groups < LEAST_GROUPS:
-        return None
-    scale = float(np.abs(means).max())
-    centred = means - means.mean()
+def cut_offs(means: Sequence[Floats]) -> list[int | None]:
+    """How many MSER deletes of the means of groups in each of these arrays.
+
+    None where there are too few, or where the warm-up does not end. Arrays that are equally long
+    are looked at together.
+    """
+    alike: dict[int, list[int]] = {}
+    for number, each in enumerate(means):
+        alike.setdefault(len(each), []).append(number)
+    found: list[int | None] = [None] * len(means)
+    for groups, numbers in alike.items():
+        if groups >= LEAST_GROUPS:
+            for number, cut in zip(
+                numbers, _least_error(np.array([means[i] for i in numbers])), strict=True
+            ):
+                found[number] = cut if cut <= groups / 2 else None
+    return found
+
+
+def _least_error(means: Floats) -> list[int]:
+    """For each row, how many of its first values are deleted to make the error least."""
+    groups = means.shape[1]
+    scale = np.abs(means).max(axis=1, keepdims=True)
+    centred = means - means.mean(axis=1, keepdims=True)
     rest = np.arange(groups, 0, -1)
-    tail = np.cumsum(centred[::-1])[::-1]
-    squares = np.cumsum(centred[::-1] ** 2)[::-1] - tail**2 / rest
+    tail = np.cumsum(centred[:, ::-1], axis=1)[:, ::-1]
+    squares = np.cumsum(centred[:, ::-1] ** 2, axis=1)[:, ::-1] - tail**2 / rest
     squares[squares < groups * (ROUNDING * scale) ** 2] = 0.0
-    deleted = int(np.argmin((squares / rest**2)[: groups - GROUP + 1]))
-    return deleted if deleted <= groups / 2 else None
+    cuts: list[int] = np.argmin((squares / rest**2)[:, : groups - GROUP + 1], axis=1).tolist()
+    return cuts

@@ -6,16 +6,19 @@ A part is the difference of two times: with it, and without.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
 import dlsim
-from dlsim.engine import outcome
+from dlsim.engine import outcome, outcomes
 from dlsim.engine.compiled.in_order import LARGEST_BLOCK, InOrder
 from dlsim.engine.compiled.jobs import Jobs
+from dlsim.engine.kept import kept
 from dlsim.scenario import Scenario
-from dlsim.whatif import measure
+from dlsim.trace import Trace
+from dlsim.trace.tally import Tally
+from dlsim.whatif.parallel import measure_all
 from tests.benchmarks.models import CONSTANT, draw, limited, scenario
 from tests.benchmarks.scale import REPLICATIONS
 from tests.benchmarks.timing import alternate
@@ -26,11 +29,6 @@ RUNS = CONFIGURATIONS * REPLICATIONS
 
 def of_a_batch(repeats: int) -> Iterator[str]:
     """Rows: what each part takes of a batch of one sample."""
-    regular = scenario(BATCHES // 10, **CONSTANT)
-    (again,) = medians(repeats, BATCHES // 10, lambda: simulate(regular))
-    parts = f"again and again, with what it needs in the caches: {shown(again, 'ns')}"
-    yield f"| in order, nothing random | {parts} | |"
-
     plan = scenario(BATCHES)
     drawn, scheduled, traced, tallied, by_numpy = medians(
         repeats,
@@ -71,7 +69,12 @@ def of_a_batch(repeats: int) -> Iterator[str]:
 
 def of_a_run(repeats: int) -> Iterator[str]:
     """A row: what each part takes of a run of 1,000 batches in a sweep, in one process."""
-    plan, seeds = scenario(1000), range(RUNS)
+    plan = scenario(1000)
+
+    def shared(found: Callable[[Iterable[Trace | Tally]], object]) -> None:
+        with kept():
+            for _ in range(CONFIGURATIONS):
+                found(outcomes(plan, range(REPLICATIONS)))
 
     def sweep() -> None:
         vary = {"loader.num_workers": range(8, 8 + CONFIGURATIONS)}
@@ -81,20 +84,20 @@ def of_a_run(repeats: int) -> Iterator[str]:
     traced, tallied, measured, swept = medians(
         repeats,
         RUNS,
-        lambda: [simulate(plan, seed) for seed in seeds],
-        lambda: [outcome(plan, seed) for seed in seeds],
-        lambda: [measure(outcome(plan, seed)) for seed in seeds],
+        lambda: [simulate(plan, seed) for seed in range(RUNS)],
+        lambda: shared(list),
+        lambda: shared(measure_all),
         sweep,
     )
     parts = listed(
         [
-            ("a trace", traced),
-            ("counting while batches finish", tallied - traced),
+            ("the moments, from numbers that are drawn once, and counting", tallied),
             ("metrics and the steady state", measured - tallied),
             (f"the table, a row for {REPLICATIONS} runs", swept - measured),
         ],
         "µs",
     )
+    parts += f"; a single run, a trace: {shown(traced, 'µs')}"
     yield f"| a run in a sweep | {parts} | |"
 
 
@@ -113,7 +116,7 @@ def drawing(plan: Scenario) -> None:
 
 def scheduling(plan: Scenario) -> None:
     """Draw, and find out all moments, but keep none."""
-    for _ in InOrder(plan, 0, keep=False).run():
+    for _ in InOrder(plan, keep=False).run(0):
         pass
 
 

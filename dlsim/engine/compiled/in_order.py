@@ -19,17 +19,17 @@ LARGEST_BLOCK = 16384  # jobs drawn at a time
 
 
 class InOrder:
-    """A run for which the recurrence says everything, block by block.
+    """Runs for which the recurrence says everything, one after another, block by block.
 
     `course` keeps the columns of all batches, or with `keep=False` only of the last ones, as
     many as what comes looks back at.
     """
 
-    def __init__(self, scenario: Scenario, seed: int, *, keep: bool) -> None:
+    def __init__(self, scenario: Scenario, *, keep: bool) -> None:
         loader, costs, dataset = scenario.loader, scenario.costs, scenario.dataset
         assert isinstance(dataset, MapDataset)
-        self.scenario, self.seed = scenario, seed
-        self.batches = IndexLists(scenario, seed, 0, indices=False).batches
+        self.scenario = scenario
+        self.batches = IndexLists(scenario, 0, 0, indices=False).batches
         self.total = self.batches * scenario.epochs
         samples = 1 if alike(scenario) else max(most_samples(scenario), 1)
         self.block = max(1, min(LARGEST_BLOCK, MOST_SAMPLES // samples))
@@ -42,14 +42,17 @@ class InOrder:
         main["round_trip"] = round_trip(scenario)
         main["latency"] = costs.index_latency - main["round_trip"]
         main["batched"] = dataset.batched
+        self.unbegun = main.copy()
 
-    def run(self) -> Iterator[tuple[int, bool]]:
+    def run(self, seed: int) -> Iterator[tuple[int, bool]]:
         """After each block, the number of its first batch, and whether the epoch ends with it."""
+        self.course.main[:] = self.unbegun
+        self.moments = []
         main = self.course.main[0]
         for epoch in range(self.scenario.epochs):
             began = float(main["now"])
             self.start_epoch(epoch)
-            jobs = Jobs(self.scenario, self.seed, epoch, int(main["first"]), indices=False)
+            jobs = Jobs(self.scenario, seed, epoch, int(main["first"]), indices=False)
             while jobs.more:
                 drawn = jobs.take(self.block)
                 begin = int(main["next"])
@@ -96,8 +99,8 @@ def simulate_in_order(
     scenario: Scenario, seed: int, meta: Meta, progress: Callable[[int], object]
 ) -> Trace:
     """The trace of a scenario that suits; `meta` is put into it."""
-    run = InOrder(scenario, seed, keep=True)
-    for begin, _ in run.run():
+    run = InOrder(scenario, keep=True)
+    for begin, _ in run.run(seed):
         progress(int(run.course.main[0]["next"]) - begin)
     columns: dict[str, Any] = dict(zip(MOMENTS, run.course.moments, strict=True))
     columns["arrived"] = columns["fetched"]

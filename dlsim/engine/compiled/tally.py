@@ -7,6 +7,7 @@ to its own. A return is `settled` when no batch to come can still count at it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from math import frexp, inf, nan
 from typing import Any, NamedTuple
 
@@ -226,18 +227,24 @@ def head_of_line(c: Course, t: Counts, until: int) -> None:
     s.lined = max(s.lined, until)
 
 
-def tally(scenario: Scenario, seed: int) -> Tally:
-    """The tally of a scenario that suits the recurrence."""
-    run = InOrder(scenario, seed, keep=False)
+def tallies(scenario: Scenario, seeds: Iterable[int]) -> Iterator[Tally]:
+    """The tallies of a scenario that suits the recurrence, under each of the `seeds`."""
+    run = InOrder(scenario, keep=False)
+    for seed in seeds:
+        yield tally(run, seed)
+
+
+def tally(run: InOrder, seed: int) -> Tally:
+    """The tally of the run under `seed`."""
     counts, marks = new_counts(len(run.course.free), len(run.course.taken_in), run.total), []
     first = [nan, nan]  # when the first batch was requested, and returned
-    for begin, last in run.run():
+    for begin, last in run.run(seed):
         if begin == 0:
             first = [float(run.course.moments[moment, 0]) for moment in (REQUESTED, RETURNED_AT)]
         count(run.course, counts, begin, last)
         if last:
             marks.append(marks_of(run.course, counts))
-    sums, size = counts.sums[0], scenario.dataset.sample_bytes.mean
+    sums, size = counts.sums[0], run.scenario.dataset.sample_bytes.mean
     waits = np.sort(counts.waits) if len(counts.waits) == run.total else None
     started, _, ended = np.array(run.moments).T
     return Tally(
