@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dlsim
@@ -40,16 +41,15 @@ def long_runs(sizes: list[int]) -> Iterator[tuple[int, float, float]]:
         yield batches, taken / batches, memory
 
 
-def sweeps(plan: dlsim.Scenario, repeats: int, configurations: int) -> Iterator[tuple[float, ...]]:
+def sweeps(
+    plan: dlsim.Scenario, repeats: int, vary: Mapping[str, Sequence[float]]
+) -> Iterator[tuple[float, ...]]:
     """For each round: a sweep's time times cores over its single runs', and both in seconds.
 
     The sweep starts its processes and writes its journal and table; a single run is one call of
     `simulate`, the mean of `SINGLES` of them just before.
     """
-    vary = {
-        "loader.num_workers": range(1, 11),
-        "loader.prefetch_factor": range(1, configurations // 10 + 1),
-    }
+    runs = REPLICATIONS * math.prod(map(len, vary.values()))
     for _ in range(repeats):
         began = time.perf_counter()
         for seed in range(SINGLES):
@@ -59,5 +59,4 @@ def sweeps(plan: dlsim.Scenario, repeats: int, configurations: int) -> Iterator[
             began = time.perf_counter()
             dlsim.sweep(plan, vary, REPLICATIONS, out=Path(folder) / "sweep.csv")
             taken = time.perf_counter() - began
-        runs = configurations * REPLICATIONS
         yield taken * (os.cpu_count() or 1) / (runs * single), taken, single

@@ -9,21 +9,33 @@ from statistics import median
 Timings = dict[str, list[float]]
 
 
-def alternate(repeats: int, **cases: Callable[[], object]) -> Timings:
-    """Seconds that each case took in each round; the first round does not count."""
+def alternate(repeats: int, *, at_least: float = 0.0, **cases: Callable[[], object]) -> Timings:
+    """Seconds that each case took in each round; the first round does not count.
+
+    In a round, each is repeated until `at_least` so many seconds have passed: what it takes is the
+    mean. Once only, a short one after a long one finds nothing in the processor's caches.
+    """
     timings: Timings = {name: [] for name in cases}
     for round_number in range(repeats + 1):
         for name, case in cases.items():
-            began = time.perf_counter()
-            case()
+            times, began = 0, time.perf_counter()
+            while times == 0 or time.perf_counter() - began < at_least:
+                case()
+                times += 1
             if round_number:
-                timings[name].append(time.perf_counter() - began)
+                timings[name].append((time.perf_counter() - began) / times)
     return timings
 
 
 def spread(values: list[float], unit: str = "") -> str:
     """The median and the extremes, to three digits."""
-    return f"{median(values):.3g}{unit} ({min(values):.3g} to {max(values):.3g})"
+    middle, low, high = map(three_digits, (median(values), min(values), max(values)))
+    return f"{middle}{unit} ({low} to {high})"
+
+
+def three_digits(value: float) -> str:
+    """`"1,440"`, `"0.297"`."""
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def ratio(timings: Timings, one: str, other: str) -> list[float]:
