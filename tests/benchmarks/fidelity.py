@@ -66,7 +66,9 @@ best one measured.
 
 How much a machine's pace differs from run to run (`PACE` in dlsim/validation/calibrating.py) was
 chosen on the runs of 25 November 2026, on another, less steady machine of two cores, so that the
-intervals held nine of ten of those; nothing was chosen on these.
+intervals held nine of ten of those. How much it matters where processes are placed (`PLACING`) was
+read off arrays' runs of 26 November, these among them; and that a disturbed run is not calibrated
+on, whatever its batch size, was learned from one of these. All else was settled on other runs.
 
 {workloads}
 
