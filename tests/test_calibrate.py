@@ -13,10 +13,11 @@ from dlsim.cli import main
 from dlsim.scenario import Constant, Cost, Costs, Recorded, Stage
 from dlsim.validation import calibrate, calibrate_throughput, calibration, observe, predict
 from dlsim.validation.accounts import CalibrateError, accounts, held_up
-from dlsim.validation.calibrating import PACE, PRIOR, consumer_of, of_runs, unsteadiness
+from dlsim.validation.calibrating import consumer_of, of_runs
 from dlsim.validation.crowding import crowding
 from dlsim.validation.lifetimes import exiting
 from dlsim.validation.throughput import simulated
+from dlsim.validation.uncertainty import PACE, PRIOR, unsteadiness
 from dlsim.whatif.space import space
 from tests.test_replay import watched
 

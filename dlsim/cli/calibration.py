@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 import dlsim
 from dlsim.cli.files import check_writable
 from dlsim.cli.parsing import UsageError
-from dlsim.scenario.units import parse
+from dlsim.cli.whatif import quantity_of
 
 
 def calibrate(
@@ -40,7 +40,8 @@ def calibrate(
     if bool(runs) == (throughput is not None):
         raise UsageError("calibrate: expected either runs or --throughput")
     if throughput is not None:
-        stated = {} if sample_bytes is None else {"sample_bytes": bytes_of(sample_bytes)}
+        size = quantity_of("sample-bytes", sample_bytes, "size")
+        stated = {} if size is None else {"sample_bytes": size}
         scenario = validation.calibrate_throughput(
             table(throughput), batch_size=batch_size, cores=cores, **stated
         )
@@ -63,11 +64,3 @@ def table(text: str) -> dict[int, float]:
         raise UsageError(
             f"calibrate: --throughput: expected such as 0=517,2=844,8=1275, got {text!r}"
         ) from None
-
-
-def bytes_of(text: str) -> float:
-    """The bytes in `600 KB`; raises `UsageError` for anything else."""
-    try:
-        return parse(text, "size")
-    except ValueError as error:
-        raise UsageError(f"calibrate: --sample-bytes: {error}") from None

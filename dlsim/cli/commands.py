@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -33,9 +33,6 @@ from dlsim.cli.sweeping import sweep
 from dlsim.cli.validation import validate
 from dlsim.cli.whatif import advise, explain
 from dlsim.scenario.units import parse
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(

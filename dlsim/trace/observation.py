@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from dlsim.trace.trace import Floats, Trace
 
 # Its columns besides those of a trace: one entry for each batch, or for each row of `samples`.
@@ -84,3 +86,11 @@ class Observation(Trace):
     pickled_bytes: Floats
     sample_cpu: Floats
     sample_queued: Floats
+
+    @property
+    def batch_cpu(self) -> Floats:
+        """CPU seconds of the samples of each batch and of collating it; NaN if it was not."""
+        assert self.samples is not None
+        of_samples = np.bincount(self.samples.batch, self.sample_cpu, len(self))
+        fetching: Floats = of_samples + self.collate_cpu
+        return fetching

@@ -9,6 +9,7 @@ index lists. Waiting for a core is none of these: the simulation finds it out ag
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,18 @@ class Accounts:
     path: str
     crowding: Floats
     machine: dict[str, float] = field(default_factory=dict)
+
+
+def of_batches(run: Accounts) -> Floats:
+    """CPU seconds of a sample, fetched and collated, on average over each batch collated."""
+    fetched = np.bincount(run.batch, run.cpu, int(run.numbers.max(initial=-1)) + 1)
+    return (fetched[run.numbers] + run.collate) / np.maximum(run.sizes, 1)
+
+
+def together(runs: Sequence[Accounts], name: str) -> Floats:
+    """One account of all runs."""
+    found: Floats = np.concatenate([getattr(run, name) for run in runs])
+    return found
 
 
 def checked(seen: object) -> tuple[Observation, Scenario]:
@@ -165,8 +178,7 @@ def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict
     """
     assert seen.samples is not None
     number = len(seen)
-    fetching = np.bincount(seen.samples.batch, seen.sample_cpu, number)
-    watching = machine.get("watch_sample", 0.0) * seen.size + machine.get("watch_batch", 0.0)
+    accounted = seen.batch_cpu + watching(seen, machine)
     take: list[float] = []
     beside: list[float] = []
     pickling: list[float] = []
@@ -179,7 +191,7 @@ def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict
         now, then = now[same], then[same]
         thread = seen.thread_started[then] - seen.thread_started[now]
         process = seen.cpu_started[then] - seen.cpu_started[now]
-        take += (thread - fetching[now] - seen.collate_cpu[now] - watching[now]).tolist()
+        take += (thread - accounted[now]).tolist()
         beside += (process - thread).tolist()
         pickling += np.nan_to_num(seen.serialise_cpu[now]).tolist()
         # Idle is a worker whose feeder is, too: pickling keeps Python's lock.
@@ -224,12 +236,17 @@ def besides(seen: Observation, machine: dict[str, float]) -> Floats:
 
     It goes into drawing indices and into letting go of samples, whose memory is returned.
     """
-    assert seen.samples is not None
-    fetching = np.bincount(seen.samples.batch, seen.sample_cpu, len(seen)) + seen.collate_cpu
-    watching = machine.get("watch_sample", 0.0) * seen.size + machine.get("watch_batch", 0.0)
     used = seen.thread_returned - seen.thread_requested
-    rest: Floats = np.maximum(np.nan_to_num(used - fetching - watching), 0.0)
+    known = seen.batch_cpu + watching(seen, machine)
+    rest: Floats = np.maximum(np.nan_to_num(used - known), 0.0)
     return rest
+
+
+def watching(seen: Observation, machine: dict[str, float]) -> Floats:
+    """CPU seconds that watching each batch took."""
+    each, batch = machine.get("watch_sample", 0.0), machine.get("watch_batch", 0.0)
+    spent: Floats = each * seen.size.astype(float) + batch
+    return spent
 
 
 def steps(seen: Observation) -> dict[str, Any]:

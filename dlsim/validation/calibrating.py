@@ -23,9 +23,10 @@ from dlsim.scenario import (
     Stage,
 )
 from dlsim.scenario.distributions import Distribution, Floats
-from dlsim.validation.accounts import Accounts, CalibrateError, accounts
+from dlsim.validation.accounts import Accounts, CalibrateError, accounts, of_batches, together
 from dlsim.validation.crowding import contention
 from dlsim.validation.fitting import Fit, fit
+from dlsim.validation.uncertainty import errors_of
 from dlsim.whatif.changes import scaled
 
 IDLE = 0.2  # of a step that its threads may add up to and be none
@@ -33,13 +34,6 @@ BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 MACHINERY = ("take", "serialise", "hand_over", "receive", "put", "ready")
 NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
-# The standard deviation, relative, of what the same work costs in another run, as if PRIOR runs had
-# told it; what is measured of the runs at hand counts beside it. With it, the intervals of
-# docs/fidelity.md hold nine of ten runs on two cores of a shared machine.
-PACE, PRIOR = 0.12, 2
-# Likewise of what moving a batch costs, beside: the system places the two processes on one core or
-# on two, and a message of 2.4 MB took from 2.8 to 5.7 ms in runs of the same settings.
-PLACING = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +150,6 @@ def of_runs(runs: list[Accounts], transport: Costs | None) -> Calibration:
     return Calibration(scenario=scenario, fits=fits, errors=errors)
 
 
-def of_batches(run: Accounts) -> Floats:
-    """CPU seconds of a sample, fetched and collated, on average over each batch collated."""
-    fetched = np.bincount(run.batch, run.cpu, int(run.numbers.max(initial=-1)) + 1)
-    return (fetched[run.numbers] + run.collate) / np.maximum(run.sizes, 1)
-
-
 def relieved(run: Accounts, contention: float) -> Accounts:
     """The accounts as they would be, had all other cores been idle."""
     slowed = 1 + contention * np.nan_to_num(run.crowding)
@@ -184,12 +172,6 @@ def rests(run: Accounts) -> bool:
 def shared(run: Accounts, costs: Costs) -> float:
     """Seconds of collating a batch that go into putting it into shared memory."""
     return costs.share.of(run.tensors, run.bytes) if run.scenario.loader.num_workers else 0.0
-
-
-def together(runs: Sequence[Accounts], name: str) -> Floats:
-    """One account of all runs."""
-    found: Floats = np.concatenate([getattr(run, name) for run in runs])
-    return found
 
 
 def stages(runs: Sequence[Accounts]) -> tuple[tuple[Stage, ...], dict[str, Fit]]:
@@ -294,41 +276,3 @@ def matched(unit: Cost, seconds: float, tensors: float, size: float) -> Cost:
     if seconds > expected and size > 65536:
         return msgspec.structs.replace(unit, byte=unit.byte + (seconds - expected) / size)
     return unit.times(seconds / expected) if expected > 0 else Cost(message=seconds)
-
-
-def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
-    """The relative standard error of the mean of each account, from the means of its batches."""
-    of_batches = {"wait": [], "cpu": []}  # type: dict[str, list[float]]
-    for run in runs:
-        for name, means in of_batches.items():
-            _, group = np.unique(run.batch, return_inverse=True)
-            if len(group):
-                means += (np.bincount(group, getattr(run, name)) / np.bincount(group)).tolist()
-    found = {name: error(np.array(means)) for name, means in of_batches.items()}
-    for name in ("take", "serialise", "hand_over", "receive"):
-        found[name] = error(together(runs, name))
-    found["pace"] = unsteadiness(runs) * (1 + 1 / len(runs)) ** 0.5
-    found["placing"] = PLACING * (1 + 1 / len(runs)) ** 0.5
-    found["worker_start"] = error(together(runs, "start"))
-    found["step"] = error(together(runs, "step_wait") + together(runs, "step_cpu"))
-    return found
-
-
-def unsteadiness(runs: Sequence[Accounts]) -> float:
-    """The relative standard deviation between runs of what a sample costs the processor."""
-    alike: dict[tuple[object, ...], list[float]] = {}
-    for run in runs:
-        loader, costs = run.scenario.loader, of_batches(run)
-        if len(costs) and costs.mean() > 0:
-            settings = loader.num_workers, loader.batch_size
-            alike.setdefault(settings, []).append(float(np.log(costs.mean())))
-    squares = sum(len(logs) * float(np.var(logs)) for logs in alike.values())
-    differences = sum(len(logs) - 1 for logs in alike.values())
-    return float(((squares + PRIOR * PACE**2) / (differences + PRIOR)) ** 0.5)
-
-
-def error(values: Floats) -> float:
-    """The standard error of the mean, relative to it; 0 where nothing is known of it."""
-    if len(values) < 2 or values.mean() <= 0:
-        return 0.0
-    return float(values.std(ddof=1) / len(values) ** 0.5 / values.mean())

@@ -23,7 +23,7 @@ def crowding(seen: Observation, cores: float) -> Floats:
     throughout as its CPU makes it on average.
     """
     assert seen.samples is not None
-    spent = np.bincount(seen.samples.batch, seen.sample_cpu, len(seen)) + seen.collate_cpu
+    spent = seen.batch_cpu
     order = seen.order
     begun = np.concatenate([seen.started, seen.requested[order]])
     ended = np.concatenate([seen.fetched, seen.returned[order]])

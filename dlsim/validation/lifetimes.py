@@ -47,8 +47,7 @@ def exiting(seen: Observation, used: float, between: float) -> Floats:
     assert seen.samples is not None
     assert seen.meta.scenario is not None
     loader = seen.meta.scenario.loader
-    until = np.bincount(seen.samples.batch, seen.sample_cpu, len(seen)) + seen.collate_cpu
-    until += seen.cpu_started + np.nan_to_num(seen.serialise_cpu)
+    until = seen.batch_cpu + seen.cpu_started + np.nan_to_num(seen.serialise_cpu)
     generation = 0 if loader.persistent_workers else seen.epoch_of(np.arange(len(seen)))
     process = np.where(np.isnan(until), -1, generation * loader.num_workers + seen.worker)
     found, last = np.unique(process[::-1], return_index=True)

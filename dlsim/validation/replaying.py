@@ -117,11 +117,16 @@ def sendable(seen: Observation) -> Floats:
     Batches that are received later could be so no sooner.
     """
     done: Floats = np.fmax(seen.fetched, seen.serialised)
-    known = np.flatnonzero(~np.isnan(seen.received + done))
-    known = known[np.lexsort((done[known], seen.received[known]))]
+    known = by_receipt(seen, done)
     apart = MOMENT * np.arange(len(known))  # at one moment, workers would go by their numbers
     done[known] = np.maximum.accumulate(done[known] - apart) + apart
     return done
+
+
+def by_receipt(seen: Observation, done: Floats) -> Any:
+    """The batches received, in that order; those of one moment as they were `done`."""
+    known = np.flatnonzero(~np.isnan(seen.received + done))
+    return known[np.lexsort((done[known], seen.received[known]))]
 
 
 def fetching(seen: Observation) -> Recorded:
@@ -144,29 +149,31 @@ def fetching(seen: Observation) -> Recorded:
     # What was fetched while the batch before was still pickled has had less than all of its time.
     taken *= np.minimum(1.0, service / np.maximum(together, 1e-12))[rows.batch]
     taken[last] += np.maximum(service - together, 0.0)[rows.batch[last]]
-    if isinstance(dataset, IterableDataset):
-        # Those of each worker follow one another, as its iterator yields them.
-        return values(taken[np.argsort(rows.worker, kind="stable")])
-    of_batches = np.array(sizes(seen))
-    starts = np.cumsum(of_batches) - of_batches
-    within = np.arange(len(rows.batch)) - np.searchsorted(rows.batch, rows.batch)
-    return recorded(int(of_batches.sum()), starts[rows.batch] + within, taken)
+    at, count = places(seen)
+    return recorded(count, at, taken)
 
 
-def at_last_samples(seen: Observation, seconds: Floats) -> Recorded:
-    """What each batch has, as what its last sample has: all others have none."""
+def places(seen: Observation) -> tuple[Any, int]:
+    """The new index of each sample seen, and how many samples there are."""
     rows = seen.samples
     assert rows is not None
     assert seen.meta.scenario is not None
     if isinstance(seen.meta.scenario.dataset, IterableDataset):
-        last = np.flatnonzero(np.diff(rows.batch, append=-1))
-        of_samples = np.zeros(len(rows.batch))
-        of_samples[last] = seconds[rows.batch[last]]
-        return values(of_samples[np.argsort(rows.worker, kind="stable")])
-    ends = np.cumsum(sizes(seen))
-    has_some = np.diff(ends, prepend=0) > 0
-    of_samples = np.zeros(int(ends[-1]))
-    of_samples[ends[has_some] - 1] = seconds[has_some]
+        # Those of each worker follow one another, as its iterator yields them.
+        return np.argsort(np.argsort(rows.worker, kind="stable")), len(rows.batch)
+    of_batches = np.array(sizes(seen))
+    starts = np.cumsum(of_batches) - of_batches
+    within = np.arange(len(rows.batch)) - np.searchsorted(rows.batch, rows.batch)
+    return starts[rows.batch] + within, int(of_batches.sum())
+
+
+def at_last_samples(seen: Observation, seconds: Floats) -> Recorded:
+    """What each batch has, as what its last sample has: all others have none."""
+    assert seen.samples is not None
+    batches, (at, count) = seen.samples.batch, places(seen)
+    last = np.flatnonzero(np.diff(batches, append=-1))
+    of_samples = np.zeros(count)
+    of_samples[at[last]] = seconds[batches[last]]
     return values(of_samples)
 
 
@@ -185,8 +192,7 @@ def main_process(seen: Observation) -> tuple[Floats, Recorded]:
         steps = asked - returned  # next() was fetching all the time
         return receiving, recorded(len(seen), order, np.maximum(steps, 0.0))
     done = sendable(seen)
-    known = np.flatnonzero(~np.isnan(seen.received + done))
-    known = known[np.lexsort((done[known], seen.received[known]))]
+    known = by_receipt(seen, done)
     received = seen.received[known]
     call = np.minimum(np.searchsorted(returned, received), len(order) - 1)
     begun = np.maximum(done[known], requested[call])

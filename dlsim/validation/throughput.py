@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import log
 
 import numpy as np
@@ -54,15 +55,16 @@ def calibrate_throughput(
     alone = batch_size / throughputs[0] if 0 in throughputs else worker
     receive = 0.5 * batch_size / throughputs[many]
     fetch, beside = min(alone, worker), max(worker - alone, 0.0)
-    scenario = made(fetch, beside, receive, batch_size, cores, sample_bytes)
+    scenario_of = partial(made, batch_size=batch_size, cores=cores, sample_bytes=sample_bytes)
+    scenario = scenario_of(fetch, beside, receive)
     for _ in range(ROUNDS):
         ratio_few = simulated(scenario, few) / throughputs[few]
         worker = max(worker * ratio_few, 1e-9)
         fetch, beside = min(alone, worker), max(worker - alone, 0.0)
-        scenario = made(fetch, beside, receive, batch_size, cores, sample_bytes)
+        scenario = scenario_of(fetch, beside, receive)
         ratio_many = simulated(scenario, many) / throughputs[many]
         receive = max(receive * ratio_many**1.5, 1e-9)
-        scenario = made(fetch, beside, receive, batch_size, cores, sample_bytes)
+        scenario = scenario_of(fetch, beside, receive)
         if abs(log(ratio_few)) < 0.002 and abs(log(ratio_many)) < 0.002:
             break
     return scenario

@@ -64,7 +64,7 @@ within the predicted 95 % interval. spread: the range of the runs of one configu
 their median. choice: by how much the configuration that prediction would choose is slower than the
 best one measured.
 
-How much a machine's pace differs from run to run (`PACE` in dlsim/validation/calibrating.py) was
+How much a machine's pace differs from run to run (`PACE` in dlsim/validation/uncertainty.py) was
 chosen on the runs of 25 November 2026, on another, less steady machine of two cores, so that the
 intervals held nine of ten of those. How much it matters where processes are placed (`PLACING`) was
 read off arrays' runs of 26 November, these among them; and that a disturbed run is not calibrated
