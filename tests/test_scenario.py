@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlsim
-from dlsim.scenario import Distribution, Scenario, ScenarioError, from_tree, get, to_tree, units
+from dlsim.scenario import (
+    Distribution,
+    Scenario,
+    ScenarioError,
+    dumps,
+    from_tree,
+    get,
+    to_tree,
+    units,
+)
 from tests.strategies import distributions, scenarios
 
 SMALL = Scenario(
@@ -204,6 +213,7 @@ def test_durations_as_people_write_them(seconds: float) -> None:
         (SMALL, {"consumer.step.cv": 0}, "consumer.step.cv: expected a number above 0, got 0"),
         (SMALL, {"consumer.step.kind": "normal"}, "consumer.step.kind: expected one of constant,"),
         (SMALL, {"consumer.step": {"mean": 1}}, "consumer.step.kind: expected one of constant, "),
+        (SMALL, {"loader.batch_size": "None"}, "expected an integer or \"none\", got 'None'"),
         (SMALL, {"consumer.stop_after": 0}, "consumer.stop_after: expected an integer of at least"),
         (SMALL, {"dataset.sample_bytes": "3 s"}, "dataset.sample_bytes: expected a size such as 1"),
         (SMALL, {"torch": "two"}, "torch: expected a release such as \"2.13\", got 'two'"),
@@ -338,3 +348,26 @@ def test_samples_are_times(distribution: Distribution, size: int) -> None:
     assert np.isfinite(one).all()
     assert (one >= 0).all()
     assert one.tolist() == other.tolist()
+
+
+def test_a_file_with_a_mark(tmp_path: Path) -> None:
+    """The mark that some editors put before UTF-8 is no part of a scenario."""
+    path = tmp_path / "marked.toml"
+    path.write_text(dumps(SMALL), encoding="utf-8-sig")
+    assert dlsim.load(path) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"epochs = {'9' * 5000}", "expected TOML: "),
+        (f"epochs = {'[' * 5000}{']' * 5000}", "expected a scenario, got lists in lists"),
+    ],
+    ids=["digits", "lists"],
+)
+def test_what_no_parser_takes(tmp_path: Path, text: str, message: str) -> None:
+    """More digits, or lists in lists, than Python takes are refused like any other mistake."""
+    path = tmp_path / "odd.toml"
+    path.write_text(text)
+    with pytest.raises(ScenarioError, match=message):
+        dlsim.load(path)

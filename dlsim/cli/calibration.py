@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 import dlsim
-from dlsim.cli.files import check_writable
+from dlsim.cli.files import check_torch, check_writable
 from dlsim.cli.parsing import UsageError
 from dlsim.cli.whatif import quantity_of
 
@@ -46,6 +46,7 @@ def calibrate(
             table(throughput), batch_size=batch_size, cores=cores, **stated
         )
     else:
+        check_torch("calibrate")  # what moving batches costs here is tried out
         found = validation.calibration(*[dlsim.load_trace(run) for run in runs])
         scenario = found.scenario
         for name, fit in found.fits.items():

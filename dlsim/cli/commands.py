@@ -19,6 +19,8 @@ from dlsim.cli.comparison import compare
 from dlsim.cli.diagnosis import diagnose
 from dlsim.cli.files import (
     check_drawable,
+    check_torch,
+    check_trace,
     check_traceable,
     check_writable,
     kept,
@@ -65,7 +67,8 @@ def run(
         verbose: First tell every event: what is sent, fetched, received and returned when.
     """
     chosen = scenario_from(scenario, changes)
-    check_writable(out, csv)
+    check_trace(out)
+    check_writable(csv)
     check_drawable(plot)
     check_traceable(trace)
     wanted = verbose or out is not None or trace is not None
@@ -106,13 +109,15 @@ def observe(
         plot: Draw the run here: who did what when, and how full the buffer was.
         trace: Write Chrome Trace Event JSON here (.json, .json.gz), which Perfetto opens.
     """
+    check_torch("observe")
     from dlsim import validation
 
     try:
         seconds = parse(step, "duration")
     except ValueError as error:
         raise UsageError(f"observe: --step: {error}") from None
-    check_writable(out, csv)
+    check_trace(out)
+    check_writable(csv)
     check_drawable(plot)
     check_traceable(trace)
     loader = validation.load_target(target)

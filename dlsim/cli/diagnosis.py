@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 import dlsim
-from dlsim.cli.files import check_writable, kept, tell, watching
+from dlsim.cli.files import check_torch, check_trace, kept, tell, watching
 from dlsim.cli.parsing import Count, OutFile
 from dlsim.cli.whatif import quantity_of, share_of
 
@@ -46,6 +46,7 @@ def diagnose(
         jobs: How many processes simulate; -1 for one on each core.
         out: Write the run that was watched here, as NPZ, also when interrupted.
     """
+    check_torch("diagnose")
     from dlsim import validation
 
     pause, limit = (
@@ -53,7 +54,7 @@ def diagnose(
         quantity_of("seconds", seconds, "duration"),
     )
     assert pause is not None
-    check_writable(out)
+    check_trace(out)
     options: dict[str, Any] = {
         "max_stall": share_of("max-stall", max_stall),
         "split": split,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dlsim
 from dlsim.scenario import DlsimError, MapDataset, Scenario, ScenarioError, get
+from dlsim.scenario.errors import lacking
+from dlsim.scenario.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from dlsim.engine.simulation import Engine
     from dlsim.trace import Trace
 
@@ -42,7 +48,7 @@ def value_of(text: str, scenario: Scenario, key: str) -> Any:
     """
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # of more digits or lists in lists than Python takes
         return text
     value = parsed["value"]
     if len(parsed) > 1:  # text with line breaks might hold more than a value
@@ -148,6 +154,12 @@ def tell_of_compiling() -> None:
         tell("compiling, once for each installation: half a minute")
 
 
+def check_torch(command: str) -> None:
+    """Raise `DlsimError` where torch is not installed, without which `command` cannot be."""
+    if find_spec("torch") is None:
+        raise DlsimError(lacking(command, "torch", "validate"))
+
+
 def check_writable(*paths: Path | None) -> None:
     """Raise `DlsimError` where a file cannot be, before time is spent on what belongs in it."""
     for path in paths:
@@ -157,6 +169,15 @@ def check_writable(*paths: Path | None) -> None:
             raise DlsimError(f"{path}: cannot be written: it is a directory")
         if not path.parent.is_dir():
             raise DlsimError(f"{path}: cannot be written: there is no directory {path.parent}")
+        if not os.access(path.parent if path.is_file() or not path.exists() else path, os.W_OK):
+            raise DlsimError(f"{path}: cannot be written: no permission to write there")
+
+
+def check_trace(path: Path | None) -> None:
+    """Raise `DlsimError` where a trace cannot be, or has another name: a table is no trace."""
+    if path is not None and path.suffix != ".npz":
+        raise DlsimError(f"{path}: expected a name ending in .npz")
+    check_writable(path)
 
 
 def check_drawable(path: Path | None) -> None:
@@ -166,7 +187,8 @@ def check_drawable(path: Path | None) -> None:
     check_writable(path)
     from matplotlib.backend_bases import FigureCanvasBase
 
-    kinds = FigureCanvasBase.get_supported_filetypes()
+    # those left out need TeX, or are pixels without a size
+    kinds = FigureCanvasBase.get_supported_filetypes().keys() - {"pgf", "raw", "rgba"}
     if path.suffix[1:].lower() not in kinds:
         raise DlsimError(f"{path}: expected a name ending in one of .{', .'.join(sorted(kinds))}")
 
@@ -198,8 +220,11 @@ def report_run(
     if chrome is not None:
         write_chrome(trace, chrome)
     if plot is not None:
-        try:
-            run_picture(trace).savefig(plot, dpi=150)
-        except OSError as error:
-            raise DlsimError(f"{plot}: cannot be written: {error.strerror or error}") from None
+        draw(run_picture(trace), plot)
     print(run_text(trace))
+
+
+def draw(figure: Figure, path: Path) -> None:
+    """Write a picture; it appears whole or not at all. Raises `DlsimError` when it cannot be."""
+    with replacing(path, DlsimError) as unfinished:
+        figure.savefig(unfinished, format=path.suffix[1:].lower(), dpi=150)

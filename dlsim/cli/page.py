@@ -34,7 +34,7 @@ def report(
         jobs: How many processes simulate; -1 for one on each core.
     """
     from dlsim.report import run_text
-    from dlsim.trace.files import replacing
+    from dlsim.scenario.files import replacing
     from dlsim.whatif.explain import explain
 
     check_writable(html)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from dlsim.cli.files import check_drawable, saying
+from dlsim.cli.files import check_drawable, check_torch, draw, saying
 from dlsim.cli.parsing import UsageError
 from dlsim.scenario import DlsimError
 from dlsim.scenario.units import parse
@@ -63,9 +63,10 @@ def validate(
         plot: Draw predictions against real runs here.
         jobs: Predict with so many processes; -1: one for each core.
     """
+    check_torch("validate")
+    check_drawable(plot)
     from dlsim.validation import fidelity
 
-    check_drawable(plot)
     calibrated = numbers("--observed", observed, 0)
     if not report_only:
         seconds = float("inf") if minutes is None else 60 * minutes
@@ -84,7 +85,7 @@ def validate(
         raise DlsimError(f"{out}: has no measured run that could be predicted")
     report(cases, list(counted("replays", fidelity.replays(out, jobs=jobs))))
     if plot is not None:
-        picture(cases).savefig(plot, dpi=150)
+        draw(picture(cases), plot)
 
 
 def run_suite(out: Path, quick: bool, rounds: int | None, seconds: float) -> None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from dlsim.cli.files import check_drawable, scenario_from
+from dlsim.cli.files import check_drawable, draw, scenario_from
 from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, Text, UsageError
-from dlsim.scenario import DlsimError
 from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
@@ -139,7 +138,4 @@ def picture(ax: Axes, path: Path) -> None:
     """Write the picture. Raises `DlsimError` when it cannot be written."""
     figure = ax.get_figure(root=True)
     assert figure is not None
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise DlsimError(f"{path}: cannot be written: {error.strerror or error}") from None
+    draw(figure, path)

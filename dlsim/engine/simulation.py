@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from dlsim.engine.compiled import installed
 from dlsim.scenario import Scenario, ScenarioError
-from dlsim.scenario.errors import is_integer, require
+from dlsim.scenario.errors import is_integer, lacking, require
 from dlsim.trace.tally import KEPT, Tally
 from dlsim.trace.trace import Meta, Trace
 
@@ -49,7 +49,7 @@ def simulate(
         if installed():
             return compiled(scenario, seed, samples, progress)
         if engine == "compiled":
-            raise ScenarioError("engine: compiled needs numba, which is not installed")
+            raise ScenarioError(lacking("engine: compiled", "numba", "fast"))
         notes["engine"] = f"simpy, as {WITHOUT}"
     return processes(scenario, seed, samples, progress, notes)
 

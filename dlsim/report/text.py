@@ -24,7 +24,7 @@ def run_text(trace: Trace) -> str:
         found = overflow(trace)
         if found is not None:
             parts.insert(0, does_not_fit(found))
-        else:
+        elif len(trace.order):
             parts[0] += f"\n{fits(trace)}"
     if trace.meta.problem is not None:
         parts.insert(0, ended_early(trace.meta.problem))
@@ -39,7 +39,7 @@ def configuration(trace: Trace) -> str:
         workers = metrics.worker_count(trace)
         if "workers" in meta.notes:
             return f"workers: {meta.notes['workers']} ({ran})"
-        return f"{workers} workers seen ({ran})" if workers else f"no workers seen ({ran})"
+        return f"{workers or 'no'} worker{'s' if workers != 1 else ''} seen ({ran})"
     title = f"{scenario.name} ({ran})" if scenario.name else f"One run ({ran})"
     return f"{title}\n{setup(scenario)}"
 

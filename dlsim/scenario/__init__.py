@@ -14,10 +14,11 @@ from dlsim.scenario.distributions import (
     Uniform,
 )
 from dlsim.scenario.errors import DlsimError, ScenarioError
-from dlsim.scenario.files import dump, dumps, from_tree, get, load, replace, schema, to_tree
+from dlsim.scenario.files import dump, dumps, load
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import Cost, Costs, Machine, Storage
 from dlsim.scenario.model import Consumer, Failure, Scenario
+from dlsim.scenario.tree import from_tree, get, replace, schema, to_tree
 
 __all__ = [
     "Constant",

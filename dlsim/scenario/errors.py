@@ -23,6 +23,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def lacking(what: str, library: str, extra: str) -> str:
+    """That `what` cannot be without a library, and how to install it."""
+    cure = f"in a clone of dlsim: pip install '.[{extra}]'"
+    return f"{what} needs {library}, which is not installed ({cure})"
+
+
 def is_integer(value: object) -> bool:
     """Whether `value` is an int and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)

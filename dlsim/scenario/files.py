@@ -1,39 +1,16 @@
-"""Scenarios in and out: TOML files, dotted keys, JSON Schema.
-
-A file has the structure of `Scenario`. A duration is a number of seconds or text such as
-`"6.1 ms"`, a size a number of bytes or `"110 KiB"`; where a distribution is expected, either
-stands for a constant; `"none"` stands for Python's None.
-"""
+"""Scenarios in TOML files, and how all files are written: whole or not at all."""
 
 from __future__ import annotations
 
-import re
+import os
 import tomllib
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import msgspec
-from msgspec import inspect
-
-from dlsim.scenario import units
-from dlsim.scenario.errors import ScenarioError, shown
+from dlsim.scenario.errors import DlsimError, ScenarioError
 from dlsim.scenario.model import Scenario
-
-NONE = "none"
-
-# msgspec's names of types in words that fit a TOML file
-_OUR_OWN = re.compile(r"[a-z_.0-9]+: ")
-_WORDS = {
-    "int": "an integer",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-    "null": '"none"',
-}
+from dlsim.scenario.tree import first_lower, from_tree, to_tree
 
 
 def load(path: str | Path) -> Scenario:
@@ -42,14 +19,16 @@ def load(path: str | Path) -> Scenario:
     Raises `ScenarioError` naming file, key, what was expected and what was given.
     """
     try:
-        with open(path, "rb") as file:
-            tree = tomllib.load(file)
+        # some editors begin a file with a mark that it is UTF-8, which TOML does not have
+        tree = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise ScenarioError(f"{path}: expected a TOML file, got bytes that are no text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{path}: expected TOML: {_first_lower(str(error))}") from None
+    except ValueError as error:  # an integer of more digits than Python reads, too
+        raise ScenarioError(f"{path}: expected TOML: {first_lower(str(error))}") from None
+    except RecursionError:
+        raise ScenarioError(f"{path}: expected a scenario, got lists in lists in lists") from None
     try:
         return from_tree(tree)
     except ScenarioError as error:
@@ -59,12 +38,10 @@ def load(path: str | Path) -> Scenario:
 def dump(scenario: Scenario, path: str | Path) -> None:
     """Write `scenario` to the TOML file `path`, defaults left out; loading it gives an equal value.
 
-    Raises `ScenarioError` when the file cannot be written.
+    The file appears whole or not at all. Raises `ScenarioError` when it cannot be written.
     """
-    try:
-        Path(path).write_text(dumps(scenario), encoding="utf-8")
-    except OSError as error:
-        raise ScenarioError(f"{path}: cannot be written: {error.strerror or error}") from None
+    with replacing(Path(path), ScenarioError) as unfinished:
+        unfinished.write_text(dumps(scenario), encoding="utf-8")
 
 
 def dumps(scenario: Scenario) -> str:
@@ -74,235 +51,23 @@ def dumps(scenario: Scenario) -> str:
     return tomli_w.dumps(to_tree(scenario))
 
 
-def to_tree(scenario: Scenario) -> dict[str, Any]:
-    """`scenario` as plain dicts, lists and numbers, defaults left out."""
-    tree: dict[str, Any] = _without_none(msgspec.to_builtins(scenario))
-    return tree
+@contextmanager
+def replacing(path: Path, error: type[DlsimError]) -> Iterator[Path]:
+    """Where to write a file that takes the place of `path` once it is complete.
 
-
-def from_tree(tree: Mapping[str, Any]) -> Scenario:
-    """The scenario that plain dicts, lists, numbers and texts describe (what a file holds).
-
-    Raises `ScenarioError` naming the key, what was expected and what was given.
+    A link stays one: the file that it leads to is replaced. A pipe or a device, as /dev/stdout, is
+    written to as it is: nothing can take its place. Raises `error` when it cannot be written.
     """
-    plain = _resolve(_types(), dict(tree), "", None)
     try:
-        return msgspec.convert(plain, Scenario)
-    except msgspec.ValidationError as error:
-        raise ScenarioError(_explained(str(error), plain)) from None
-
-
-@cache
-def _types() -> inspect.Type:
-    """What `Scenario` is made of; finding out takes longer than all the rest."""
-    return inspect.type_info(Scenario)
-
-
-def replace(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
-    """`scenario` with the values at dotted keys changed: `{"loader.num_workers": 16}`.
-
-    A value may be anything the field takes, or what a scenario file would say (`"6.1 ms"`).
-    List elements are reached by number: `"dataset.fetch.0.wait"`. All changes are made before
-    the result is checked. Raises `ScenarioError` for an unknown key or an unfit value.
-    """
-    tree = to_tree(scenario)
-    for key, value in changes.items():
-        _set(tree, key, value)
-    return from_tree(tree)
-
-
-def get(scenario: Scenario, key: str) -> Any:
-    """The value at a dotted `key` of `scenario`. Raises `ScenarioError` if there is none."""
-    value: Any = scenario
-    for part in key.split("."):
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        whole = Path(os.path.realpath(path))
+        unfinished = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
         try:
-            value = value[int(part)] if isinstance(value, tuple) else getattr(value, part)
-        except (AttributeError, ValueError, IndexError):
-            raise ScenarioError(f"{key}: no such key{_known(value)}") from None
-    return value
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of scenario files, for editors that check TOML as it is typed."""
-    tree: dict[str, Any] = _loosened(msgspec.json.schema(Scenario))
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **tree}
-
-
-def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    plain = _plain(key, value)
-    node: Any = tree
-    *path, last = key.split(".")
-    for part in path:
-        if isinstance(node, list):
-            node = _element(node, part, key)
-            continue
-        node = node.setdefault(part, {})
-        if not isinstance(node, (dict, list)):
-            raise ScenarioError(f"{key}: no such key ({part} is {shown(node)})")
-    if isinstance(node, list):
-        _element(node, last, key)
-        node[int(last)] = plain
-    else:
-        node[last] = plain
-
-
-def _plain(key: str, value: Any) -> Any:
-    """`value` as a file would have it; NumPy's numbers and arrays, and ranges, as Python's."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, range):
-        value = list(value)
-    try:
-        return _without_none(msgspec.to_builtins(value))
-    except TypeError:
-        raise ScenarioError(f"{key}: expected what a scenario holds, got {shown(value)}") from None
-
-
-def _element(items: list[Any], part: str, key: str) -> Any:
-    if not part.isdecimal() or int(part) >= len(items):
-        raise ScenarioError(f"{key}: expected a number below {len(items)}, got {part!r}")
-    return items[int(part)]
-
-
-def _without_none(value: Any) -> Any:
-    """None spelt as a file spells it; tuples as lists."""
-    if value is None:
-        return NONE
-    if isinstance(value, Mapping):
-        return {k: _without_none(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, range)):
-        return [_without_none(v) for v in value]
-    return value
-
-
-def _resolve(info: Any, value: Any, path: str, quantity: str | None) -> Any:
-    """`value` with units, constants and nones spelt out, following the types of `Scenario`.
-
-    `quantity` is what a number here counts: a duration, a size, or nothing in particular.
-    """
-    if isinstance(info, inspect.Metadata):
-        named = (info.extra or {}).get("quantity")
-        if named is not None and named != "inherited":
-            quantity = named
-        number = isinstance(info.type, inspect.FloatType)
-        if number and isinstance(value, str) and quantity is not None:
-            return _parsed(value, quantity, path)
-        return _resolve(info.type, value, path, quantity if named or not number else None)
-    if isinstance(info, inspect.LiteralType) and value not in info.values:
-        raise ScenarioError(f"{path}: expected {_either([info])}, got {shown(value)}")
-    if isinstance(info, inspect.UnionType):
-        return _resolve_union(info, value, path, quantity)
-    if isinstance(info, inspect.StructType) and isinstance(value, dict):
-        fields = {field.encode_name: field for field in info.fields}
-        unknown = [key for key in value if key not in fields and key != info.tag_field]
-        if unknown:
-            raise ScenarioError(
-                f"{_join(path, unknown[0])}: no such key; known here: {', '.join(sorted(fields))}"
-            )
-        return {
-            key: _resolve(fields[key].type, item, _join(path, key), quantity)
-            if key in fields
-            else item
-            for key, item in value.items()
-        }
-    if isinstance(info, inspect.VarTupleType) and isinstance(value, list):
-        return [
-            _resolve(info.item_type, item, _join(path, str(i)), quantity)
-            for i, item in enumerate(value)
-        ]
-    return value
-
-
-def _resolve_union(info: inspect.UnionType, value: Any, path: str, quantity: str | None) -> Any:
-    if value == NONE and any(isinstance(t, inspect.NoneType) for t in info.types):
-        return None
-    # A distribution or None arrives as a union around the annotated union of distributions.
-    for kind in info.types:
-        if isinstance(kind, inspect.Metadata):
-            return _resolve(kind, value, path, quantity)
-    words = [t for t in info.types if isinstance(t, inspect.LiteralType)]
-    if words and isinstance(value, str) and not any(value in t.values for t in words):
-        raise ScenarioError(f"{path}: expected {_either(info.types)}, got {shown(value)}")
-    structs = [t for t in info.types if isinstance(t, inspect.StructType)]
-    distribution = any(t.tag == "constant" for t in structs)
-    if distribution and isinstance(value, str) and quantity is not None:
-        value = _parsed(value, quantity, path)
-    if distribution and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return {"kind": "constant", "value": value}
-    if isinstance(value, dict):
-        for kind in structs:
-            if kind.tag == value.get(kind.tag_field):
-                return _resolve(kind, value, path, quantity)
-        if structs:
-            tags = ", ".join(str(kind.tag) for kind in structs)
-            raise ScenarioError(
-                f"{_join(path, 'kind')}: expected one of {tags}, got "
-                + (shown(value["kind"]) if "kind" in value else "nothing")
-            )
-    return value
-
-
-def _either(types: Iterable[Any]) -> str:
-    """What a value may be, of literals and lists and none."""
-    names: list[str] = []
-    for kind in types:
-        if isinstance(kind, inspect.LiteralType):
-            names += [str(value) for value in kind.values]
-        else:
-            names.append(NONE if isinstance(kind, inspect.NoneType) else "a list")
-    return " or ".join(names)
-
-
-def _parsed(text: str, quantity: str, path: str) -> float:
-    try:
-        return units.parse(text, quantity)
-    except ValueError as error:
-        raise ScenarioError(f"{path}: {error}") from None
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _explained(message: str, tree: Any) -> str:
-    """msgspec's message with the key in front, dotted, and the value that was given behind."""
-    text, _, where = message.partition(" - at `$")
-    path = where.rstrip("`").replace("[", ".").replace("]", "").strip(".")
-    text = text.replace("`", "").removeprefix("Object ")
-    if _OUR_OWN.match(text):
-        return _join(path, text)
-    given = tree
-    for part in path.split(".") if path else []:
-        try:
-            given = given[int(part)] if isinstance(given, list) else given[part]
-        except (LookupError, TypeError, ValueError):
-            given = None
-    if text.startswith("missing required field"):
-        return f"{_join(path, text.split()[-1])}: expected a value, got nothing"
-    text = _first_lower(text.split(", got")[0])
-    for theirs, ours in _WORDS.items():
-        text = re.sub(rf"\b{theirs}\b", ours, text)
-    return f"{path or 'scenario'}: {text}, got {shown(given)}"
-
-
-def _first_lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _known(value: Any) -> str:
-    fields = getattr(value, "__struct_fields__", ())
-    return f"; known here: {', '.join(fields)}" if fields else ""
-
-
-def _loosened(node: Any) -> Any:
-    """The schema with what files may say besides: text for numbers with units, none for null."""
-    if isinstance(node, dict):
-        node = {key: _loosened(value) for key, value in node.items()}
-        if node.get("type") == "number":
-            node["type"] = ["number", "string"]
-        if node.get("type") == "null":
-            return {"const": NONE}
-        if "discriminator" in node and "constant" in node["discriminator"].get("mapping", {}):
-            return {"anyOf": [node, {"type": ["number", "string"]}]}
-        return node
-    return [_loosened(item) for item in node] if isinstance(node, list) else node
+            yield unfinished
+            os.replace(unfinished, whole)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as reason:
+        raise error(f"{path}: cannot be written: {reason.strerror or reason}") from None

@@ -27,8 +27,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from dlsim.scenario.files import replacing
 from dlsim.trace import metrics
-from dlsim.trace.files import replacing
 from dlsim.trace.trace import PENDING, Floats, Integers, Trace, TraceError
 
 WITH_WORKERS = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"

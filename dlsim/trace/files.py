@@ -8,11 +8,9 @@ dot), `meta` as JSON, and `format`, the number of this layout. Observed traces h
 from __future__ import annotations
 
 import csv
-import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.scenario import DlsimError
+from dlsim.scenario.files import replacing
 from dlsim.trace.observation import BATCH_COLUMNS, SAMPLE_COLUMNS, Observation
 from dlsim.trace.trace import MOMENTS, STATUSES, Epochs, Meta, Samples, Trace, TraceError
 
@@ -100,23 +98,6 @@ def write_csv(trace: Trace, path: str | Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["batch", "epoch", "worker", "size", "status", *MOMENTS])
         writer.writerows(zip(*columns, strict=True))
-
-
-@contextmanager
-def replacing(path: Path, error: type[DlsimError]) -> Iterator[Path]:
-    """Where to write a file that takes the place of `path` once it is complete.
-
-    Raises `error` when it cannot be written.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            yield unfinished
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as reason:
-        raise error(f"{path}: cannot be written: {reason.strerror or reason}") from None
 
 
 def _arrays(file: IO[bytes], path: str | Path) -> Arrays:

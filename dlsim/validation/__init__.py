@@ -71,7 +71,6 @@ def __getattr__(name: str) -> object:
         if error.name != "torch":
             raise
         from dlsim.scenario import DlsimError
+        from dlsim.scenario.errors import lacking
 
-        raise DlsimError(
-            f"validation.{name} needs torch, which is not installed: pip install 'dlsim[validate]'"
-        ) from None
+        raise DlsimError(lacking(f"validation.{name}", "torch", "validate")) from None

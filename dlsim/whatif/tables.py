@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.trace.files import replacing
+from dlsim.scenario.errors import lacking
+from dlsim.scenario.files import replacing
 from dlsim.whatif.errors import WhatIfError
 
 Table: TypeAlias = dict[str, NDArray[Any]]
@@ -25,7 +26,7 @@ def check_writable(path: Path) -> None:
         known = ", ".join(WRITERS)
         raise WhatIfError(f"{path}: expected a name that ends in one of {known}")
     if path.suffix == ".parquet" and find_spec("polars") is None:
-        raise WhatIfError(f"{path}: Parquet needs polars (extra frames); CSV and JSON do not")
+        raise WhatIfError(f"{path}: {lacking('Parquet', 'polars', 'frames')}; CSV and JSON do not")
     if not path.absolute().parent.is_dir():
         raise WhatIfError(f"{path}: cannot be written: No such directory")
     if path.is_dir():
