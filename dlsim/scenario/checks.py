@@ -8,7 +8,14 @@ from typing import Any
 from msgspec import structs
 
 from dlsim.scenario.distributions import KINDS
-from dlsim.scenario.errors import ScenarioError, is_integer, is_number, require
+from dlsim.scenario.errors import (
+    LARGEST,
+    ScenarioError,
+    is_integer,
+    is_number,
+    is_positive,
+    require,
+)
 
 
 def check_conflict(broken: bool, key: str, rule: str) -> None:
@@ -20,7 +27,8 @@ def check_conflict(broken: bool, key: str, rule: str) -> None:
 def check_integer(struct: object, key: str, least: int) -> None:
     """Raise `ScenarioError` unless the field is an integer of at least `least`."""
     value = getattr(struct, key)
-    require(is_integer(value) and value >= least, key, f"an integer of at least {least}", value)
+    sound = is_integer(value) and least <= value <= LARGEST
+    require(sound, key, f"an integer of at least {least}", value)
 
 
 def check_flags(struct: object, *keys: str) -> None:
@@ -72,7 +80,7 @@ def check_positive(struct: object, *keys: str, optional: bool = False) -> None:
     for key in keys:
         value = getattr(struct, key)
         require(
-            (optional and value is None) or (is_number(value) and value > 0),
+            (optional and value is None) or is_positive(value),
             key,
             "a number above 0",
             value,

@@ -24,7 +24,7 @@ import numpy as np
 from msgspec import Meta, Struct, structs
 from numpy.typing import NDArray
 
-from dlsim.scenario.errors import is_number, require
+from dlsim.scenario.errors import LARGEST, is_number, is_positive, require
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def _non_negative(key: str, value: object) -> None:
 
 
 def _positive(key: str, value: object) -> None:
-    require(is_number(value) and value > 0, key, "a number above 0", value)  # type: ignore[operator]
+    require(is_positive(value), key, "a number above 0", value)
 
 
 def _observations(struct: Any) -> None:
@@ -57,7 +57,7 @@ def _observations(struct: Any) -> None:
         "a list of at least one number",
         struct.values,
     )
-    bad = values[~(np.isfinite(values) & (values >= 0))]
+    bad = values[~((values >= 0) & (values <= LARGEST))]
     require(
         bad.size == 0,
         "values",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# Thirty million years, a petabyte. What is computed of numbers in between is finite, and any
+# beyond are mistakes.
+LARGEST, SMALLEST = 1e15, 1e-15
+
 
 class DlsimError(Exception):
     """Anything dlsim refuses to do, said in one line."""
@@ -14,6 +18,10 @@ class ScenarioError(DlsimError, ValueError):
 def require(condition: bool, key: str, expected: str, given: object) -> None:
     """Raise `ScenarioError` about `key` unless `condition` holds."""
     if not condition:
+        if isinstance(given, (int, float)) and LARGEST < given < float("inf"):
+            expected = f"a number of at most {LARGEST:g}"
+        elif isinstance(given, float) and 0 < given < SMALLEST:
+            expected = f"a number of at least {SMALLEST:g}"
         raise ScenarioError(f"{key}: expected {expected}, got {shown(given)}")
 
 
@@ -35,9 +43,14 @@ def is_integer(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` is a finite int or float and not a bool."""
+    """Whether `value` is an int or float, not a bool, and no larger than any of ours is."""
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and float("-inf") < value < float("inf")
+        and -LARGEST <= value <= LARGEST
     )
+
+
+def is_positive(value: object) -> bool:
+    """Whether `value` is such a number above 0."""
+    return is_number(value) and value >= SMALLEST  # type: ignore[operator]

@@ -14,10 +14,11 @@ from dlsim.scenario.checks import (
     check_tuples,
 )
 from dlsim.scenario.distributions import Seconds
-from dlsim.scenario.errors import is_integer, require
+from dlsim.scenario.errors import LARGEST, is_integer, require
 
 StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
 
+LARGEST_WINDOW = 1_000_000  # batches; each is kept, and sent when an epoch begins
 _NEEDS = "needs num_workers above 0"
 
 
@@ -51,7 +52,8 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             structs.force_setattr(self, "batch_sampler", batches)
         check_flags(self, "shuffle", "pin_memory", "drop_last", "persistent_workers", "in_order")
         require(
-            self.batch_size is None or (is_integer(self.batch_size) and self.batch_size > 0),
+            self.batch_size is None
+            or (is_integer(self.batch_size) and 0 < self.batch_size <= LARGEST),
             "batch_size",
             "an integer above 0, or none",
             self.batch_size,
@@ -62,6 +64,12 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         if self.prefetch_factor is not None:
             check_integer(self, "prefetch_factor", 1)
             check_conflict(not workers, "prefetch_factor", _NEEDS)
+        check_conflict(
+            self.window > LARGEST_WINDOW,
+            "num_workers" if self.prefetch_factor is None else "prefetch_factor",
+            f"expected a window (num_workers * prefetch_factor) of at most {LARGEST_WINDOW:,}, "
+            f"got {self.window:,}",
+        )
         check_conflict(self.persistent_workers and not workers, "persistent_workers", _NEEDS)
         check_conflict(self.timeout > 0 and not workers, "timeout", _NEEDS)
         context = self.multiprocessing_context

@@ -18,7 +18,7 @@ class Levels:
     """
 
     times: Floats
-    counts: Integers
+    counts: Integers | Floats
     end: float
 
     @property
@@ -35,7 +35,7 @@ class Levels:
 
 
 def levels(
-    come: Floats, go: Floats, begin: float, end: float, weight: Integers | None = None
+    come: Floats, go: Floats, begin: float, end: float, weight: Floats | None = None
 ) -> Levels:
     """How many are there at each moment from `begin` to `end`, who `come` and `go` (seconds).
 

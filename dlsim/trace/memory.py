@@ -51,7 +51,7 @@ def memory(trace: Trace) -> Memory:
     """
     scenario = _scenario(trace)
     begin, end = span(trace)
-    size = np.rint(trace.size * scenario.dataset.sample_bytes.mean).astype(np.int64)
+    size = np.rint(trace.size * scenario.dataset.sample_bytes.mean)
     nowhere = np.full(len(trace), np.nan)
     with_workers = trace.worker >= 0
     released = _released(trace)
