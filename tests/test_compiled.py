@@ -58,6 +58,14 @@ def iterable(batches: int, **loader: object) -> Scenario:
     [
         long(),
         long(shuffle=True, prefetch_factor=300),
+        long(workers=20, prefetch_factor=4),
+        dlsim.replace(
+            long(workers=7),
+            {
+                "dataset.fetch.0.wait": dlsim.Constant(1.0),
+                "consumer.step": dlsim.Mixture([dlsim.Constant(0.0), dlsim.Constant(0.5)], [2, 1]),
+            },
+        ),
         long(workers=70, in_order=False),
         long(in_order=False, persistent_workers=True, stop_after=4000),
         iterable(5000),

@@ -72,6 +72,24 @@ def test_across_blocks_and_epochs() -> None:
     assert_same(long(20_000, epochs=3), 1)
     assert_same(long(20_000, **{"epochs": 2, "consumer.run_ahead": 70}), 1)
     assert_same(long(3000, **{"loader.num_workers": 300, "loader.prefetch_factor": 40}), 1)
+    assert_same(long(3000, **{"loader.num_workers": 20, "loader.prefetch_factor": 4}), 1)
+    assert_same(long(3000, **{"dataset.fetch": [], "epochs": 2}), 1)
+
+
+def test_where_no_time_passes() -> None:
+    """Levels count batches at a return only if time has passed since they came."""
+    nothing = dlsim.Mixture([dlsim.Constant(0.0), dlsim.Constant(1.0)], [0.999, 0.001])
+    changes = {"dataset.fetch": [dlsim.Stage("read", wait=nothing)], "consumer.step": nothing}
+    assert_same(long(5000, **changes, epochs=2), 3)
+    never = {"dataset.fetch": [], "consumer.step": dlsim.Constant(0.0)}
+    assert assert_same(long(5000, **never), 1)["credit_max"] == 0
+
+
+def test_batches_of_many_sizes() -> None:
+    """The bytes that are ready are those of the samples in each batch."""
+    batches = [list(range(1 + 7 * number % 13)) for number in range(4000)]
+    sizes = {"loader.batch_sampler": batches, "loader.batch_size": 1}
+    assert_same(long(4000, **sizes), 1)
 
 
 def test_of_long_runs_quantiles_are_right_to_four_thousandths() -> None:

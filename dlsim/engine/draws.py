@@ -177,10 +177,9 @@ class SampleDraws:
 
         NaN for an index that was not recorded.
         """
-        made = np.empty((len(calls), self.width))
         if self.ideal:
-            made[:, 0] = self.service.array(calls)
-            return made
+            return self.service.array(calls)[:, np.newaxis]
+        made = np.empty((len(calls), self.width))
         times, column = iter(self.service.streams), 0
         for reads, kinds in zip(self._reads, self.service.kinds, strict=True):
             for stream in (*(reads or ()), *(next(times) for _ in kinds)):

@@ -70,7 +70,7 @@ def outcomes(scenario: Scenario, seeds: Iterable[int]) -> Iterator[Trace | Tally
         from dlsim.engine.in_order import suits
 
         if suits(scenario):
-            from dlsim.engine.compiled.tally import tallies
+            from dlsim.engine.compiled.in_order import tallies
 
             return tallies(scenario, seeds)
         from dlsim.engine.compiled import simulation

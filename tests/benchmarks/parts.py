@@ -14,6 +14,7 @@ import dlsim
 from dlsim.engine import outcome, outcomes
 from dlsim.engine.compiled.in_order import LARGEST_BLOCK, InOrder
 from dlsim.engine.compiled.jobs import Jobs
+from dlsim.engine.compiled.recurrence import schedule
 from dlsim.engine.kept import kept
 from dlsim.scenario import Scenario
 from dlsim.trace import Trace
@@ -116,8 +117,9 @@ def drawing(plan: Scenario) -> None:
 
 def scheduling(plan: Scenario) -> None:
     """Draw, and find out all moments, but keep none."""
-    for _ in InOrder(plan, keep=False).run(0):
-        pass
+    run = InOrder(plan, keep=False)
+    for drawn, _ in run.blocks(0):
+        schedule(run.course, drawn.offsets, drawn.services, drawn.collates, drawn.steps)
 
 
 def simulate(plan: Scenario, seed: int = 0) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from math import inf, nan
 from typing import Any
 
 import numpy as np
 
-from dlsim.engine.compiled.jobs import MOST_SAMPLES, IndexLists, Jobs, alike
-from dlsim.engine.compiled.recurrence import new_course, schedule
+from dlsim.engine.compiled.jobs import MOST_SAMPLES, Block, IndexLists, Jobs, alike
+from dlsim.engine.compiled.messages import FINISHED, RETURNED_AT
+from dlsim.engine.compiled.recurrence import Course, new_course, schedule
 from dlsim.engine.compiled.rules import most_samples
+from dlsim.engine.compiled.tally import BUFFER, HELD, SAMPLES, Counts, count, new_counts
 from dlsim.engine.in_order import epochs, joined
 from dlsim.engine.run import round_trip
 from dlsim.scenario import MapDataset, Scenario
+from dlsim.trace.tally import Marks, Tally
 from dlsim.trace.trace import MOMENTS, RETURNED, Meta, Trace
 
 LARGEST_BLOCK = 16384  # jobs drawn at a time
@@ -21,8 +25,7 @@ LARGEST_BLOCK = 16384  # jobs drawn at a time
 class InOrder:
     """Runs for which the recurrence says everything, one after another, block by block.
 
-    `course` keeps the columns of all batches, or with `keep=False` only of the last ones, as
-    many as what comes looks back at.
+    `course` keeps the columns of all batches, or with `keep=False` only of the last ones.
     """
 
     def __init__(self, scenario: Scenario, *, keep: bool) -> None:
@@ -33,20 +36,26 @@ class InOrder:
         self.total = self.batches * scenario.epochs
         samples = 1 if alike(scenario) else max(most_samples(scenario), 1)
         self.block = max(1, min(LARGEST_BLOCK, MOST_SAMPLES // samples))
-        self.back = max(loader.window, scenario.consumer.run_ahead)
-        room = self.total if keep else min(self.total, self.back + max(self.back, self.block))
-        self.course = new_course(loader.num_workers, loader.window, room)
+        self.course = new_course(
+            loader.num_workers,
+            loader.window,
+            scenario.consumer.run_ahead,
+            self.total if keep else None,
+        )
         self.moments: list[list[float]] = []  # of each epoch: started, primed, ended
         main = self.course.main
-        main["window"], main["run_ahead"] = loader.window, scenario.consumer.run_ahead
         main["round_trip"] = round_trip(scenario)
         main["latency"] = costs.index_latency - main["round_trip"]
         main["batched"] = dataset.batched
         self.unbegun = main.copy()
 
-    def run(self, seed: int) -> Iterator[tuple[int, bool]]:
-        """After each block, the number of its first batch, and whether the epoch ends with it."""
+    def blocks(self, seed: int) -> Iterator[tuple[Block, bool]]:
+        """The jobs of a run, to be scheduled block by block; and whether the epoch ends with them.
+
+        Columns before those of the first batch are of others that returned long ago.
+        """
         self.course.main[:] = self.unbegun
+        self.course.moments[RETURNED_AT, : -self.unbegun["base"][0]] = -inf
         self.moments = []
         main = self.course.main[0]
         for epoch in range(self.scenario.epochs):
@@ -55,12 +64,8 @@ class InOrder:
             jobs = Jobs(self.scenario, seed, epoch, int(main["first"]), indices=False)
             while jobs.more:
                 drawn = jobs.take(self.block)
-                begin = int(main["next"])
-                jobs.check(drawn, begin)
-                self.make_room(len(drawn.steps))
-                services = drawn.services.ravel()
-                schedule(self.course, drawn.offsets, services, drawn.collates, drawn.steps)
-                yield begin, not jobs.more
+                jobs.check(drawn, int(main["next"]))
+                yield drawn, not jobs.more
             self.end_epoch()
             self.moments.append([began, float(main["primed"]), float(main["now"])])
 
@@ -74,7 +79,7 @@ class InOrder:
         else:
             now += float(main["latency"])
         main["primed"] = main["now"] = self.course.free[:] = now
-        main["first"], main["latest"] = epoch * self.batches, 0
+        main["first"] = epoch * self.batches
 
     def end_epoch(self) -> None:
         """Wait for the workers, unless they persist, and for the last steps."""
@@ -84,24 +89,15 @@ class InOrder:
             main["now"] = joined(now, now + main["latency"], loader.num_workers)
         main["now"] = max(main["now"], main["accelerator"])
 
-    def make_room(self, count: int) -> None:
-        """Forget the oldest batches, if there are no columns for so many more."""
-        course, main = self.course, self.course.main[0]
-        used = int(main["next"] - main["base"])
-        if used + count <= len(course.size):
-            return
-        for column in (*course.moments, course.worker, course.size):
-            column[: self.back] = column[used - self.back : used]
-        main["base"] += used - self.back
-
 
 def simulate_in_order(
     scenario: Scenario, seed: int, meta: Meta, progress: Callable[[int], object]
 ) -> Trace:
     """The trace of a scenario that suits; `meta` is put into it."""
     run = InOrder(scenario, keep=True)
-    for begin, _ in run.run(seed):
-        progress(int(run.course.main[0]["next"]) - begin)
+    for drawn, _ in run.blocks(seed):
+        schedule(run.course, drawn.offsets, drawn.services, drawn.collates, drawn.steps)
+        progress(len(drawn.steps))
     columns: dict[str, Any] = dict(zip(MOMENTS, run.course.moments, strict=True))
     columns["arrived"] = columns["fetched"]
     return Trace(
@@ -113,3 +109,58 @@ def simulate_in_order(
         epochs=epochs([epoch * run.batches for epoch in range(scenario.epochs)], run.moments),
         meta=meta,
     )
+
+
+def tallies(scenario: Scenario, seeds: Iterable[int]) -> Iterator[Tally]:
+    """The tallies of a scenario that suits the recurrence, under each of the `seeds`."""
+    run = InOrder(scenario, keep=False)
+    for seed in seeds:
+        yield tally(run, seed)
+
+
+def tally(run: InOrder, seed: int) -> Tally:
+    """The tally of the run under `seed`."""
+    counts = new_counts(run.course, run.total)
+    marks = []
+    for drawn, last in run.blocks(seed):
+        numbers = drawn.offsets, drawn.services, drawn.collates, drawn.steps
+        count(run.course, counts, *numbers, last)
+        if last:
+            marks.append(marks_of(run.course, counts))
+    sums, size = counts.sums[0], run.scenario.dataset.sample_bytes.mean
+    waits = np.sort(counts.waits) if len(counts.waits) == run.total else None
+    started, _, ended = np.array(run.moments).T
+    return Tally(
+        batches=int(sums["batches"]),
+        samples=int(sums["samples"]),
+        elapsed=float(ended[-1] - started[0]),
+        first_batch=float(sums["first"] - started[0]),
+        epoch_times=ended - started,
+        wait_first=float(sums["first"] - sums["requested"]),
+        wait=float(sums["wait"]),
+        step=float(sums["step"]),
+        waits=waits,
+        classes=counts.classes,
+        buffer=float(sums["buffer"]),
+        buffer_max=int(counts.highest[BUFFER]),
+        buffer_bytes=float(counts.highest[SAMPLES]) * size if size else nan,
+        credit_max=int(sums["credit"]),
+        held=int(sums["held"]),
+        held_max=int(counts.highest[HELD]),
+        head_of_line=float(sums["head_of_line"]),
+        busy=counts.busy,
+        marks=tuple(marks),
+    )
+
+
+def marks_of(course: Course, counts: Counts) -> Marks:
+    """The marks of the epoch that has just ended."""
+    sums, main = counts.sums[0], course.main[0]
+    at = int(main["next"] - main["base"]) - 1
+    returned, finished = course.moments[RETURNED_AT, at], course.moments[FINISHED, at]
+    made = counts.marks[:, : sums["marks"] + 1].copy()
+    last = (returned, sums["waited"], sums["stepped"] - (finished - returned), sums["returned"])
+    made[:, -1] = last
+    time, waited, stepped, samples = made
+    batches = int(main["next"] - main["first"])
+    return Marks(int(sums["stride"]), batches, time, waited, stepped, samples)

@@ -11,13 +11,14 @@ when it has arrived and the host is done with batch k - 1:
 with requested[k] = returned[k - 1] + step (earlier by as many steps as the host runs ahead). When
 a batch is received is not needed for that, but is part of the trace. `next()` takes messages in
 the order of arrival until it has the one it wants, so batch k is received in the first `next()`,
-since it was sent, that wants a later message; or in its own. Only a call that wants a later
-message than all calls before it can be that one. Of these the last K are kept, and as each is
-later than the one before, the call is found by halving.
+since it was sent, that wants a later message; or in its own. The latest message that was wanted so
+far ascends from call to call, and so do returns: what comes of a batch at which of them is a
+matter of counting those that are later. No batch looks further back than the window.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,9 +35,12 @@ from dlsim.engine.compiled.messages import (
     SENT_AT,
     STARTED,
 )
-from dlsim.engine.compiled.state import ANSWER
 from dlsim.engine.draws import Floats
 from dlsim.trace.trace import MOMENTS
+
+PIECE = 512  # batches, whose columns fit into a processor's first cache
+AT_ONCE = 16  # times that are compared with another one, whatever comes of it
+WIDE = 128  # in a window of more, halving is sooner
 
 Integers = NDArray[np.signedinteger[Any]]
 
@@ -50,7 +54,6 @@ MAIN_PROCESS = np.dtype(
         ("base", "i8"),  # number of the first batch in the columns
         ("first", "i8"),  # and in the epoch
         ("next", "i8"),  # and of those to come
-        ("latest", "i8"),  # how many calls of next() wanted a later message than all before
         ("primed", "f8"),
         ("now", "f8"),  # when next() is called
         ("accelerator", "f8"),  # when it has done all steps given to it
@@ -63,8 +66,11 @@ class Course(NamedTuple):
 
     main: NDArray[Any]
     free: Floats  # when each worker is
-    latest: NDArray[Any]  # the messages that the calls counted in `main` wanted, a ring
     taken_in: Integers  # the call that received each of the last batches, a ring
+    # For a piece that is scheduled: the latest message that each call and those before wanted,
+    # and how many of these are later than each batch
+    latest: Floats
+    later: Integers
     # One column for each batch number, from `base` on; when it arrived is when it was fetched, and
     # is not written down again:
     moments: Floats
@@ -72,18 +78,31 @@ class Course(NamedTuple):
     size: Integers
 
 
-def new_course(workers: int, window: int, room: int) -> Course:
-    """The arrays before anything has happened, with room for so many batches."""
-    ring = 1 << window.bit_length()
-    return Course(
+def new_course(workers: int, window: int, run_ahead: int, batches: int | None) -> Course:
+    """The arrays before anything has happened.
+
+    With a column for each of so many `batches`; or, with None, for those of a piece and as many
+    before as they look back at.
+    """
+    before = -(-window // AT_ONCE) * AT_ONCE
+    back = max(before, run_ahead)
+    piece = max(PIECE, back)  # so that columns are not moved more often than filled in
+    room = back + piece if batches is None else batches
+    worker, size = np.empty((2, room), np.int32)
+    course = Course(
         main=np.zeros(1, MAIN_PROCESS),
         free=np.empty(workers),
-        latest=np.zeros(ring, ANSWER),
-        taken_in=np.zeros(ring, np.int64),
+        taken_in=np.zeros(1 << window.bit_length(), np.int64),
+        latest=np.empty(before + piece),
+        later=np.empty(piece, np.int64),
         moments=np.empty((len(MOMENTS), room)),
-        worker=np.empty(room, np.int32),
-        size=np.empty(room, np.int32),
+        worker=worker,
+        size=size,
     )
+    course.main["window"], course.main["run_ahead"] = window, run_ahead
+    if batches is None:
+        course.main["base"] = -back
+    return course
 
 
 @compiled
@@ -93,35 +112,48 @@ def schedule(
     """Fill in the columns of the next batches, whose numbers are given in seconds.
 
     The samples of the i-th of them are those from `offsets[i]` to `offsets[i + 1]`; `services` has
-    one number for all of them, if it has only one.
+    one row for all of them, if it has only one.
     """
     c = columns(course)
+    for done in range(0, len(steps), len(c.later)):
+        advance(c, done, offsets, services, collates, steps)
+
+
+@inlined
+def advance(
+    c: Course, done: int, offsets: Integers, services: Floats, collates: Floats, steps: Floats
+) -> int:
+    """Fill in the next columns, a piece of those that `schedule` does; it has `done` so many.
+
+    Returns how many there are in the piece.
+    """
+    count = min(len(c.later), len(steps) - done)
+    make_room(c, count)
     m, free = c.main[0], c.free
     sent, started, fetched = c.moments[SENT_AT], c.moments[STARTED], c.moments[FETCHED_AT]
-    received, requested = c.moments[RECEIVED], c.moments[REQUESTED]
-    returned, finished = c.moments[RETURNED_AT], c.moments[FINISHED]
-    bits = len(c.taken_in) - 1
+    requested, returned = c.moments[REQUESTED], c.moments[RETURNED_AT]
+    finished = c.moments[FINISHED]
     base, first, window, run_ahead = m.base, m.first, m.window, m.run_ahead
     latency, round_trip, batched = m.latency, m.round_trip, m.batched
     now, accelerator = m.now, m.accelerator
     alike = len(services) == 1
     worker = (m.next - first) % len(free)
-    for i in range(len(steps)):
-        k = m.next + i
+    for i in range(done, done + count):
+        k = m.next + i - done
         at = k - base
         sent[at] = returned[at - window] if k - first >= window else m.primed
         end = max(free[worker], sent[at] + latency)
         started[at] = end
         if batched:
             started[at] = end + round_trip
-            end = end + round_trip + services[0 if alike else i]
+            end = end + round_trip + services[0 if alike else i, 0]
         elif offsets[i] < offsets[i + 1]:
             started[at] = end + round_trip
             if alike:
-                end = after_equal_ones(end, offsets[i + 1] - offsets[i], round_trip, services[0])
+                end = after_equal_ones(end, offsets[i + 1] - offsets[i], round_trip, services[0, 0])
             else:
                 for sample in range(offsets[i], offsets[i + 1]):
-                    end = end + round_trip + services[sample]
+                    end = end + round_trip + services[sample, 0]
         end += collates[i]
         fetched[at] = free[worker] = end
         c.worker[at] = worker
@@ -130,21 +162,92 @@ def schedule(
         now = returned[at] = max(now, end)
         accelerator = finished[at] = max(now, accelerator) + steps[i]
 
-        call = k
-        if k == first or not later(c.latest[(m.latest - 1) & bits], end, worker):
-            message = c.latest[m.latest & bits]
-            message.time, message.worker, message.number = end, worker, k
-            m.latest += 1
-        else:
-            call = first_later(c, end, worker, k)
-        c.taken_in[k & bits] = call
-        received[at] = max(end, requested[call - base])
-
-        if k - first >= run_ahead:
+        if run_ahead == 0:
+            now = accelerator
+        elif k - first >= run_ahead:
             now = max(now, finished[at - run_ahead])
         worker = worker + 1 if worker + 1 < len(free) else 0
     m.now, m.accelerator = now, accelerator
-    m.next += len(steps)
+    receive(c, m.next - base, m.next - base + count)
+    m.next += count
+    return count
+
+
+@inlined
+def make_room(c: Course, count: int) -> None:
+    """Forget the oldest batches, if there are no columns for so many more."""
+    m, room = c.main[0], len(c.size)
+    if m.next - m.base + count <= room:
+        return
+    back = room - len(c.later)
+    gone = m.next - m.base - back
+    for at in range(back):
+        for moment in range(len(c.moments)):
+            c.moments[moment, at] = c.moments[moment, gone + at]
+        c.worker[at], c.size[at] = c.worker[gone + at], c.size[gone + at]
+    m.base += gone
+
+
+@inlined
+def receive(c: Course, begin: int, end: int) -> None:
+    """Fill in when the batches in the columns from `begin` to `end` were received."""
+    m, bits = c.main[0], len(c.taken_in) - 1
+    fetched, received, requested = c.moments[FETCHED_AT], c.moments[RECEIVED], c.moments[REQUESTED]
+    first, before = m.first - m.base, len(c.latest) - len(c.later)
+    oldest = max(begin - m.window, first)
+    latest = -inf
+    for i in range(before + end - begin):
+        at = begin - before + i
+        if at >= oldest:
+            latest = max(fetched[at], latest)
+        c.latest[i] = latest
+    count_later(c.later, c.latest, before, fetched[begin:end], m.window)
+    for at in range(begin, end):
+        i, low = at - begin, max(at - m.window + 1, first)
+        call = min(at + 1 - c.later[i], at)
+        if call > low and c.latest[before + call - 1 - begin] == fetched[at]:
+            call = first_of_equals(c, low, call, at)
+        c.taken_in[(m.base + at) & bits] = m.base + call
+        received[at] = max(fetched[at], requested[call])
+
+
+@inlined
+def count_later(found: Integers, column: Floats, before: int, times: Floats, window: int) -> None:
+    """For each of the `times`, how many of a window of values in the `column` are later.
+
+    The window ends at the time's own value, whose place is `before` more than the time's. Values
+    ascend, and none before the window is later. A processor compares several times at once, but
+    does not guess which half of a window it will be.
+    """
+    if window > WIDE:
+        for i in range(len(times)):
+            low, high = before + i - window + 1, before + i
+            found[i] = high + 1 - first_after(column, low, high, times[i])
+        return
+    for i in range(len(times)):
+        found[i] = 0
+    for far in range(AT_ONCE, window + AT_ONCE, AT_ONCE):
+        some = column[before + 1 - far :]
+        for i in range(len(times)):
+            later = 0
+            for j in range(AT_ONCE):
+                later += some[i + j] > times[i]
+            found[i] += later
+
+
+@inlined
+def first_of_equals(c: Course, low: int, high: int, at: int) -> int:
+    """The first call from `low` to `high` to read a message of that moment after batch `at`'s.
+
+    Of messages that arrive at one moment, those of the first worker are read first. A call whose
+    batch was received in another one reads none.
+    """
+    fetched, bits, base = c.moments[FETCHED_AT], len(c.taken_in) - 1, c.main[0].base
+    for call in range(low, high):
+        same = fetched[call] == fetched[at] and c.worker[call] > c.worker[at]
+        if same and c.taken_in[(base + call) & bits] == base + call:
+            return call
+    return high
 
 
 @inlined
@@ -176,36 +279,15 @@ def exponent(value: float) -> int:
 
 
 @inlined
-def later(message: Any, time: float, worker: int) -> bool:
-    """Whether `message` is read after another one, sent before it, of that time and worker."""
-    return bool(message.time > time or (message.time == time and message.worker > worker))
-
-
-@inlined
-def first_later(c: Course, time: float, worker: int, k: int) -> int:
-    """The first call of next(), since batch `k` was sent, that wanted a later message."""
-    m, bits = c.main[0], len(c.latest) - 1
-    low = max(k - m.window + 1, m.first)
-    oldest, high, stride = max(m.latest - bits, 0), m.latest - 1, 1
-    while high - stride >= oldest and later(c.latest[(high - stride) & bits], time, worker):
-        high -= stride  # it is more often near than far
-        stride *= 2
-    below = max(high - stride, oldest - 1)
-    while below + 1 < high:
-        middle = (below + high) // 2
-        if later(c.latest[middle & bits], time, worker):
-            high = middle
+def first_after(column: Floats, low: int, high: int, time: float) -> int:
+    """The first place from `low` to `high` with a value later than `time`, else the next one."""
+    while high - low >= AT_ONCE:
+        half = (low + high) // 2
+        if column[half] > time:
+            high = half - 1
         else:
-            below = middle
-    call: int = c.latest[high & bits].number
-    if call >= low:
-        return call
-    # That was wanted before batch k was sent, and no time has passed in between.
-    for number in range(low, k):
-        mine = c.moments[FETCHED_AT, number - m.base]
-        other = c.worker[number - m.base]
-        if c.taken_in[number & bits] == number and (
-            mine > time or (mine == time and other > worker)
-        ):
-            return number
-    return k
+            low = half + 1
+    earlier = 0
+    for at in range(low, high + 1):
+        earlier += column[at] <= time
+    return low + earlier

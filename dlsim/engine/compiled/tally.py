@@ -1,21 +1,21 @@
 """Metrics of a run in order, taken while its batches finish, in compiled code.
 
-A level (batches ready, sent, or held) is highest just before a batch is returned. So it is
-enough to know, for each batch, the first return after it has come: it counts from that return on
-to its own. A return is `settled` when no batch to come can still count at it.
+A level (batches ready, samples in them, batches held) is highest just before a batch is returned:
+it is as many as have come so far, less those that are back. So it is enough to know, for each
+batch, the first return after it has come. A return is `settled` when no batch to come can have come
+before it. Batches sent and not back fill the window when first any time has passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from math import frexp, inf, nan
+from math import inf, nan
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.engine.compiled.arrays import columns
-from dlsim.engine.compiled.in_order import InOrder
+from dlsim.engine.compiled.counting import FIRST_STRIDE
 from dlsim.engine.compiled.jit import compiled, inlined
 from dlsim.engine.compiled.messages import (
     FETCHED_AT,
@@ -23,27 +23,27 @@ from dlsim.engine.compiled.messages import (
     RECEIVED,
     REQUESTED,
     RETURNED_AT,
-    SENT_AT,
     STARTED,
 )
-from dlsim.engine.compiled.recurrence import Course, Integers
+from dlsim.engine.compiled.recurrence import Course, Integers, advance, count_later
 from dlsim.engine.draws import Floats
-from dlsim.scenario import Scenario
-from dlsim.trace.tally import EXPONENTS, FINEST, KEPT, MOST_MARKS, PARTS, Marks, Tally
+from dlsim.trace.tally import EXPONENTS, FINEST, KEPT, MOST_MARKS, PARTS
 
-AT_ONCE = 32  # times that are compared one by one
-
-BUFFER, SAMPLES, CREDIT, HELD = range(4)  # levels: batches ready, samples in them, ...
+BUFFER, SAMPLES, HELD = range(3)  # levels: batches ready, samples in them, batches held
+BITS = 52 - (PARTS.bit_length() - 1)  # of a float that do not matter for its class
 
 SUMS = np.dtype(
     [
         ("batches", "i8"),
+        ("requested", "f8"),  # the first batch,
+        ("first", "f8"),  # and when it was returned
         ("samples", "i8"),
         ("held", "i8"),
         ("wait", "f8"),
         ("step", "f8"),
         ("buffer", "f8"),
         ("head_of_line", "f8"),
+        ("credit", "i8"),  # most batches that were sent and not returned
         ("accelerator", "f8"),  # when it had done the last step
         ("lined", "i8"),  # the first batch whose head of line is not yet looked at
         # Of the epoch:
@@ -53,6 +53,7 @@ SUMS = np.dtype(
         ("waited", "f8"),
         ("stepped", "f8"),
         ("returned", "i8"),  # samples
+        ("idle", "i8"),  # batches returned before any time had passed
     ]
 )
 
@@ -62,25 +63,31 @@ class Counts(NamedTuple):
 
     sums: NDArray[Any]
     busy: Floats  # seconds of each worker
-    changes: Integers  # a row for each of the next returns, a ring; a column for each level
-    level: Integers  # each level just before the last return that is settled,
-    highest: Integers  # and the highest so far
+    ready: Integers  # of some batches, at how many of the last returns they are ready,
+    held: Integers  # and held
+    come: Integers  # a row for each level, a column for each of the next returns, a ring
+    level: Integers  # each level just after the last return that is settled,
+    highest: Integers  # and the highest just before one, so far
     waits: Floats
     classes: Integers
     marks: Floats  # rows: time, waited, stepped, samples; with room for one at the end
 
 
-def new_counts(workers: int, ring: int, batches: int) -> Counts:
-    """The counts of nothing so far, for a run of so many batches, with `ring` returns to come."""
+def new_counts(course: Course, batches: int) -> Counts:
+    """The counts of nothing so far, for a run of so many batches."""
+    piece = len(course.later)
+    ring = 1 << (piece + int(course.main["window"][0])).bit_length()
     sums = np.zeros(1, SUMS)
-    sums["accelerator"] = -inf
+    sums["accelerator"], sums["requested"], sums["first"] = -inf, nan, nan
     few = batches <= KEPT
     return Counts(
         sums=sums,
-        busy=np.zeros(workers),
-        changes=np.zeros((ring, 4), np.int64),
-        level=np.zeros(4, np.int64),
-        highest=np.zeros(4, np.int64),
+        busy=np.zeros(len(course.free)),
+        ready=np.empty(piece, np.int64),
+        held=np.empty(piece, np.int64),
+        come=np.zeros((3, ring), np.int32),
+        level=np.zeros(3, np.int64),
+        highest=np.zeros(3, np.int64),
         waits=np.empty(batches if few else 0),
         classes=np.zeros(1 if few else PARTS * EXPONENTS + 1, np.int64),
         marks=np.empty((4, min(batches, MOST_MARKS) + 1)),
@@ -88,70 +95,109 @@ def new_counts(workers: int, ring: int, batches: int) -> Counts:
 
 
 @compiled
-def count(course: Course, counts: Counts, begin: int, last: bool) -> None:
-    """Take in the batches from `begin` on, with which the epoch ends if they are the `last`."""
+def count(
+    course: Course,
+    counts: Counts,
+    offsets: Integers,
+    services: Floats,
+    collates: Floats,
+    steps: Floats,
+    last: bool,
+) -> None:
+    """Schedule the next batches, as `schedule` does, and take them in; `last` of the epoch?"""
     c, t = columns(course), columns(counts)
-    m, s, bits = c.main[0], t.sums[0], len(t.changes) - 1
-    sent, started, arrived = c.moments[SENT_AT], c.moments[STARTED], c.moments[FETCHED_AT]
-    received, requested = c.moments[RECEIVED], c.moments[REQUESTED]
+    for done in range(0, len(steps), len(c.later)):
+        some = advance(c, done, offsets, services, collates, steps)
+        take_in(c, t, c.main[0].next - some, last and done + some == len(steps))
+
+
+@inlined
+def take_in(c: Course, t: Counts, begin: int, last: bool) -> None:
+    """Take in the batches from `begin` on, with which the epoch ends if they are the `last`."""
+    m, s = c.main[0], t.sums[0]
+    started, arrived, received = c.moments[STARTED], c.moments[FETCHED_AT], c.moments[RECEIVED]
+    requested = c.moments[REQUESTED]
     returned, finished = c.moments[RETURNED_AT], c.moments[FINISHED]
     base, first, window, end = m.base, m.first, m.window, m.next
-    waited = stepped = buffered = 0.0
     if begin == first:
-        s.marks = s.next_mark = s.returned = 0
-        s.stride = 5
+        s.marks = s.next_mark = s.returned = s.idle = 0
+        s.stride = FIRST_STRIDE
         s.waited = s.stepped = 0.0
         s.lined = first
+    if begin == 0:
+        s.requested, s.first = requested[-base], returned[-base]
+    waited, stepped, samples, accelerator = s.waited, s.stepped, s.returned, s.accelerator
+    wait = step = buffer = 0.0
     for k in range(begin, end):
-        at, low = k - base, max(k - window + 1, first) - base
-        wait = returned[at] - requested[at]
-        step = finished[at] - returned[at]
-        note_wait(t, k, wait)
-        s.waited += wait
-        s.returned += c.size[at]
+        at = k - base
+        own = returned[at] - requested[at]
+        note_wait(t, k, own)
+        wait += own
+        waited += own
+        samples += c.size[at]
         if k - first == s.next_mark:
-            mark(t, returned[at])
-        s.stepped += step
-        waited += wait
-        stepped += finished[at] - max(returned[at], s.accelerator)
-        s.accelerator = max(s.accelerator, finished[at])
-        buffered += returned[at] - arrived[at]
+            mark(t, returned[at], waited, stepped, samples)
+        stepped += finished[at] - returned[at]
+        step += finished[at] - max(returned[at], accelerator)
+        accelerator = max(finished[at], accelerator)
+        buffer += returned[at] - arrived[at]
         t.busy[c.worker[at]] += arrived[at] - started[at]
-        if received[at] < requested[at]:
-            s.held += 1
-            counts_from(t, HELD, first_after(returned, low, at, received[at]), at, k, 1)
-        call = first_after(returned, low, at, arrived[at])
-        counts_from(t, BUFFER, call, at, k, 1)
-        counts_from(t, SAMPLES, call, at, k, c.size[at])
-        counts_from(t, CREDIT, after(returned, low, at, sent[at]), at, k, 1)
-        if k - window + 1 >= first:
-            settle(t, (k - window + 1) & bits)
+        s.held += received[at] < requested[at]
     s.batches += end - begin
-    s.wait += waited
-    s.step += stepped
-    s.buffer += buffered
+    s.wait += wait
+    s.step += step
+    s.buffer += buffer
+    s.waited, s.stepped, s.returned, s.accelerator = waited, stepped, samples, accelerator
+    while begin <= first + s.idle < end and returned[first + s.idle - base] == m.primed:
+        s.idle += 1
+    levels(c, t, begin, last)
     head_of_line(c, t, end if last else end - window)
     if last:
         s.samples += s.returned
-        for k in range(max(end - window + 1, first), end + 1):
-            settle(t, k & bits)
+        s.credit = max(s.credit, min(window, end - first - s.idle))
+
+
+@inlined
+def levels(c: Course, t: Counts, begin: int, last: bool) -> None:
+    """Take in when the batches from `begin` on came, and settle what can be."""
+    m, bits = c.main[0], t.come.shape[1] - 1
+    returned, low, high = c.moments[RETURNED_AT], begin - m.base, m.next - m.base
+    count_later(t.ready, returned, low, c.moments[FETCHED_AT][low:high], m.window)
+    count_later(t.held, returned, low, c.moments[RECEIVED][low:high], m.window)
+    for i in range(high - low):
+        ready, held = begin + i + 1 - t.ready[i], begin + i + 1 - t.held[i]
+        t.come[BUFFER, ready & bits] += 1
+        t.come[SAMPLES, ready & bits] += c.size[low + i]
+        t.come[HELD, held & bits] += 1
+    settled = m.next if last else m.next - m.window + 1
+    for level in range(3):
+        now, highest = t.level[level], t.highest[level]
+        for k in range(max(begin - m.window + 1, m.first), settled):
+            now += t.come[level, k & bits]
+            t.come[level, k & bits] = 0
+            highest = max(highest, now)
+            now -= c.size[k - m.base] if level == SAMPLES else 1
+        t.level[level], t.highest[level] = now, highest
+        if last:  # batches that were ready only at their own return
+            t.level[level] = t.come[level, m.next & bits] = 0
 
 
 @inlined
 def note_wait(t: Counts, k: int, wait: float) -> None:
-    """Keep a wait, or count it in its class."""
+    """Keep a wait, or count it in its class.
+
+    The bits of a float are its exponent and what it is beyond that power of two: without the last
+    `BITS` of them, they count the classes.
+    """
     if len(t.waits) > 0:
         t.waits[k] = wait
         return
-    number = 0
-    if wait > 0:
-        part, exponent = frexp(wait)  # part is at least a half
-        number = (exponent - 1 - FINEST) * PARTS + int((2 * part - 1) * PARTS) + 1
+    number = int(np.float64(wait).view(np.int64) >> BITS) - (1023 + FINEST) * PARTS + 1
     t.classes[min(max(number, 0), len(t.classes) - 1)] += 1
 
 
 @inlined
-def mark(t: Counts, now: float) -> None:
+def mark(t: Counts, now: float, waited: float, stepped: float, samples: int) -> None:
     """Write down where the epoch stands; if there is no room, drop every other mark."""
     s = t.sums[0]
     if s.marks == t.marks.shape[1] - 1:
@@ -161,55 +207,11 @@ def mark(t: Counts, now: float) -> None:
                 t.marks[row, i] = t.marks[row, 2 * i]
         s.stride *= 2
     t.marks[0, s.marks] = now
-    t.marks[1, s.marks] = s.waited
-    t.marks[2, s.marks] = s.stepped
-    t.marks[3, s.marks] = s.returned
+    t.marks[1, s.marks] = waited
+    t.marks[2, s.marks] = stepped
+    t.marks[3, s.marks] = samples
     s.marks += 1
     s.next_mark += s.stride
-
-
-@inlined
-def counts_from(t: Counts, level: int, call: int, at: int, k: int, many: int) -> None:
-    """Batch `k`, in column `at`, counts as `many` at the returns from `call` to its own."""
-    if call <= at:
-        bits = len(t.changes) - 1
-        t.changes[(k - at + call) & bits, level] += many
-        t.changes[(k + 1) & bits, level] -= many
-
-
-@inlined
-def settle(t: Counts, at: int) -> None:
-    """Nothing more will count at the return in column `at` of the ring."""
-    for level in range(4):
-        t.level[level] += t.changes[at, level]
-        t.changes[at, level] = 0
-        t.highest[level] = max(t.highest[level], t.level[level])
-
-
-@inlined
-def after(column: Floats, low: int, high: int, time: float) -> int:
-    """The first from `low` to `high` that is later than `time`, where few are not."""
-    while low <= high and column[low] <= time:
-        low += 1
-    return low
-
-
-@inlined
-def first_after(column: Floats, low: int, high: int, time: float) -> int:
-    """The same for a `column` that ascends: by halving, and the last few are counted.
-
-    A processor counts several at a time, but does not guess which half it will be.
-    """
-    while high - low >= AT_ONCE:
-        half = (low + high) // 2
-        if column[half] > time:
-            high = half - 1
-        else:
-            low = half + 1
-    earlier = 0
-    for at in range(low, high + 1):
-        earlier += column[at] <= time
-    return low + earlier
 
 
 @inlined
@@ -225,59 +227,3 @@ def head_of_line(c: Course, t: Counts, until: int) -> None:
         later = min(later, arrived[at])
     s.head_of_line += lost
     s.lined = max(s.lined, until)
-
-
-def tallies(scenario: Scenario, seeds: Iterable[int]) -> Iterator[Tally]:
-    """The tallies of a scenario that suits the recurrence, under each of the `seeds`."""
-    run = InOrder(scenario, keep=False)
-    for seed in seeds:
-        yield tally(run, seed)
-
-
-def tally(run: InOrder, seed: int) -> Tally:
-    """The tally of the run under `seed`."""
-    counts, marks = new_counts(len(run.course.free), len(run.course.taken_in), run.total), []
-    first = [nan, nan]  # when the first batch was requested, and returned
-    for begin, last in run.run(seed):
-        if begin == 0:
-            first = [float(run.course.moments[moment, 0]) for moment in (REQUESTED, RETURNED_AT)]
-        count(run.course, counts, begin, last)
-        if last:
-            marks.append(marks_of(run.course, counts))
-    sums, size = counts.sums[0], run.scenario.dataset.sample_bytes.mean
-    waits = np.sort(counts.waits) if len(counts.waits) == run.total else None
-    started, _, ended = np.array(run.moments).T
-    return Tally(
-        batches=int(sums["batches"]),
-        samples=int(sums["samples"]),
-        elapsed=float(ended[-1] - started[0]),
-        first_batch=first[1] - float(started[0]),
-        epoch_times=ended - started,
-        wait_first=first[1] - first[0],
-        wait=float(sums["wait"]),
-        step=float(sums["step"]),
-        waits=waits,
-        classes=counts.classes,
-        buffer=float(sums["buffer"]),
-        buffer_max=int(counts.highest[BUFFER]),
-        buffer_bytes=float(counts.highest[SAMPLES]) * size if size else nan,
-        credit_max=int(counts.highest[CREDIT]),
-        held=int(sums["held"]),
-        held_max=int(counts.highest[HELD]),
-        head_of_line=float(sums["head_of_line"]),
-        busy=counts.busy,
-        marks=tuple(marks),
-    )
-
-
-def marks_of(course: Course, counts: Counts) -> Marks:
-    """The marks of the epoch that has just ended."""
-    sums, main = counts.sums[0], course.main[0]
-    at = int(main["next"] - main["base"]) - 1
-    returned, finished = course.moments[RETURNED_AT, at], course.moments[FINISHED, at]
-    made = counts.marks[:, : sums["marks"] + 1].copy()
-    last = (returned, sums["waited"], sums["stepped"] - (finished - returned), sums["returned"])
-    made[:, -1] = last
-    time, waited, stepped, samples = made
-    batches = int(main["next"] - main["first"])
-    return Marks(int(sums["stride"]), batches, time, waited, stepped, samples)
