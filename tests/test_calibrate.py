@@ -187,6 +187,13 @@ def test_one_throughput_is_too_little(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "expected at least two numbers of workers above 0" in capsys.readouterr().err
 
 
+def test_a_number_of_workers_has_one_throughput(capsys, tmp_path: Path):
+    """Of two throughputs with as many workers, neither is taken silently."""
+    given = ["--throughput", "1=500,2=800,1=510"]
+    assert main(["calibrate", *given, "-o", str(tmp_path / "scenario.toml")]) == 2
+    assert "--throughput: expected each number of workers once" in capsys.readouterr().err
+
+
 def test_first_batches_tell_nothing_of_crowding():
     """The first batch of each worker takes longer for more reasons than busy neighbours."""
     scenario = dlsim.Scenario(

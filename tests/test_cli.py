@@ -145,6 +145,8 @@ def test_options_that_are_no_keys_are_left_alone() -> None:
         (["--seed", "-1"], "seed: expected an integer of at least 0, got -1"),
         (["--sed", "1"], "run: no such option: --sed; did you mean --seed?"),
         (["--num-workers", "1"], "run: no such option: --num-workers; did you mean --loader.num-w"),
+        (["--workers", "1"], "run: no such option: --workers; did you mean --loader.num-workers?"),
+        (["--stop-after", "1"], "did you mean --consumer.stop-after?"),
         (["--engine", "steam"], "run: invalid choice 'steam'"),
         (["more"], "run: no such argument: more"),
         (["--plot", "run.doc"], "run.doc: expected a name ending in one of ."),

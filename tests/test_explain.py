@@ -44,6 +44,13 @@ def test_workers_limit() -> None:
     assert "most of it read); twice the workers (num_workers=4) would help most: " in first
 
 
+def test_one_replication_is_enough_to_name_a_change() -> None:
+    """With a single replication the change that gains most is named, without an interval."""
+    first = str(explain(scenario(), 1)).splitlines()[0]
+    assert "twice the workers (num_workers=4) would help most: " in first
+    assert "±" not in first
+
+
 def test_step_limits() -> None:
     """Where the step limits, no change of the loader is advised."""
     found = explain(scenario(step=5.0), 10)

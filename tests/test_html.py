@@ -145,6 +145,14 @@ def test_a_run_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     capsys.readouterr()
 
 
+def test_a_run_is_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run has no keys that could be changed."""
+    words = ["run.npz", "--loader.num-workers", "3", "--html", str(tmp_path / "run.html")]
+    assert main(["report", *words]) == 2
+    expected = "dlsim: report: run.npz is a run, and has no loader.num_workers to change\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_what_cannot_be_written_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

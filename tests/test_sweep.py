@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 import dlsim
 from dlsim.whatif import Between, WhatIfError, configurations, replicate, sweep
@@ -298,6 +300,38 @@ def test_giving_up_is_silent() -> None:
     results = run_all(divmod, ((number, 7) for number in range(1000)), 2)
     assert next(results) in [divmod(number, 7) for number in range(1000)]
     results.close()
+
+
+def _blocked(number: int) -> set[signal.Signals]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_processes_are_deaf() -> None:
+    """Ctrl-C reaches the process that has started the others, not them while they start."""
+    get_reusable_executor().shutdown()  # of other tests
+    found = list(run_all(_blocked, ((number,) for number in range(8)), 2))
+    assert all(signal.SIGINT in each for each in found)
+    assert signal.SIGINT not in _blocked(0)
+
+
+def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A journal that cannot be written ends a sweep in one line."""
+
+    class Full(io.BufferedRandom):
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            if not self.raw.closed:
+                self.raw.close()
+                self.flush()
+
+    def opened(path: Path, mode: str) -> Full:
+        return Full(io.FileIO(path, mode.replace("b", "")))
+
+    monkeypatch.setattr("dlsim.whatif.journal.open", opened, raising=False)
+    with pytest.raises(WhatIfError, match="journal: cannot be written: No space left on device"):
+        sweep(BASE, VARY, 1, jobs=1, out=tmp_path / "sweep.csv")
 
 
 def test_lost_worker_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -92,7 +92,17 @@ def test_advise(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["sweep", "--vary", "epochs=1,2", "--vary", "epochs=3"], "sweep: --vary: expected each"),
         (["sweep", "--vary", "consumer.step=1..2"], "consumer.step: expected a list of values for"),
         (["sweep", "--vary", "epochs=1:3:0"], "sweep: --vary: epochs: expected steps of at least"),
+        (["sweep", "--vary", "num_workers=1,2"], "num_workers=1: num_workers: no such key; did yo"),
+        (["sweep", "--vary", "epochs=1:1000000000"], "vary: expected at most 100,000 configuratio"),
+        (["sweep", "--vary", "epochs=1,2", "--jobs", "1000000"], "jobs: expected at most 10,000 p"),
+        (
+            ["sweep", "--vary", "epochs=1,2", "--metric", "speed"],
+            "sweep: --metric: expected one o",
+        ),
+        (["sweep", "--vary", "epochs=1,2", "--metric", "stall"], "sweep: --metric: stall is to be"),
         (["advise", "--max-stall", "low"], "--max-stall: expected a share such as 0.01 or 1%"),
+        (["advise", "--max-stall", "5"], "--max-stall: expected a share such as 0.01 or 1%, got '"),
+        (["advise", "--max-workers", "-1"], "--max-workers: expected an integer of at least 0"),
         (["advise", "--max-epoch", "9 x"], "--max-epoch: expected a duration such as"),
     ],
 )

@@ -56,12 +56,12 @@ def calibrate(
 
 def table(text: str) -> dict[int, float]:
     """The throughputs in `0=517,2=844`; raises `UsageError` for anything else."""
+    wanted = "calibrate: --throughput: expected"
     try:
-        return {
-            int(workers): float(rate)
-            for workers, rate in (part.split("=") for part in text.split(","))
-        }
+        parts = [part.split("=") for part in text.split(",")]
+        pairs = [(int(workers), float(rate)) for workers, rate in parts]
     except ValueError:
-        raise UsageError(
-            f"calibrate: --throughput: expected such as 0=517,2=844,8=1275, got {text!r}"
-        ) from None
+        raise UsageError(f"{wanted} such as 0=517,2=844,8=1275, got {text!r}") from None
+    if len(dict(pairs)) < len(pairs):
+        raise UsageError(f"{wanted} each number of workers once, got {text!r}")
+    return dict(pairs)

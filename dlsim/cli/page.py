@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 import dlsim
 from dlsim.cli.files import check_writable, scenario_from
-from dlsim.cli.parsing import NO_CHANGES, Changes, File
+from dlsim.cli.parsing import NO_CHANGES, Changes, File, UsageError
 from dlsim.scenario import DlsimError
 
 
@@ -38,6 +38,8 @@ def report(
     from dlsim.whatif.explain import explain
 
     check_writable(html)
+    if scenario.suffix == ".npz" and changes:
+        raise UsageError(f"report: {scenario} is a run, and has no {next(iter(changes))} to change")
     repeat = [command(scenario, html, seed, changes)]
     if scenario.suffix == ".npz":
         trace = dlsim.load_trace(scenario)

@@ -23,7 +23,8 @@ from tyro.conf import arg
 
 import dlsim
 from dlsim.cli.files import tell_of_compiling
-from dlsim.scenario import DlsimError, Loader, Scenario
+from dlsim.scenario import DlsimError, Scenario
+from dlsim.scenario.tree import keys
 
 Command: TypeAlias = Callable[..., None]
 
@@ -139,17 +140,25 @@ def without_changes(options: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def check_names(command: Command, options: Sequence[str]) -> None:
-    """Raise `UsageError` for an option that `command` does not have, naming a similar one."""
+    """Raise `UsageError` for an option that `command` does not have, naming a similar one.
+
+    The key of a scenario is similar to what its last part is similar to.
+    """
     parameters = inspect.signature(command).parameters
     known = ["help", *(name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY)]
+    homes: dict[str, str] = {}
     if "changes" in known:
         known.remove("changes")
-        known += [f"loader.{key}" for key in Loader.__struct_fields__] + ["consumer.step"]
+        homes = {key.rpartition(".")[2]: key for key in keys()}
     for word in options:
         option = _OPTION.fullmatch(word)
         if option and option[1].replace("-", "_") not in known:
-            similar = difflib.get_close_matches(option[1].replace("-", "_"), known, 1)
-            hint = f"did you mean --{similar[0].replace('_', '-')}?" if similar else "see --help"
+            name = option[1].replace("-", "_")
+            names = [*known, *homes]
+            similar = sorted((each for each in names if name in each), key=len)
+            similar += difflib.get_close_matches(name, names, 1)
+            found = [homes.get(each, each).replace("_", "-") for each in similar]
+            hint = f"did you mean --{found[0]}?" if found else "see --help"
             raise UsageError(f"{command.__name__}: no such option: --{option[1]}; {hint}")
 
 

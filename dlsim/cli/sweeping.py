@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
 _BETWEEN = re.compile(r"(.+)\.\.(.+)")
+USUAL_METRIC = "samples_per_s"
 NEAR = 0.01  # what is so near to the fastest is about as fast
 # By metric: the head of its column, and what it is multiplied with.
 _SHOWN = {
@@ -45,7 +46,7 @@ def sweep(
     jobs: int = -1,
     out: OutFile = None,
     plot: File = None,
-    metric: str = "samples_per_s",
+    metric: str = USUAL_METRIC,
     design: Literal["grid", "sobol", "lhs"] = "grid",
     samples: Count = None,
     changes: Changes = NO_CHANGES,
@@ -83,6 +84,7 @@ def sweep(
             raise UsageError(f"sweep: --vary: expected each key once, got {key} twice")
         varied[key] = values
     check_drawable(plot)
+    check_metric(metric, plot)
     rows = configurations(chosen, varied, design, samples, seed)
     times, most = planned(chosen, rows, replications)
     with progress() as advance, going_on(out):
@@ -217,6 +219,17 @@ def _with_interval(table: Mapping[str, Any], metric: str, row: int, times: float
     if mean != mean:
         return "-"
     return f"{mean:.4g} ± {half:.2g}" if half == half else f"{mean:.4g}"
+
+
+def check_metric(metric: str, plot: Path | None) -> None:
+    """Raise `UsageError` for a metric that there is not, or that is drawn nowhere."""
+    from dlsim.trace import Summary
+    from dlsim.whatif.parallel import STEADY
+
+    if metric not in (known := [*Summary.__dataclass_fields__, *STEADY, "failed", "memory"]):
+        raise UsageError(f"sweep: --metric: expected one of {', '.join(known)}, got {metric!r}")
+    if metric != USUAL_METRIC and plot is None:
+        raise UsageError(f"sweep: --metric: {metric} is to be drawn; expected --plot, too")
 
 
 def sweep_picture(table: Table, keys: list[str], metric: str) -> Axes:

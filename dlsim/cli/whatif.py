@@ -85,6 +85,8 @@ def advise(
     from dlsim.whatif import rent
 
     check_drawable(plot)
+    if max_workers < 0:
+        raise UsageError(f"--max-workers: expected an integer of at least 0, got {max_workers}")
     if not scenarios:
         raise UsageError("advise: expected SCENARIO, got nothing")
     if plot is not None and len(scenarios) > 1:
@@ -119,9 +121,12 @@ def share_of(name: str, text: str | None) -> float | None:
         return None
     number = text.strip().removesuffix("%")
     try:
-        return float(number) / (100 if "%" in text else 1)
+        share = float(number) / (100 if "%" in text else 1)
     except ValueError:
-        raise UsageError(f"--{name}: expected a share such as 0.01 or 1%, got {text!r}") from None
+        share = float("nan")
+    if not 0 <= share <= 1:
+        raise UsageError(f"--{name}: expected a share such as 0.01 or 1%, got {text!r}")
+    return share
 
 
 def quantity_of(name: str, text: str | None, quantity: str) -> float | None:

@@ -82,6 +82,17 @@ def get(scenario: Scenario, key: str) -> Any:
     return value
 
 
+@cache
+def keys() -> list[str]:
+    """The dotted keys of a scenario's parts, but for those inside of stages and costs."""
+    found: dict[str, None] = {}
+    for part in _types().fields:  # type: ignore[attr-defined]
+        kinds = part.type.types if isinstance(part.type, inspect.UnionType) else [part.type]
+        for kind in kinds:
+            found |= {f"{part.name}.{field.name}": None for field in getattr(kind, "fields", ())}
+    return list(found)
+
+
 def schema() -> dict[str, Any]:
     """The JSON Schema of scenario files, for editors that check TOML as it is typed."""
     tree: dict[str, Any] = _loosened(msgspec.json.schema(Scenario))
@@ -156,9 +167,11 @@ def _resolve(info: Any, value: Any, path: str, quantity: str | None) -> Any:
         fields = {field.encode_name: field for field in info.fields}
         unknown = [key for key in value if key not in fields and key != info.tag_field]
         if unknown:
-            raise ScenarioError(
-                f"{_join(path, unknown[0])}: no such key; known here: {', '.join(sorted(fields))}"
-            )
+            hint = f"known here: {', '.join(sorted(fields))}"
+            homes = [] if path else [key for key in keys() if key.endswith(f".{unknown[0]}")]
+            if homes:
+                hint = f"did you mean {homes[0]}?"
+            raise ScenarioError(f"{_join(path, unknown[0])}: no such key; {hint}")
         return {
             key: _resolve(fields[key].type, item, _join(path, key), quantity)
             if key in fields

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, TypeAlias
@@ -17,6 +19,7 @@ from dlsim.whatif.parallel import check_counts
 
 Design: TypeAlias = Literal["grid", "sobol", "lhs"]
 Configuration: TypeAlias = dict[str, Any]
+MOST = 100_000  # configurations of a sweep
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ def configurations(
     Raises `WhatIfError` for what cannot be swept, and `ScenarioError` for a configuration that
     cannot be: nothing is simulated before all are known to be sound.
     """
+    sizes = [len(each) for each in vary.values() if isinstance(each, Sized)]
+    if (design == "grid" and math.prod(sizes) > MOST) or any(size > MOST for size in sizes):
+        raise WhatIfError(
+            f"vary: expected at most {MOST:,} configurations, got {math.prod(sizes):,}"
+        )
     values = {key: _values(key, choices) for key, choices in vary.items()}
     if not values:
         raise WhatIfError("vary: expected at least one key, got none")
@@ -55,6 +63,8 @@ def configurations(
         if samples is None:
             raise WhatIfError(f"samples: expected how many configurations design {design!r} makes")
         check_counts(samples=samples)
+        if samples > MOST:
+            raise WhatIfError(f"samples: expected at most {MOST:,}, got {samples:,}")
         found = _spread(values, _points(design, len(values), samples, seed))
     else:
         raise WhatIfError(f"design: expected grid, sobol or lhs, got {design!r}")
@@ -82,6 +92,9 @@ def _values(key: str, choices: Iterable[Any] | Between) -> Sequence[Any] | Betwe
     values = [value.item() if isinstance(value, np.generic) else value for value in choices]
     if not values:
         raise WhatIfError(f"{key}: expected at least one value, got none")
+    with suppress(TypeError):  # lists and the like, which are compared one by one
+        if len(set(values)) == len(values):
+            return values
     for at, value in enumerate(values):
         if value in values[:at]:
             raise WhatIfError(f"{key}: expected different values, got {shown(value)} twice")

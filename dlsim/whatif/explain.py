@@ -82,8 +82,8 @@ class Gain:
 
     @property
     def sure(self) -> bool:
-        """Whether it helps noticeably, and not by chance."""
-        return self.gain.low > 0 and self.gain.mean >= WORTH
+        """Whether it helps noticeably, and not by chance (which one replication cannot tell)."""
+        return self.gain.mean >= WORTH and not self.gain.low <= 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,7 @@ class Journal:
                 text = self._file.read()
             self._read(text, {"format": FORMAT, **identity})
         except BaseException:
-            self._file.close()
+            self.__exit__()
             raise
 
     def _read(self, text: bytes, identity: dict[str, Any]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import islice, takewhile
 from typing import Any, TypeAlias, TypeVar
@@ -27,6 +28,7 @@ T = TypeVar("T")
 Row: TypeAlias = dict[str, float]
 Measure: TypeAlias = Callable[[Trace], Row]
 
+MOST_JOBS = 10_000  # on a cluster; one machine has room for fewer
 TOGETHER = 32  # runs whose steady states are found at once; each has up to a MiB of marks
 STEADY = [f"steady_{name}" for name in Steady.__dataclass_fields__]
 
@@ -95,6 +97,8 @@ def check_jobs(jobs: object) -> None:
     """Raise `WhatIfError` unless `jobs` says how many processes: 1, 2, ..., or -1, -2, ..."""
     if not is_integer(jobs) or jobs == 0:
         raise WhatIfError(f"jobs: expected a number of processes, or -1 for all, got {jobs!r}")
+    if jobs > MOST_JOBS:  # type: ignore[operator]
+        raise WhatIfError(f"jobs: expected at most {MOST_JOBS:,} processes, got {jobs!r}")
 
 
 def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[T]:
@@ -112,7 +116,8 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
     wanted = [True]
     begun = takewhile(lambda _: bool(wanted), tasks)
-    results = parallel(delayed(function)(*task) for task in begun)
+    with deaf():
+        results = parallel(delayed(function)(*task) for task in begun)
     try:
         for result in results:  # noqa: UP028 (that would close them outside of what follows)
             yield result
@@ -130,6 +135,25 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
             # joblib says that tasks are given up, and how to have fewer of them
             warnings.filterwarnings("ignore", "[0-9]+ tasks ")
             results.close()
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach; it reaches this one afterwards, and ends them.
+
+    They would print tracebacks while they start, and joblib fails where it is interrupted then.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # as it starts, in 3.11, it lets the signal through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _killed() -> tuple[type[BaseException], ...]:
