@@ -205,7 +205,7 @@ sizes = distributions().map(_kilobytes)
 reads = st.none() | sizes
 parts = st.fixed_dictionaries(
     {
-        "sample_bytes": st.just(dlsim.Constant(0.0)) | sizes,
+        "sample_bytes": st.sampled_from([dlsim.Constant(0.0), dlsim.Constant(2e6)]) | sizes,
         "tensors": st.sampled_from([1, 0, 20]),
         "path": st.sampled_from(["shm", "pipe"]),
     }

@@ -161,12 +161,13 @@ def anywhere(draw: st.DrawFn) -> dlsim.Scenario:
     parts: dict[str, Any] = {
         "fetch": draw(st.lists(decode, max_size=1)) + draw(st.lists(read, max_size=1)),
         "collate": draw(st.none() | times),
-        "sample_bytes": dlsim.Constant(draw(st.sampled_from([0.0, 3e4]))),
+        "sample_bytes": dlsim.Constant(draw(st.sampled_from([0.0, 3e4, 3e6]))),
         "path": draw(st.sampled_from(["shm", "pipe"])),
     }
     sharding = draw(st.sampled_from(["map", "none", "split"]))
     device = draw(st.sampled_from(["cpu", "accelerator"]))
-    ahead = {"threads": 2} if device == "cpu" else {"run_ahead": draw(st.integers(0, 2))}
+    ahead = {"run_ahead": draw(st.integers(0, 2)), "overlap_copy": draw(st.booleans())}
+    ahead = {"threads": 2} if device == "cpu" else ahead
     return dlsim.Scenario(
         loader=dlsim.Loader(**loader),
         dataset=dlsim.MapDataset(length, **parts)

@@ -87,8 +87,9 @@ EVENTS = {
     **{name: ({f"costs.{name}": 0.001}, 6) for name in ("index_put", "take")},
     **{name: ({f"costs.{name}": MILLISECOND}, 6) for name in ("share", "serialise", "receive")},
     "hand_over": ({"costs.hand_over": MILLISECOND}, 6),
-    # Copying to the accelerator is a sleep.
-    "copy": ({"costs.copy_byte": 1e-9, "dataset.sample_bytes": BYTES}, 5),
+    # Copying to the accelerator is a sleep, if the host waits for it.
+    "copy": ({"costs.copy_byte": 1e-9, "dataset.sample_bytes": BYTES}, 4),
+    "copy, waited for": ({"costs.copy_byte": 1e-9, "dataset.sample_bytes": 2e6}, 5),
     # The pin-memory thread has a bell of its own; pinning is served.
     "pin": ({"loader.pin_memory": True, "costs.pin": MILLISECOND}, 7),
     # A step on the cores is served instead of slept; an event waits for all of its threads.

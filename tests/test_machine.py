@@ -353,6 +353,34 @@ def test_copies_overlap_with_steps() -> None:
     assert serial.end == pytest.approx(4 * (3 + 1))
 
 
+@pytest.mark.parametrize(
+    ("pinned", "overlap", "requested", "finished"),
+    [
+        # In turn with the steps, and the host does not wait for it: 1 + 3 s a batch.
+        (True, False, [0, 0, 0, 0], [4, 8, 12, 16]),
+        # Beside the steps: the first copy alone is waited for.
+        (True, True, [0, 0, 0, 0], [4, 7, 10, 13]),
+        # The host copies, and waits for the step before.
+        (False, False, [0, 1, 5, 9], [4, 8, 12, 16]),
+        (False, True, [0, 0, 0, 0], [4, 7, 10, 13]),
+    ],
+)
+def test_copies_of_a_host_that_runs_ahead(pinned, overlap, requested, finished) -> None:
+    """A pinned batch the accelerator copies by itself, another one the host."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(pin_memory=pinned),
+        dataset=dlsim.MapDataset(4, sample_bytes=dlsim.Constant(2e6)),
+        consumer=dlsim.Consumer(step=dlsim.Constant(3.0), run_ahead=9, overlap_copy=overlap),
+        costs=dlsim.Costs(copy_byte=0.5e-6),
+    )
+    for engine in ENGINES:
+        trace = dlsim.simulate(scenario, engine=engine)
+        assert trace.requested.tolist() == requested
+        assert trace.finished.tolist() == finished
+        small = dlsim.replace(scenario, {"dataset.sample_bytes": 1e6})
+        assert not dlsim.simulate(small, engine=engine).requested.any()
+
+
 def test_start_and_end_cost() -> None:
     """Workers start one after another, and get ready and exit beside each other."""
     changes = {

@@ -1,4 +1,9 @@
-"""The training step: on an accelerator that works beside the host, or on the host's own cores."""
+"""The training step: on an accelerator that works beside the host, or on the host's own cores.
+
+An accelerator does what it is given in turn: copies a batch, computes on it, copies the next one;
+a stream of their own lets copies overlap with steps. A batch in pinned memory it copies by itself.
+Of another one the host waits for the copying, and so for the step before.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from dlsim.engine.run import Run
 
 
 class Training:
-    """Where steps are computed. Batches are copied there first, which may overlap with a step."""
+    """Where steps are computed, and batches copied to."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -32,9 +37,9 @@ class Training:
         if self.consumer.overlap_copy:
             ready = self._copied = max(env.now, self._copied) + copy
         else:
-            if copy > 0:
-                yield until(env, env.now + copy, LAST)
-            ready = env.now
+            ready = max(env.now, self._free) + copy
+            if copy > 0 and self.run.scenario.copied_by_host(size):
+                yield until(env, ready, LAST)
         self._free = max(ready, self._free) + seconds
         self.run.recorder.finished[number] = self._free
         self._under_way.append(self._free)

@@ -22,7 +22,7 @@ from dlsim.scenario.dataset import ZERO, Dataset, IterableDataset, MapDataset
 from dlsim.scenario.distributions import Duration, Recorded
 from dlsim.scenario.errors import require
 from dlsim.scenario.loader import Loader
-from dlsim.scenario.machine import Costs, Machine
+from dlsim.scenario.machine import STAGED_BYTES, Costs, Machine
 
 UNLIMITED, FREE = Machine().storage, Costs()
 SHARING = {*Costs.__struct_fields__} - {"worker_start", "index_latency"}  # costs of what is shared
@@ -35,9 +35,10 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     """The training loop: a step for each batch; leaves each epoch after `stop_after` batches.
 
     On an accelerator (`device="accelerator"`) a step of `step` seconds uses no cores, and the
-    host may run `run_ahead` steps ahead of it; with `overlap_copy` batches are copied to the
-    device while it computes. On the CPU (`device="cpu"`) a step keeps `threads` threads busy
-    for `step` seconds of a core each.
+    host may run `run_ahead` steps ahead of it. Batches are copied to it in turn with the steps;
+    with `overlap_copy`, as on a stream of their own, while it computes. Without `pin_memory` the
+    host waits until a batch is copied, if its tensors are larger than 1 MiB. On the CPU
+    (`device="cpu"`) a step keeps `threads` threads busy for `step` seconds of a core each.
     """
 
     step: Duration = ZERO
@@ -157,6 +158,10 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             and not limited
             and all(getattr(costs, key) == getattr(FREE, key) for key in SHARING)
         )
+
+    def copied_by_host(self, size: float) -> bool:
+        """Whether the host waits until a batch of `size` bytes is copied to the accelerator."""
+        return not self.loader.pin_memory and size > STAGED_BYTES * max(self.dataset.tensors, 1)
 
     def sharing(self, size: float) -> float:
         """Seconds that a worker takes to put a collated batch of `size` bytes into shared memory.

@@ -79,10 +79,11 @@ def bounds(scenario: Scenario) -> Bounds:
     per_batch = need.samples / need.batches if need.batches else 0.0
     periods = _with_workers(scenario, need) if scenario.loader.num_workers else _alone(need)
     if scenario.consumer.run_ahead:
+        overlap = scenario.consumer.overlap_copy
+        there = max(need.step, need.copies) if overlap else need.step + need.copies
         host = {"serial", "step"} & set(periods)
         for name in host:  # the accelerator works beside the host
-            beside = need.step + (0.0 if scenario.consumer.overlap_copy else need.copies)
-            periods[name] = max(need.step, periods[name] - beside)
+            periods[name] = max(there, periods[name] - need.step - need.copies)
     if scenario.machine.cores is not None:
         periods["cores"] = _computed(scenario, need) / _capacity(scenario)
     storage = scenario.machine.storage

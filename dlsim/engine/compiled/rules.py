@@ -12,6 +12,7 @@ from dlsim.engine.dispatcher import next_with_room, rule
 from dlsim.engine.draws import CPU, READ, WAIT
 from dlsim.engine.run import round_trip
 from dlsim.scenario import Constant, Cost, IterableDataset, MapDataset, Scenario
+from dlsim.scenario.machine import STAGED_BYTES
 
 NONE = -1
 
@@ -45,6 +46,7 @@ RULES = np.dtype(
         # The training step:
         ("run_ahead", "i8"),
         ("overlap_copy", "?"),
+        ("staged", "f8"),  # bytes of a batch; a larger one the host waits for to be copied
         ("threads", "i8"),  # of a step on the CPU; 0: it has a device of its own
         # Costs:
         ("worker_start", "f8"),
@@ -102,6 +104,7 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "length": indices(scenario),
         "run_ahead": consumer.run_ahead,
         "overlap_copy": consumer.overlap_copy,
+        "staged": inf if loader.pin_memory else STAGED_BYTES * max(dataset.tensors, 1),
         "threads": consumer.threads if consumer.device == "cpu" else 0,
         "pin_memory": loader.pin_memory,
         "pipe": dataset.path == "pipe",

@@ -44,11 +44,10 @@ def give_back(s: State) -> int:
         m.customer, m.customers = len(s.workers) + 1, r.threads
         return WAIT if m.amount > 0.0 else GO_ON
     m.doing = COPIED
-    if r.copy_byte > 0.0 and not r.overlap_copy:
-        copy = r.copy_byte * batch.bytes
-        if copy > 0.0:
-            m.wake = m.now + copy
-            return WAIT
+    copy = r.copy_byte * batch.bytes
+    if copy > 0.0 and batch.bytes > r.staged and not r.overlap_copy:
+        m.wake = max(m.now, m.accelerator) + copy
+        return WAIT
     return GO_ON
 
 
@@ -56,9 +55,11 @@ def give_back(s: State) -> int:
 def copied(s: State) -> int:
     """The host has copied a batch, or leaves it to the accelerator: that will compute its step."""
     m, r, number = s.main[0], s.rules[0], s.order[s.main[0].returned - 1]
-    ready = m.now
+    ready, size = m.now, s.batches[number].bytes
     if r.overlap_copy:
-        ready = m.copied = max(m.now, m.copied) + r.copy_byte * s.batches[number].bytes
+        ready = m.copied = max(m.now, m.copied) + r.copy_byte * size
+    elif size <= r.staged:
+        ready = max(m.now, m.accelerator) + r.copy_byte * size
     m.accelerator = max(ready, m.accelerator) + s.batches[number].step
     s.moments[FINISHED, number] = m.accelerator
     m.ahead, m.doing, m.then = r.run_ahead, RUN_AHEAD, END_STEP
