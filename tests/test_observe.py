@@ -1,6 +1,7 @@
 import os
 import time
 from dataclasses import fields
+from importlib import metadata
 from itertools import pairwise
 
 import numpy as np
@@ -162,7 +163,7 @@ def test_the_notes_of_a_trace_tell_how_it_came_to_be():
     meta = observe(DataLoader(Rows(4), batch_size=2, num_workers=2)).meta
     assert meta.engine == "observed"
     assert meta.problem is None
-    assert meta.versions["torch"] == torch.__version__
+    assert meta.versions["torch"] == metadata.version("torch")
     assert "a sample" in meta.notes["overhead"]
     assert "a batch" in meta.notes["overhead"]
     assert meta.scenario.loader == Loader(batch_size=2, num_workers=2, prefetch_factor=2)

@@ -16,7 +16,7 @@ from dlsim.validation.prediction import (
 )
 from dlsim.whatif.errors import WhatIfError
 
-COSTS = ("take", "serialise", "hand_over", "receive", "worker_start", "step")
+COSTS = ("take", "serialise", "hand_over", "receive", "pin", "worker_start", "step")
 SURE = dict.fromkeys(("pace", "placing", "wait", "cpu", *COSTS), 0.0)
 
 STEADY = Constant(0.01)

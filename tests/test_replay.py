@@ -9,21 +9,25 @@ from torch.utils.data import DataLoader, Dataset
 import dlsim
 from dlsim.scenario import Constant, Exponential, Stage
 from dlsim.trace import Trace
-from dlsim.trace.observation import BATCH_COLUMNS, Observation
+from dlsim.trace.observation import ADDED, BATCH_COLUMNS, Observation
 from dlsim.validation import observe, replay
 from dlsim.validation.accounts import CalibrateError
 
 NO_STEP = Constant(0.0)
 
 
-def watched(trace: Trace) -> Observation:
-    """What would have been observed of a simulated run on the ideal machine: all is blocked."""
+def watched(trace: Trace, **seen: np.ndarray) -> Observation:
+    """What would have been observed of a simulated run on the ideal machine: all is blocked.
+
+    And what else was `seen`.
+    """
     nothing, no_sample = np.zeros(len(trace)), np.zeros(len(trace.samples.index))
     columns = {name: getattr(trace, name) for name in Trace.__dataclass_fields__}
     columns |= dict.fromkeys(BATCH_COLUMNS, nothing)
+    columns |= dict.fromkeys(ADDED, np.full(len(trace), np.nan))  # no accelerator
     columns |= {"serialising": trace.fetched, "serialised": trace.fetched}
     columns |= {"rebuilding": trace.received}
-    return Observation(**columns, sample_cpu=no_sample, sample_queued=no_sample)
+    return Observation(**columns | seen, sample_cpu=no_sample, sample_queued=no_sample)
 
 
 def simulated(dataset, step=NO_STEP, **settings: object) -> Trace:

@@ -147,7 +147,8 @@ def test_a_trial_tells_when_batches_were_returned():
 )
 def test_who_disturbed_a_run(foreign, stolen, who):
     """Programs beside are told from a host that gave the hardware to others."""
-    assert spoilt(foreign, stolen, 2.0) == who
+    assert spoilt(foreign, stolen, 2.0, 2.0) == who
+    assert spoilt(8 * foreign, 8 * stolen, 0.25, 16.0) == who
 
 
 def test_settings_of_a_copy():

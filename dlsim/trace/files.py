@@ -2,7 +2,7 @@
 
 The NPZ file has one array for each array of the trace (`epochs.first`, `samples.index`, … with a
 dot), `meta` as JSON, and `format`, the number of this layout. Observed traces have the columns of
-`Observation` as well (`observed.sample_cpu`, …).
+`Observation` as well (`observed.sample_cpu`, …), as far as the version that observed it had them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.scenario.files import replacing
-from dlsim.trace.observation import BATCH_COLUMNS, SAMPLE_COLUMNS, Observation
+from dlsim.trace.observation import ADDED, BATCH_COLUMNS, SAMPLE_COLUMNS, Observation
 from dlsim.trace.trace import MOMENTS, STATUSES, Epochs, Meta, Samples, Trace, TraceError
 
 FORMAT = 2
@@ -128,7 +128,9 @@ def _trace(arrays: Arrays, path: str | Path) -> Trace:
         if any(name.startswith("observed.") for name in arrays):
             kind = Observation
             for names in (BATCH_COLUMNS, SAMPLE_COLUMNS):
-                columns |= _columns(arrays, "observed.", dict.fromkeys(names, np.float64))
+                known = [n for n in names if n not in ADDED or f"observed.{n}" in arrays]
+                columns |= _columns(arrays, "observed.", dict.fromkeys(known, np.float64))
+            columns = dict.fromkeys(ADDED, np.full(len(columns["sent"]), np.nan)) | columns
         return kind(
             **columns,
             order=_columns(arrays, "", {"order": np.int64})["order"],

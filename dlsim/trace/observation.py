@@ -20,6 +20,15 @@ BATCH_COLUMNS = (
     "rebuilding",
     "rebuild_cpu",
     "rebuild_queued",
+    "pinning",
+    "pinned",
+    "pin_cpu",
+    "pin_queued",
+    "pin_thread",
+    "entered",
+    "left",
+    "device_began",
+    "device_ended",
     "cpu_started",
     "cpu_fetched",
     "thread_started",
@@ -34,6 +43,11 @@ BATCH_COLUMNS = (
     "tensor_bytes",
     "pickled_bytes",
 )
+# What files have had only since accelerators were watched.
+ADDED = (
+    *("pinning", "pinned", "pin_cpu", "pin_queued", "pin_thread"),
+    *("entered", "left", "device_began", "device_ended"),
+)
 SAMPLE_COLUMNS = ("sample_cpu", "sample_queued")
 
 
@@ -46,8 +60,13 @@ class Observation(Trace):
     waited for a core. `serialising`, `serialised`: the moments its pickling began and ended, in the
     worker's feeder thread, and `serialise_cpu`, `serialise_queued`, what that thread used for it
     and waited for a core; `rebuilding`: the moment its unpickling began, which ended at `received`,
-    and `rebuild_cpu`, `rebuild_queued` likewise. `cpu_started`, `cpu_fetched`: the CPU seconds that
-    the worker process, all its threads together, had used at `started` and `fetched`;
+    and `rebuild_cpu`, `rebuild_queued` likewise. `pinning`, `pinned`, `pin_cpu`, `pin_queued`: the
+    same for its copying into pinned memory, and `pin_thread`, the CPU seconds that the thread which
+    does so had used at `pinned`; NaN where nothing is pinned. `entered`, `left`: the moments the
+    host began and left the step, the first after it let go of the batch before; `device_began`,
+    `device_ended`: when the accelerator began and ended what it was given in the step, NaN if none
+    was used. `finished` is the later end of both. `cpu_started`, `cpu_fetched`: the CPU seconds
+    that the worker process, all its threads together, had used at `started` and `fetched`;
     `thread_started`, `queued_started`: what its fetching thread had used, and waited for a core.
     `cpu_requested`, `thread_requested`, `queued_requested` and `*_returned`: likewise the main
     process and its main thread, at `requested` and `returned`. What a worker uses beside its
@@ -71,6 +90,15 @@ class Observation(Trace):
     rebuilding: Floats
     rebuild_cpu: Floats
     rebuild_queued: Floats
+    pinning: Floats
+    pinned: Floats
+    pin_cpu: Floats
+    pin_queued: Floats
+    pin_thread: Floats
+    entered: Floats
+    left: Floats
+    device_began: Floats
+    device_ended: Floats
     cpu_started: Floats
     cpu_fetched: Floats
     thread_started: Floats

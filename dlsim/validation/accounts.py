@@ -20,6 +20,7 @@ from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 from dlsim.validation.crowding import crowding
 from dlsim.validation.lifetimes import lifetimes
+from dlsim.validation.stepping import letting_go, steps
 
 LEAST_BATCHES = 5
 NAN = float("nan")
@@ -35,11 +36,14 @@ class Accounts:
 
     `index`, `wait`, `cpu`: of each sample (of each call, where one call fetches a batch), `batch`
     its number. `sizes`, `collate`: of each batch collated. `take`, `serialise`, `hand_over`: CPU of
-    workers for each batch. `receive`, `put`: CPU of the main process for each, inside `next()`.
-    `latency`: from putting an index list until an idle worker has it. `step_wait`, `step_cpu`: of
-    each step, the main thread; `step_threads`: threads busy in it. `start`, `ready`, `stop`: of
-    each worker. `tensors`, `bytes`, `path`: of the mean batch. `crowding`: for each batch collated,
-    how busy the other cores were meanwhile, from 0 to 1.
+    workers for each batch. `receive`, `put`: CPU of the main process for each, inside `next()` or
+    in the pin-memory thread; `pin`: of copying it into pinned memory. `latency`: from putting an
+    index list until an idle worker has it. `step_wait`, `step_cpu`: of each step, the main thread;
+    `step_threads`: threads busy in it. `device`: what the accelerator took for each, copying
+    included, if it was seen; `host`: what passed until the host left it; `ahead`: how many steps it
+    was ahead at most; `copy`: of copying a batch to the accelerator, NaN if not known. `start`,
+    `ready`, `stop`: of each worker. `tensors`, `bytes`, `path`: of the mean batch. `crowding`: for
+    each batch collated, how busy the other cores were meanwhile, from 0 to 1.
     """
 
     scenario: Scenario
@@ -55,10 +59,15 @@ class Accounts:
     hand_over: Floats
     receive: Floats
     put: Floats
+    pin: Floats
     latency: Floats
     step_wait: Floats
     step_cpu: Floats
     step_threads: float
+    device: Floats
+    host: Floats
+    ahead: int
+    copy: float
     start: Floats
     ready: Floats
     stop: Floats
@@ -115,6 +124,12 @@ def accounts(run: object) -> Accounts:
         if len(parts["step_cpu"]):
             parts["receive"] = parts["receive"] + np.median(parts["step_cpu"])
         parts["step_cpu"], parts["step_wait"] = np.zeros((2, len(parts["step_cpu"])))
+    elif not scenario.loader.num_workers:
+        # An accelerator works beside the host, which does one thing after another.
+        beside = float(np.median(parts["host"])) if parts["ahead"] else 0.0
+        collate = collate + letting_go(seen) + beside
+    elif not scenario.loader.pin_memory:
+        parts["receive"] = parts["receive"] + letting_go(seen)
     paid = payload(seen)
     work = worker_side(seen, machine, str(paid["path"]))
     between = float(work["take"].mean() + work["hand_over"].mean()) if len(work["take"]) else 0.0
@@ -127,6 +142,8 @@ def accounts(run: object) -> Accounts:
         **parts,
         **work,
         **lifetimes(seen, machine, between),
+        pin=seen.pin_cpu[seen.order][~np.isnan(seen.pin_cpu[seen.order])],
+        copy=machine.get("copy", NAN),
         **paid,
         crowding=crowding(seen, machine.get("cores", 1.0))[fetched],
     )
@@ -221,24 +238,33 @@ def main_side(seen: Observation) -> dict[str, Any]:
         return {"receive": np.empty(0), "put": np.empty(0)}
     order = seen.order
     used = (seen.thread_returned - seen.thread_requested)[order]
+    if seen.meta.scenario.loader.pin_memory and not np.isnan(seen.pinned).all():
+        return {"receive": by_pin_memory_thread(seen), "put": used}
     all_threads = np.diff(seen.cpu_returned[order], prepend=np.nan)
     beside = np.maximum(all_threads - np.diff(seen.thread_returned[order], prepend=np.nan), 0.0)
     beside = np.nan_to_num(beside, nan=float(np.nanmean(beside)) if len(order) > 1 else 0.0)
     sending = float(np.quantile((seen.returned - seen.received)[order], 0.25))
     put = np.minimum(sending, used / 2)
-    if seen.meta.scenario.loader.pin_memory:
-        return {"receive": used - put + beside, "put": put}
     return {"receive": used - put, "put": put + np.minimum(beside, put)}
 
 
+def by_pin_memory_thread(seen: Observation) -> Floats:
+    """What the pin-memory thread computes between two batches but for pinning: receiving them."""
+    in_turn = seen.order[np.argsort(seen.pinned[seen.order])]
+    now, then = in_turn[:-1], in_turn[1:]
+    same = seen.epoch_of(now) == seen.epoch_of(then)  # else another thread
+    between: Floats = (seen.pin_thread[then] - seen.pin_thread[now] - seen.pin_cpu[then])[same]
+    return np.maximum(between, 0.0)
+
+
 def besides(seen: Observation, machine: dict[str, float]) -> Floats:
-    """CPU of each `next()` without workers that is neither of samples nor of collating.
+    """CPU of each `next()` without workers that is not of samples, collating, or pinning.
 
     It goes into drawing indices and into letting go of samples, whose memory is returned.
     """
     used = seen.thread_returned - seen.thread_requested
     known = seen.batch_cpu + watching(seen, machine)
-    rest: Floats = np.maximum(np.nan_to_num(used - known), 0.0)
+    rest: Floats = np.maximum(np.nan_to_num(used - known - np.nan_to_num(seen.pin_cpu)), 0.0)
     return rest
 
 
@@ -247,24 +273,6 @@ def watching(seen: Observation, machine: dict[str, float]) -> Floats:
     each, batch = machine.get("watch_sample", 0.0), machine.get("watch_batch", 0.0)
     spent: Floats = each * seen.size.astype(float) + batch
     return spent
-
-
-def steps(seen: Observation) -> dict[str, Any]:
-    """What each step was blocked and computed, from `returned` to the next `requested`."""
-    order = seen.order
-    now, then = order[:-1], order[1:]
-    same = seen.epoch_of(now) == seen.epoch_of(then)
-    now, then = now[same], then[same]
-    wall = seen.requested[then] - seen.returned[now]
-    thread = seen.thread_requested[then] - seen.thread_returned[now]
-    queued = seen.queued_requested[then] - seen.queued_returned[now]
-    process = seen.cpu_requested[then] - seen.cpu_returned[now]
-    busy = float(process.sum() / thread.sum()) if thread.sum() > 0 else 1.0
-    return {
-        "step_wait": np.maximum(wall - thread - queued, 0.0),
-        "step_cpu": thread,
-        "step_threads": busy,
-    }
 
 
 def payload(seen: Observation) -> dict[str, Any]:

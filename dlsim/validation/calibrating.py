@@ -32,7 +32,11 @@ from dlsim.whatif.changes import scaled
 IDLE = 0.2  # of a step that its threads may add up to and be none
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
-MACHINERY = ("take", "serialise", "hand_over", "receive", "put", "ready")
+MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put", "ready")
+# About, in a pin-memory thread beside an H100; what was observed decides (docs/device.md).
+PINNING = Cost(message=60e-6, tensor=20e-6, byte=0.3e-9)
+HELD = 0.5  # of a step's time: a host that leaves it sooner is not held back by the accelerator
+AHEAD = 1000  # steps of one kernel that CUDA takes before the host has to wait (docs/device.md)
 NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
 
 
@@ -73,7 +77,7 @@ class Calibration:
         }
         moving = {
             key: getattr(scenario.costs, key).times(factor[key])
-            for key in ("serialise", "hand_over", "receive")
+            for key in ("serialise", "hand_over", "receive", "pin")
         }
         step = scaled(scenario.consumer.step, factor["step"])
         return msgspec.structs.replace(
@@ -207,6 +211,16 @@ def consumer_of(runs: Sequence[Accounts]) -> tuple[Consumer, Fit]:
     """The step: on the host's cores, if the main process computes during most of it."""
     wait, cpu = together(runs, "step_wait"), together(runs, "step_cpu")
     stop_after = runs[0].scenario.consumer.stop_after
+    if all(len(run.device) for run in runs):
+        # A host that waits for the accelerator spins, and computes nothing.
+        ahead = max(run.ahead for run in runs)
+        device, host = together(runs, "device"), together(runs, "host")
+        spent = device if ahead else host
+        if ahead and np.median(host) < HELD * np.median(device):
+            ahead = AHEAD
+        copy = np.nan_to_num(np.mean([run.copy for run in runs]))
+        found = fit(np.maximum(spent - copy, 0.0))
+        return Consumer(found.distribution, stop_after, run_ahead=ahead), found
     if float(cpu.sum()) > float(wait.sum()) and float(cpu.mean()) > NEGLIGIBLE:
         found = fit(cpu)
         busy = float(np.mean([run.step_threads for run in runs]))
@@ -264,7 +278,20 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
         serialise=adapted("serialise"),
         hand_over=adapted("hand_over"),
         receive=adapted("receive"),
+        pin=pinning(runs),
+        copy_byte=float(np.nan_to_num(np.mean([run.copy for run in runs]) / max(size, 1.0))),
     )
+
+
+def pinning(runs: Sequence[Accounts]) -> Cost:
+    """What copying a batch into pinned memory takes, once there is enough of it.
+
+    The typical batch tells: the first ones are given new memory, which later ones use again.
+    """
+    pins = together(runs, "pin")
+    if not len(pins):
+        return Cost()
+    return matched(PINNING, float(np.median(pins)), runs[0].tensors, runs[0].bytes)
 
 
 def matched(unit: Cost, seconds: float, tensors: float, size: float) -> Cost:

@@ -161,7 +161,7 @@ def run(
             "at": round(at),
             "foreign": round(foreign, 4),
             "stolen": round(stolen, 4),
-            "spoilt": spoilt(foreign, stolen, seen.end),
+            "spoilt": spoilt(foreign, stolen, seen.end, usable_cores()),
         }
         return rows | {name: row}
 

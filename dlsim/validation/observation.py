@@ -156,8 +156,12 @@ class Assembly:
         back = {name: nan.copy() for name in log.returns[0]._fields} if log.returns else {}
         for name, values in back.items():
             values[order] = [getattr(r, name) for r in log.returns]
-        finished = nan.copy()
-        finished[order[: len(log.finished)]] = log.finished
+        entered, left, begun, ended = (nan.copy() for _ in range(4))
+        entered[order[: len(log.entered)]] = log.entered[: len(order)]
+        left[order[: len(log.finished)]] = log.finished
+        on_device = np.array(log.device).reshape(-1, 2)[: len(log.finished)]
+        begun[order[: len(on_device)]], ended[order[: len(on_device)]] = on_device.T
+        finished = np.fmax(left, ended)
         # A message taken while workers are told to stop is not worked on.
         working = ~np.isnan(self.collated) | (self.taken <= self.left())
         working &= self.status != SKIPPED
@@ -186,6 +190,12 @@ class Assembly:
             collating=self.column(COLLATED, "began") - self.zero,
             collate_cpu=self.column(COLLATED, "cpu"),
             collate_queued=self.column(COLLATED, "queued"),
+            pinning=back.get("pinning", nan) - self.zero,
+            pinned=back.get("pinned", nan) - self.zero,
+            entered=entered - self.zero,
+            left=left - self.zero,
+            device_began=begun - self.zero,
+            device_ended=ended - self.zero,
             serialising=self.column(SERIALISED, "began") - self.zero,
             serialised=self.column(SERIALISED, "ended") - self.zero,
             serialise_cpu=self.column(SERIALISED, "cpu"),

@@ -20,7 +20,7 @@ from dlsim.engine.simulation import versions
 from dlsim.scenario.errors import is_integer, is_number, require
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import PENDING, Meta, Problem
-from dlsim.validation import machine
+from dlsim.validation import accelerator, machine
 from dlsim.validation.observation import Assembly, Setup, read
 from dlsim.validation.probes import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.settings import settings
@@ -94,6 +94,8 @@ def observe(
         pace, before, children = machine.pace(), machine.load(), machine.ended_children()
         if loader.num_workers == 0:
             probe.open(MAIN)
+        accelerator.begin(loader)
+        log.clock.settle()
         try:
             batches = run(watched, log, step, batches, seconds, epochs, memory)
         except KeyboardInterrupt as interrupt:
@@ -108,6 +110,7 @@ def observe(
             if loader.num_workers == 0:
                 probe.close()
         after, children = machine.load(), machine.ended_children() - children
+        log.device.extend(zip(*log.clock.moments(), strict=True))
         rows = read(Path(directory))
     setup = Setup(
         num_workers=loader.num_workers,
@@ -121,7 +124,7 @@ def observe(
     watching = machine.overhead(samples=samples)
     facts = machine.facts(before, after, watching) | {"trained": float(step is not None)}
     facts["pace"] = max(pace, machine.pace())
-    known = {"worker_bytes": memory.bytes, "workers_cpu": children}
+    known = {"worker_bytes": memory.bytes, "workers_cpu": children, "copy": copying(loader, log)}
     facts |= {name: value for name, value in known.items() if not isnan(value)}
     notes = {
         "overhead": str(watching),
@@ -202,18 +205,30 @@ def run_epoch(
                 f"loader: {name} cannot be watched: its __iter__ is not DataLoader's"
             )
         log.in_step = True
+        log.entered.append(monotonic())
         if step is not None:
+            before = log.clock.mark()
             step(batch)
+            log.clock.step(before, log.clock.mark())
         log.in_step = False
         log.finished.append(monotonic())
         progress(1)
         if seconds is not None and monotonic() - log.started[0] >= seconds:
             late = True
             break
+    log.clock.settle()
     log.left.append(monotonic())
     del iterator  # workers that do not persist go with it
     log.ended.append(monotonic())
     return late
+
+
+def copying(loader: DataLoader[Any], log: Log) -> float:
+    """Seconds for copying a typical batch to the accelerator; NaN where steps are the host's."""
+    sizes = [payload.tensor_bytes for payload in log.payloads.values()]
+    if not sizes or not any(ended > 0 for _, ended in log.device):
+        return float("nan")
+    return accelerator.copying(float(np.median(sizes)), pinned=loader.pin_memory)
 
 
 def problem_of(assembly: Assembly) -> Problem | None:

@@ -33,6 +33,7 @@ REPLACED = {
     "costs.serialise": ("serialise",),
     "costs.hand_over": ("hand_over",),
     "costs.receive": ("receive",),
+    "costs.pin": ("pin",),
     "costs.worker_start": ("worker_start",),
 }
 

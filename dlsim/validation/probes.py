@@ -178,16 +178,16 @@ class Task:
 
 
 class Tagged:
-    """A batch on its way to the main process: its number, and how it was rebuilt there.
+    """A batch on its way to the main process: its number, how it was rebuilt there, and pinned.
 
-    `rebuilding` is what the thread that unpickles it had used just before, `rebuilt` just after.
+    `rebuilding` is what the thread that unpickles it had used just before, `rebuilt` just after;
+    `pinning` and `pinned` likewise of the thread that copies it into pinned memory.
     """
 
-    def __init__(
-        self, batch: int, data: Any, rebuilding: Reading = UNSEEN, rebuilt: Reading = UNSEEN
-    ) -> None:
+    rebuilding = rebuilt = pinning = pinned = UNSEEN
+
+    def __init__(self, batch: int, data: Any) -> None:
         self.batch, self.data = batch, data
-        self.rebuilding, self.rebuilt = rebuilding, rebuilt
 
     def __reduce__(self) -> tuple[Any, ...]:
         pickling = Pickling(self.batch)
@@ -195,8 +195,10 @@ class Tagged:
 
     def pin_memory(self) -> Tagged:
         """What torch's pin-memory code makes of the batch alone, tagged again."""
-        data = pin_memory(self.data)  # type: ignore[no-untyped-call]
-        return Tagged(self.batch, data, self.rebuilding, self.rebuilt)
+        began = of_this_thread()
+        self.data = pin_memory(self.data)  # type: ignore[no-untyped-call]
+        self.pinning, self.pinned = began, of_this_thread()
+        return self
 
 
 class Pickling:
@@ -234,7 +236,9 @@ class Ended:
 
 def rebuilt(began: Reading, batch: int, data: Any, ended: None) -> Tagged:
     """The tagged batch in the main process, all of whose data has just been unpickled."""
-    return Tagged(batch, data, began, of_this_thread())
+    tagged = Tagged(batch, data)
+    tagged.rebuilding, tagged.rebuilt = began, of_this_thread()
+    return tagged
 
 
 _clocks = threading.local()

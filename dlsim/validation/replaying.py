@@ -180,9 +180,10 @@ def at_last_samples(seen: Observation, seconds: Floats) -> Recorded:
 def main_process(seen: Observation) -> tuple[Floats, Recorded]:
     """Seconds of receiving each batch, and from each return until the next batch is asked for.
 
-    Receiving begins when the batch is pickled, asked for, and the one before received; it lasts
-    until the next index list is sent. Where a call receives nothing, that long it is asked for
-    later. What passes after the sending, follows upon the return: part of the step, too.
+    Where a thread pins batches, that is `by_thread`. Else receiving begins when the batch is
+    pickled, asked for, and the one before received; it lasts until the next index list is sent.
+    Where a call receives nothing, that long it is asked for later. What passes after the sending,
+    follows upon the return: part of the step, too.
     """
     order = seen.order
     requested, returned = seen.requested[order], seen.returned[order]
@@ -191,6 +192,8 @@ def main_process(seen: Observation) -> tuple[Floats, Recorded]:
     if np.all(seen.worker[order] == MAIN):
         steps = asked - returned  # next() was fetching all the time
         return receiving, recorded(len(seen), order, np.maximum(steps, 0.0))
+    if not np.isnan(seen.pinned[order]).any():
+        return by_thread(seen, asked)
     done = sendable(seen)
     known = by_receipt(seen, done)
     received = seen.received[known]
@@ -202,13 +205,42 @@ def main_process(seen: Observation) -> tuple[Floats, Recorded]:
     np.maximum.at(ready, call, received)
     ready = np.minimum(ready, returned)
     latest[call] = known  # the one received last
-    sends = np.sort(seen.sent[~np.isnan(seen.sent)])
-    sent = sends[np.maximum(np.searchsorted(sends, returned, side="right") - 1, 0)]
-    turned = np.where(sent >= ready, sent, returned)
+    turned = turns(seen, ready)
     some = latest != MAIN
     receiving[latest[some]] += (turned - ready)[some]
     later = np.append(np.where(some, 0.0, turned - ready)[1:], 0.0)
     return receiving, recorded(len(seen), order, np.maximum(asked + later - turned, 0.0))
+
+
+def by_thread(seen: Observation, asked: Floats) -> tuple[Floats, Recorded]:
+    """The same where a thread receives and pins: from when it could until the batch is pinned.
+
+    What passes in `next()` from when it has its batch until it sends the next index list, is part
+    of the step before, if the batch was there, else of its own step.
+    """
+    order = seen.order
+    requested, pinned = seen.requested[order], seen.pinned[order]
+    done = sendable(seen)
+    in_turn = order[np.argsort(pinned, kind="stable")]
+    begun = done[in_turn]
+    begun[1:] = np.maximum(begun[1:], seen.pinned[in_turn[:-1]])
+    receiving = np.zeros(len(seen))
+    receiving[in_turn] = np.maximum(seen.pinned[in_turn] - begun, 0.0)
+    ready = np.minimum(np.maximum(requested, pinned), seen.returned[order])
+    turned = turns(seen, ready)
+    there = pinned <= requested
+    later = np.append(np.where(there, turned - ready, 0.0)[1:], 0.0)
+    steps = asked + later - np.where(there, turned, ready)
+    return receiving, recorded(len(seen), order, np.maximum(steps, 0.0))
+
+
+def turns(seen: Observation, ready: Floats) -> Floats:
+    """When each call, which had its batch at `ready`, sent an index list, or else returned."""
+    returned = seen.returned[seen.order]
+    sends = np.sort(seen.sent[~np.isnan(seen.sent)])
+    sent = sends[np.maximum(np.searchsorted(sends, returned, side="right") - 1, 0)]
+    turned: Floats = np.where(sent >= ready, sent, returned)
+    return turned
 
 
 def delivery(seen: Observation) -> Costs:

@@ -13,10 +13,11 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from dlsim.scenario.distributions import Floats
-from dlsim.validation import machine
+from dlsim.validation import accelerator, machine
 
 NAN = float("nan")
-LEAST, TICKS = 0.05, 0.05  # cores; CPU seconds that counting by clock ticks may be wrong by
+# Of all cores together; CPU seconds that counting by clock ticks may be wrong by.
+LEAST, TICKS = 0.025, 0.05
 # Other programs here; whoever shares the hardware and is seen to; cores at an unusual pace.
 OTHERS, HOST, PACE = "others", "host", "pace"
 
@@ -70,9 +71,9 @@ class Trial:
         )
 
 
-def spoilt(foreign: float, stolen: float, seconds: float) -> str:
-    """Who took more cores, for so many seconds, than a quiet machine shows: OTHERS or the HOST."""
-    least = LEAST + TICKS / seconds
+def spoilt(foreign: float, stolen: float, seconds: float, cores: float) -> str:
+    """Who took more of the cores, for so many seconds, than on a quiet machine; empty if nobody."""
+    least = LEAST * cores + TICKS / seconds
     if foreign > least:
         return OTHERS
     return HOST if foreign + stolen > least else ""
@@ -86,9 +87,12 @@ def timed(
 ) -> Trial:
     """One epoch of `loader`, as a training loop would run it; left after `batches` batches.
 
+    It ends when an accelerator, if one is in use, has done all it was given; that it is got ready,
+    as the first loader of a process that pins its batches does, comes before.
     `progress` is called with the number of batches since last time.
     """
     requested, returned = [], []
+    accelerator.begin(loader)
     before, at = machine.load(), time.time()
     began = asked = monotonic()
     iterator = iter(loader)
@@ -100,6 +104,7 @@ def timed(
             step(batch)
         progress(1)
         asked = monotonic()
+    accelerator.settle()
     del iterator  # workers that do not persist go with it
     epoch, after = monotonic() - began, machine.load()
     stolen, foreign = machine.others(before, after) if before and after else (NAN, NAN)
@@ -110,7 +115,7 @@ def timed(
         foreign=foreign / epoch,
         stolen=stolen / epoch,
         at=at,
-        spoilt=spoilt(foreign / epoch, stolen / epoch, epoch),
+        spoilt=spoilt(foreign / epoch, stolen / epoch, epoch, machine.usable_cores()),
     )
 
 

@@ -27,13 +27,20 @@ def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
             if len(group):
                 means += (np.bincount(group, getattr(run, name)) / np.bincount(group)).tolist()
     found = {name: error(np.array(means)) for name, means in of_batches.items()}
-    for name in ("take", "serialise", "hand_over", "receive"):
+    for name in ("take", "serialise", "hand_over", "receive", "pin"):
         found[name] = error(together(runs, name))
     found["pace"] = unsteadiness(runs) * (1 + 1 / len(runs)) ** 0.5
     found["placing"] = PLACING * (1 + 1 / len(runs)) ** 0.5
     found["worker_start"] = error(together(runs, "start"))
-    found["step"] = error(together(runs, "step_wait") + together(runs, "step_cpu"))
+    found["step"] = error(step_times(runs))
     return found
+
+
+def step_times(runs: Sequence[Accounts]) -> Floats:
+    """Seconds of each step: on the accelerator, where it was seen there."""
+    if all(len(run.device) for run in runs):
+        return together(runs, "device" if any(run.ahead for run in runs) else "host")
+    return together(runs, "step_wait") + together(runs, "step_cpu")
 
 
 def unsteadiness(runs: Sequence[Accounts]) -> float:

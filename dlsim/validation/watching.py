@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataP
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from dlsim.scenario import DlsimError
+from dlsim.validation.accelerator import StepClock
 from dlsim.validation.payload import Payload, payload_of
 from dlsim.validation.probes import (
     Collate,
@@ -50,7 +51,9 @@ class Return(NamedTuple):
     Seconds so far: `cpu_*`, the main process's CPU; `thread_*`, its main thread's; `queued_*`,
     those that the main thread waited for a core. `rebuilding`: the moment the batch's message is
     unpickled, which is over at `received`; `rebuild_cpu` and `rebuild_queued`: what the thread that
-    does it used for it, and waited for a core.
+    does it used for it, and waited for a core. `pinning`, `pinned`, `pin_cpu` and `pin_queued`:
+    likewise, of copying it into pinned memory; `pin_thread`: what that thread had used until
+    `pinned`.
     """
 
     batch: int
@@ -58,6 +61,11 @@ class Return(NamedTuple):
     rebuild_cpu: float
     rebuild_queued: float
     received: float
+    pinning: float
+    pinned: float
+    pin_cpu: float
+    pin_queued: float
+    pin_thread: float
     requested: float
     returned: float
     cpu_requested: float
@@ -74,14 +82,19 @@ class Log:
 
     `sent`: the batches whose index lists went to a worker; `first`, `started`, `primed`, `left`
     (the last `next()` or step is over) and `ended` (the workers are gone, too): one for each
-    epoch. `payloads`: what the first batches of each epoch are made of. Every change is one
-    append, as torch may raise an exception anywhere when a worker dies.
+    epoch. `entered`, `finished`: when the host began and left each step; `device`: when the
+    accelerator, by `clock`, began and ended it, NaN if not known. `payloads`: what the first
+    batches of each epoch are made of. Every change is one append, as torch may raise an exception
+    anywhere when a worker dies.
     """
 
     draws: list[Draw] = field(default_factory=list)
     sent: set[int] = field(default_factory=set)
     returns: list[Return] = field(default_factory=list)
+    entered: list[float] = field(default_factory=list)
     finished: list[float] = field(default_factory=list)
+    clock: StepClock = field(default_factory=StepClock)
+    device: list[tuple[float, float]] = field(default_factory=list)
     first: list[int] = field(default_factory=list)
     started: list[float] = field(default_factory=list)
     primed: list[float] = field(default_factory=list)
@@ -159,6 +172,7 @@ class Returning:
         if not isinstance(tagged, Tagged):
             raise ObserveError("loader: its batches do not come from its collate_fn")
         rebuilding = tagged.rebuilding.until(tagged.rebuilt)
+        pinning = tagged.pinning.until(tagged.pinned)
         self._log.returns.append(
             Return(
                 batch=tagged.batch,
@@ -166,6 +180,11 @@ class Returning:
                 rebuild_cpu=rebuilding.cpu,
                 rebuild_queued=rebuilding.queued,
                 received=tagged.rebuilt.time,
+                pinning=pinning.time,
+                pinned=tagged.pinned.time,
+                pin_cpu=pinning.cpu,
+                pin_queued=pinning.queued,
+                pin_thread=tagged.pinned.cpu,
                 requested=asked.time,
                 returned=got.time,
                 cpu_requested=used,

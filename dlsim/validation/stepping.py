@@ -1,0 +1,61 @@
+"""What training steps cost in a run that was observed: the host, and the accelerator."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from dlsim.trace.observation import Observation
+
+TOGETHER = 0.5e-3  # seconds within which the host leaves a step whose end it waited for
+
+
+def steps(seen: Observation) -> dict[str, Any]:
+    """What each step was blocked and computed, until the next batch is `requested`.
+
+    And what the accelerator took for it, and the host until it left it. What the host does until
+    it has let go of the batch before, is no part of the step.
+    """
+    order = seen.order
+    now, then = order[:-1], order[1:]
+    same = seen.epoch_of(now) == seen.epoch_of(then)
+    now, then = now[same], then[same]
+    wall = seen.requested[then] - seen.returned[now]
+    thread = seen.thread_requested[then] - seen.thread_returned[now]
+    queued = seen.queued_requested[then] - seen.queued_returned[now]
+    process = seen.cpu_requested[then] - seen.cpu_returned[now]
+    busy = float(process.sum() / thread.sum()) if thread.sum() > 0 else 1.0
+    # In its first step a process loads what it will compute.
+    device = (seen.device_ended - seen.device_began)[order[1:]]
+    device = device[~np.isnan(device)]
+    host = (seen.left - seen.entered)[order[1:]]
+    return {
+        "step_wait": np.maximum(wall - thread - queued, 0.0),
+        "step_cpu": np.maximum(thread - letting_go(seen), 0.0),
+        "step_threads": busy,
+        "device": device,
+        "host": host[~np.isnan(host)],
+        "ahead": ahead(seen) if len(device) else 0,
+    }
+
+
+def letting_go(seen: Observation) -> float:
+    """Seconds between the return of a batch and its step, while the one before is freed.
+
+    The typical batch tells; some are looked at (watching.py). 0 where it was not seen.
+    """
+    if not json.loads(seen.meta.notes.get("machine", "{}")).get("trained", True):
+        return 0.0
+    between = (seen.entered - seen.returned)[seen.order]
+    between = between[~np.isnan(between)]
+    return float(np.median(between)) if len(between) else 0.0
+
+
+def ahead(seen: Observation) -> int:
+    """How many steps were under way at most when the host left one."""
+    ended, left = seen.device_ended[seen.order], seen.left[seen.order]
+    place = np.arange(1, len(ended) + 1)
+    over = np.searchsorted(np.fmax.accumulate(np.nan_to_num(ended)), left + TOGETHER, "right")
+    return int(np.max(place - np.minimum(over, place), initial=0))
