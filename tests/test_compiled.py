@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +18,9 @@ from dlsim.trace.difference import difference
 from tests.strategies import ideal, on_machines
 
 pytest.importorskip("numba", reason="the compiled engine needs it")
+
+from dlsim.engine.compiled.ahead import AHEAD, ahead
+from dlsim.engine.compiled.tournament import leaves, play, tournament
 
 
 @settings(max_examples=500)
@@ -188,3 +197,69 @@ def test_progress_counts_every_batch() -> None:
         told: list[int] = []
         trace = dlsim.simulate(scenario, engine="compiled", progress=told.append)
         assert sum(told) == len(trace.order)
+
+
+def test_blocks_drawn_ahead_are_the_same_numbers() -> None:
+    """A thread draws the numbers of long runs, and every one is where it was."""
+    plan = long(batches=40_000)
+    assert difference(dlsim.simulate(plan, 1), dlsim.simulate(plan, 1, engine="simpy")) is None
+
+
+def test_what_goes_wrong_in_the_thread_is_raised() -> None:
+    """An exception of a thread that draws ahead is one of the run."""
+
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ValueError("no more")
+
+    made = ahead(failing())
+    assert next(made) == 1
+    with pytest.raises(ValueError, match="no more"):
+        next(made)
+
+
+def test_nobody_draws_on_for_a_run_that_is_over() -> None:
+    """Once the items are closed the thread ends, a few items ahead of those that were used."""
+    before = threading.active_count()
+    made = ahead(taken := Counted())
+    assert [next(made) for _ in range(5)] == [0, 1, 2, 3, 4]
+    made.close()
+    assert taken.count <= 5 + AHEAD
+    assert threading.active_count() == before
+
+
+class Counted(Iterator[int]):
+    """Numbers from zero on, and how many were taken."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __next__(self) -> int:
+        self.count += 1
+        return self.count - 1
+
+
+@given(st.integers(1, 20), st.data())
+def test_the_earliest_wins(players: int, data: st.DataObject) -> None:
+    """Whoever has the earliest moment wins, and of several the one with the lowest number."""
+    moments = np.full(leaves(players), np.inf)
+    winners = tournament(players)
+    moves = st.tuples(st.integers(0, players - 1), st.sampled_from([0.0, 1.0, 2.0, np.inf]))
+    for player, moment in data.draw(st.lists(moves, max_size=30)):
+        assert played(moments, winners, player, moment) == moments.min()
+        assert winners[1] == moments.argmin()
+
+
+@functools.cache
+def player() -> Any:
+    """A tournament's games, for Python."""
+    import numba
+
+    return numba.njit(
+        lambda moments, winners, who, moment: play(moments, winners, who, moment, True)
+    )
+
+
+def played(moments: Any, winners: Any, who: int, moment: float) -> float:
+    """One player has another moment now: the winner's."""
+    return float(player()(moments, winners, who, moment))

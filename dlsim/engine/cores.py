@@ -116,7 +116,7 @@ class Sharing:
             heapify(finishes)
         self._alarm += 1
         if finishes:
-            delay = max(0.0, (finishes[0][0] - self._level) / self._rate())
+            delay = max(0.0, finishes[0][0] - self._level) * (1 / self._rate())
             alarm = self.env.timeout(delay, self._alarm)
             alarm.callbacks.append(self._ring)
 

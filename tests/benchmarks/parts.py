@@ -12,8 +12,8 @@ from statistics import median
 
 import dlsim
 from dlsim.engine import outcome, outcomes
-from dlsim.engine.compiled.in_order import LARGEST_BLOCK, InOrder
-from dlsim.engine.compiled.jobs import Jobs
+from dlsim.engine.compiled.in_order import InOrder
+from dlsim.engine.compiled.jobs import LARGEST_BLOCK, Jobs
 from dlsim.engine.compiled.recurrence import schedule
 from dlsim.engine.kept import kept
 from dlsim.scenario import Scenario

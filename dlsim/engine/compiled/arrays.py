@@ -12,6 +12,7 @@ import numba.extending
 import numba.np.arrayobj
 import numba.np.numpy_support
 import numpy as np
+from llvmlite import ir as core_ir  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 core: Any = numba.core
@@ -20,7 +21,9 @@ arrayobj: Any = numba.np.arrayobj
 from_dtype: Any = numba.np.numpy_support.from_dtype
 lower: Any = core.imputils.lower_builtin
 types, cgutils = core.types, core.cgutils
+int64 = core_ir.IntType(64)
 
+Item = TypeVar("Item")
 Tuple = TypeVar("Tuple", bound=tuple[Any, ...])
 
 
@@ -56,14 +59,34 @@ class Column(types.Array):  # type: ignore[misc, name-defined]
     take an eighth of the event loop's time.
     """
 
+    def __init__(self, array: Any, alone: str | None = None) -> None:
+        self.alone = alone
+        readonly, aligned = not array.mutable, array.aligned
+        super().__init__(array.dtype, array.ndim, array.layout, readonly, None, aligned)
+
+    @property
+    def key(self) -> Any:
+        """What makes it differ from other types."""
+        return *super().key, self.alone
+
     def copy(self, *args: Any, **kwargs: Any) -> Column:
         """A type that differs in some respects, such as a row's."""
-        return column(super().copy(*args, **kwargs))
+        return Column(super().copy(*args, **kwargs), self.alone)
+
+    def unify(self, context: Any, other: Any) -> Column | None:
+        """The type of what is either of two arrays."""
+        either = super().unify(context, other)
+        return either and Column(either)
 
 
-def column(array: Any) -> Column:
-    """The same type of array, but for what an index below 0 means."""
-    return Column(array.dtype, array.ndim, array.layout, not array.mutable, None, array.aligned)
+class Row(types.Record):  # type: ignore[misc, name-defined]
+    """The type of a row of an array with named fields that is `alone`."""
+
+    def __init__(self, record: Any, alone: str) -> None:
+        fields = [(name, field._asdict()) for name, field in record.fields.items()]
+        super().__init__(fields, record.size, record.aligned)
+        self.name: str = f"{self.name} {alone}"
+        self.alone = alone
 
 
 def plainly(original: Any) -> Any:
@@ -75,7 +98,42 @@ def plainly(original: Any) -> Any:
         unsigned = types.UniTuple(types.uintp, len(index)) if many else types.uintp
         at = context.cast(builder, values[1], index, unsigned)
         signature = signature.replace(args=(array, unsigned, *value))
-        return original(context, builder, signature, (values[0], at, *values[2:]))
+        found = original(context, builder, signature, (values[0], at, *values[2:]))
+        scalar = not isinstance(array.dtype, types.Record)
+        if array.alone and scalar and (value or signature.return_type == array.dtype):
+            tell(builder, array.alone)
+        return found
+
+    return implement
+
+
+def tell(builder: Any, alone: str) -> None:
+    """Tell the compiler that the last access to memory is to one array, and to no other one.
+
+    Else it has to assume that whatever is written may change whatever was read, as arrays may
+    overlap, and would read most numbers again and again.
+    """
+    module = builder.module
+    for instruction in reversed(builder.block.instructions):
+        if instruction.opname in ("load", "store"):
+            root = module.add_metadata([core_ir.MetaDataString(module, "dlsim")])
+            name = core_ir.MetaDataString(module, alone)
+            kind = module.add_metadata([name, root, int64(0)])
+            const = [int64(1)] if alone == "rules" else []
+            tag = module.add_metadata([kind, kind, int64(0), *const])
+            instruction.set_metadata("tbaa", tag)
+            return
+    raise AssertionError("nothing is accessed")
+
+
+def told(original: Any) -> Any:
+    """What numba does with a field of a record, but for what the compiler is told."""
+
+    def implement(context: Any, builder: Any, *rest: Any) -> Any:
+        found = original(context, builder, *rest)
+        row = rest[0] if isinstance(rest[0], Row) else rest[0].args[0]
+        tell(builder, row.alone)
+        return found
 
     return implement
 
@@ -87,8 +145,14 @@ lower(operator.setitem, Column, types.Integer, types.Any)(plainly(arrayobj.setit
 lower(operator.setitem, Column, types.BaseTuple, types.Any)(plainly(arrayobj.setitem_array))
 
 
+core.imputils.lower_cast(Column, Column)(lambda context, builder, one, other, value: value)
+extending.register_model(Row)(extending.models.RecordModel)
+extending.lower_getattr_generic(Row)(told(arrayobj.record_getattr))
+extending.lower_setattr_generic(Row)(told(arrayobj.record_setattr))
+
+
 def _columns(_: Any, arrays: Any) -> Any:
-    made = types.NamedTuple([column(array) for array in arrays.types], arrays.instance_class)
+    made = types.NamedTuple([Column(array) for array in arrays.types], arrays.instance_class)
     return made(arrays), lambda context, builder, signature, values: values[0]
 
 
@@ -106,7 +170,10 @@ def reader(of: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], Any]:
     places: dict[str, tuple[Any, int]] = {}
     place = 0
     for name, (dtype, dimensions) in of.items():
-        places[name] = Column(from_dtype(dtype), dimensions, "C"), place
+        element = from_dtype(dtype)
+        if isinstance(element, types.Record):
+            element = Row(element, name)
+        places[name] = Column(types.Array(element, dimensions, "C"), name), place
         place += 1 + dimensions
 
     Arrays: Any = type("Arrays", (types.Type,), {})
@@ -150,3 +217,16 @@ def reader(of: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], Any]:
         return here(types.intp), generate
 
     return cast(Callable[[int], Any], extending.intrinsic(read))
+
+
+def _either(_: Any, condition: Any, one: Any, other: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        chosen = builder.select(*values)
+        chosen.set_metadata("unpredictable", builder.module.add_metadata([]))
+        return chosen
+
+    return one(types.boolean, one, one), generate
+
+
+# For compiled code: one or the other, without a branch, which it is costly to guess wrong.
+either = cast(Callable[[bool, Item, Item], Item], extending.intrinsic(_either))

@@ -13,6 +13,7 @@ from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import GO_ON, WAIT
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import State
+from dlsim.engine.compiled.tournament import play
 
 
 @inlined
@@ -34,12 +35,6 @@ def main_process(s: State) -> int:
 
 
 @inlined
-def sooner(s: State, one: int, other: int) -> bool:
-    """Whether `one` acts before `other`."""
-    return s.wake[one] < s.wake[other] or (s.wake[one] == s.wake[other] and one < other)
-
-
-@inlined
 def wake(s: State, who: int, moment: float) -> None:
     """Let someone act at `moment` who would not act by themselves."""
     m = s.main[0]
@@ -47,21 +42,17 @@ def wake(s: State, who: int, moment: float) -> None:
         m.wake = moment
         return
     if moment == m.now and m.ready == NONE:
-        m.ready = who
+        m.ready, m.soon = who, moment
         return
     act_at(s, who, moment)
 
 
 @inlined
 def act_at(s: State, who: int, moment: float) -> None:
-    """Someone acts at `moment`; note it wherever they are now the first, or no longer."""
-    s.wake[who] = moment
-    at, winner = len(s.wake) + who, who
-    while at > 1:
-        other = s.first[at ^ 1]
-        winner = other if sooner(s, other, winner) else winner
-        at >>= 1
-        s.first[at] = winner
+    """Someone acts at `moment`."""
+    soon = play(s.wake, s.first, who, moment, True)
+    m = s.main[0]
+    m.soon = soon if m.ready == NONE else m.now
 
 
 @inlined
@@ -70,8 +61,9 @@ def next_one(s: State) -> int:
     m = s.main[0]
     first: int = m.ready
     other: int = s.first[1]
-    if first != NONE and (s.wake[other] > m.now or other > first):
-        m.ready = NONE
+    soon = s.wake[other]
+    if first != NONE and (soon > m.now or other > first):
+        m.ready, m.soon = NONE, soon
         return first
     act_at(s, other, inf)
     return other
@@ -81,8 +73,7 @@ def next_one(s: State) -> int:
 def settle(s: State) -> int:
     """Let everyone else do all that they do at this moment: WAIT, or GO_ON if nobody does."""
     m = s.main[0]
-    others = m.ready != NONE or s.wake[s.first[1]] <= m.now
-    if others or s.sharing[0].alarm <= m.now or s.sharing[1].alarm <= m.now:
+    if m.soon <= m.now or m.alarm <= m.now:
         m.wake = m.now
         return WAIT
     return GO_ON

@@ -11,33 +11,40 @@ from math import inf
 
 from dlsim.engine.compiled.clock import wake
 from dlsim.engine.compiled.jit import inlined
-from dlsim.engine.compiled.messages import CORES, GO_ON, WAIT
+from dlsim.engine.compiled.messages import CORES, GO_ON, STORAGE, WAIT
 from dlsim.engine.compiled.state import State
+from dlsim.engine.compiled.tournament import play
 
 
 @inlined
-def serve(s: State, who: int) -> None:
-    """Let someone wait for what they have asked for, `main.amount`, as all their customers."""
+def serve(s: State) -> None:
+    """Let who has asked for something, `main.amount`, wait for it as one of their customers."""
     m = s.main[0]
-    what = m.what
-    x = s.sharing[what]
+    if not s.rules[0].shared:
+        wake(s, m.who, m.now + m.amount)
+        m.amount = 0.0
+        return
+    what, customer = m.what, m.customer
     advance(s, what)
-    for customer in range(m.customer, m.customer + m.customers):
-        c, threads = s.customers[what, customer], s.threads[what, customer]
-        if c.threads == 0:
-            c.level = 0.0
-            x.present += 1
-        else:
-            c.level += (x.level - c.seen) / c.threads
-        c.seen = x.level
-        thread = 0
-        while threads[thread].done < inf:
-            thread += 1
-        threads[thread].done, threads[thread].who = c.level + m.amount, who
-        c.threads += 1
-        due(s, what, customer, c.seen + (first_done(s, what, customer) - c.level) * c.threads)
-        s.awaited[who] += 1
+    x, c, threads = s.sharing[what], s.customers[what, customer], s.threads[what, customer]
+    if c.threads == 0:
+        c.level = 0.0
+        x.present += 1
+    else:
+        c.level += (x.level - c.seen) / c.threads
+    c.seen = x.level
+    thread = 0
+    while threads[thread].done < inf:
+        thread += 1
+    threads[thread].done, threads[thread].who = c.level + m.amount, m.who
+    c.threads += 1
+    due(s, what, customer, c.seen + (first_done(s, what, customer) - c.level) * c.threads)
     set_alarm(s, what)
+    s.awaited[m.who] += 1
+    m.customer += 1
+    m.customers -= 1
+    if m.customers == 0:
+        m.amount = 0.0
 
 
 @inlined
@@ -58,7 +65,7 @@ def ask(s: State, customer: int, seconds: float) -> int:
 def advance(s: State, what: int) -> None:
     """Bring the level up to this moment."""
     x, now = s.sharing[what], s.main[0].now
-    if x.present > 0:
+    if x.present > 0 and now > x.since:
         x.level += (now - x.since) * s.rates[what, x.present]
     x.since = now
 
@@ -72,15 +79,8 @@ def first_done(s: State, what: int, customer: int) -> float:
 
 @inlined
 def due(s: State, what: int, customer: int, level: float) -> None:
-    """A customer is due at this level; note it wherever they are now the first, or no longer."""
-    dues, first = s.due[what], s.first_due[what]
-    dues[customer] = level
-    at, winner = len(dues) + customer, customer
-    while at > 1:
-        other = first[at ^ 1]
-        winner = other if dues[other] < dues[winner] else winner
-        at >>= 1
-        first[at] = winner
+    """A customer is due at this level. Of those due at the same level, any may come first."""
+    s.sharing[what].next = play(s.due[what], s.first_due[what], customer, level, False)
 
 
 @inlined
@@ -89,8 +89,8 @@ def set_alarm(s: State, what: int) -> None:
     x = s.sharing[what]
     x.alarm = inf
     if x.present > 0:
-        left = s.due[what, s.first_due[what, 1]] - x.level
-        x.alarm = s.main[0].now + max(0.0, left / s.rates[what, x.present])
+        x.alarm = s.main[0].now + max(0.0, x.next - x.level) * s.paces[what, x.present]
+    s.main[0].alarm = min(s.sharing[CORES].alarm, s.sharing[STORAGE].alarm)
 
 
 @inlined
@@ -98,11 +98,9 @@ def ring(s: State, what: int) -> None:
     """The alarm: whoever is done goes on."""
     x = s.sharing[what]
     # The level is what it was to be; computed from the time it might fall short of it.
-    x.level, x.since = s.due[what, s.first_due[what, 1]], s.main[0].now
-    while x.present > 0:
+    x.level, x.since = x.next, s.main[0].now
+    while x.next <= x.level:
         customer = s.first_due[what, 1]
-        if s.due[what, customer] > x.level:
-            break
         c = s.customers[what, customer]
         c.level, c.seen = first_done(s, what, customer), x.level
         for thread in s.threads[what, customer]:
@@ -137,4 +135,4 @@ def leave_all(s: State, what: int) -> None:
         for thread in s.threads[what, customer]:
             thread.done = inf
     x.present = 0
-    x.alarm = inf
+    x.next = x.alarm = s.main[0].alarm = inf

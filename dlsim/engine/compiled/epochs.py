@@ -148,10 +148,9 @@ def join(s: State) -> int:
         if w.alive and w.job != NONE:
             cut(s, w.job)
         w.alive = False
-    m.ready = NONE
+    m.ready, m.soon = NONE, inf
     for who in range(len(s.awaited)):
-        s.wake[who] = inf
-        s.awaited[who] = 0
+        s.wake[who], s.awaited[who] = inf, 0
     leave_all(s, CORES)
     leave_all(s, STORAGE)
     m.doing = m.closed

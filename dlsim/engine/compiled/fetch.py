@@ -19,6 +19,7 @@ from dlsim.engine.compiled.messages import (
     FETCH,
     FETCHED,
     FETCHED_AT,
+    FINISHED,
     KEEP,
     RAISED,
     REQUEST,
@@ -48,12 +49,12 @@ def new_job(s: State, worker: int) -> int:
     What comes of the job is certain from the start, as each source is used in order.
     """
     m, r = s.main[0], s.rules[0]
-    shard = s.shards[max(worker, 0) if r.iterable else 0]
     message = write(s, m.sent)
     job = s.messages[message]
     row = m.job
     m.job += 1
     if r.iterable:
+        shard = s.shards[max(worker, 0)]
         begin, job.first = shard.used, shard.index
         asked = r.size
         taken = 0 if shard.ended else min(asked, shard.rest)
@@ -67,21 +68,19 @@ def new_job(s: State, worker: int) -> int:
         asked = taken = s.offsets[row + 1] - begin
         numbers, sizes = s.services, s.sizes
     calls = 1 if r.batched else taken
-    job.taken, job.short = taken, False
+    job.taken = taken
     size = 0.0
     if r.sized:
         for i in range(begin, begin + taken):
             size += sizes[i]
-    first = row if r.batched else begin
-    width = s.services.shape[1]
-    alike = len(s.services) == 1
-    for i in range(calls):
-        at = 0 if alike else first + i
-        for j in range(width):
-            s.amounts[message, i * width + j] = numbers[at, j]
-            if r.iterable and numbers[at, j] != numbers[at, j]:
-                job.short = True
-    job.short |= size != size
+    job.short = size != size
+    if not r.alike:
+        first = (row if r.batched else begin) * r.width
+        for i in range(calls * r.width):
+            s.amounts[message, i] = numbers[first + i]
+    if r.iterable:
+        for i in range(calls * r.width):
+            job.short |= s.amounts[message, i] != s.amounts[message, i]
     outcome = FETCHED
     if len(s.fail_at) > 0:
         for i in range(taken):
@@ -89,7 +88,8 @@ def new_job(s: State, worker: int) -> int:
             if raised != NONE:
                 outcome = RAISED + raised
                 calls = min(calls, i + 1)
-                shard.ended = True
+                if r.iterable:
+                    s.shards[max(worker, 0)].ended = True
                 break
     if r.caching:
         for i in range(taken):
@@ -129,7 +129,7 @@ def sent_to(s: State, worker: int, size: int, step: float, content: float) -> No
     """A new batch number: `size` samples are asked of `worker`, `content` bytes come of it."""
     m = s.main[0]
     number = m.sent
-    for moment in range(len(s.moments)):
+    for moment in range(FINISHED + 1):
         s.moments[moment, number] = nan
     s.moments[SENT_AT, number] = m.now
     s.worker[number] = worker
@@ -148,6 +148,7 @@ def begin_to_fetch(s: State, worker: int) -> bool:
     job = s.messages[w.job]
     if job.short:
         m.short_index, m.short_count = job.first, job.taken
+        return True
     s.moments[STARTED, job.number] = m.now + r.round_trip if job.calls > 0 else m.now
     if r.shared:
         w.call, w.owed = 0, 0.0
@@ -208,7 +209,7 @@ def fetch_sharing(s: State, worker: int) -> bool:
                     return pay(s, worker)
             else:
                 demand = s.demands[w.demand]
-                amount = s.amounts[message, w.call * s.services.shape[1] + demand.place]
+                amount = s.amounts[message, w.call * r.width + demand.place]
                 if demand.kind == CPU:
                     w.owed += amount
                     w.demand += 1

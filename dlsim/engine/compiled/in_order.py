@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlsim.engine.compiled.jobs import MOST_SAMPLES, Block, IndexLists, Jobs, alike
+from dlsim.engine.compiled.jobs import Block, IndexLists, Jobs, alike, largest_block
 from dlsim.engine.compiled.messages import FINISHED, RETURNED_AT
 from dlsim.engine.compiled.recurrence import Course, new_course, schedule
 from dlsim.engine.compiled.rules import most_samples
@@ -18,8 +18,6 @@ from dlsim.engine.run import round_trip
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.tally import Marks, Tally
 from dlsim.trace.trace import MOMENTS, RETURNED, Meta, Trace
-
-LARGEST_BLOCK = 16384  # jobs drawn at a time
 
 
 class InOrder:
@@ -34,8 +32,7 @@ class InOrder:
         self.scenario = scenario
         self.batches = IndexLists(scenario, 0, 0, indices=False).batches
         self.total = self.batches * scenario.epochs
-        samples = 1 if alike(scenario) else max(most_samples(scenario), 1)
-        self.block = max(1, min(LARGEST_BLOCK, MOST_SAMPLES // samples))
+        self.block = largest_block(1 if alike(scenario) else most_samples(scenario))
         self.course = new_course(
             loader.num_workers,
             loader.window,
@@ -62,10 +59,9 @@ class InOrder:
             began = float(main["now"])
             self.start_epoch(epoch)
             jobs = Jobs(self.scenario, seed, epoch, int(main["first"]), indices=False)
-            while jobs.more:
-                drawn = jobs.take(self.block)
+            for drawn, more in jobs.blocks(self.batches, self.block):
                 jobs.check(drawn, int(main["next"]))
-                yield drawn, not jobs.more
+                yield drawn, not more
             self.end_epoch()
             self.moments.append([began, float(main["primed"]), float(main["now"])])
 

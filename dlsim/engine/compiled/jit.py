@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,36 +15,54 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def compiled(function: Function) -> Function:
     """`function` compiled for the types it is called with; the result is kept on disk."""
-    return cast(Function, _compile(function, forceinline=False))
+    return cast(Function, _compile(function, cache=True))
+
+
+def event_loop(function: Function) -> Function:
+    """The same for one from an integer to an integer, at once.
+
+    Most of its loops have one turn. What makes long ones faster would cost it a twentieth.
+    """
+    with _settings(OPT=2, LOOP_VECTORIZE=0):
+        return cast(Function, _compile(function, "int64(int64)", cache=True))
 
 
 def inlined(function: Function) -> Function:
     """The same for what only compiled functions call: it becomes a part of each caller."""
-    return cast(Function, _compile(function, forceinline=True))
+    alone = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast(Function, _compile(function, forceinline=True, **alone))
 
 
-def _compile(function: Callable[..., Any], *, forceinline: bool) -> object:
+def _compile(function: Callable[..., Any], *signature: str, **options: bool) -> object:
+    import numba
+
+    njit: Any = numba.njit
+    config: Any = numba.config
+    # Numba looks for changes in the file of a function only, not in those it calls.
+    root = config.CACHE_DIR or Path(__file__).parent / "__pycache__"
+    with _settings(CACHE_DIR=str(Path(root) / _sources())):
+        # Nothing compiled here makes arrays, so nobody has to count who uses them (_nrt): that
+        # would take ten times as long as all the rest.
+        made: object = njit(*signature, nogil=True, error_model="numpy", _nrt=False, **options)(
+            function
+        )
+        return made
+
+
+@contextmanager
+def _settings(**wanted: object) -> Iterator[None]:
+    """Numba's settings are these for a while."""
     import numba
 
     config: Any = numba.config
-    njit: Any = numba.njit
-    # Numba looks for changes in the file of a function only, not in those it calls.
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(Path(before or Path(__file__).parent / "__pycache__") / _sources())
+    before = {name: getattr(config, name) for name in wanted}
     try:
-        # Nothing compiled here makes arrays, so nobody has to count who uses them (_nrt): that
-        # would take ten times as long as all the rest.
-        made: object = njit(
-            cache=not forceinline,
-            forceinline=forceinline,
-            no_cpython_wrapper=forceinline,
-            no_cfunc_wrapper=forceinline,
-            error_model="numpy",
-            _nrt=False,
-        )(function)
-        return made
+        for name, value in wanted.items():
+            setattr(config, name, type(before[name])(value))
+        yield
     finally:
-        config.CACHE_DIR = before
+        for name, value in before.items():
+            setattr(config, name, value)
 
 
 def kept() -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.engine.compiled.ahead import ahead
 from dlsim.engine.draws import (
     COLLATE,
     SAMPLER,
@@ -19,7 +21,12 @@ from dlsim.engine.draws import (
 )
 from dlsim.scenario import Constant, Distribution, IterableDataset, MapDataset, Recorded, Scenario
 
-MOST_SAMPLES = 65536  # of one block of jobs
+LARGEST_BLOCK, MOST_SAMPLES = 16384, 65536  # jobs in a block, and their samples
+
+
+def largest_block(samples: int) -> int:
+    """How many jobs, of so many samples at most, are drawn at a time."""
+    return max(1, min(LARGEST_BLOCK, MOST_SAMPLES // max(samples, 1)))
 
 
 class Block(NamedTuple):
@@ -65,6 +72,21 @@ class Jobs:
         self._replayed = replays(dataset) or any(
             isinstance(d, Recorded) for d in (collate, scenario.consumer.step)
         )
+
+    def blocks(self, size: int, largest: int) -> Iterator[tuple[Block, bool]]:
+        """All jobs in blocks, and whether more come after each.
+
+        Blocks grow from `size` jobs to the `largest`; from then on they are drawn ahead.
+        """
+        while self.more and size < largest:
+            yield self.take(size), self.more
+            size *= 2
+        if self.more:
+            yield from ahead(self._blocks_of(largest))
+
+    def _blocks_of(self, size: int) -> Iterator[tuple[Block, bool]]:
+        while self.more:
+            yield self.take(size), self.more
 
     @property
     def more(self) -> bool:

@@ -19,51 +19,14 @@ from math import inf
 from dlsim.engine.compiled import consumer as c
 from dlsim.engine.compiled import dispatcher, epochs, messages, training, transport
 from dlsim.engine.compiled.arrays import reader
-from dlsim.engine.compiled.clock import main_process, next_one, wake
+from dlsim.engine.compiled.clock import main_process, next_one
 from dlsim.engine.compiled.cores import ring, serve
-from dlsim.engine.compiled.jit import compiled, inlined
+from dlsim.engine.compiled.jit import event_loop, inlined
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import FIELDS, State
 from dlsim.engine.compiled.worker import work
 
 read = reader(FIELDS)
-
-
-@compiled
-def run(address: int) -> int:
-    """Simulate until the epoch is over, an exception ends it, or something is missing.
-
-    `address` is that of the table of the state's arrays (see `arrays.table`).
-    """
-    s: State = read(address)
-    m = s.main[0]
-    m.amount = 0.0
-    while True:
-        soon = s.wake[s.first[1]] if m.ready == NONE else m.now
-        alarm = min(s.sharing[0].alarm, s.sharing[1].alarm)
-        if alarm <= soon and alarm <= m.wake and alarm < inf:
-            m.now = alarm
-            ring(s, 0 if s.sharing[0].alarm == alarm else 1)
-            continue
-        if soon <= m.wake and soon < inf:
-            m.now = soon
-            who = next_one(s)
-            act(s, who)
-            if m.short_index != NONE:
-                return messages.NOT_RECORDED
-        else:
-            m.now, m.wake = max(m.now, m.wake), inf
-            who = main_process(s)
-            why = go_on(s)
-            if why != messages.WAIT:
-                m.wake = -inf
-                return why
-        if m.amount > 0.0:
-            if s.rules[0].shared:
-                serve(s, who)
-            else:
-                wake(s, who, m.now + m.amount)
-            m.amount = 0.0
 
 
 @inlined
@@ -134,3 +97,34 @@ def do(s: State) -> int:
     if doing == messages.PINNED_ALONE:
         return c.pinned_alone(s)
     return messages.EPOCH_OVER
+
+
+@event_loop
+def run(address: int) -> int:
+    """Simulate until the epoch is over, an exception ends it, or something is missing.
+
+    `address` is that of the table of the state's arrays (see `arrays.table`).
+    """
+    s: State = read(address)
+    m = s.main[0]
+    m.amount = 0.0
+    while True:
+        if m.amount > 0.0:
+            serve(s)
+        elif m.alarm <= m.soon and m.alarm <= m.wake:
+            m.now = m.alarm
+            cores = s.sharing[messages.CORES].alarm == m.now
+            ring(s, messages.CORES if cores else messages.STORAGE)
+        elif m.soon <= m.wake:
+            m.now = m.soon
+            m.who = next_one(s)
+            act(s, m.who)
+            if m.short_index != NONE:
+                return messages.NOT_RECORDED
+        else:
+            m.now, m.wake = max(m.now, m.wake), inf
+            m.who = main_process(s)
+            why = go_on(s)
+            if why != messages.WAIT:
+                m.wake = -inf
+                return why

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.dispatcher import next_with_room, rule
 from dlsim.engine.draws import CPU, READ, WAIT
 from dlsim.engine.run import round_trip
@@ -30,6 +31,8 @@ RULES = np.dtype(
         ("round_trip", "f8"),
         ("iterable", "?"),
         ("batched", "?"),
+        ("width", "i8"),  # amounts that a call of the dataset asks for
+        ("alike", "?"),  # all calls ask for the same ones
         ("most", "i8"),  # samples of a batch
         ("size", "i8"),  # samples asked of an iterable-style dataset at a time
         ("drop_last", "?"),
@@ -90,6 +93,8 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "round_trip": trip,
         "iterable": isinstance(dataset, IterableDataset),
         "batched": isinstance(dataset, MapDataset) and dataset.batched,
+        "width": demands(scenario)[1],
+        "alike": isinstance(dataset, MapDataset) and alike(scenario),
         "most": most_samples(scenario),
         "size": loader.batch_size or 1,
         "drop_last": loader.drop_last,

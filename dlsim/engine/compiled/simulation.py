@@ -10,7 +10,7 @@ import numpy as np
 from dlsim.engine.compiled.arrays import table
 from dlsim.engine.compiled.counting import Counting, columns_of
 from dlsim.engine.compiled.in_order import simulate_in_order
-from dlsim.engine.compiled.jobs import MOST_SAMPLES, Jobs
+from dlsim.engine.compiled.jobs import Jobs, largest_block
 from dlsim.engine.compiled.loop import run
 from dlsim.engine.compiled.messages import (
     EPOCH_OVER,
@@ -34,7 +34,7 @@ from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace.tally import KEPT, Tally
 from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace
 
-FIRST_BLOCK, LARGEST_BLOCK = 64, 16384  # jobs drawn at a time
+FIRST_BLOCK = 64  # jobs or samples drawn at first
 
 Progress = Callable[[int], object]
 
@@ -129,8 +129,9 @@ class Simulation:
         fails = any(failure.where == "fetch" for failure in scenario.failures)
         indices = self.samples or fails or bool(state.rules["caching"][0])
         self.jobs = Jobs(scenario, self.seed, epoch, int(self.main["sent"]), indices=indices)
-        self.block = self.most_to_send() or FIRST_BLOCK
-        self.take_next_jobs()
+        first = self.most_to_send() or FIRST_BLOCK
+        self.blocks = self.jobs.blocks(first, largest_block(int(state.rules["most"][0])))
+        self.main["job"], self.main["more"] = len(state.steps), self.jobs.more
         if isinstance(scenario.dataset, IterableDataset):
             workers = scenario.loader.num_workers
             for number, shard in enumerate(state.shards):
@@ -156,24 +157,23 @@ class Simulation:
 
     def take_next_jobs(self) -> None:
         """Draw the next jobs; those before are sent."""
-        most = MOST_SAMPLES // max(int(self.state.rules["most"][0]), 1)
-        drawn = self.jobs.take(max(1, min(self.block, most, LARGEST_BLOCK)))
-        self.block *= 2
+        drawn, more = next(self.blocks)
+        drawn = drawn._replace(services=drawn.services.ravel())
         self.state = self.state._replace(**drawn._asdict())
-        self.main["job"], self.main["more"] = 0, self.jobs.more
+        if self.state.rules["alike"][0] and drawn.services.size:
+            self.state.amounts.reshape(-1, drawn.services.size)[:] = drawn.services
+        self.main["job"], self.main["more"] = 0, more
 
     def take_samples(self, worker: int) -> None:
         """Draw more seconds for samples of one shard, twice as many as are left."""
         state, draws = self.state, self.draws[worker]
-        shard, amounts = state.shards[worker], state.shard_amounts[worker]
+        shard, sizes = state.shards[worker], state.shard_sizes[worker]
+        amounts = state.shard_amounts[worker].reshape(len(sizes), -1)
         left = int(shard["have"] - shard["used"])
         size = int(state.rules["size"][0])
-        count = min(
-            max(FIRST_BLOCK, size, shard["have"]), len(amounts) - left, shard["rest"] - left
-        )
+        count = min(max(FIRST_BLOCK, size, shard["have"]), len(sizes) - left, shard["rest"] - left)
         begin = int(shard["index"]) + left
         drawn = range(begin, begin + count)
-        sizes = state.shard_sizes[worker]
         for kept, more in (amounts, draws.amounts(drawn)), (sizes, draws.sizes(drawn)):
             kept[:left] = kept[shard["used"] : shard["have"]]
             kept[left : left + len(more)] = more

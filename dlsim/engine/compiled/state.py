@@ -11,141 +11,149 @@ from numpy.typing import NDArray
 from dlsim.engine.compiled.arrays import fields
 from dlsim.engine.compiled.messages import POINTS
 from dlsim.engine.compiled.rules import NONE, demands, indices, most_samples, rates, rules
+from dlsim.engine.compiled.tournament import leaves, tournament
 from dlsim.scenario import IterableDataset, Loader, MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS
 
+
+def row(*fields: tuple[str, str]) -> np.dtype[Any]:
+    """Fields that the processor reads at once, in as many bytes as a power of two.
+
+    So no field lies in two places, and a row is found by a shift.
+    """
+    names, formats = [name for name, _ in fields], [kind for _, kind in fields]
+    made = np.dtype({"names": names, "formats": formats}, align=True)
+    offsets = [made.fields[name][1] for name in names] if made.fields else []
+    size = 1 << (made.itemsize - 1).bit_length()
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
+
+
 # The main process: torch's `_MultiProcessingDataLoaderIter`, and the loop around it.
-MAIN_PROCESS = np.dtype(
-    [
-        ("now", "f8"),  # the clock of all
-        # When it goes on; infinity: when someone tells it; minus infinity: now, before all others.
-        ("wake", "f8"),
-        ("doing", "i8"),
-        ("at", "i8"),  # the worker it is at, where it takes one after another
-        ("deadline", "f8"),
-        ("listening", "?"),  # waits for an answer
-        ("resuming", "i8"),  # workers that have not said that they know of the new epoch
-        ("sent", "i8"),
-        ("wanted", "i8"),
-        ("turn", "i8"),
-        ("to", "i8"),  # the worker that gets the next batch
-        ("active", "i8"),  # workers that have not ended
-        ("owed", "i8"),  # batches to be sent before anything else
-        ("primed", "f8"),
-        ("returning", "i8"),  # the batch that the current next() is about to return
-        ("requested", "f8"),
-        ("count", "i8"),  # batches returned in this epoch
-        ("returned", "i8"),  # and in all
-        ("trained", "i8"),  # steps that the host no longer waits for
-        ("accelerator", "f8"),  # when it has done all steps given to it
-        ("copied", "f8"),  # and has all batches given to it
-        ("ahead", "i8"),  # steps that may be under way
-        ("then", "i8"),  # what the main process does after waiting for the accelerator
-        ("closed", "i8"),  # and after closing
-        ("closing", "?"),
-        ("answer", "i8"),  # what was taken off a queue: a batch number, or NONE for RESUME's answer
-        ("owner", "i8"),  # the worker that it came from,
-        ("moved", "?"),  # and whether that worker's feeder thread waits until it is read
-        # The pin-memory thread, likewise:
-        ("pinning", "i8"),
-        ("pin_answer", "i8"),
-        ("pin_owner", "i8"),
-        ("pin_moved", "?"),
-        # Queues, as places in rings:
-        ("head", "i8"),  # of the result queue
-        ("tail", "i8"),
-        ("pinned_head", "i8"),
-        ("pinned_tail", "i8"),
-        ("pipe_head", "i8"),  # of the line before the pipe
-        ("pipe_tail", "i8"),
-        ("writing", "?"),  # someone has the pipe
-        ("ready", "i8"),  # who besides those in the tournament can act now
-        # What the one who acts asks for: so much of cores or storage, as so many customers
-        ("amount", "f8"),
-        ("what", "i8"),
-        ("customer", "i8"),
-        ("customers", "i8"),
-        ("next_request", "f8"),
-        ("room", "f8"),  # in the page cache
-        ("free", "i8"),  # first of the unused messages
-        ("job", "i8"),  # first unused row of the jobs drawn
-        ("rows", "i8"),  # rows of samples written
-        ("more", "?"),  # the sampler has more than the jobs drawn
-        ("hungry", "i8"),  # the shard that needs more numbers
-        ("short_number", "i8"),  # the batch number for which something was not recorded, or
-        ("short_index", "i8"),  # the dataset index of the first sample of such a batch
-        ("short_count", "i8"),
-    ]
+MAIN_PROCESS = row(
+    ("now", "f8"),  # the clock of all
+    # When it goes on; infinity: when someone tells it; minus infinity: now, before all others.
+    ("wake", "f8"),
+    ("doing", "i8"),
+    ("at", "i8"),  # the worker it is at, where it takes one after another
+    ("deadline", "f8"),
+    ("listening", "?"),  # waits for an answer
+    ("resuming", "i8"),  # workers that have not said that they know of the new epoch
+    ("sent", "i8"),
+    ("wanted", "i8"),
+    ("turn", "i8"),
+    ("to", "i8"),  # the worker that gets the next batch
+    ("active", "i8"),  # workers that have not ended
+    ("owed", "i8"),  # batches to be sent before anything else
+    ("primed", "f8"),
+    ("returning", "i8"),  # the batch that the current next() is about to return
+    ("requested", "f8"),
+    ("count", "i8"),  # batches returned in this epoch
+    ("returned", "i8"),  # and in all
+    ("trained", "i8"),  # steps that the host no longer waits for
+    ("accelerator", "f8"),  # when it has done all steps given to it
+    ("copied", "f8"),  # and has all batches given to it
+    ("ahead", "i8"),  # steps that may be under way
+    ("then", "i8"),  # what the main process does after waiting for the accelerator
+    ("closed", "i8"),  # and after closing
+    ("closing", "?"),
+    ("answer", "i8"),  # what was taken off a queue: a batch number, or NONE for RESUME's answer
+    ("owner", "i8"),  # the worker that it came from,
+    ("moved", "?"),  # and whether that worker's feeder thread waits until it is read
+    # The pin-memory thread, likewise:
+    ("pinning", "i8"),
+    ("pin_answer", "i8"),
+    ("pin_owner", "i8"),
+    ("pin_moved", "?"),
+    # Queues, as places in rings:
+    ("head", "i8"),  # of the result queue
+    ("tail", "i8"),
+    ("pinned_head", "i8"),
+    ("pinned_tail", "i8"),
+    ("pipe_head", "i8"),  # of the line before the pipe
+    ("pipe_tail", "i8"),
+    ("writing", "?"),  # someone has the pipe
+    ("soon", "f8"),  # when the first of the others acts,
+    ("alarm", "f8"),  # and when something is due at cores or storage
+    ("ready", "i8"),  # who besides those in the tournament can act now
+    # What the one who acts asks for: so much of cores or storage, as so many customers
+    ("amount", "f8"),
+    ("who", "i8"),
+    ("what", "i8"),
+    ("customer", "i8"),
+    ("customers", "i8"),
+    ("next_request", "f8"),
+    ("room", "f8"),  # in the page cache
+    ("free", "i8"),  # first of the unused messages
+    ("job", "i8"),  # first unused row of the jobs drawn
+    ("rows", "i8"),  # rows of samples written
+    ("more", "?"),  # the sampler has more than the jobs drawn
+    ("hungry", "i8"),  # the shard that needs more numbers
+    ("short_number", "i8"),  # the batch number for which something was not recorded, or
+    ("short_index", "i8"),  # the dataset index of the first sample of such a batch
+    ("short_count", "i8"),
 )
 
-WORKER = np.dtype(
-    [
-        ("doing", "i8"),
-        ("head", "i8"),  # of its index queue, a list linked through the messages
-        ("tail", "i8"),
-        ("job", "i8"),  # the message it is at
-        ("alive", "?"),
-        ("idle", "?"),  # waits for a message
-        ("ended", "?"),  # its iterator has ended
-        ("broken", "i8"),  # the failure of its worker_init_fn,
-        ("told", "?"),  # whether a job was answered by it,
-        ("equipped", "?"),  # and whether there is something to fetch with all the same
-        ("active", "?"),  # as far as the dispatcher knows
-        ("held", "i8"),  # sent to it and not returned
-        # Where it is in fetching:
-        ("call", "i8"),
-        ("demand", "i8"),
-        ("owed", "f8"),  # processor time not asked for yet
-        # Its feeder thread:
-        ("feeding", "i8"),
-        ("outbox", "i8"),
-        ("last", "i8"),  # of the outbox
-        ("sending", "i8"),  # the message it is at
-    ]
+WORKER = row(
+    ("doing", "i8"),
+    ("head", "i8"),  # of its index queue, a list linked through the messages
+    ("tail", "i8"),
+    ("job", "i8"),  # the message it is at
+    ("alive", "?"),
+    ("idle", "?"),  # waits for a message
+    ("ended", "?"),  # its iterator has ended
+    ("broken", "i8"),  # the failure of its worker_init_fn,
+    ("told", "?"),  # whether a job was answered by it,
+    ("equipped", "?"),  # and whether there is something to fetch with all the same
+    ("active", "?"),  # as far as the dispatcher knows
+    ("held", "i8"),  # sent to it and not returned
+    # Where it is in fetching:
+    ("call", "i8"),
+    ("demand", "i8"),
+    ("owed", "f8"),  # processor time not asked for yet
+    # Its feeder thread:
+    ("feeding", "i8"),
+    ("outbox", "i8"),
+    ("last", "i8"),  # of the outbox
+    ("sending", "i8"),  # the message it is at
 )
 
-MESSAGE = np.dtype(
-    [
-        ("number", "i8"),
-        ("at", "f8"),  # when the worker can read it
-        ("next", "i8"),
-        ("calls", "i8"),
-        ("taken", "i8"),  # samples
-        ("collate", "f8"),
-        ("outcome", "i8"),
-        ("first", "i8"),  # dataset index of the first sample of an iterable
-        ("short", "?"),  # something of it was not recorded
-        ("row", "i8"),  # of its first sample among those written down
-        ("rows", "i8"),
-    ]
+MESSAGE = row(
+    ("number", "i8"),
+    ("at", "f8"),  # when the worker can read it
+    ("next", "i8"),
+    ("calls", "i8"),
+    ("taken", "i8"),  # samples
+    ("collate", "f8"),
+    ("outcome", "i8"),
+    ("first", "i8"),  # dataset index of the first sample of an iterable
+    ("short", "?"),  # something of it was not recorded
+    ("row", "i8"),  # of its first sample among those written down
+    ("rows", "i8"),
 )
 
-ANSWER = np.dtype([("time", "f8"), ("worker", "i8"), ("number", "i8"), ("moved", "?")])
+ANSWER = row(("time", "f8"), ("worker", "i8"), ("number", "i8"), ("moved", "?"))
 
 # What is shared, and who shares it; see cores.py.
-SHARING = np.dtype(
-    [
-        ("present", "i8"),  # customers
-        ("level", "f8"),
-        ("since", "f8"),
-        ("alarm", "f8"),
-    ]
+SHARING = row(
+    ("present", "i8"),  # customers
+    ("level", "f8"),
+    ("since", "f8"),
+    ("next", "f8"),  # the level at which the next one is due
+    ("alarm", "f8"),
 )
-CUSTOMER = np.dtype(
-    [
-        ("threads", "i8"),
-        ("level", "f8"),
-        ("seen", "f8"),
-    ]
+CUSTOMER = row(
+    ("threads", "i8"),
+    ("level", "f8"),
+    ("seen", "f8"),
 )
 # Its own level when a thread is done (infinity: there is no such thread), and who waits for that.
-THREAD = np.dtype([("done", "f8"), ("who", "i8")])
+THREAD = row(("done", "f8"), ("who", "i8"))
 
 # The iterator over one shard of an iterable-style dataset, and the numbers drawn for it.
-SHARD = np.dtype([("index", "i8"), ("rest", "i8"), ("ended", "?"), ("used", "i8"), ("have", "i8")])
+SHARD = row(("index", "i8"), ("rest", "i8"), ("ended", "?"), ("used", "i8"), ("have", "i8"))
 
 # What is known of a batch besides its row of the trace.
-BATCH = np.dtype([("step", "f8"), ("bytes", "f8"), ("outcome", "i4"), ("early", "?")], align=True)
+BATCH = row(("step", "f8"), ("bytes", "f8"), ("outcome", "i4"), ("early", "?"))
 
 Array = NDArray[Any]
 
@@ -162,6 +170,7 @@ class State(NamedTuple):
     eligible: Array  # a tree of who may get the next batch: whether anyone below each node may
     sharing: Array
     rates: Array  # at which the level rises, for each number of customers present
+    paces: Array  # and the seconds for which it takes to rise by one
     customers: Array
     threads: Array  # of each customer
     due: Array  # the level at which the first thread of each customer is done
@@ -217,12 +226,14 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
     caching = bool(rows["caching"][0])
     main = np.zeros(1, MAIN_PROCESS)
     main["returning"] = main["ready"] = main["short_index"] = main["short_number"] = NONE
+    main["soon"] = main["alarm"] = inf
     main["room"] = scenario.machine.storage.cache
     # Without workers, the main process fetches with the hands of a worker.
     hands = max(workers, 1)
     actors = 2 * hands + 1  # workers, feeder threads, the pin-memory thread
     # Workers, who writes into the pipe, and the main process with the threads of its step.
     customers = hands + 1 + scenario.consumer.threads
+    rising = rates(scenario, customers)
     return State(
         rules=rows,
         main=main,
@@ -231,8 +242,9 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
         first=tournament(actors),
         awaited=np.zeros(actors + 1, np.int64),  # with the main process
         eligible=np.zeros(2 << max(workers - 1, 0).bit_length(), np.bool_),
-        sharing=np.array([(0, 0.0, 0.0, inf)] * 2, SHARING),
-        rates=rates(scenario, customers),
+        sharing=np.array([(0, 0.0, 0.0, inf, inf)] * 2, SHARING),
+        rates=rising,
+        paces=1 / rising,
         customers=np.zeros((2, customers), CUSTOMER),
         threads=np.full((2, customers, 3), np.array((inf, NONE), THREAD)),
         due=np.full((2, leaves(customers)), inf),
@@ -248,11 +260,11 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
             len(scenario.dataset.fetch) * indices(scenario) // 8 + 1 if caching else 0, np.uint8
         ),
         shards=np.zeros(max(shards, 1), SHARD),
-        shard_amounts=np.empty((shards, calls + SHARD_SAMPLES, amounts)),
+        shard_amounts=np.empty((shards, (calls + SHARD_SAMPLES) * amounts)),
         shard_sizes=np.empty((shards, calls + SHARD_SAMPLES)),
         offsets=np.zeros(1, np.int64),
         indices=np.empty(0, np.int64),
-        services=np.empty((0, amounts)),
+        services=np.empty(0),
         sizes=np.empty(0),
         collates=np.empty(0),
         steps=np.empty(0),
@@ -267,24 +279,6 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
         sample_numbers=np.empty((3, 0), np.int64),
         sample_moments=np.empty((2, 0)),
     )
-
-
-def leaves(players: int) -> int:
-    """How many leaves the tree of a tournament of so many has."""
-    return 1 << (players - 1).bit_length()
-
-
-def tournament(players: int) -> Array:
-    """The winners of a tournament in which all do equally well, so that the lowest number wins.
-
-    Node 1 is the final; node n has the winner of nodes 2 n and 2 n + 1; leaves are the players.
-    """
-    count = leaves(players)
-    tree = np.concatenate((np.zeros(count, np.int64), np.arange(count)))
-    while count > 1:
-        count //= 2
-        tree[count : 2 * count] = tree[2 * count : 4 * count : 2]
-    return tree
 
 
 FIELDS = fields(new_state(Scenario(loader=Loader(), dataset=MapDataset(1)), samples=False))

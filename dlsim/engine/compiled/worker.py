@@ -31,7 +31,7 @@ from dlsim.engine.compiled.state import State
 def work(s: State, worker: int) -> None:
     """Go on until something takes time, or there is nothing to do."""
     m, r, w = s.main[0], s.rules[0], s.workers[worker]
-    while w.alive and m.short_index == NONE:
+    while True:
         if w.doing == LISTEN:
             if not get(s, worker):
                 return
@@ -52,6 +52,7 @@ def work(s: State, worker: int) -> None:
             w.alive = False
             if m.doing == JOIN:
                 m.wake = m.now
+            return
         elif w.doing == GET_READY:
             w.doing = LISTEN
             if r.worker_ready > 0.0:
