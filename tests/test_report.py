@@ -211,6 +211,33 @@ def test_columns_of_a_run_are_its_utilisation() -> None:
     assert found.mean() == pytest.approx(metrics.worker_utilisation(trace)[1])
 
 
+def test_shared_storage_is_blamed_before_order() -> None:
+    """Where workers wait for a disk in the first epoch of two, the order of batches is no cause."""
+    read = dlsim.Stage("read", read_bytes=dlsim.Gamma(1e6, 0.5))
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=4, persistent_workers=True),
+        dataset=dlsim.MapDataset(200, fetch=[read]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(1.1)),
+        machine=dlsim.Machine(storage=dlsim.Storage(bandwidth=1e6, cache=1e9)),
+        epochs=2,
+    )
+    trace = simulate(scenario)
+    assert metrics.head_of_line(trace) > 0.5 * metrics.waits(trace).sum()
+    assert metrics.worker_utilisation(trace).mean() < 0.8
+    assert "the storage, which all workers share, is the bottleneck" in verdict(trace)
+
+
+def test_pinned_batches_pass_through_shm() -> None:
+    """With a pin-memory thread, a batch is in /dev/shm for a moment, and takes room there."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=3, num_workers=2, pin_memory=True),
+        dataset=dlsim.MapDataset(24, sample_bytes=dlsim.Constant(1000.0)),
+        machine=dlsim.Machine(shm=1e6),
+    )
+    told = run_text(simulate(scenario))
+    assert "It fits: batches took at most 2.93 KiB of the 977 KiB of /dev/shm." in told
+
+
 def test_shared_storage_is_blamed_before_workers() -> None:
     """Busy workers that wait for a disk they share are not told to become more."""
     scenario = dlsim.Scenario(

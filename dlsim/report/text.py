@@ -9,6 +9,7 @@ import numpy as np
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace import Overflow, Problem, Summary, Trace, memory, metrics, overflow, summarize
+from dlsim.trace.critical_path import CORE, FETCH, STEP, STORAGE, grouped, shares
 from dlsim.trace.summary import aligned, number, percent
 
 # A stall or an idle share below this is not worth a person's time.
@@ -103,10 +104,13 @@ def _cause(trace: Trace, found: Summary) -> tuple[str, str]:
             "mostly for the first batch of an epoch",
             "Longer epochs, faster starts (persistent_workers) or smaller batches shorten that",
         )
-    if found.worker_utilisation >= BUSY:
-        shared = _shared(trace)
-        if shared:
-            return shared, "More workers would share it among more; it is what must be faster"
+    path = grouped(shares(trace))
+    main = max(path.keys() - {STEP}, key=lambda cause: path[cause], default="")
+    busy = found.worker_utilisation >= BUSY
+    shared = _SHARED.get(_binding(trace) if busy and main == FETCH else main)
+    if shared:
+        return shared, "More workers would share it among more; it is what must be faster"
+    if busy:
         return (
             f"the workers, busy {percent(found.worker_utilisation)}, are the bottleneck",
             "More workers or cheaper samples would help; a larger prefetch_factor would not",
@@ -115,7 +119,7 @@ def _cause(trace: Trace, found: Summary) -> tuple[str, str]:
         return (
             f"a later batch is ready during {duration(found.head_of_line)} of it, "
             "but a slow one comes first",
-            "A larger prefetch_factor, or in_order=False, lets the other workers go on",
+            "A larger prefetch_factor, or in_order=False, may let the other workers go on",
         )
     idle = percent(1 - found.worker_utilisation)
     return (
@@ -124,16 +128,19 @@ def _cause(trace: Trace, found: Summary) -> tuple[str, str]:
     )
 
 
-def _shared(trace: Trace) -> str | None:
-    """What busy workers are held up by, where they share something that is used up; else None."""
+def _binding(trace: Trace) -> str:
+    """What busy workers are held up by: a word for what they share, where that is used up."""
     from dlsim.whatif.bounds import bounds
 
-    limits = {
-        "storage": "the storage, which all workers share, is the bottleneck",
-        "cores": "the cores, which all processes share, are the bottleneck",
-    }
     scenario = trace.meta.scenario
-    return None if scenario is None else limits.get(bounds(scenario).binds)
+    binds = "" if scenario is None else bounds(scenario).binds
+    return {"storage": STORAGE, "cores": CORE}.get(binds, "")
+
+
+_SHARED = {
+    STORAGE: "the storage, which all workers share, is the bottleneck",
+    CORE: "the cores, which all processes share, are the bottleneck",
+}
 
 
 def _first_waits(trace: Trace) -> float:
@@ -151,7 +158,11 @@ def fits(trace: Trace) -> str:
     need, used = space(scenario), memory(trace)
     if need.fits is None:
         return str(need)
-    most = used.shm.max if need.where == "/dev/shm" else used.total.max
+    most: float = used.total.max
+    if need.where == "/dev/shm":
+        # a pin-memory thread takes each batch out of it at once: it is there for a moment
+        a_batch = float(trace.size.max(initial=0)) * scenario.dataset.sample_bytes.mean
+        most = max(used.shm.max, a_batch)
     taken = f"batches took at most {size(most)} of the {size(need.limit)} of {need.where}"
     more = "" if need.fits else f", and could take {size(need.needed)} if all waited there at once"
     return f"It fits: {taken}{more}."

@@ -27,7 +27,7 @@ Without workers there is no pipeline to fill: fetching the first batch is fetchi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,15 @@ def shares(trace: Trace) -> dict[str, float]:
     whole = sum(seconds.values())
     ranked = sorted(seconds.items(), key=lambda entry: -entry[1])
     return {cause: value / whole for cause, value in ranked} if whole > 0 else {}
+
+
+def grouped(found: Mapping[str, float]) -> dict[str, float]:
+    """What is `found` of each cause, all stages of fetching taken together."""
+    groups: dict[str, float] = {}
+    for cause, value in found.items():
+        group = FETCH if cause.startswith(FETCH) else cause
+        groups[group] = groups.get(group, 0.0) + value
+    return groups
 
 
 def fetch_shares(trace: Trace) -> dict[str, float]:

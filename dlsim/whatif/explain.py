@@ -20,6 +20,7 @@ from dlsim.trace.critical_path import (
     STORAGE,
     TAKE,
     TRANSPORT,
+    grouped,
 )
 from dlsim.trace.summary import number
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
@@ -178,11 +179,7 @@ def explain(
 
 def group_shares(runs: Replications) -> dict[str, float]:
     """The mean share of each cause in `runs` (measured with shares), fetching as one cause."""
-    found: dict[str, float] = {}
-    for cause, share in _mean_shares(runs).items():
-        group = FETCH if cause.startswith(FETCH) else cause
-        found[group] = found.get(group, 0.0) + share.mean
-    return found
+    return grouped({cause: share.mean for cause, share in _mean_shares(runs).items()})
 
 
 def _mean_shares(runs: Replications) -> dict[str, Interval]:
