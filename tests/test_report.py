@@ -211,6 +211,22 @@ def test_columns_of_a_run_are_its_utilisation() -> None:
     assert found.mean() == pytest.approx(metrics.worker_utilisation(trace)[1])
 
 
+@pytest.mark.parametrize(
+    ("sharding", "workers", "said"),
+    [((8, 8, 0, 0), 4, " 2 of 4 workers have no data"), ("split", 8, " 3 of 8 workers have no")],
+)
+def test_workers_without_data(sharding: Any, workers: int, said: str) -> None:
+    """Workers that get no share of an iterable-style dataset are counted (10 by 8: 5 times 2)."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=workers),
+        dataset=dlsim.IterableDataset(10, sharding=sharding),
+        consumer=dlsim.Consumer(step=dlsim.Constant(1.0)),
+    )
+    assert said in verdict(simulate(scenario))
+    whole = dlsim.replace(scenario, {"dataset.sharding": "none"})
+    assert "no data" not in verdict(simulate(whole))
+
+
 def test_shared_storage_is_blamed_before_order() -> None:
     """Where workers wait for a disk in the first epoch of two, the order of batches is no cause."""
     read = dlsim.Stage("read", read_bytes=dlsim.Gamma(1e6, 0.5))

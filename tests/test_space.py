@@ -46,12 +46,13 @@ def scenario(sample_bytes: float = MIB, workers: int = 2, **changes: object) -> 
         (
             scenario(machine=Machine(shm=40 * MIB)),
             "It does not fit: batches on their way take up to 50 MiB, /dev/shm has 40 MiB; "
-            "num_workers * prefetch_factor of at most 3 would.",
+            "num_workers * prefetch_factor of at most 3 would; so would a larger /dev/shm (docker "
+            "run --shm-size).",
         ),
         (
             scenario(machine=Machine(shm=15 * MIB)),
             "It does not fit: batches on their way take up to 50 MiB, /dev/shm has 15 MiB; "
-            "smaller batches would.",
+            "smaller batches would; so would a larger /dev/shm (docker run --shm-size).",
         ),
     ],
 )
@@ -72,6 +73,8 @@ def test_what_does_not_fit_is_not_advised() -> None:
     assert "It fits: batches on their way take up to 90 MiB" in str(explain(roomy, 3))
     assert explain(tight, 3).setting is None
     assert "num_workers=3, does not fit" in str(explain(tight, 3))
+    none = explain(scenario(machine=Machine(shm=40 * MIB)), 3)
+    assert "no single change of the loader that fits into memory helps" in str(none)
 
 
 def test_compare_says_what_does_not_fit() -> None:

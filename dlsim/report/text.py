@@ -76,15 +76,26 @@ def verdict(trace: Trace) -> str:
         return "How long the training step waits is not known."
     waits = f"The training step waits {percent(found.stall)} of the time"
     workers = metrics.worker_count(trace)
+    idle = _without_data(trace)
     if found.stall < NEGLIGIBLE:
-        return f"{waits}: the step is the bottleneck. {_slack(found, workers)}"
+        return f"{waits}: the step is the bottleneck. {_slack(found, workers)}{idle}"
     if workers == 0 and "workers" not in trace.meta.notes:
         return (
             f"{waits}: without workers, loading and training take turns. "
             "With workers, batches are loaded during the step."
         )
     cause, advice = _cause(trace, found)
-    return f"{waits}: {cause}. {advice}."
+    return f"{waits}: {cause}. {advice}.{idle}"
+
+
+def _without_data(trace: Trace) -> str:
+    """A sentence on workers that get no share of an iterable-style dataset, if there are any."""
+    scenario = trace.meta.scenario
+    if scenario is None or not isinstance(scenario.dataset, IterableDataset):
+        return ""
+    workers = scenario.loader.num_workers
+    idle = sum(not scenario.dataset.shard(worker, workers) for worker in range(workers))
+    return f" {idle} of {workers} workers have no data (dataset.sharding)." if idle else ""
 
 
 def _slack(found: Summary, workers: int) -> str:
@@ -170,11 +181,14 @@ def fits(trace: Trace) -> str:
 
 def does_not_fit(found: Overflow) -> str:
     """Two lines on what outgrows the machine, and what would fit."""
+    from dlsim.whatif.space import LARGER_SHM
+
     fits = (
-        f"A credit window (num_workers * prefetch_factor) of {found.largest_window} would fit."
+        f"A credit window (num_workers * prefetch_factor) of {found.largest_window} would fit"
         if found.largest_window
-        else "Not even one batch ahead would fit: make batches smaller."
+        else "Not even one batch ahead would fit: smaller batches would"
     )
+    fits += f"; so would {LARGER_SHM}." if found.resource == "/dev/shm" else "."
     return (
         f"Does not fit: {found.resource} would need {size(found.needed)} and has "
         f"{size(found.limit)}; it overflows at batch {found.batch}.\n{fits}"

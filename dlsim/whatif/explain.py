@@ -234,7 +234,9 @@ def _sentence(found: Explanation) -> str:
         room = f"a perfect loader would gain {_percent(head).removeprefix('+')}"
         if head.mean < WORTH:
             return f"{words}; the loader is good enough: {room}."
-        return f"{words}; no single change of the loader helps noticeably: {room}."
+        sure = any(gain.sure and gain.change.name != _FASTER_STEP for gain in found.gains)
+        fits = " that fits into memory" if sure else ""
+        return f"{words}; no single change of the loader{fits} helps noticeably: {room}."
     how = f" ({best.change.setting})" if best.change.setting else ""
     times = f"{1 + best.gain.mean:.2g} times as fast"
     words += f"; {best.change.name}{how} would help most: {times}, {_percent(best.gain)}"

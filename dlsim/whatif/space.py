@@ -12,6 +12,8 @@ from dlsim.whatif.demand import counts
 UNSTATED = 1.0  # bytes of a sample, at most: only costs that grow with batches need them
 SMALL = 64 * 2**20  # bytes of /dev/shm that Docker gives a container unless it is told otherwise
 
+LARGER_SHM = "a larger /dev/shm (docker run --shm-size)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
@@ -66,7 +68,8 @@ class Space:
             return f"It fits: {taken} of the {size(self.limit)} of {self.where}{also}."
         most = self.largest_window
         cure = f"num_workers * prefetch_factor of at most {most}" if most else "smaller batches"
-        return f"It does not fit: {taken}, {self.where} has {size(self.limit)}; {cure} would."
+        more = f"; so would {LARGER_SHM}" if self.where == "/dev/shm" else ""
+        return f"It does not fit: {taken}, {self.where} has {size(self.limit)}; {cure} would{more}."
 
     def _unstated(self, taken: str) -> str:
         if not self.shared:
