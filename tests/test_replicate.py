@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from scipy.stats import t
 
 import dlsim
 from dlsim.trace import Trace, summarize
@@ -18,6 +19,7 @@ from dlsim.whatif import (
     replication_seed,
     steady_state,
 )
+from dlsim.whatif.statistics import intervals
 from dlsim.whatif.steady import marks_of, steady_states
 from tests.strategies import scenarios
 
@@ -68,6 +70,23 @@ def test_constant_costs_have_no_half_width() -> None:
     found = replicate(scenario, 5).interval("samples_per_s")
     assert found.mean == pytest.approx(2.5)
     assert found.half_width == 0.0
+
+
+def test_intervals_of_many_rows() -> None:
+    """Rows with any NaN among them have the means and half-widths of what is known."""
+    values = np.random.default_rng(1).gamma(2.0, 1.0, (50, 12))
+    values[10:40] = np.where(values[10:40] > 2.5, np.nan, values[10:40])
+    values[30:40] = values[30]
+    values[40:45], values[45:47, 1:], values[47:] = np.nan, np.nan, 0.1
+    for row, found in zip(values, intervals(values, 0.9), strict=True):
+        known = row[~np.isnan(row)]
+        mean, half = (known.mean(), np.nan) if len(known) else (np.nan, np.nan)
+        if len(known) > 1:
+            half = t.ppf(0.95, len(known) - 1) * known.std(ddof=1) / len(known) ** 0.5
+        assert found.count == len(known)
+        assert found.mean == pytest.approx(mean, rel=1e-12, nan_ok=True)
+        assert found.half_width == pytest.approx(half, rel=1e-9, abs=1e-15, nan_ok=True)
+        assert repr(interval(row, 0.9)) == repr(found)
 
 
 def test_intervals_cover_the_known_mean() -> None:

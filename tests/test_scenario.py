@@ -147,6 +147,13 @@ def test_changes_are_made_together() -> None:
     assert both.loader.window == 8
 
 
+def test_what_is_not_changed_is_shared() -> None:
+    """Long records, which many configurations have in common, are kept once."""
+    changed = dlsim.replace(SMALL, {"loader.num_workers": 3})
+    assert changed.dataset is SMALL.dataset
+    assert changed.consumer is SMALL.consumer
+
+
 @pytest.mark.parametrize(
     ("text", "quantity", "number"),
     [

@@ -65,7 +65,9 @@ def replace(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     List elements are reached by number: `"dataset.fetch.0.wait"`. All changes are made before
     the result is checked. Raises `ScenarioError` for an unknown key or an unfit value.
     """
-    tree = to_tree(scenario)
+    tree = {name: getattr(scenario, name) for name in scenario.__struct_fields__}
+    for part in {key.partition(".")[0] for key in changes} & tree.keys():
+        tree[part] = _plain(part, tree[part])  # the other parts stay as they are
     for key, value in changes.items():
         _set(tree, key, value)
     return from_tree(tree)

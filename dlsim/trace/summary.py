@@ -86,7 +86,7 @@ class Summary:
 
     def as_dict(self) -> dict[str, float]:
         """Metric by name, in the order of the fields: one row of a table of runs."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return dict(vars(self))
 
     def shown(self) -> dict[str, str]:
         """Metric by name as people write it, with its unit."""

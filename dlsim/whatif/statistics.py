@@ -56,34 +56,40 @@ def check_confidence(confidence: float) -> None:
 def interval(values: Floats, confidence: float = 0.95) -> Interval:
     """Student's t interval for the mean of independent `values`; NaN among them are left out."""
     check_confidence(confidence)
-    known = values[~np.isnan(values)]
-    count = len(known)
-    if count == 0:
-        return Interval(float("nan"), float("nan"), 0, confidence)
-    if count == 1:
-        return Interval(float(known[0]), float("nan"), 1, confidence)
-    if np.ptp(known) == 0:  # summing equal numbers would only add rounding
-        return Interval(float(known[0]), 0.0, count, confidence)
-    with np.errstate(over="ignore"):  # rates of next to no time: the interval is endless
-        error = float(np.std(known, ddof=1)) / count**0.5
-        mean = float(known.mean())
-    return Interval(mean, t_quantile(confidence, count) * error, count, confidence)
+    (found,) = intervals(values[np.newaxis], confidence)
+    return found
 
 
 def intervals(values: Floats, confidence: float) -> list[Interval]:
-    """The `interval` of each row of `values`; all but those with NaN are done at once."""
-    count = values.shape[1]
+    """The `interval` of each row of `values`, sooner than one by one.
+
+    Rows with NaN in the same places are done at once.
+    """
+    known = ~np.isnan(values)
+    alike: dict[bytes, list[int]] = {}
+    for row, places in enumerate(known):
+        alike.setdefault(places.tobytes(), []).append(row)
+    found: dict[int, Interval] = {}
+    for rows in alike.values():
+        some = values[np.ix_(rows, known[rows[0]])]
+        means, halves = _means(some, confidence)
+        for row, mean, half in zip(rows, means.tolist(), halves.tolist(), strict=True):
+            found[row] = Interval(mean, half, some.shape[1], confidence)
+    return [found[row] for row in range(len(values))]
+
+
+def _means(values: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """The mean of each row, without NaN, and the half-width of its interval."""
+    rows, count = values.shape
+    unknown = np.full(rows, np.nan)
     if count < 2:
-        return [interval(row, confidence) for row in values]
-    with np.errstate(over="ignore"):
+        return values[:, 0] if count else unknown, unknown
+    with np.errstate(over="ignore"):  # rates of next to no time: the interval is endless
         means = values.mean(axis=1)
         halves = t_quantile(confidence, count) * (np.std(values, axis=1, ddof=1) / count**0.5)
-    equal = np.ptp(values, axis=1) == 0
+    equal = np.ptp(values, axis=1) == 0  # summing equal numbers would only add rounding
     means[equal], halves[equal] = values[equal, 0], 0.0
-    return [
-        Interval(mean, half, count, confidence) if mean == mean else interval(row, confidence)
-        for row, mean, half in zip(values, means.tolist(), halves.tolist(), strict=True)
-    ]
+    return means, halves
 
 
 def t_quantile(confidence: float, count: int) -> float:

@@ -34,7 +34,7 @@ class Steady:
 
     def as_dict(self) -> dict[str, float]:
         """Figure by name, in the order of the fields."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return dict(vars(self))
 
 
 def steady_state(run: Trace | Tally) -> Steady:
