@@ -83,6 +83,35 @@ def test_margin() -> None:
     }
 
 
+def test_what_is_best_is_near_the_best() -> None:
+    """Where only one configuration fits, it is as fast as any, whatever chance does to its runs."""
+    read, machine = dlsim.Gamma(1.0, 2.0), Machine(memory=2500.0)
+    found = advise(scenario(read, length=40, machine=machine))
+    assert found.chosen is not None
+    assert found.chosen.keywords == "num_workers=0"
+    assert found.verdict.held == found.verdict.runs
+
+
+def test_margin_of_what_is_as_fast_as_any() -> None:
+    """With longer steps all settings are slower; what keeps up is still as fast as any."""
+    margin = advise(scenario(step=1.0)).margin
+    assert {name: verdict.holds for name, verdict in margin.items()} == {
+        "loading 20 % slower": False,  # two workers had just kept up
+        "loading 20 % faster": True,
+        "steps 20 % shorter": False,
+        "steps 20 % longer": True,
+    }
+
+
+def test_the_price_of_any_order_is_told() -> None:
+    """Who is told in_order=False is told what it costs."""
+    slow = dlsim.Mixture((dlsim.Constant(0.1), dlsim.Constant(8.0)), (0.95, 0.05))
+    found = advise(scenario(slow), min_au=0.8, workers=[4])
+    assert found.chosen is not None
+    assert found.chosen.keywords.endswith("in_order=False")
+    assert "in_order=False: the order of batches depends on timing" in str(found)
+
+
 def test_unreachable() -> None:
     """Of an unreachable target, the best that can be reached is said, and what is in the way."""
     slow = scenario(

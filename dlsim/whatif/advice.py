@@ -89,6 +89,8 @@ class Advice:
         """First the keyword arguments to paste; then how sure they are, and what else there is."""
         whole = self.best.scenario
         lines = [*(_held(self) if self.chosen is not None else _missed(self)), str(space(whole))]
+        if not self.best.in_order:
+            lines.append("in_order=False: the order of batches depends on timing, run by run.")
         if whole.consumer.stop_after is not None:
             lines.append(f"An epoch is left after {whole.consumer.stop_after:,} batches here.")
         if self.price is not None:

@@ -34,6 +34,7 @@ FIRST = 3  # replications of the first stage
 MOST = 1000  # replications of one configuration
 RUN, TOTAL = 1200.0, 40_000.0  # the effort of a run, and of all runs of a configuration
 CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes no difference
+NEARLY = 0.99  # of the best, where that is the target
 SMALL = 0.01  # shares below it are told to two digits
 SURELY = 0.9  # a closed form must miss the target by this factor to rule a configuration out
 
@@ -42,13 +43,15 @@ SURELY = 0.9  # a closed form must miss the target by this factor to rule a conf
 class Target:
     """`metric` (as in `Summary`) is to be `limit` at most; or at least, without `at_most`.
 
-    `words`: what the limit is, if not just the number.
+    `words`: what the limit is, if not just the number. `best`: at least `NEARLY` of what this
+    scenario reaches is wanted, replication by replication; `limit` is the mean of that.
     """
 
     metric: str
     limit: float
     at_most: bool = True
     words: str = ""
+    best: Scenario | None = None
 
     def excess(self, values: V) -> V:
         """How far each of `values` is beyond the limit; negative within it."""
@@ -127,14 +130,14 @@ class Judge:
         """The verdict on `scenario`; closed forms may rule it out unseen."""
         return RULED_OUT if self._ruled_out(scenario) else self.verdict(scenario)
 
-    def verdict(self, scenario: Scenario) -> Verdict:
-        """The verdict on `scenario` from simulations."""
+    def verdict(self, scenario: Scenario, targets: tuple[Target, ...] = ()) -> Verdict:
+        """The verdict on `scenario` from simulations, by other `targets` if there are any."""
         usual = int(TOTAL / effort(shortened(scenario, RUN)))
         most = max(self.maximum or min(max(usual, 8 * FIRST), MOST), 2)
         wanted = FIRST
         while True:
             rows = self._simulated(scenario, min(wanted, most))
-            found = self._judged(columns(rows))
+            found = self._judged(columns(rows), targets or self.targets)
             if found.decided or len(rows) >= most:
                 return found
             wanted = 2 * len(rows)
@@ -160,15 +163,22 @@ class Judge:
             rows += more(part, self.seed, numbers, self.jobs, measured(scenario))
         return rows
 
-    def _judged(self, metrics: dict[str, Floats]) -> Verdict:
-        excesses = {t.metric: t.excess(metrics[t.metric]) for t in self.targets}
+    def _excess(self, target: Target, values: Floats) -> Floats:
+        """How far the value of each replication is beyond the limit; negative within it."""
+        if target.best is None:
+            return target.excess(values)
+        best = columns(self._simulated(target.best, len(values)))[target.metric][: len(values)]
+        return NEARLY * best - values
+
+    def _judged(self, metrics: dict[str, Floats], targets: tuple[Target, ...]) -> Verdict:
+        excesses = {t.metric: self._excess(t, metrics[t.metric]) for t in targets}
         failed = bool(metrics["failed"].any())
         runs = len(metrics["failed"])
         yes = all(_beyond(-excess, self.risk_yes) for excess in excesses.values())
         no = any(_beyond(excess, self.risk_no, equal=False) for excess in excesses.values())
         close = all(
             _close(excesses[t.metric], self.risk_yes, 1.0 if t.metric in SHARES else t.limit)
-            for t in self.targets
+            for t in targets
         )
         held = np.all([excess <= 0 for excess in excesses.values()], axis=0)
         return Verdict(
@@ -177,9 +187,9 @@ class Judge:
             probability=min(_probability(excess) for excess in excesses.values()),
             runs=runs,
             held=int(held.sum()),
-            means={t.metric: float(metrics[t.metric].mean()) for t in self.targets},
+            means={t.metric: float(metrics[t.metric].mean()) for t in targets},
             miss=max(
-                max(0.0, float(excesses[t.metric].mean())) / (t.limit or 1.0) for t in self.targets
+                max(0.0, float(excesses[t.metric].mean())) / (t.limit or 1.0) for t in targets
             ),
         )
 
