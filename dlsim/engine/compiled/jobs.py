@@ -69,6 +69,8 @@ class Jobs:
         self._collate = Stream(collate, "dataset.collate", seed, COLLATE, epoch)
         self._step = Stream(scenario.consumer.step, "consumer.step", seed, STEP, epoch)
         self._alike = alike(scenario)
+        each = (dataset.sample_bytes, collate, scenario.consumer.step)
+        self._constant = self._alike and all(isinstance(one, Constant) for one in each)
         self._replayed = replays(dataset) or any(
             isinstance(d, Recorded) for d in (collate, scenario.consumer.step)
         )
@@ -76,13 +78,15 @@ class Jobs:
     def blocks(self, size: int, largest: int) -> Iterator[tuple[Block, bool]]:
         """All jobs in blocks, and whether more come after each.
 
-        Blocks grow from `size` jobs to the `largest`; from then on they are drawn ahead.
+        Blocks grow from `size` jobs to the `largest`; from then on they are drawn ahead, if there
+        is anything to draw.
         """
         while self.more and size < largest:
             yield self.take(size), self.more
             size *= 2
         if self.more:
-            yield from ahead(self._blocks_of(largest))
+            rest = self._blocks_of(largest)
+            yield from rest if self._constant else ahead(rest)
 
     def _blocks_of(self, size: int) -> Iterator[tuple[Block, bool]]:
         while self.more:

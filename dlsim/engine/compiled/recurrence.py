@@ -205,8 +205,7 @@ def receive(c: Course, begin: int, end: int) -> None:
     for at in range(begin, end):
         i, low = at - begin, max(at - m.window + 1, first)
         call = min(at + 1 - c.later[i], at)
-        if call > low and c.latest[before + call - 1 - begin] == fetched[at]:
-            call = first_of_equals(c, low, call, at)
+        call = first_of_equals(c, low, call, at, before - begin)
         c.taken_in[(m.base + at) & bits] = m.base + call
         received[at] = max(fetched[at], requested[call])
 
@@ -236,18 +235,22 @@ def count_later(found: Integers, column: Floats, before: int, times: Floats, win
 
 
 @inlined
-def first_of_equals(c: Course, low: int, high: int, at: int) -> int:
+def first_of_equals(c: Course, low: int, high: int, at: int, shift: int) -> int:
     """The first call from `low` to `high` to read a message of that moment after batch `at`'s.
 
+    The latest message that a call wanted is in `latest`, its place `shift` more than the call's.
     Of messages that arrive at one moment, those of the first worker are read first. A call whose
     batch was received in another one reads none.
     """
     fetched, bits, base = c.moments[FETCHED_AT], len(c.taken_in) - 1, c.main[0].base
-    for call in range(low, high):
+    # Batches go to the workers in turn, so that the last few before this one are of earlier ones.
+    first, call = high, min(high, at - c.worker[at]) - 1
+    while call >= low and c.latest[call + shift] == fetched[at]:
         same = fetched[call] == fetched[at] and c.worker[call] > c.worker[at]
         if same and c.taken_in[(base + call) & bits] == base + call:
-            return call
-    return high
+            first = call
+        call -= 1
+    return first
 
 
 @inlined
