@@ -71,6 +71,20 @@ def test_leaving_a_loop_early_does_not_count() -> None:
     assert trace.end > row["elapsed"] == np.nanmax(trace.finished)
 
 
+def test_what_was_prefetched_does_not_count() -> None:
+    """Persistent workers finish a window before the next epoch only if the loop was left early."""
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=4, prefetch_factor=8, persistent_workers=True),
+        dataset=dlsim.MapDataset(400, fetch=[dlsim.Stage("read", wait=dlsim.Constant(1.0))]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.1), stop_after=100),
+    )
+    one, three = (
+        measured(case)(dlsim.simulate(dlsim.replace(case, {"epochs": epochs}))) for epochs in (1, 3)
+    )
+    assert three["elapsed"] == pytest.approx(3 * one["elapsed"])
+    assert three["stall"] == pytest.approx(one["stall"])
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
-from dlsim.cli.sweeping import going_on, values_of
+from dlsim.cli.sweeping import _with_interval, going_on, values_of
 from dlsim.cli.whatif import share_of
 from dlsim.report.whatif_plots import critical_path_bar, heat_map, pareto_front, sweep_curve
 from dlsim.scenario import DlsimError
@@ -123,6 +124,13 @@ def test_values() -> None:
     assert values_of("consumer.step=5 ms,0.1", case) == ("consumer.step", ["5 ms", 0.1])
     assert values_of("consumer.step=0.1..0.5", case) == ("consumer.step", Between(0.1, 0.5))
     assert (share_of("x", "1%"), share_of("x", "0.05"), share_of("x", None)) == (0.01, 0.05, None)
+
+
+def test_large_numbers_are_written_out() -> None:
+    """Of ten thousand samples a second on, no number needs powers of ten to be read."""
+    found = {"speed": [389_284.3, 882.46, 12.0], "speed_half_width": [3312.0, 0.41, math.nan]}
+    told = [_with_interval(found, "speed", row) for row in range(3)]
+    assert told == ["389,284 ± 3,312", "882.5 ± 0.41", "12"]
 
 
 @pytest.fixture(scope="module")

@@ -218,7 +218,9 @@ def _with_interval(table: Mapping[str, Any], metric: str, row: int, times: float
     mean, half = times * table[metric][row], times * table[f"{metric}_half_width"][row]
     if mean != mean:
         return "-"
-    return f"{mean:.4g} ± {half:.2g}" if half == half else f"{mean:.4g}"
+    shown = f"{mean:,.0f}" if mean >= 1e4 else f"{mean:.4g}"
+    error = f"{half:,.0f}" if half >= 100 else f"{half:.2g}"
+    return f"{shown} ± {error}" if half == half else shown
 
 
 def check_metric(metric: str, plot: Path | None) -> None:

@@ -121,6 +121,7 @@ def stretched(trace: Trace, batches: int) -> tuple[Clock, Floats]:
         return lambda moments: moments, weights
     scenario = trace.meta.scenario
     left = scenario is not None and scenario.consumer.stop_after is not None
+    numbers = np.arange(len(trace))
     knots, values = [-np.inf], [0.0]  # moments, and how much later they are in the whole run
     for epoch, ended in enumerate(epochs.ended):
         mine = np.flatnonzero(trace.epoch_of(order) == epoch)
@@ -137,6 +138,13 @@ def stretched(trace: Trace, batches: int) -> tuple[Clock, Floats]:
         if left and last < ended:
             knots += [last, ended]
             values += [values[-1], values[-1] - (ended - last)]
+        if left and epoch + 1 < len(epochs.started):
+            # persistent workers finish what they were sent before the next epoch is served
+            begin = epochs.started[epoch + 1]
+            served = float(np.fmax.reduce(trace.fetched[trace.epoch_of(numbers) == epoch]))
+            if served > begin:
+                knots += [begin, served]
+                values += [values[-1], values[-1] - (served - begin)]
     at, later = np.array(knots[1:]), np.array(values[1:])
     if not len(at):
         return lambda moments: moments, weights
