@@ -5,7 +5,7 @@ import time
 import pytest
 from torch.utils.data import DataLoader
 
-from dlsim.validation.target import TargetError, load_target
+from dlsim.validation.target import TargetError, load_step, load_target
 
 SOURCE = """
 import time
@@ -39,6 +39,19 @@ def broken():
 
 def leaves():
     raise SystemExit("usage: train")
+
+
+def step(batch):
+    return batch / 2
+
+
+class Model:
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, batch):
+        self.seen.append(batch)
+        return len(self.seen)
 
 
 def hangs():
@@ -114,3 +127,30 @@ def test_code_that_hangs_is_given_up(module):
     with pytest.raises(TargetError, match=r"no loader after 0\.1 s"):
         load_target("loaders_here:hangs", limit=0.1)
     assert time.monotonic() - began < 5
+
+
+def test_a_step_is_a_function_or_made_of_a_class(module):
+    """It is called with each batch; a class keeps what it has learned from step to step."""
+    assert load_step("loaders_here:step")(3) == 1.5
+    model = load_step("loaders_here:Model")
+    assert [model("one"), model("two")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("loaders_here:number", "expected a function to call with each batch, got int"),
+        ("loaders_here:nothing", "loaders_here has no nothing"),
+        ("loaders_here", "expected module:name or file.py:name"),
+    ],
+)
+def test_no_step(module, target, message):
+    """What is nothing to call is refused in one line."""
+    with pytest.raises(TargetError, match=f"^{target}: {message}$"):
+        load_step(target)
+
+
+def test_an_exception_in_a_step_is_said_in_one_line(module):
+    """With its place in the user's code."""
+    with pytest.raises(TargetError, match=r"step: TypeError: .*loaders_here\.py, line \d+\)$"):
+        load_step("loaders_here:step")("text")

@@ -61,6 +61,14 @@ def make():
     return DataLoader(Rows(), 5)
 
 
+def step(batch):
+    time.sleep(0.02)
+
+
+def bad_step(batch):
+    raise ValueError("no such label")
+
+
 def raises():
     return DataLoader(Raises(), 5)
 
@@ -356,6 +364,30 @@ def test_predictions_beside_real_runs(module, capsys):
     assert capsys.readouterr().out == said
     (replayed,) = {round(one.drift) for one in fidelity.replays(module / "runs")}
     assert replayed == 0
+
+
+@pytest.mark.usefixtures("quiet")
+def test_runs_with_the_user_s_own_step(module, capsys):
+    """What --step names is called with each batch; how long it takes is seen, and foreseen."""
+    command = ["validate", "their_loaders:make", "--workers", "1", "--rounds", "1", "-o", "runs"]
+    assert main([*command, "--jobs", "1", "--step", "their_loaders:step"]) == 0
+    (found,) = fidelity.cases(module / "runs", replications=3)
+    assert found.prediction.scenario.consumer.step.mean == pytest.approx(0.02, rel=0.2)
+    assert found.epoch > 12 * 0.02
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "belongs to another validation (not the same target)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["validate", "observe", "diagnose"])
+def test_a_step_that_fails(module, capsys, command):
+    """One line says why, and where in the user's code."""
+    assert main([command, "their_loaders:make", "--step", "their_loaders:bad_step"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "their_loaders:bad_step: ValueError: no such label (" in said[0]
+    assert main([command, "their_loaders:make", "--step", "long"]) == 2
+    assert "or a function as train.py:step" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ A command that reads scenarios takes `changes`, the keys given as options, and h
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,11 +29,11 @@ from dlsim.cli.files import (
     watching,
 )
 from dlsim.cli.page import report
-from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, OutFile, UsageError
+from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, OutFile
+from dlsim.cli.stepping import step_of
 from dlsim.cli.sweeping import sweep
 from dlsim.cli.validation import validate
 from dlsim.cli.whatif import advise, explain
-from dlsim.scenario.units import parse
 
 
 def run(
@@ -103,7 +102,8 @@ def observe(
         target: A DataLoader, or a function that makes one, as module:name or file.py:name.
         batches: Leave each epoch after so many batches.
         epochs: Pass over the loader so often.
-        step: Sleep so long for each batch, in place of the training step.
+        step: Sleep so long for each batch, in place of the training step; or call with each batch
+            what train.py:step names.
         out: Write the whole trace here, as NPZ, for dlsim compare or NumPy.
         csv: Write a table here, one row for each batch.
         plot: Draw the run here: who did what when, and how full the buffer was.
@@ -112,10 +112,7 @@ def observe(
     check_torch("observe")
     from dlsim import validation
 
-    try:
-        seconds = parse(step, "duration")
-    except ValueError as error:
-        raise UsageError(f"observe: --step: {error}") from None
+    _, training = step_of("observe", step)
     check_trace(out)
     check_writable(csv)
     check_drawable(plot)
@@ -124,7 +121,7 @@ def observe(
     with kept(out), watching(target) as advance:
         found = validation.observe(
             loader,
-            step=(lambda _: time.sleep(seconds)) if seconds else None,
+            step=training,
             batches=batches,
             epochs=epochs,
             progress=advance,

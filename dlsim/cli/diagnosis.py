@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
@@ -10,6 +9,7 @@ from tyro.conf import Positional, arg
 import dlsim
 from dlsim.cli.files import check_torch, check_trace, kept, tell, watching
 from dlsim.cli.parsing import Count, OutFile
+from dlsim.cli.stepping import step_of
 from dlsim.cli.whatif import quantity_of, share_of
 
 
@@ -36,7 +36,8 @@ def diagnose(
     Args:
         target: A DataLoader, or a function that makes one, as module:name or file.py:name; or a run
             that dlsim observe or diagnose wrote (.npz).
-        step: Sleep so long for each batch, in place of the training step.
+        step: Sleep so long for each batch, in place of the training step; or call with each batch
+            what train.py:step names.
         batches: Watch so many batches at most.
         seconds: Watch so long at most.
         max_stall: The share of the time that training may wait.
@@ -49,11 +50,8 @@ def diagnose(
     check_torch("diagnose")
     from dlsim import validation
 
-    pause, limit = (
-        quantity_of("step", step, "duration"),
-        quantity_of("seconds", seconds, "duration"),
-    )
-    assert pause is not None
+    _, training = step_of("diagnose", step)
+    limit = quantity_of("seconds", seconds, "duration")
     check_trace(out)
     options: dict[str, Any] = {
         "max_stall": share_of("max-stall", max_stall),
@@ -66,11 +64,10 @@ def diagnose(
         print(validation.diagnose_run(dlsim.load_trace(target), **options))
         return
     loader = validation.load_target(target)
-    sleep = (lambda _: time.sleep(pause)) if pause else None
     tell("watching the loader")
     with kept(out), watching(target) as advance:
         seen = validation.observe(
-            loader, step=sleep, batches=batches, seconds=limit, progress=advance
+            loader, step=training, batches=batches, seconds=limit, progress=advance
         )
     if out is not None:
         dlsim.save(seen, out)
@@ -79,5 +76,5 @@ def diagnose(
     if found.changes and not no_try:
         tell("trying what is advised")
         with watching(target) as advance:
-            found = validation.try_out(found, loader, step=sleep, progress=advance)
+            found = validation.try_out(found, loader, step=training, progress=advance)
     print(found)

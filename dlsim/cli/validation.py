@@ -12,8 +12,8 @@ from tyro.conf import Positional, arg
 
 from dlsim.cli.files import check_drawable, check_torch, draw, saying
 from dlsim.cli.parsing import UsageError
+from dlsim.cli.stepping import Step, step_of
 from dlsim.scenario import DlsimError
-from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +55,8 @@ def validate(
         observed: Calibrate on runs with so many workers. Runs of two numbers tell how much busy
             cores slow each other down; what happens without workers, runs without them tell best.
         batches: Leave each run after so many batches (own loader).
-        step: Sleep so long for each batch, in place of the training step (own loader).
+        step: Sleep so long for each batch, in place of the training step; or call with each batch
+            what train.py:step names (own loader).
         rounds: Make each run so often; by default 3 times, once with --quick.
         quick: Of the suite, run only what takes about three minutes, not half an hour.
         minutes: Begin no more runs after so long.
@@ -75,8 +76,10 @@ def validate(
                 raise UsageError("validate: --workers, --prefetch and --step need a TARGET")
             run_suite(out, quick, rounds, seconds)
         else:
-            plan = plan_of(workers, prefetch, calibrated, step, rounds or 3)
-            run_own(out, target, plan, batches, seconds)
+            pause, training = step_of("validate", step)
+            plan = plan_of(workers, prefetch, calibrated, pause, rounds or 3)
+            own = None if pause else training
+            run_own(out, target, plan, batches, seconds, (step, own) if own else None)
     cases = sorted(
         counted("predictions", fidelity.cases(out, observed=calibrated, jobs=jobs)),
         key=lambda case: fidelity.order(case.configuration),
@@ -99,20 +102,16 @@ def run_suite(out: Path, quick: bool, rounds: int | None, seconds: float) -> Non
 
 
 def plan_of(
-    workers: str | None, prefetch: str | None, observed: tuple[int, ...], step: str, rounds: int
+    workers: str | None, prefetch: str | None, observed: tuple[int, ...], step: float, rounds: int
 ) -> list[tuple[Configuration, int]]:
     """The runs of a user's own loader that the options ask for."""
     from dlsim.validation import own
 
-    try:
-        seconds = parse(step, "duration")
-    except ValueError as error:
-        raise UsageError(f"validate: --step: {error}") from None
     return own.plan_of(
         own.usual_workers() if workers is None else numbers("--workers", workers, 0),
         (None,) if prefetch is None else numbers("--prefetch", prefetch, 1),
         observed=observed,
-        step=seconds,
+        step=step,
         rounds=rounds,
     )
 
@@ -123,14 +122,28 @@ def run_own(
     plan: Sequence[tuple[Configuration, int]],
     batches: int,
     seconds: float,
+    step: tuple[str, Step] | None,
 ) -> None:
-    """Run what `out` does not have yet of the plan for the user's own loader."""
+    """Run what `out` does not have yet of the plan for the user's own loader.
+
+    With the user's own `step`, and its name, if there is one.
+    """
     from dlsim import validation
     from dlsim.validation import own
 
     loader = validation.load_target(target)
+    name, training = (target, None) if step is None else (f"{target} with {step[0]}", step[1])
     with kept(out), bar(len(plan)) as advance:
-        own.run_own(out, target, loader, plan, batches=batches, seconds=seconds, progress=advance)
+        own.run_own(
+            out,
+            name,
+            loader,
+            plan,
+            step=training,
+            batches=batches,
+            seconds=seconds,
+            progress=advance,
+        )
 
 
 def numbers(option: str, text: str, least: int) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dlsim.validation.observing import observe
     from dlsim.validation.prediction import Prediction, predict
     from dlsim.validation.replaying import replay
-    from dlsim.validation.target import load_target, time_limit
+    from dlsim.validation.target import load_step, load_target, time_limit
     from dlsim.validation.throughput import calibrate_throughput
     from dlsim.validation.virtual import run_virtual
 
@@ -31,6 +31,7 @@ _HOMES = {
     "compare": "dlsim.validation.comparison",
     "diagnose": "dlsim.validation.diagnosing",
     "diagnose_run": "dlsim.validation.diagnosing",
+    "load_step": "dlsim.validation.target",
     "load_target": "dlsim.validation.target",
     "observe": "dlsim.validation.observing",
     "predict": "dlsim.validation.prediction",
@@ -52,6 +53,7 @@ __all__ = [
     "compare",
     "diagnose",
     "diagnose_run",
+    "load_step",
     "load_target",
     "observe",
     "predict",

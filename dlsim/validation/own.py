@@ -54,19 +54,21 @@ def run_own(
     loader: DataLoader[Any],
     runs: Sequence[tuple[Configuration, int]],
     *,
+    step: Step | None = None,
     batches: int | None,
     seconds: float = float("inf"),
     progress: Callable[[Configuration], object] = lambda configuration: None,
 ) -> bool:
     """Make those of the `runs` of `loader` that `folder` does not have; whether all are there.
 
-    See `dlsim.validation.campaign.run_all`, of which `target` is the name of the loader.
+    `step` is called with each batch, if no other is asked for. See
+    `dlsim.validation.campaign.run_all`, of which `target` is the name of the loader.
     """
 
     def make(configuration: Configuration) -> tuple[DataLoader[Any], Step | None]:
         changed = with_settings(loader, **configuration.settings)
         if not configuration.step:
-            return changed, None
+            return changed, step
         return changed, lambda batch: time.sleep(configuration.step)
 
     def carry_out(configuration: Configuration, name: str, known: frozenset[str]) -> Rows:

@@ -45,23 +45,49 @@ def load_target(target: str, *, limit: float = 60.0) -> DataLoader[Any]:
     message says which, and where), something else than a DataLoader, or more than `limit` seconds
     (which only the main thread can notice, and only between steps of Python code).
     """
-    where, _, name = target.rpartition(":")
-    if not where or not name:
-        raise TargetError(f"{target}: expected module:name or file.py:name")
     with time_limit(f"{target}: no loader after {limit:g} s", limit):
-        module = imported(target, where)
-        try:
-            found = attrgetter(name)(module)
-        except AttributeError:
-            raise TargetError(f"{target}: {where} has no {name}") from None
+        found, module = named(target)
         if not isinstance(found, DataLoader) and callable(found):
-            try:
-                found = found()
-            except (Exception, SystemExit) as error:
-                raise TargetError(f"{target}: {described(error, module)}") from None
+            found = called(target, module, found)
     if not isinstance(found, DataLoader):
         raise TargetError(f"{target}: expected a torch DataLoader, got {type(found).__name__}")
     return found
+
+
+def load_step(target: str, *, limit: float = 60.0) -> Callable[[Any], object]:
+    """The training step that `target` names, as `load_target` does it: to be called with a batch.
+
+    Of a class, one is made, without arguments. Raises `TargetError` where there is nothing to
+    call, as `load_target` does, and, from the step, for an exception in it.
+    """
+    with time_limit(f"{target}: no step after {limit:g} s", limit):
+        found, module = named(target)
+        if isinstance(found, type):
+            found = called(target, module, found)
+    if not callable(found):
+        kind = type(found).__name__
+        raise TargetError(f"{target}: expected a function to call with each batch, got {kind}")
+    return lambda batch: called(target, module, found, batch)
+
+
+def named(target: str) -> tuple[Any, ModuleType]:
+    """What `target` names, and the module that it is in."""
+    where, _, name = target.rpartition(":")
+    if not where or not name:
+        raise TargetError(f"{target}: expected module:name or file.py:name")
+    module = imported(target, where)
+    try:
+        return attrgetter(name)(module), module
+    except AttributeError:
+        raise TargetError(f"{target}: {where} has no {name}") from None
+
+
+def called(target: str, module: ModuleType, function: Callable[..., Any], *given: Any) -> Any:
+    """What the user's `function` returns; an exception in it becomes a `TargetError`."""
+    try:
+        return function(*given)
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"{target}: {described(error, module)}") from None
 
 
 def imported(target: str, where: str) -> ModuleType:

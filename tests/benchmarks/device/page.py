@@ -84,10 +84,11 @@ This page is written by
 | `consumer.run_ahead` | 0 for `loss.item()` in every step | steps that the host does not wait for |
 | `loader.pin_memory` | | without, the host waits for copies of tensors above 1 MiB |
 
-`dlsim observe` marks CUDA's stream before and after each step, and times pinning in its thread;
-`dlsim calibrate` makes the keys above of it. Not simulated are the core that waiting takes, pinned
-memory that is new, and, where there are workers, what the host computes in a step that it does not
-wait for. The threads of the main process share one core, as if pinning kept Python's lock.
+`dlsim observe train.py:make_loader --step train.py:step` marks CUDA's stream before and after each
+step, and times pinning in its thread; `dlsim calibrate` makes the keys above of it. Not simulated
+are the core that waiting takes, pinned memory that is new, and, where there are workers, what the
+host computes in a step that it does not wait for. The threads of the main process share one core,
+as if pinning kept Python's lock.
 
 ## Predictions
 
