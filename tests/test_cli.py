@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -11,8 +12,9 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
+from dlsim.cli.commands import COMMANDS
 from dlsim.cli.files import tell_of_compiling
-from dlsim.cli.parsing import without_changes
+from dlsim.cli.parsing import Command, without_changes
 from dlsim.engine.compiled import jit
 from dlsim.trace import difference
 
@@ -238,6 +240,21 @@ def test_help_of_commands(capsys: pytest.CaptureFixture[str], command: str) -> N
     """The help of a command says what it answers, with an example."""
     assert main([command, "--help"]) == 0
     assert f"Example: dlsim {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_help_can_be_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    """Help fits the terminal, but for examples; what may be left out has no odd default."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([command.__name__, "--help"]) == 0
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if not line.startswith(("Example: ", "usage: "))]
+    assert max(map(len, lines)) <= 80
+    assert not [word for word in ("None", "False", "(default: )") if word in out]
+    simulates = "changes" in inspect.signature(command).parameters
+    assert ("Every key of the scenario is an option" in " ".join(out.split())) == simulates
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from tyro.conf import Positional, arg
 
 import dlsim
 from dlsim.cli.files import check_torch, check_writable
-from dlsim.cli.parsing import UsageError
+from dlsim.cli.parsing import Number, Text, UsageError
 from dlsim.cli.whatif import quantity_of
+
+Runs: TypeAlias = Annotated[
+    Positional[tuple[Path, ...]], arg(metavar="[RUN ...]", help_behavior_hint="")
+]
 
 
 def calibrate(
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")] = (),
+    runs: Runs = (),
     *,
     out: Annotated[Path, arg(metavar="FILE", aliases=["-o"])],
-    throughput: Annotated[str | None, arg(metavar="W=RATE,...")] = None,
+    throughput: Annotated[str | None, arg(metavar="W=RATE,...", help_behavior_hint="")] = None,
     batch_size: int = 32,
-    cores: float | None = None,
-    sample_bytes: Annotated[str | None, arg(metavar="SIZE")] = None,
+    cores: Number = None,
+    sample_bytes: Text = None,
 ) -> None:
     """Turn runs that were observed, or a few throughputs, into a scenario of this machine.
 

@@ -29,7 +29,7 @@ from dlsim.cli.files import (
     watching,
 )
 from dlsim.cli.page import report
-from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, OutFile
+from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, Flag, OutFile
 from dlsim.cli.stepping import step_of
 from dlsim.cli.sweeping import sweep
 from dlsim.cli.validation import validate
@@ -45,7 +45,7 @@ def run(
     csv: File = None,
     plot: File = None,
     trace: File = None,
-    verbose: Annotated[bool, arg(aliases=["-v"])] = False,
+    verbose: Annotated[Flag, arg(aliases=["-v"])] = False,
     changes: Changes = NO_CHANGES,
 ) -> None:
     """Simulate a loader: how fast it is, how long training waits for it, and what limits it.
@@ -102,8 +102,8 @@ def observe(
         target: A DataLoader, or a function that makes one, as module:name or file.py:name.
         batches: Leave each epoch after so many batches.
         epochs: Pass over the loader so often.
-        step: Sleep so long for each batch, in place of the training step; or call with each batch
-            what train.py:step names.
+        step: Sleep so long for each batch, in place of the training step.
+            Or call with each batch what train.py:step names.
         out: Write the whole trace here, as NPZ, for dlsim compare or NumPy.
         csv: Write a table here, one row for each batch.
         plot: Draw the run here: who did what when, and how full the buffer was.

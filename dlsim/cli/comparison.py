@@ -14,7 +14,7 @@ from dlsim.scenario import Scenario
 if TYPE_CHECKING:
     from dlsim.trace import Trace
 
-Other = Annotated[Path | None, arg(metavar="B", help_behavior_hint="")]
+Other = Annotated[Path | None, arg(metavar="[B]", help_behavior_hint="")]
 
 
 def compare(

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 import dlsim
 from dlsim.cli.files import check_torch, check_trace, kept, tell, watching
-from dlsim.cli.parsing import Count, OutFile
+from dlsim.cli.parsing import Count, Flag, OutFile
 from dlsim.cli.stepping import step_of
 from dlsim.cli.whatif import quantity_of, share_of
 
@@ -20,8 +20,8 @@ def diagnose(
     batches: Count = None,
     seconds: str = "15 s",
     max_stall: str = "5%",
-    split: bool = False,
-    no_try: bool = False,
+    split: Flag = False,
+    no_try: Flag = False,
     seed: int = 0,
     jobs: int = 1,
     out: OutFile = None,
@@ -34,10 +34,10 @@ def diagnose(
     Nothing of yours is changed. Needs torch.
 
     Args:
-        target: A DataLoader, or a function that makes one, as module:name or file.py:name; or a run
-            that dlsim observe or diagnose wrote (.npz).
-        step: Sleep so long for each batch, in place of the training step; or call with each batch
-            what train.py:step names.
+        target: A DataLoader, or a function that makes one, as module:name or file.py:name.
+            Or a run that dlsim observe or diagnose wrote (.npz).
+        step: Sleep so long for each batch, in place of the training step.
+            Or call with each batch what train.py:step names.
         batches: Watch so many batches at most.
         seconds: Watch so long at most.
         max_stall: The share of the time that training may wait.

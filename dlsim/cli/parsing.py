@@ -12,6 +12,8 @@ import functools
 import inspect
 import io
 import re
+import shutil
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -32,7 +34,9 @@ Command: TypeAlias = Callable[..., None]
 File: TypeAlias = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 OutFile: TypeAlias = Annotated[File, arg(aliases=["-o"])]
 Count: TypeAlias = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+Number: TypeAlias = Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")]
 Text: TypeAlias = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+Flag: TypeAlias = Annotated[bool, arg(help_behavior_hint="")]
 
 Changes: TypeAlias = Annotated[Mapping[str, Any], tyro.conf.Fixed, tyro.conf.Suppress]
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
@@ -47,6 +51,8 @@ commands:
 
 example: dlsim run scenarios/imagenet_a100.toml --loader.num-workers 16
 more on a command: dlsim run --help"""
+
+KEYS = "Every key of the scenario is an option, too: --loader.num-workers 8. See dlsim run --help."
 
 _OPTION = re.compile(r"--([A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
 # What tyro draws boxes with, where the terminal has Unicode and where not.
@@ -170,12 +176,15 @@ def parsed(command: Command, options: Sequence[str]) -> Callable[..., None] | No
         return functools.partial(command, *args, **kwargs)
 
     name, complaint = command.__name__, io.StringIO()
+    if {"-h", "--help"} & set(options):
+        print(about(command), end="\n\n")
     try:
         with contextlib.redirect_stderr(complaint):
             bound: Callable[..., None] = tyro.cli(
                 bind,
                 prog=f"dlsim {name}",
                 args=options,
+                description="",
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as leaving:
@@ -183,6 +192,18 @@ def parsed(command: Command, options: Sequence[str]) -> Callable[..., None] | No
             raise UsageError(f"{name}: {one_line(complaint.getvalue())}") from None
         return None
     return bound
+
+
+def about(command: Command) -> str:
+    """What `command` does, as wide as the terminal: tyro breaks lines as it finds them."""
+    text, _, _ = (inspect.getdoc(command) or "").partition("\n\nArgs:\n")
+    paragraphs = text.split("\n\n")
+    if "changes" in inspect.signature(command).parameters and "Every key" not in text:
+        paragraphs.append(KEYS)
+    width = min(shutil.get_terminal_size().columns, 100)
+    return "\n\n".join(
+        each if each.startswith("Example: ") else textwrap.fill(each, width) for each in paragraphs
+    )
 
 
 def one_line(box: str) -> str:

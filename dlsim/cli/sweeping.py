@@ -60,8 +60,8 @@ def sweep(
     Args:
         scenario: A TOML file that describes the dataset, the loader, and the training step.
         vary: A key and its values: 1:16 (all from 1 to 16), 1,2,4, or low..high for a design.
-        replications: How often each configuration is simulated, to its end, and all measured; by
-            default 3 to 30 times, and of long epochs a part, so that it takes some seconds.
+        replications: How often each configuration is simulated, to its end.
+            By default 3 to 30 times, and of long epochs a part, so that it takes some seconds.
         seed: What all random times follow from.
         jobs: How many processes; -1 for one on each core.
         out: Write the table here, as .parquet, .csv or .json.

@@ -6,12 +6,12 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from tyro.conf import Positional, arg
 
 from dlsim.cli.files import check_drawable, check_torch, draw, saying
-from dlsim.cli.parsing import UsageError
+from dlsim.cli.parsing import Count, File, Flag, Number, UsageError
 from dlsim.cli.stepping import Step, step_of
 from dlsim.scenario import DlsimError
 
@@ -22,20 +22,25 @@ if TYPE_CHECKING:
     from dlsim.validation.grid import Configuration
 
 
+Target: TypeAlias = Annotated[
+    Positional[str | None], arg(metavar="[TARGET]", help_behavior_hint="")
+]
+
+
 def validate(
-    target: Annotated[Positional[str | None], arg(metavar="TARGET")] = None,
+    target: Target = None,
     *,
     out: Annotated[Path, arg(metavar="FOLDER", aliases=["-o"])] = Path("validation"),
-    workers: Annotated[str | None, arg(metavar="W,...")] = None,
-    prefetch: Annotated[str | None, arg(metavar="P,...")] = None,
+    workers: Annotated[str | None, arg(metavar="W,...", help_behavior_hint="")] = None,
+    prefetch: Annotated[str | None, arg(metavar="P,...", help_behavior_hint="")] = None,
     observed: Annotated[str, arg(metavar="W,...")] = "2,1,0",
     batches: int = 100,
     step: str = "0 s",
-    rounds: int | None = None,
-    quick: bool = False,
-    minutes: float | None = None,
-    report_only: bool = False,
-    plot: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None,
+    rounds: Count = None,
+    quick: Flag = False,
+    minutes: Number = None,
+    report_only: Flag = False,
+    plot: File = None,
     jobs: int = -1,
 ) -> None:
     """Hold predictions against real runs: of your own loader, or of the suite of workloads.
@@ -52,11 +57,11 @@ def validate(
         out: Keep the runs here.
         workers: Numbers of workers to try; by default a few that fit the machine.
         prefetch: Values of prefetch_factor to try; by default the loader's own.
-        observed: Calibrate on runs with so many workers. Runs of two numbers tell how much busy
-            cores slow each other down; what happens without workers, runs without them tell best.
+        observed: Calibrate on runs with so many workers.
+            Two numbers tell how much busy cores slow each other down.
         batches: Leave each run after so many batches (own loader).
-        step: Sleep so long for each batch, in place of the training step; or call with each batch
-            what train.py:step names (own loader).
+        step: Sleep so long for each batch, in place of the training step (own loader).
+            Or call with each batch what train.py:step names.
         rounds: Make each run so often; by default 3 times, once with --quick.
         quick: Of the suite, run only what takes about three minutes, not half an hour.
         minutes: Begin no more runs after so long.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from tyro.conf import Positional, arg
 
@@ -14,6 +14,12 @@ from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+Scenarios: TypeAlias = Annotated[
+    Positional[tuple[Path, ...]],
+    arg(metavar="SCENARIO [SCENARIO ...]", help_behavior_hint="(required)"),
+]
 
 
 def explain(
@@ -49,7 +55,7 @@ def explain(
 
 
 def advise(
-    scenarios: Annotated[Positional[tuple[Path, ...]], arg(metavar="SCENARIO [SCENARIO ...]")],
+    scenarios: Scenarios,
     *,
     max_stall: Text = None,
     max_wait_p95: Text = None,
