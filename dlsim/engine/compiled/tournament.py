@@ -6,7 +6,6 @@ the logarithm of the number of players.
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -39,18 +38,16 @@ def play(moments: Any, winners: Any, player: int, moment: float, fair: bool) -> 
     """One player has another moment now; returns that of the winner.
 
     `fair`: of two who are equal the one with the lower number wins, else the one who plays now.
-    As nobody can foresee who wins, there are no branches. The winner's moment is that of the
-    others' best, or this one: so it is known before the games are over.
+    As nobody can foresee who wins, there are no branches.
     """
     moments[player] = moment
-    at, winner, best, others = len(moments) + player, player, moment, inf
+    at, winner, best = len(moments) + player, player, moment
     while at > 1:
         other = winners[at ^ 1]
         its = moments[other]
         left = fair and at & 1 == 1  # where the lower numbers are
         wins = its <= best if left else its < best
         winner, best = either(wins, other, winner), min(its, best)
-        others = min(its, others)
         at >>= 1
         winners[at] = winner
-    return min(others, moment)
+    return best
