@@ -387,3 +387,16 @@ def test_compiling_is_announced(tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / jit._sources()).mkdir()
     tell_of_compiling()
     assert capsys.readouterr().err == ""
+
+
+def test_where_compiled_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where dlsim is read-only, with one's caches; where nothing can be kept, it runs as well."""
+    jit._sources()  # of the files as they are
+    monkeypatch.setattr(jit, "__file__", "/proc/none/jit.py")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/none")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert jit._home() == tmp_path / "dlsim"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    assert jit._home() is None
+    assert not jit.kept()
+    assert jit.compiled(lambda number: 2 * number)(21) == 42

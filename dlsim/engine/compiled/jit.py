@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -38,9 +39,11 @@ def _compile(function: Callable[..., Any], *signature: str, **options: bool) -> 
 
     njit: Any = numba.njit
     config: Any = numba.config
+    root = _home()
+    if root is None:
+        options.pop("cache", None)
     # Numba looks for changes in the file of a function only, not in those it calls.
-    root = config.CACHE_DIR or Path(__file__).parent / "__pycache__"
-    with _settings(CACHE_DIR=str(Path(root) / _sources())):
+    with _settings(CACHE_DIR=str(root / _sources()) if root else config.CACHE_DIR):
         # Nothing compiled here makes arrays, so nobody has to count who uses them (_nrt): that
         # would take ten times as long as all the rest.
         made: object = njit(*signature, nogil=True, error_model="numpy", _nrt=False, **options)(
@@ -67,8 +70,26 @@ def _settings(**wanted: object) -> Iterator[None]:
 
 def kept() -> bool:
     """Whether anything that was compiled of the present text is on disk."""
-    root = os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent / "__pycache__"
-    return (Path(root) / _sources()).is_dir()
+    root = _home()
+    return root is not None and (root / _sources()).is_dir()
+
+
+def _home() -> Path | None:
+    """Where what is compiled is kept: as numba is told, beside this file, or with one's caches.
+
+    None where none of these can be written to: then nothing is kept.
+    """
+    given, caches = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    for root in (
+        *([Path(given)] if given else []),
+        Path(__file__).parent / "__pycache__",
+        Path(caches or "~/.cache").expanduser() / "dlsim",
+    ):
+        with suppress(OSError, RuntimeError):  # the latter: there is no home
+            root.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=root).close()
+            return root
+    return None
 
 
 @cache
