@@ -96,7 +96,9 @@ class Replications:
             done += len(drawn[0].steps)
         self._receive(first, done)
         if not loader.persistent_workers:
-            self.now = joined(self.now, self.now + self.latency, loader.num_workers)
+            stopped = self.now + self.latency
+            pairs = zip(self.now.tolist(), stopped.tolist(), strict=True)
+            self.now = np.array([joined(now, then, loader.num_workers) for now, then in pairs])
         self.now = np.maximum(self.now, self.accelerator)
         return began, primed, self.now
 
@@ -149,13 +151,13 @@ class Replications:
             received[k] = np.maximum(message, requested[call, each])
 
 
-def joined(now: Floats | float, stopped: Floats | float, workers: int) -> Floats:
+def joined(now: float, stopped: float, workers: int) -> float:
     """When the main process has waited for workers that all stop at one moment, in seconds."""
     for _ in range(workers):
-        now = np.minimum(stopped, now + JOIN_TIMEOUT)
-        if np.all(now == stopped):
+        now = min(stopped, now + JOIN_TIMEOUT)
+        if now == stopped:
             break  # the others have stopped too
-    return np.asarray(now)
+    return now
 
 
 def epochs(first: Sequence[int], moments: Sequence[Sequence[float]] | Floats) -> Epochs:

@@ -7,12 +7,13 @@ from math import inf, nan
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlsim.engine.compiled.jobs import Block, IndexLists, Jobs, alike, largest_block
-from dlsim.engine.compiled.messages import FINISHED, RETURNED_AT
-from dlsim.engine.compiled.recurrence import Course, new_course, schedule
+from dlsim.engine.compiled.messages import RETURNED_AT
+from dlsim.engine.compiled.recurrence import new_course, schedule
 from dlsim.engine.compiled.rules import most_samples
-from dlsim.engine.compiled.tally import BUFFER, HELD, SAMPLES, Counts, count, new_counts
+from dlsim.engine.compiled.tally import Counts, count, new_counts
 from dlsim.engine.in_order import epochs, joined
 from dlsim.engine.run import round_trip
 from dlsim.scenario import MapDataset, Scenario
@@ -82,7 +83,7 @@ class InOrder:
         main, loader = self.course.main[0], self.scenario.loader
         if not loader.persistent_workers:
             now = float(main["now"])
-            main["now"] = joined(now, now + main["latency"], loader.num_workers)
+            main["now"] = joined(now, now + float(main["latency"]), loader.num_workers)
         main["now"] = max(main["now"], main["accelerator"])
 
 
@@ -122,41 +123,41 @@ def tally(run: InOrder, seed: int) -> Tally:
         numbers = drawn.offsets, drawn.services, drawn.collates, drawn.steps
         count(run.course, counts, *numbers, last)
         if last:
-            marks.append(marks_of(run.course, counts))
-    sums, size = counts.sums[0], run.scenario.dataset.sample_bytes.mean
+            marks.append(marks_of(counts, run.batches))
+    sums, size = named(counts.sums), run.scenario.dataset.sample_bytes.mean
     waits = np.sort(counts.waits) if len(counts.waits) == run.total else None
     started, _, ended = np.array(run.moments).T
+    ready, samples, held = counts.highest.tolist()
     return Tally(
-        batches=int(sums["batches"]),
-        samples=int(sums["samples"]),
+        batches=sums["batches"],
+        samples=sums["samples"],
         elapsed=float(ended[-1] - started[0]),
-        first_batch=float(sums["first"] - started[0]),
+        first_batch=sums["first"] - float(started[0]),
         epoch_times=ended - started,
-        wait_first=float(sums["first"] - sums["requested"]),
-        wait=float(sums["wait"]),
-        step=float(sums["step"]),
+        wait_first=sums["first"] - sums["requested"],
+        wait=sums["wait"],
+        step=sums["step"],
         waits=waits,
         classes=counts.classes,
-        buffer=float(sums["buffer"]),
-        buffer_max=int(counts.highest[BUFFER]),
-        buffer_bytes=float(counts.highest[SAMPLES]) * size if size else nan,
-        credit_max=int(sums["credit"]),
-        held=int(sums["held"]),
-        held_max=int(counts.highest[HELD]),
-        head_of_line=float(sums["head_of_line"]),
+        buffer=sums["buffer"],
+        buffer_max=ready,
+        buffer_bytes=samples * size if size else nan,
+        credit_max=sums["credit"],
+        held=sums["held"],
+        held_max=held,
+        head_of_line=sums["head_of_line"],
         busy=counts.busy,
         marks=tuple(marks),
     )
 
 
-def marks_of(course: Course, counts: Counts) -> Marks:
-    """The marks of the epoch that has just ended."""
-    sums, main = counts.sums[0], course.main[0]
-    at = int(main["next"] - main["base"]) - 1
-    returned, finished = course.moments[RETURNED_AT, at], course.moments[FINISHED, at]
-    made = counts.marks[:, : sums["marks"] + 1].copy()
-    last = (returned, sums["waited"], sums["stepped"] - (finished - returned), sums["returned"])
-    made[:, -1] = last
-    time, waited, stepped, samples = made
-    batches = int(main["next"] - main["first"])
-    return Marks(int(sums["stride"]), batches, time, waited, stepped, samples)
+def marks_of(counts: Counts, batches: int) -> Marks:
+    """The marks of the epoch of so many batches that has just ended."""
+    sums = named(counts.sums)
+    time, waited, stepped, samples = counts.marks[:, : sums["marks"] + 1].copy()
+    return Marks(sums["stride"], batches, time, waited, stepped, samples)
+
+
+def named(rows: NDArray[Any]) -> dict[str, Any]:
+    """The only one of some rows, as Python's numbers by name."""
+    return dict(zip(rows.dtype.names or (), rows[0].item(), strict=True))

@@ -39,8 +39,7 @@ from dlsim.engine.draws import Floats
 from dlsim.trace.trace import MOMENTS
 
 PIECE = 512  # batches, whose columns fit into a processor's first cache
-AT_ONCE = 16  # times that are compared with another one, whatever comes of it
-WIDE = 128  # in a window of more, halving is sooner
+AT_ONCE, WIDE = 16, 64  # values compared with a time; in wider windows not all are
 
 Integers = NDArray[np.signedinteger[Any]]
 
@@ -84,7 +83,7 @@ def new_course(workers: int, window: int, run_ahead: int, batches: int | None) -
     With a column for each of so many `batches`; or, with None, for those of a piece and as many
     before as they look back at.
     """
-    before = -(-window // AT_ONCE) * AT_ONCE
+    before = -(-window // WIDE) * WIDE
     back = max(before, run_ahead)
     piece = max(PIECE, back)  # so that columns are not moved more often than filled in
     room = back + piece if batches is None else batches
@@ -215,23 +214,32 @@ def count_later(found: Integers, column: Floats, before: int, times: Floats, win
     """For each of the `times`, how many of a window of values in the `column` are later.
 
     The window ends at the time's own value, whose place is `before` more than the time's. Values
-    ascend, and none before the window is later. A processor compares several times at once, but
-    does not guess which half of a window it will be.
+    ascend, and none before the window is later. A processor compares several at once, but does
+    not guess well which way a comparison will go: there are no branches.
     """
-    if window > WIDE:
-        for i in range(len(times)):
-            low, high = before + i - window + 1, before + i
-            found[i] = high + 1 - first_after(column, low, high, times[i])
-        return
     for i in range(len(times)):
         found[i] = 0
-    for far in range(AT_ONCE, window + AT_ONCE, AT_ONCE):
-        some = column[before + 1 - far :]
+    if window <= WIDE:
+        for far in range(AT_ONCE, window + AT_ONCE, AT_ONCE):
+            some = column[before + 1 - far :]
+            for i in range(len(times)):
+                later = 0
+                for j in range(AT_ONCE):
+                    later += some[i + j] > times[i]
+                found[i] += later
+        return
+    for far in range(WIDE, window, WIDE):  # whole stretches
+        some = column[before - far :]
         for i in range(len(times)):
-            later = 0
-            for j in range(AT_ONCE):
-                later += some[i + j] > times[i]
-            found[i] += later
+            found[i] += some[i] > times[i]
+    for i in range(len(times)):  # and by halving what is left of one
+        at = before + i - WIDE * (found[i] + 1)
+        step = WIDE // 2
+        while step > 0:
+            at += step * (column[at + step] <= times[i])
+            step //= 2
+        at += column[at + 1] <= times[i]
+        found[i] = before + i - at
 
 
 @inlined
@@ -279,18 +287,3 @@ def after_equal_ones(now: float, samples: int, round_trip: float, seconds: float
 def exponent(value: float) -> int:
     """The bits of a positive float that say between which powers of two it lies."""
     return int(np.float64(value).view(np.int64) >> 52)
-
-
-@inlined
-def first_after(column: Floats, low: int, high: int, time: float) -> int:
-    """The first place from `low` to `high` with a value later than `time`, else the next one."""
-    while high - low >= AT_ONCE:
-        half = (low + high) // 2
-        if column[half] > time:
-            high = half - 1
-        else:
-            low = half + 1
-    earlier = 0
-    for at in range(low, high + 1):
-        earlier += column[at] <= time
-    return low + earlier

@@ -70,7 +70,7 @@ class Counts(NamedTuple):
     highest: Integers  # and the highest just before one, so far
     waits: Floats
     classes: Integers
-    marks: Floats  # rows: time, waited, stepped, samples; with room for one at the end
+    marks: Floats  # rows: time, waited, stepped, samples; and behind them the end of an epoch
 
 
 def new_counts(course: Course, batches: int) -> Counts:
@@ -79,12 +79,13 @@ def new_counts(course: Course, batches: int) -> Counts:
     ring = 1 << (piece + int(course.main["window"][0])).bit_length()
     sums = np.zeros(1, SUMS)
     sums["accelerator"], sums["requested"], sums["first"] = -inf, nan, nan
+    ready, held = np.empty((2, piece), np.int64)
     few = batches <= KEPT
     return Counts(
         sums=sums,
         busy=np.zeros(len(course.free)),
-        ready=np.empty(piece, np.int64),
-        held=np.empty(piece, np.int64),
+        ready=ready,
+        held=held,
         come=np.zeros((3, ring), np.int32),
         level=np.zeros(3, np.int64),
         highest=np.zeros(3, np.int64),
@@ -153,7 +154,9 @@ def take_in(c: Course, t: Counts, begin: int, last: bool) -> None:
     levels(c, t, begin, last)
     head_of_line(c, t, end if last else end - window)
     if last:
-        s.samples += s.returned
+        at = end - 1 - base
+        write(t, returned[at], waited, stepped - (finished[at] - returned[at]), samples)
+        s.samples += samples
         s.credit = max(s.credit, min(window, end - first - s.idle))
 
 
@@ -206,12 +209,17 @@ def mark(t: Counts, now: float, waited: float, stepped: float, samples: int) -> 
             for i in range(s.marks):
                 t.marks[row, i] = t.marks[row, 2 * i]
         s.stride *= 2
-    t.marks[0, s.marks] = now
-    t.marks[1, s.marks] = waited
-    t.marks[2, s.marks] = stepped
-    t.marks[3, s.marks] = samples
+    write(t, now, waited, stepped, samples)
     s.marks += 1
     s.next_mark += s.stride
+
+
+@inlined
+def write(t: Counts, now: float, waited: float, stepped: float, samples: int) -> None:
+    """Write a mark behind those that there are."""
+    at = t.sums[0].marks
+    t.marks[0, at], t.marks[1, at], t.marks[2, at] = now, waited, stepped
+    t.marks[3, at] = samples
 
 
 @inlined
