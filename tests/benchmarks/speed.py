@@ -14,7 +14,8 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,7 +41,7 @@ from tests.benchmarks.models import (
 )
 from tests.benchmarks.parts import of_a_batch, of_a_run
 from tests.benchmarks.scale import REPLICATIONS, long_runs, sweeps
-from tests.benchmarks.timing import alternate, ratio, spread
+from tests.benchmarks.timing import alternate, one_core, ratio, spread
 
 PACKAGES, PEERS = ("numpy", "numba", "simpy"), ("ciw", "salabim")
 # A row of a table: name, ratio, and a goal for it.
@@ -91,52 +92,40 @@ def engines(repeats: int, batches: int) -> Iterator[str]:
 
 def against_drawing(repeats: int, batches: int) -> Iterator[str]:
     """Rows: the compiled engine's time over that of NumPy drawing the same numbers."""
-    for in_order in (True, False):
+
+    def traced(plan: dlsim.Scenario) -> object:
+        return dlsim.simulate(plan, engine="compiled")
+
+    for name, made, of, simulated, bar in (
+        ("in order", scenario, 1, traced, "≤ 2"),
+        ("out of order", partial(scenario, in_order=False), 1, traced, ""),
+        ("limited cores", limited, 4, traced, "≤ 4"),
+        ("metrics alone, in order", scenario, 1, outcome, "≤ 2"),
+    ):
         for batch_size in (1, 8, 32):
-            count = batches // batch_size
-            plan = scenario(count, batch_size=batch_size, in_order=in_order)
-            timings = alternate(
-                repeats,
-                compiled=lambda plan=plan: dlsim.simulate(plan, engine="compiled"),
-                draws=lambda count=count, size=batch_size: draw(count, size),
-            )
-            order = "in order" if in_order else "out of order"
-            bar = "≤ 2" if in_order else ""
-            yield (
-                f"| {order}, batches of {batch_size} "
-                f"| {spread(ratio(timings, 'compiled', 'draws'))} | {bar} "
-                f"| {median(timings['compiled']) / count * 1e9:.3g} ns |"
-            )
-    for batch_size in (1, 8, 32):
-        count = batches // batch_size // 4
-        plan = limited(count, batch_size=batch_size)
-        timings = alternate(
-            repeats,
-            compiled=lambda plan=plan: dlsim.simulate(plan, engine="compiled"),
-            draws=lambda count=count, size=batch_size: draw(count, size),
-        )
-        yield (
-            f"| limited cores, batches of {batch_size} "
-            f"| {spread(ratio(timings, 'compiled', 'draws'))} | ≤ 4 "
-            f"| {median(timings['compiled']) / count * 1e9:.3g} ns |"
-        )
+            count = batches // batch_size // of
+            plan = made(count, batch_size=batch_size)
+            cases = {
+                "simulated": lambda plan=plan, simulated=simulated: simulated(plan),
+                "draws": lambda count=count, size=batch_size: draw(count, size),
+            }
+            yield drawing_row(f"{name}, batches of {batch_size}", bar, count, repeats, cases)
+            if batch_size == 1:
+                with one_core():
+                    yield drawing_row(
+                        f"{name}, batches of 1, on one core", "", count, repeats, cases
+                    )
 
 
-def metrics_against_drawing(repeats: int, batches: int) -> Iterator[str]:
-    """Rows: the time for metrics alone over that of NumPy drawing the same numbers."""
-    for batch_size in (1, 8, 32):
-        count = batches // batch_size
-        plan = scenario(count, batch_size=batch_size)
-        timings = alternate(
-            repeats,
-            metrics=lambda plan=plan: outcome(plan),
-            draws=lambda count=count, size=batch_size: draw(count, size),
-        )
-        yield (
-            f"| metrics alone, in order, batches of {batch_size} "
-            f"| {spread(ratio(timings, 'metrics', 'draws'))} | ≤ 2 "
-            f"| {median(timings['metrics']) / count * 1e9:.3g} ns |"
-        )
+def drawing_row(
+    name: str, bar: str, count: int, repeats: int, cases: dict[str, Callable[[], object]]
+) -> str:
+    """A row of the table of these."""
+    timings = alternate(repeats, **cases)
+    cost = median(timings["simulated"]) / count
+    return (
+        f"| {name} | {spread(ratio(timings, 'simulated', 'draws'))} | {bar} | {cost * 1e9:.3g} ns |"
+    )
 
 
 def memory() -> Iterator[str]:
@@ -272,7 +261,8 @@ def heading(repeats: int) -> str:
         f"{platform.python_version()}, {packages}. A ratio is one of two times measured "
         f"alternately in one run: the median of {repeats} rounds and, in brackets, the extremes. "
         f"{WORKERS} workers, prefetch_factor {PREFETCH}, batches of one sample unless it says "
-        "otherwise. Compilation, once for each installation, is not in it. Costs in seconds are "
+        "otherwise. A thread draws the numbers of long runs ahead: rows on one core are without "
+        "its help. Compilation, once for each installation, is not in it. Costs in seconds are "
         "this machine's, and so is what Python costs beside compiled code.\n"
     )
 
@@ -289,9 +279,7 @@ def sections(repeats: int, batches: int, only: str) -> Iterator[tuple[str, str]]
         (
             "The compiled engine's time over drawing its numbers with NumPy, 1,000,000 samples",
             "| scenario | ratio | goal | a batch costs |",
-            itertools.chain(
-                against_drawing(repeats, 10**6), metrics_against_drawing(repeats, 10**6)
-            ),
+            against_drawing(repeats, 10**6),
         ),
         (
             f"The SimPy engine's time over others' for the same loader in order ({known(PEERS)})",

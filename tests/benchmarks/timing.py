@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 
 Timings = dict[str, list[float]]
@@ -41,3 +43,14 @@ def three_digits(value: float) -> str:
 def ratio(timings: Timings, one: str, other: str) -> list[float]:
     """One case's time over the other's, round by round."""
     return [a / b for a, b in zip(timings[one], timings[other], strict=True)]
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """All that runs meanwhile shares one core (Linux only)."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
