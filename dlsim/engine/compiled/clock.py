@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import inf
 
 from dlsim.engine.compiled.jit import inlined
-from dlsim.engine.compiled.messages import GO_ON, WAIT
+from dlsim.engine.compiled.messages import WAIT
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.tournament import play
@@ -70,10 +70,17 @@ def next_one(s: State) -> int:
 
 
 @inlined
-def settle(s: State) -> int:
-    """Let everyone else do all that they do at this moment: WAIT, or GO_ON if nobody does."""
+def wait(s: State, then: int) -> int:
+    """The main process waits, and goes on with what is `then` to be done."""
+    s.main[0].doing = then
+    return WAIT
+
+
+@inlined
+def settle(s: State, then: int) -> int:
+    """The main process lets everyone else do first all that they do at this moment."""
     m = s.main[0]
     if m.soon <= m.now or m.alarm <= m.now:
         m.wake = m.now
-        return WAIT
-    return GO_ON
+        return wait(s, then)
+    return then

@@ -1,8 +1,8 @@
 """The main process: `next()`, and the training loop.
 
 What the SimPy processes do between two yields is a function here; `main.doing` says which one goes
-on when it is the main process's turn. Each returns GO_ON, WAIT for something that takes time, or
-why the event loop returns to its caller.
+on when it is the main process's turn. Each returns what is done next, or WAIT for something that
+takes time, or why the event loop returns to its caller.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from math import inf
 
 from dlsim.engine.compiled.buffer import deliver, erase, write
-from dlsim.engine.compiled.clock import settle, wake
+from dlsim.engine.compiled.clock import settle, wait, wake
+from dlsim.engine.compiled.cores import served_first
 from dlsim.engine.compiled.dispatcher import lacking, note, note_all
 from dlsim.engine.compiled.fetch import new_job
 from dlsim.engine.compiled.jit import inlined
@@ -19,7 +20,6 @@ from dlsim.engine.compiled.messages import (
     CLOSE,
     EXHAUSTED,
     FETCH_ALONE,
-    GO_ON,
     LOOK,
     MAIN,
     MORE_JOBS,
@@ -48,8 +48,7 @@ def listen(s: State) -> int:
     """Look for an answer after everyone else; the timeout counts for each one anew."""
     m, r = s.main[0], s.rules[0]
     m.deadline = m.now + r.timeout if r.timeout > 0.0 else inf
-    m.doing = LOOK
-    return settle(s)
+    return settle(s, LOOK)
 
 
 @inlined
@@ -61,27 +60,26 @@ def look(s: State) -> int:
         answer = s.pinned[m.pinned_head & (len(s.pinned) - 1)]
         m.pinned_head += 1
         m.answer, m.owner = answer.number, answer.worker
-        m.doing = REBUILT
-        return GO_ON
+        return REBUILT
     if not r.pin_memory and m.head < m.tail:
         answer = s.results[m.head & (len(s.results) - 1)]
         m.head += 1
         m.answer, m.owner, m.moved = answer.number, answer.worker, answer.moved
-        m.doing = READ
-        return read(s, m.answer, m.owner, m.moved)
+        read(s, m.answer, m.owner, m.moved)
+        return served_first(s, READ)
     if m.now >= m.deadline:
         return TIMED_OUT
     m.wake = m.deadline
     m.listening = True
-    return WAIT
+    return wait(s, LOOK)
 
 
 @inlined
 def read_done(s: State) -> int:
     """An answer has been read from the pipe, if it was there: now it is rebuilt."""
     m = s.main[0]
-    m.doing = REBUILT
-    return rebuild(s, m.answer, m.owner, m.moved)
+    rebuild(s, m.answer, m.owner, m.moved)
+    return served_first(s, REBUILT)
 
 
 @inlined
@@ -95,9 +93,7 @@ def rebuilt(s: State) -> int:
             m.resuming -= 1
         else:
             s.status[number] = fates.DISCARDED
-        m.doing = RESUME_WORKERS
-        return GO_ON
-    m.doing = NEXT
+        return RESUME_WORKERS
     if s.batches[number].outcome == EXHAUSTED:
         s.status[number] = fates.ENDED
         if not r.persistent:
@@ -106,12 +102,11 @@ def rebuilt(s: State) -> int:
         m.active -= 1
         note_all(s)
         m.owed = 1
-        m.doing = SEND
-    elif number == m.wanted or not r.in_order:
-        process(s, number)
-    else:
-        s.batches[number].early = True
-    return GO_ON
+        return SEND
+    if number == m.wanted or not r.in_order:
+        return process(s, number)
+    s.batches[number].early = True
+    return NEXT
 
 
 @inlined
@@ -121,11 +116,9 @@ def next_batch(s: State) -> int:
     if not find_wanted(s):
         m.then, m.closed = OVER, RUN_AHEAD
         m.ahead = 0
-        m.doing = RUN_AHEAD if r.persistent else CLOSE
-        return GO_ON
+        return RUN_AHEAD if r.persistent else CLOSE
     if s.batches[m.wanted].early:
-        process(s, m.wanted)
-        return GO_ON
+        return process(s, m.wanted)
     return listen(s)
 
 
@@ -145,7 +138,7 @@ def find_wanted(s: State) -> bool:
 
 
 @inlined
-def process(s: State, number: int) -> None:
+def process(s: State, number: int) -> int:
     """Send the next batch, then return this one or raise for it."""
     m, owner = s.main[0], s.worker[number]
     if number == m.wanted:
@@ -154,7 +147,7 @@ def process(s: State, number: int) -> None:
     note(s, owner)
     m.owed = 1
     m.returning = number
-    m.doing = SEND
+    return SEND
 
 
 @inlined
@@ -162,24 +155,23 @@ def end_step(s: State) -> int:
     """The training loop asks for the next batch, or leaves the epoch."""
     m, r = s.main[0], s.rules[0]
     m.requested = m.now
-    m.doing = NEXT if r.workers > 0 else FETCH_ALONE
     if m.count == r.stop_after:
-        m.ahead, m.doing = 0, RUN_AHEAD
+        m.ahead = 0
         m.then = OVER if r.persistent or r.workers == 0 else CLOSE
         m.closed = OVER
-    return GO_ON
+        return RUN_AHEAD
+    return NEXT if r.workers > 0 else FETCH_ALONE
 
 
 @inlined
 def fetch_alone(s: State) -> int:
     """`next(iterator)` without workers: fetch a batch, or end the epoch."""
     m = s.main[0]
+    m.doing = FETCH_ALONE
     if m.job == len(s.steps):
-        if m.more:
-            return MORE_JOBS
-        return leave_alone(s)
+        return MORE_JOBS if m.more else leave_alone(s)
     missing = lacking(s, MAIN)
-    if missing != GO_ON:
+    if missing != NONE:
         return missing
     m.answer = m.sent
     w = s.workers[0]
@@ -193,8 +185,8 @@ def fetch_alone(s: State) -> int:
 def leave_alone(s: State) -> int:
     """The epoch is over when the accelerator has done everything."""
     m = s.main[0]
-    m.ahead, m.doing, m.then = 0, RUN_AHEAD, OVER
-    return GO_ON
+    m.ahead, m.then = 0, OVER
+    return RUN_AHEAD
 
 
 @inlined
@@ -204,8 +196,9 @@ def fetched_alone(s: State) -> int:
     erase(s, s.workers[0].job)
     s.moments[ARRIVED, number] = m.now
     received(s, number)
-    m.doing = PINNED_ALONE
-    return pin(s, number) if r.pin_memory else GO_ON
+    if r.pin_memory:
+        pin(s, number)
+    return served_first(s, PINNED_ALONE)
 
 
 @inlined
@@ -216,5 +209,4 @@ def pinned_alone(s: State) -> int:
         s.status[number] = fates.ENDED
         return leave_alone(s)
     m.returning = number
-    m.doing = RETURN
-    return GO_ON
+    return RETURN

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from math import inf
 
-from dlsim.engine.compiled.clock import wake
+from dlsim.engine.compiled.clock import wait, wake
 from dlsim.engine.compiled.jit import inlined
-from dlsim.engine.compiled.messages import CORES, GO_ON, STORAGE, WAIT
+from dlsim.engine.compiled.messages import CORES, STORAGE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.tournament import play
 
@@ -48,17 +48,22 @@ def serve(s: State) -> None:
 
 
 @inlined
-def compute(s: State, seconds: float) -> int:
-    """The main process asks for processor time: WAIT, or GO_ON if that is none."""
-    return ask(s, len(s.workers) + 1, seconds)
+def ask(s: State, customer: int, seconds: float) -> None:
+    """Somebody asks for processor time, if any, as `customer`."""
+    m = s.main[0]
+    m.amount, m.what, m.customer, m.customers = seconds, CORES, customer, 1
 
 
 @inlined
-def ask(s: State, customer: int, seconds: float) -> int:
-    """Somebody asks for processor time as `customer`: WAIT, or GO_ON if that is none."""
-    m = s.main[0]
-    m.amount, m.what, m.customer, m.customers = seconds, CORES, customer, 1
-    return WAIT if seconds > 0.0 else GO_ON
+def compute(s: State, seconds: float) -> None:
+    """The main process, or its pin-memory thread, asks for processor time."""
+    ask(s, len(s.workers) + 1, seconds)
+
+
+@inlined
+def served_first(s: State, then: int) -> int:
+    """The main process waits for what it has asked for, if anything, and goes on with `then`."""
+    return wait(s, then) if s.main[0].amount > 0.0 else then
 
 
 @inlined

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dlsim.engine.compiled.buffer import deliver
-from dlsim.engine.compiled.cores import compute
+from dlsim.engine.compiled.cores import compute, served_first
 from dlsim.engine.compiled.fetch import new_job
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
-    GO_ON,
     INDICES_PUT,
     MORE_JOBS,
     MORE_ROOM,
@@ -80,7 +79,7 @@ def choose(s: State) -> int:
 
 @inlined
 def lacking(s: State, worker: int) -> int:
-    """What is missing for a new job of `worker`, else GO_ON."""
+    """What is missing for a new job of `worker`, or NONE."""
     m, r = s.main[0], s.rules[0]
     if m.sent == len(s.batches) or (r.watch and m.rows + r.most > s.sample_moments.shape[1]):
         return MORE_ROOM
@@ -92,33 +91,33 @@ def lacking(s: State, worker: int) -> int:
     if s.steps[m.job] != s.steps[m.job]:
         m.short_number = m.sent
         return NOT_RECORDED
-    return GO_ON
+    return NONE
 
 
 @inlined
 def send(s: State) -> int:
     """Choose who gets the next batch, if there is one and a worker can take it."""
     m, r = s.main[0], s.rules[0]
+    m.doing = SEND
     if m.job == len(s.steps) and m.more:
         return MORE_JOBS
     if m.job == len(s.steps):
         m.owed = 0
     if m.owed == 0:
-        m.doing = NEXT if m.returning == NONE else RETURN
         if m.primed != m.primed:
             m.primed = m.requested = m.now
-        return GO_ON
+        return NEXT if m.returning == NONE else RETURN
     turn = m.turn
     m.to = choose(s)
     if m.to == NONE:
         m.owed -= 1
-        return GO_ON
+        return SEND
     missing = lacking(s, m.to)
-    if missing != GO_ON:
+    if missing != NONE:
         m.turn = turn
         return missing
-    m.doing = INDICES_PUT
-    return compute(s, r.index_put)
+    compute(s, r.index_put)
+    return served_first(s, INDICES_PUT)
 
 
 @inlined
@@ -129,5 +128,4 @@ def indices_put(s: State) -> int:
     s.workers[worker].held += 1
     note(s, worker)
     m.owed -= 1
-    m.doing = SEND
-    return GO_ON
+    return SEND

@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import inf, nan
 
 from dlsim.engine.compiled.buffer import deliver, write
-from dlsim.engine.compiled.clock import settle, wake
+from dlsim.engine.compiled.clock import settle, wait, wake
 from dlsim.engine.compiled.consumer import listen
-from dlsim.engine.compiled.cores import compute, leave_all
+from dlsim.engine.compiled.cores import compute, leave_all, served_first
 from dlsim.engine.compiled.dispatcher import note_all
 from dlsim.engine.compiled.fetch import failure
 from dlsim.engine.compiled.jit import inlined
@@ -17,7 +17,6 @@ from dlsim.engine.compiled.messages import (
     ENDED,
     FETCH_ALONE,
     GET_READY,
-    GO_ON,
     IDLE,
     JOIN,
     PINNING_ENDED,
@@ -26,7 +25,6 @@ from dlsim.engine.compiled.messages import (
     SEND,
     STOP,
     STORAGE,
-    WAIT,
     WORKER_INIT_FN,
     WORKER_STARTED,
 )
@@ -46,22 +44,20 @@ def start_epoch(s: State) -> int:
         w = s.workers[0]
         w.alive, w.idle = True, False
         m.primed = m.requested = m.now
-        m.doing = FETCH_ALONE
-    elif m.resuming > 0:
+        return FETCH_ALONE
+    if m.resuming > 0:
         for worker in range(r.workers):
             deliver(s, worker, write(s, RESUME))
-        m.doing = RESUME_WORKERS
-    else:
-        # Nothing is left of other workers before them.
-        m.head = m.tail = m.pinned_head = m.pinned_tail = m.pipe_head = m.pipe_tail = 0
-        m.free = m.at = 0
-        m.closing = m.writing = False
-        m.pinning = IDLE
-        for message in range(len(s.messages)):
-            s.messages[message].next = message + 1
-        m.doing = WORKER_STARTED
-        return compute(s, r.worker_start)
-    return GO_ON
+        return RESUME_WORKERS
+    # Nothing is left of other workers before them.
+    m.head = m.tail = m.pinned_head = m.pinned_tail = m.pipe_head = m.pipe_tail = 0
+    m.free = m.at = 0
+    m.closing = m.writing = False
+    m.pinning = IDLE
+    for message in range(len(s.messages)):
+        s.messages[message].next = message + 1
+    compute(s, r.worker_start)
+    return served_first(s, WORKER_STARTED)
 
 
 @inlined
@@ -76,7 +72,10 @@ def worker_started(s: State) -> int:
     w.told = w.equipped = False
     wake(s, worker, m.now)
     m.at += 1
-    return compute(s, r.worker_start) if m.at < r.workers else prime(s)
+    if m.at == r.workers:
+        return prime(s)
+    compute(s, r.worker_start)
+    return served_first(s, WORKER_STARTED)
 
 
 @inlined
@@ -91,8 +90,7 @@ def prime(s: State) -> int:
         s.workers[worker].held = 0
     note_all(s)
     m.owed = r.window
-    m.doing = SEND
-    return GO_ON
+    return SEND
 
 
 @inlined
@@ -105,17 +103,13 @@ def resume_workers(s: State) -> int:
 @inlined
 def close(s: State) -> int:
     """Nothing new is begun, after everyone has done what they do at this moment."""
-    m = s.main[0]
-    m.doing = END_PINNING
-    return settle(s)
+    return settle(s, END_PINNING)
 
 
 @inlined
 def end_pinning(s: State) -> int:
     """Tell the pin-memory thread to end, and wait until it has: it finishes what it is at."""
-    m = s.main[0]
-    m.doing = PINNING_ENDED
-    return GO_ON if m.pinning == IDLE else WAIT
+    return PINNING_ENDED if s.main[0].pinning == IDLE else wait(s, PINNING_ENDED)
 
 
 @inlined
@@ -129,8 +123,7 @@ def pinning_ended(s: State) -> int:
             deliver(s, worker, write(s, STOP))
     m.at = 0
     m.deadline = m.now + JOIN_TIMEOUT
-    m.doing = JOIN
-    return GO_ON
+    return JOIN
 
 
 @inlined
@@ -140,7 +133,7 @@ def join(s: State) -> int:
     while m.at < r.workers:
         if s.workers[m.at].alive and m.now < m.deadline:
             m.wake = m.deadline
-            return WAIT
+            return wait(s, JOIN)
         m.at += 1
         m.deadline = m.now + JOIN_TIMEOUT
     for worker in range(r.workers):
@@ -153,8 +146,7 @@ def join(s: State) -> int:
         s.wake[who], s.awaited[who] = inf, 0
     leave_all(s, CORES)
     leave_all(s, STORAGE)
-    m.doing = m.closed
-    return GO_ON
+    return int(m.closed)
 
 
 @inlined

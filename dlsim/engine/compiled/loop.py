@@ -44,16 +44,15 @@ def act(s: State, who: int) -> None:
 @inlined
 def go_on(s: State) -> int:
     """It is the turn of the main process; returns WAIT, or why the loop ends."""
-    what = messages.GO_ON
-    while what == messages.GO_ON:
-        what = do(s)
+    what: int = s.main[0].doing
+    while what >= 0:
+        what = do(s, what)
     return what
 
 
 @inlined
-def do(s: State) -> int:
+def do(s: State, doing: int) -> int:
     """What the main process does up to the next place at which it might have to wait."""
-    doing = s.main[0].doing
     if doing == messages.START_EPOCH:
         return epochs.start_epoch(s)
     if doing == messages.WORKER_STARTED:

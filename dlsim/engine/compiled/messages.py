@@ -12,11 +12,10 @@ FETCHED, EXHAUSTED, RAISED = range(1, 4)
 FETCH, COLLATE, WORKER_INIT_FN = range(3)
 POINTS = ("fetch", "collate", "worker_init_fn")
 
-# Why the event loop returns to its caller.
-EPOCH_OVER, EXCEPTION, TIMED_OUT, NOT_RECORDED, MORE_ROOM, MORE_JOBS, MORE_SAMPLES = range(7)
-
-# Or what the main process does next: wait for its turn, or go on at once.
-WAIT, GO_ON = -1, -2
+# What the main process does next is one of those below; or it waits for its turn, or the event loop
+# returns to its caller, because:
+WAIT = -1
+EPOCH_OVER, EXCEPTION, TIMED_OUT, NOT_RECORDED, MORE_ROOM, MORE_JOBS, MORE_SAMPLES = range(-8, -1)
 
 # The rows of `State.moments`, in the order of `dlsim.trace.trace.MOMENTS`.
 SENT_AT, STARTED, FETCHED_AT, ARRIVED, RECEIVED, REQUESTED, RETURNED_AT, FINISHED = range(8)

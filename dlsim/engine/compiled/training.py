@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from dlsim.engine.compiled.clock import wait
+from dlsim.engine.compiled.cores import compute, served_first
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
     COPIED,
-    CORES,
     END_STEP,
     EXCEPTION,
     FINISHED,
-    GO_ON,
     RAISED,
     REQUESTED,
     RETURNED_AT,
     RUN_AHEAD,
     STEPPED,
-    WAIT,
 )
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import State
@@ -39,16 +38,14 @@ def give_back(s: State) -> int:
     m.returned += 1
     m.count += 1
     if r.threads > 0:
-        m.doing = STEPPED
-        m.amount, m.what = batch.step, CORES
-        m.customer, m.customers = len(s.workers) + 1, r.threads
-        return WAIT if m.amount > 0.0 else GO_ON
-    m.doing = COPIED
+        compute(s, batch.step)
+        m.customers = r.threads
+        return served_first(s, STEPPED)
     copy = r.copy_byte * batch.bytes
     if copy > 0.0 and batch.bytes > r.staged and not r.overlap_copy:
         m.wake = max(m.now, m.accelerator) + copy
-        return WAIT
-    return GO_ON
+        return wait(s, COPIED)
+    return COPIED
 
 
 @inlined
@@ -62,8 +59,8 @@ def copied(s: State) -> int:
         ready = max(m.now, m.accelerator) + r.copy_byte * size
     m.accelerator = max(ready, m.accelerator) + s.batches[number].step
     s.moments[FINISHED, number] = m.accelerator
-    m.ahead, m.doing, m.then = r.run_ahead, RUN_AHEAD, END_STEP
-    return GO_ON
+    m.ahead, m.then = r.run_ahead, END_STEP
+    return RUN_AHEAD
 
 
 @inlined
@@ -72,8 +69,7 @@ def stepped(s: State) -> int:
     m = s.main[0]
     s.moments[FINISHED, s.order[m.returned - 1]] = m.now
     m.trained = m.returned
-    m.doing = END_STEP
-    return GO_ON
+    return END_STEP
 
 
 @inlined
@@ -85,6 +81,5 @@ def run_ahead(s: State) -> int:
         m.trained += 1
         if end > m.now:
             m.wake = end
-            return WAIT
-    m.doing = m.then
-    return GO_ON
+            return wait(s, RUN_AHEAD)
+    return int(m.then)

@@ -13,7 +13,6 @@ from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
     ARRIVED,
     FETCHED,
-    GO_ON,
     HANDED_OVER,
     IDLE,
     PIN_READ,
@@ -74,20 +73,18 @@ def writing(s: State) -> int:
 
 
 @inlined
-def read(s: State, number: int, owner: int, moved: bool) -> int:
+def read(s: State, number: int, owner: int, moved: bool) -> None:
     """Ask for the time that an answer's handing over takes while it is taken."""
     if moved:
         # One side writes while the other, the next customer, reads, which is part of receiving.
-        what = ask(s, writing(s), hand_over(s, number))
+        ask(s, writing(s), hand_over(s, number))
         s.main[0].customers = 2
-        return what
-    if not goes_through_pipe(s, number):
-        return ask(s, owner, hand_over(s, number))
-    return GO_ON
+    elif not goes_through_pipe(s, number):
+        ask(s, owner, hand_over(s, number))
 
 
 @inlined
-def rebuild(s: State, number: int, owner: int, moved: bool) -> int:
+def rebuild(s: State, number: int, owner: int, moved: bool) -> None:
     """An answer has been read: let its writer go on, and ask for the time that rebuilding takes."""
     r, size = s.rules[0], content(s, number)
     seconds = r.receive_message + r.receive_tensor * tensors(s, number) + r.receive_byte * size
@@ -95,7 +92,7 @@ def rebuild(s: State, number: int, owner: int, moved: bool) -> int:
         seconds -= hand_over(s, number)
         arrived(s, number)
         wake(s, feeder(s, owner), s.main[0].now)
-    return compute(s, seconds)
+    compute(s, seconds)
 
 
 @inlined
@@ -139,11 +136,11 @@ def pin_memory(s: State) -> None:
 
 
 @inlined
-def pin(s: State, number: int) -> int:
+def pin(s: State, number: int) -> None:
     """Ask for the time that copying a batch into pinned memory takes."""
     r, size = s.rules[0], content(s, number)
     seconds = r.pin_message + r.pin_tensor * r.tensors + r.pin_byte * size
-    return compute(s, seconds if is_batch(s, number) else 0.0)
+    compute(s, seconds if is_batch(s, number) else 0.0)
 
 
 @inlined
