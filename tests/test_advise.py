@@ -169,6 +169,9 @@ def test_pareto_front() -> None:
 
     all_of_them = [option(1, 1, 1.0), option(1, 2, 1.5), option(2, 1, 1.5), option(2, 2, 2.0)]
     all_of_them += [option(3, 1, 1.4), option(3, 2, 2.005)]
+    slowest = all_of_them[-1]
+    assert slowest not in pareto(all_of_them)
+    assert slowest in pareto(all_of_them, slowest)
     front = [(o.workers, o.prefetch) for o in pareto(all_of_them)]
     assert front == [(1, 1), (1, 2), (2, 2)]
 

@@ -90,7 +90,7 @@ def advise(
         verdict=judge.verdict(best.scenario),
         margin=dict(_margin(best, options, judge)),
         obstacle=_obstacle(best.scenario, targets, seed),
-        front=pareto(known),
+        front=pareto(known, best),
         speeds=judge.samples_per_s(best.scenario),
         judged=judge.simulated,
     )

@@ -84,8 +84,10 @@ def candidates(
     return sorted(fitting, key=lambda candidate: candidate.cost)
 
 
-def pareto(found: Sequence[Candidate]) -> list[Candidate]:
+def pareto(found: Sequence[Candidate], kept: Candidate | None = None) -> list[Candidate]:
     """Those of `found` that no other beats: by throughput, workers and memory, the cheapest first.
+
+    `kept` is among them, too.
 
     One is beaten by another that has no more workers, no larger window, and a throughput that is
     greater, or less than 1 % smaller and has fewer of either.
@@ -98,7 +100,8 @@ def pareto(found: Sequence[Candidate]) -> list[Candidate]:
             if other.workers <= candidate.workers and other.cost[1] <= candidate.cost[1]
         ]
         best = max((other.samples_per_s for other in cheaper), default=0.0)
-        if candidate.samples_per_s > (1 + SAME) * best:
+        beyond = candidate.samples_per_s > (1 + SAME) * best
+        if beyond or (kept is not None and candidate.cost == kept.cost):
             front.append(candidate)
     return front
 

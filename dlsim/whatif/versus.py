@@ -100,7 +100,7 @@ def _price(found: Versus) -> str:
         memory = f" and {size(needed)} for batches on their way" if needed else ""
         parts.append(
             f"With {name} training waits {percent(runs.interval('stall').mean)} of the time; "
-            f"it takes {loader.num_workers} workers{memory}."
+            f"it takes {loader.num_workers} worker{'s' * (loader.num_workers != 1)}{memory}."
         )
     return " ".join(parts)
 
