@@ -92,7 +92,8 @@ class Advice:
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
         if whole.consumer.stop_after is not None:
-            lines.append(f"An epoch is left after {whole.consumer.stop_after:,} batches here.")
+            left = f"An epoch is left after {whole.consumer.stop_after:,} batches here"
+            lines.append(f"{left}; what leaving it takes does not count.")
         if self.price is not None:
             lines.append(f"A million samples cost {number(self.price)}.")
         if self.chosen is not None:

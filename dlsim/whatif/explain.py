@@ -209,10 +209,11 @@ def _text(found: Explanation) -> str:
         setting += ", does not fit" if space(gain.change.scenario).fits is False else ""
         lines.append(f"  {gain.change.name:{width}}  {_percent(gain.gain):>16}{setting}")
     now = found.runs.interval("samples_per_s")
+    left = ", without leaving the loop" if found.scenario.consumer.stop_after is not None else ""
     lines += [
         "",
         f"now {number(now.mean)} samples/s (± {number(now.half_width)}, {len(found.runs)} runs"
-        f"{part_of(found.runs.scenario, found.scenario)}); {found.limits}",
+        f"{part_of(found.runs.scenario, found.scenario)}{left}); {found.limits}",
     ]
     flagged = disagrees(found.limits, found.runs)
     return "\n".join([*lines, flagged] if flagged else lines)
