@@ -10,10 +10,11 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
-from dlsim.cli.sweeping import _with_interval, going_on, values_of
+from dlsim.cli.sweeping import going_on, values_of
 from dlsim.cli.whatif import share_of
 from dlsim.report.whatif_plots import critical_path_bar, heat_map, pareto_front, sweep_curve
 from dlsim.scenario import DlsimError
+from dlsim.trace.summary import give_or_take
 from dlsim.whatif import Between, advise, sweep
 from tests.test_cli import SMALL, refused
 
@@ -128,9 +129,10 @@ def test_values() -> None:
 
 def test_large_numbers_are_written_out() -> None:
     """Of ten thousand samples a second on, no number needs powers of ten to be read."""
-    found = {"speed": [389_284.3, 882.46, 12.0], "speed_half_width": [3312.0, 0.41, math.nan]}
-    told = [_with_interval(found, "speed", row) for row in range(3)]
-    assert told == ["389,284 ± 3,312", "882.5 ± 0.41", "12"]
+    assert give_or_take(389_284.3, 3312.0) == "389,284 ± 3,312"
+    assert give_or_take(882.46, 0.41) == "882.5 ± 0.41"
+    assert give_or_take(12.0, math.nan) == "12"
+    assert give_or_take(math.nan, math.nan) == "-"
 
 
 @pytest.fixture(scope="module")

@@ -215,12 +215,9 @@ def _best(table: Table, keys: list[str], cases: list[Scenario]) -> Iterator[str]
 
 
 def _with_interval(table: Mapping[str, Any], metric: str, row: int, times: float = 1) -> str:
-    mean, half = times * table[metric][row], times * table[f"{metric}_half_width"][row]
-    if mean != mean:
-        return "-"
-    shown = f"{mean:,.0f}" if mean >= 1e4 else f"{mean:.4g}"
-    error = f"{half:,.0f}" if half >= 100 else f"{half:.2g}"
-    return f"{shown} ± {error}" if half == half else shown
+    from dlsim.trace.summary import give_or_take
+
+    return give_or_take(times * table[metric][row], times * table[f"{metric}_half_width"][row])
 
 
 def check_metric(metric: str, plot: Path | None) -> None:

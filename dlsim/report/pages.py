@@ -10,12 +10,13 @@ from msgspec import structs
 from dlsim.engine import simulate
 from dlsim.report.html import WIDTH, code, figure, listed, page, paragraphs, table
 from dlsim.report.plots import axes, gantt, occupancy, wait_distribution
-from dlsim.report.text import does_not_fit, ended_early, fits, setup, verdict
+from dlsim.report.text import does_not_fit, ended_early, fits, most_in_shm, setup, verdict
 from dlsim.report.whatif_plots import critical_path_bar, gains_bar, sweep_curve
 from dlsim.scenario import Costs, IterableDataset, Scenario, dumps
 from dlsim.scenario.units import size
 from dlsim.trace import Trace, memory, overflow, summarize
 from dlsim.trace.metrics import worker_count
+from dlsim.trace.summary import give_or_take
 from dlsim.whatif import Explanation, bounds, disagrees, replicate
 from dlsim.whatif.candidates import candidates
 from dlsim.whatif.extent import measured, shortened
@@ -102,7 +103,7 @@ def workers(scenario: Scenario, replications: int, seed: int, jobs: int) -> str:
         return paragraphs(["Other numbers of workers would get other data: see dataset.sharding."])
     swept = workers_table(scenario, min(replications, REPLICATIONS), seed, jobs)
     rows = [
-        (str(count), f"{speed:.4g} ± {half:.2g}", f"{100 * stall:.1f} %")
+        (str(count), give_or_take(speed, half), f"{100 * stall:.1f} %")
         for count, speed, half, stall in zip(
             swept["loader.num_workers"],
             swept["samples_per_s"],
@@ -170,7 +171,7 @@ def memory_table(trace: Trace) -> str:
     used, machine = memory(trace), trace.meta.scenario.machine  # type: ignore[union-attr]
     rows = [
         ("batches, all together", size(used.total.max), _limit(machine.memory)),
-        ("of these in /dev/shm", size(used.shm.max), _limit(machine.shm)),
+        ("of these in /dev/shm", size(most_in_shm(trace, used)), _limit(machine.shm)),
         ("of these pinned", size(used.pinned.max), ""),
     ]
     found = overflow(trace)

@@ -8,7 +8,17 @@ import numpy as np
 
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration, size
-from dlsim.trace import Overflow, Problem, Summary, Trace, memory, metrics, overflow, summarize
+from dlsim.trace import (
+    Memory,
+    Overflow,
+    Problem,
+    Summary,
+    Trace,
+    memory,
+    metrics,
+    overflow,
+    summarize,
+)
 from dlsim.trace.critical_path import CORE, FETCH, STEP, STORAGE, grouped, shares
 from dlsim.trace.summary import aligned, number, percent
 
@@ -171,12 +181,20 @@ def fits(trace: Trace) -> str:
         return str(need)
     most: float = used.total.max
     if need.where == "/dev/shm":
-        # a pin-memory thread takes each batch out of it at once: it is there for a moment
-        a_batch = float(trace.size.max(initial=0)) * scenario.dataset.sample_bytes.mean
-        most = max(used.shm.max, a_batch)
+        most = most_in_shm(trace, used)
     taken = f"batches took at most {size(most)} of the {size(need.limit)} of {need.where}"
     more = "" if need.fits else f", and could take {size(need.needed)} if all waited there at once"
     return f"It fits: {taken}{more}."
+
+
+def most_in_shm(trace: Trace, used: Memory) -> float:
+    """The most bytes in /dev/shm at a time: a batch at least, however soon it is taken out."""
+    scenario = trace.meta.scenario
+    assert scenario is not None
+    dataset = scenario.dataset
+    passes = scenario.loader.num_workers > 0 and dataset.path == "shm"
+    a_batch = float(trace.size.max(initial=0)) * dataset.sample_bytes.mean if passes else 0.0
+    return max(used.shm.max, a_batch)
 
 
 def does_not_fit(found: Overflow) -> str:

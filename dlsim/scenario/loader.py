@@ -98,8 +98,3 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         """The credit window in batches: `num_workers * prefetch_factor` (0 without workers)."""
         factor = 2 if self.prefetch_factor is None else self.prefetch_factor
         return self.num_workers * factor
-
-    @property
-    def auto_collation(self) -> bool:
-        """Whether samples are collated into batches (torch: a batch size or a batch sampler)."""
-        return self.batch_size is not None or self.batch_sampler is not None

@@ -24,6 +24,15 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
+def give_or_take(mean: float, half_width: float) -> str:
+    """A mean and the half-width of its interval, if it has one: `"882.5 ± 0.41"`."""
+    if mean != mean:
+        return "-"
+    shown = f"{mean:,.0f}" if mean >= 1e4 else f"{mean:.4g}"
+    half = f"{half_width:,.0f}" if half_width >= 100 else f"{half_width:.2g}"
+    return f"{shown} ± {half}" if half_width == half_width else shown
+
+
 def percent(share: float) -> str:
     """`share` of 1 in percent: `"42.0 %"`."""
     return "-" if share != share else f"{100 * share:.1f} %"

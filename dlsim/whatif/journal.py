@@ -26,8 +26,8 @@ class Journal:
     """The journal of the sweep `identity` at `path`, begun or gone on with; a context manager.
 
     `identity` is what the rows depend on, as JSON can say it; `of`: what else than a sweep it is
-    of, in words. `rows`: the finished rows by their number (or name); `damaged`: how many lines
-    did not check. While open, no other process can open it.
+    of, in words. `rows`: the finished rows by their number (or name). While open, no other process
+    can open it.
 
     Raises `WhatIfError` for the journal of another sweep, for a file that is none, for one in
     use, and when it cannot be read or written.
@@ -36,7 +36,6 @@ class Journal:
     def __init__(self, path: Path, identity: Mapping[str, Any], of: str = "sweep") -> None:
         self.path, self.of = path, of
         self.rows: dict[Any, Any] = {}
-        self.damaged = 0
         with _explained(path):
             path.touch()
             self._file: BufferedRandom = open(path, "r+b")  # noqa: SIM115 (it is one itself)
@@ -70,8 +69,6 @@ class Journal:
         entry = sound(line)
         if entry is not None:
             self.rows[entry[0]] = entry[1]
-        else:
-            self.damaged += 1
 
     def write(self, number: int | str, row: Mapping[str, Any]) -> None:
         """Keep the finished `row`: it is on disk when this returns."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
+from dlsim.trace.summary import give_or_take
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.parallel import (
     Measure,
@@ -65,7 +66,7 @@ class Replications:
         lines = [f"{len(self)} replications, {100 * self.confidence:g} % intervals"]
         for metric in SHOWN:
             found = self.interval(metric)
-            lines.append(f"{metric:<14} {found.mean:.4g} ± {found.half_width:.2g}")
+            lines.append(f"{metric:<14} {give_or_take(found.mean, found.half_width)}")
         return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dlsim.engine.sampler import batches_to_simulate
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
-from dlsim.trace.summary import aligned, number, percent
+from dlsim.trace.summary import aligned, give_or_take, number, percent
 from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.parallel import check_jobs
 from dlsim.whatif.replicate import Replications, replicate
@@ -125,8 +125,8 @@ def _table(found: Versus) -> str:
 
 def _difference(found: Interval, show: Callable[[float], str]) -> str:
     """A difference and its half-width, to as many digits as that has where they are numbers."""
+    if show is number:
+        return give_or_take(found.mean, found.half_width)
     if found.half_width != found.half_width:
         return show(found.mean)
-    if show is number:
-        return f"{found.mean:.4g} ± {found.half_width:.2g}"
     return f"{show(found.mean)} ± {show(found.half_width)}"
