@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import dlsim
-from dlsim.engine import outcome, simulate
+from dlsim.engine import outcome, outcomes, simulate
 from dlsim.engine.kept import kept
 from dlsim.scenario import Scenario
 from dlsim.trace import Trace
@@ -116,6 +116,21 @@ def test_short_runs_on_the_event_loop_keep_their_trace() -> None:
     for changes in {"loader.in_order": False}, {"machine.cores": 2.0}:
         assert isinstance(outcome(long(10, **changes)), Trace)
         assert_same(long(70_000, **changes), 1, but=QUANTILES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 2, "dataset.collate": dlsim.Exponential(0.1)},
+        {"loader.shuffle": True, "dataset.fetch.0.wait": dlsim.Recorded(np.arange(2000) / 500)},
+        {"dataset.fetch.0.cpu": dlsim.Mixture([dlsim.Exponential(1.0)], [1.0])},
+    ],
+)
+def test_runs_one_after_another(changes: dict[str, object]) -> None:
+    """A run is the same whether others were made before it or not."""
+    scenario = long(1000, **changes)
+    found = [measure(run) for run in outcomes(scenario, [3, 1, 2])]
+    np.testing.assert_equal(found, [measure(outcome(scenario, seed)) for seed in (3, 1, 2)])
 
 
 @pytest.mark.parametrize("batches", [100, 20_000])

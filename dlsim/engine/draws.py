@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
+from itertools import chain
 from operator import add
 from typing import TypeAlias
 
@@ -31,6 +32,8 @@ Floats: TypeAlias = NDArray[np.float64]
 Demand: TypeAlias = tuple[int, int, tuple[float, ...]]
 Indices: TypeAlias = Sequence[int] | NDArray[np.int64]
 
+NOTHING: Floats = np.empty(0)
+
 
 def generator(seed: int, *key: int) -> np.random.Generator:
     """The random generator of the role and place that `key` names, under `seed`."""
@@ -38,25 +41,39 @@ def generator(seed: int, *key: int) -> np.random.Generator:
 
 
 class Stream:
-    """The numbers of one distribution in one role, in order."""
+    """The numbers of one distribution in one role, in order.
 
-    def __init__(self, distribution: Distribution, name: str, seed: int, *key: int) -> None:
+    `role`: with the number of the stage, if it has one; `place`: the epoch, and the worker if it
+    has numbers of its own.
+    """
+
+    def __init__(
+        self, distribution: Distribution, name: str, role: tuple[int, ...], seed: int, *place: int
+    ) -> None:
         self.distribution = distribution
         self.name = name
-        self._place = (seed, *key)
+        self._role = role
+        self._drawn = NOTHING
+        self.begin(seed, *place)
+
+    def begin(self, seed: int, *place: int) -> None:
+        """Begin with the first number under `seed`, in that place."""
+        self._place = (seed, *self._role, *place)
         self._block = FIRST_BLOCK
-        self._drawn: Floats = np.empty(0)
         self._used = 0
+        if not isinstance(self.distribution, (Constant, Recorded)):  # which are the same anywhere
+            self._drawn = NOTHING
         self._kept = in_use()
         self._skipped = 0  # numbers that were kept, and not drawn here
+        self._rng: np.random.Generator | None = None
 
-    @cached_property
-    def _rng(self) -> np.random.Generator:
+    def _generator(self) -> np.random.Generator:
         """Made when it is first needed: that takes as long as drawing a thousand numbers."""
-        rng = generator(*self._place)
-        if self._skipped:
-            self.distribution.sample(rng, self._skipped)
-        return rng
+        if self._rng is None:
+            self._rng = generator(*self._place)
+            if self._skipped:
+                self.distribution.sample(self._rng, self._skipped)
+        return self._rng
 
     def take(self, indices: Sequence[int]) -> list[float]:
         """The next `len(indices)` numbers; of a `Recorded`, the values at `indices`.
@@ -102,7 +119,7 @@ class Stream:
 
     def _sample(self, count: int) -> Floats:
         self._kept = None
-        return self.distribution.sample(self._rng, count)
+        return self.distribution.sample(self._generator(), count)
 
     def _whole(self, count: int) -> Floats:
         """The next `count` numbers. The first ones, which mostly are all, may be kept."""
@@ -153,8 +170,14 @@ class SampleDraws:
         self.service = ServiceTimes(scenario.dataset.fetch, seed, *place)
         self._reads = [] if self.ideal else _reads(scenario, seed, *place)
         self._sizes = Stream(
-            scenario.dataset.sample_bytes, "dataset.sample_bytes", seed, SIZE, *place
+            scenario.dataset.sample_bytes, "dataset.sample_bytes", (SIZE,), seed, *place
         )
+
+    def begin(self, seed: int, *place: int) -> None:
+        """Begin with the first sample under `seed`, in that place."""
+        reads = chain.from_iterable(filter(None, self._reads))
+        for stream in (*self.service.streams, self._sizes, *reads):
+            stream.begin(seed, *place)
 
     def work(self, indices: Sequence[int], call: Sequence[int] | None = None) -> Work:
         """The work of the samples `indices`; `call`: of one call for them all, by its number."""
@@ -209,8 +232,8 @@ def _reads(scenario: Scenario, seed: int, *place: int) -> list[tuple[Stream, Str
         None
         if stage.read_bytes is None
         else (
-            Stream(stage.read_bytes, f"dataset.fetch.{i}.read_bytes", seed, READ, i, *place),
-            Stream(latency, "machine.storage.latency", seed, LATENCY, i, *place),
+            Stream(stage.read_bytes, f"dataset.fetch.{i}.read_bytes", (READ, i), seed, *place),
+            Stream(latency, "machine.storage.latency", (LATENCY, i), seed, *place),
         )
         for i, stage in enumerate(scenario.dataset.fetch)
     ]
@@ -226,7 +249,7 @@ class ServiceTimes:
     def __init__(self, fetch: tuple[Stage, ...], seed: int, *place: int) -> None:
         parts = [
             [
-                (role, Stream(distribution, f"dataset.fetch.{i}.{name}", seed, role, i, *place))
+                (role, Stream(distribution, f"dataset.fetch.{i}.{name}", (role, i), seed, *place))
                 for role, name, distribution in ((WAIT, "wait", s.wait), (CPU, "cpu", s.cpu))
                 if distribution is not None
             ]

@@ -70,8 +70,8 @@ class Jobs:
         )
         self._batched = isinstance(dataset, MapDataset) and dataset.batched
         collate = dataset.collate or Constant(0.0)
-        self._collate = Stream(collate, "dataset.collate", seed, COLLATE, epoch)
-        self._step = Stream(scenario.consumer.step, "consumer.step", seed, STEP, epoch)
+        self._collate = Stream(collate, "dataset.collate", (COLLATE,), seed, epoch)
+        self._step = Stream(scenario.consumer.step, "consumer.step", (STEP,), seed, epoch)
 
     def next_indices(self) -> Sequence[int] | None:
         """The next index list, or None when the sampler has no more."""

@@ -197,9 +197,9 @@ def drawn(scenario: Scenario, seeds: Sequence[int]) -> tuple[Times, Times]:
             )
             for place, sizes in shards
         ]
-        collated = Stream(collate, "", seed, COLLATE, epoch).array(every)
+        collated = Stream(collate, "", (COLLATE,), seed, epoch).array(every)
         took[:, column] = np.concatenate(service)[order] + collated
-        stepped[:, column] = Stream(step, "", seed, STEP, epoch).array(every)
+        stepped[:, column] = Stream(step, "", (STEP,), seed, epoch).array(every)
     each = np.ones(len(order))
     mean = calls * sum(part.mean * rate for part, rate in parts) + collate.mean
     variance = calls * sum(_variance(part) * rate**2 for part, rate in parts) + _variance(collate)

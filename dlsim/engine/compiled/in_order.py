@@ -40,6 +40,7 @@ class InOrder:
             scenario.consumer.run_ahead,
             self.total if keep else None,
         )
+        self.jobs: Jobs | None = None  # those of the last epoch
         self.moments: list[list[float]] = []  # of each epoch: started, primed, ended
         main = self.course.main
         main["round_trip"] = round_trip(scenario)
@@ -59,12 +60,20 @@ class InOrder:
         for epoch in range(self.scenario.epochs):
             began = float(main["now"])
             self.start_epoch(epoch)
-            jobs = Jobs(self.scenario, seed, epoch, int(main["first"]), indices=False)
+            jobs = self.begin(seed, epoch, int(main["first"]))
             for drawn, more in jobs.blocks(self.batches, self.block):
                 jobs.check(drawn, int(main["next"]))
                 yield drawn, not more
             self.end_epoch()
             self.moments.append([began, float(main["primed"]), float(main["now"])])
+
+    def begin(self, seed: int, epoch: int, first: int) -> Jobs:
+        """The jobs of an epoch, which begins with batch `first`."""
+        if self.jobs is None:
+            self.jobs = Jobs(self.scenario, seed, epoch, first, indices=False)
+        else:
+            self.jobs.begin(seed, epoch, first)
+        return self.jobs
 
     def start_epoch(self, epoch: int) -> None:
         """`iter(loader)`: start the workers, or wait until all that persist have acknowledged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -54,26 +55,31 @@ class Jobs:
     def __init__(
         self, scenario: Scenario, seed: int, epoch: int, number: int, *, indices: bool
     ) -> None:
-        dataset = scenario.dataset
-        self._number = number
-        self._lists = None
-        self._samples = SampleDraws(scenario, seed, epoch)
-        self.batched = isinstance(dataset, MapDataset) and dataset.batched
-        self.batches: int | None = None
-        if isinstance(dataset, MapDataset):
-            indices = indices or replays(dataset)
-            self._lists = IndexLists(scenario, seed, epoch, indices=indices)
-            self.batches = self._lists.batches
-        self.taken = 0
+        dataset, step = scenario.dataset, scenario.consumer.step
         collate = dataset.collate or Constant(0.0)
-        self._collate = Stream(collate, "dataset.collate", seed, COLLATE, epoch)
-        self._step = Stream(scenario.consumer.step, "consumer.step", seed, STEP, epoch)
+        self._samples = SampleDraws(scenario, seed, epoch)
+        self._collate = Stream(collate, "dataset.collate", (COLLATE,), seed, epoch)
+        self._step = Stream(step, "consumer.step", (STEP,), seed, epoch)
         self._alike = alike(scenario)
-        each = (dataset.sample_bytes, collate, scenario.consumer.step)
+        each = (dataset.sample_bytes, collate, step)
         self._constant = self._alike and all(isinstance(one, Constant) for one in each)
-        self._replayed = replays(dataset) or any(
-            isinstance(d, Recorded) for d in (collate, scenario.consumer.step)
-        )
+        by_index = replays(dataset)
+        self._replayed = by_index or isinstance(collate, Recorded) or isinstance(step, Recorded)
+        self._number, self.taken = number, 0
+        self._lists: IndexLists | None = None
+        self.batches: int | None = None
+        self.batched = False
+        if isinstance(dataset, MapDataset):
+            indices = indices or by_index
+            self._lists = IndexLists(scenario, seed, epoch, indices=indices)
+            self.batches, self.batched = self._lists.batches, dataset.batched
+
+    def begin(self, seed: int, epoch: int, number: int) -> None:
+        """Begin with the jobs of another epoch, or under another seed."""
+        self._number, self.taken = number, 0
+        for each in (self._samples, self._collate, self._step, self._lists):
+            if each is not None:
+                each.begin(seed, epoch)
 
     def blocks(self, size: int, largest: int) -> Iterator[tuple[Block, bool]]:
         """All jobs in blocks, and whether more come after each.
@@ -164,29 +170,40 @@ class IndexLists:
 
     def __init__(self, scenario: Scenario, seed: int, epoch: int, *, indices: bool) -> None:
         loader, length = scenario.loader, scenario.dataset.length
+        self._loader, self._length, self._indices = loader, length, indices
         self._size = loader.batch_size or 1
         self._offsets: NDArray[np.int64] | None = None
-        self.order: NDArray[np.int64] | None = None
+        self.begin(seed, epoch)
         if loader.batch_sampler is not None:
             lengths = [len(batch) for batch in loader.batch_sampler]
             self._offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
             self._total = int(self._offsets[-1])
             self.batches = len(lengths)
-            flat = (index for batch in loader.batch_sampler for index in batch)
-            if indices:
-                self.order = np.fromiter(flat, np.int64, self._total)
             return
         self._total = length if loader.sampler is None else len(loader.sampler)
         whole, rest = divmod(self._total, self._size)
         self.batches = whole if loader.drop_last or rest == 0 else whole + 1
-        if not indices:
-            return
+
+    def begin(self, seed: int, epoch: int) -> None:
+        """Make the lists of this epoch, under this seed."""
+        self._place = seed, epoch
+        self.__dict__.pop("order", None)
+
+    @cached_property
+    def order(self) -> NDArray[np.int64] | None:
+        """The dataset indices in all lists, one after another; made when they are wanted."""
+        loader = self._loader
+        if not self._indices:
+            return None
+        if loader.batch_sampler is not None:
+            flat = (index for batch in loader.batch_sampler for index in batch)
+            return np.fromiter(flat, np.int64, self._total)
         if loader.sampler is not None:
-            self.order = np.array(loader.sampler, np.int64)
-        elif loader.shuffle:
-            self.order = generator(seed, SAMPLER, epoch).permutation(length)
-        else:
-            self.order = np.arange(length)
+            return np.array(loader.sampler, np.int64)
+        if loader.shuffle:
+            seed, epoch = self._place
+            return generator(seed, SAMPLER, epoch).permutation(self._length)
+        return np.arange(self._length)
 
     def offsets(self, begin: int, end: int) -> NDArray[np.int64]:
         """Where the lists from `begin` to `end` begin, and the last one ends."""
