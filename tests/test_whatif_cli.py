@@ -191,3 +191,21 @@ def test_pareto_picture(small: Path) -> None:
     axes = pareto_front(found.front, found.chosen)
     assert len(axes.lines) == len(found.front) + 1
     assert drawn(axes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [["--dataset.length", "0"], ["--dataset.fetch", "[]", "--consumer.step", "0"]],
+    ids=["no samples", "no time"],
+)
+def test_nothing_to_say(small: Path, changes: list[str], capsys: Any) -> None:
+    """Where no batch is returned, or no time passes, every command says so."""
+    for command, said in (
+        (["explain"], "No time passes"),
+        (["report"], "No time passes"),
+        (["sweep", "--vary", "loader.num_workers=1,2"], "No configuration returns anything"),
+    ):
+        name, *options = command
+        assert main([name, str(small), *changes, *options]) == 0
+        assert capsys.readouterr().out.startswith(said)
+    assert "expected one" in refused(capsys, "advise", small, *changes)

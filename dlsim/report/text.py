@@ -86,24 +86,26 @@ def verdict(trace: Trace) -> str:
         return "How long the training step waits is not known."
     waits = f"The training step waits {percent(found.stall)} of the time"
     workers = metrics.worker_count(trace)
-    idle = _without_data(trace)
+    shared = _sharing(trace)
     if found.stall < NEGLIGIBLE:
-        return f"{waits}: the step is the bottleneck. {_slack(found, workers)}{idle}"
+        return f"{waits}: the step is the bottleneck. {_slack(found, workers)}{shared}"
     if workers == 0 and "workers" not in trace.meta.notes:
         return (
             f"{waits}: without workers, loading and training take turns. "
             "With workers, batches are loaded during the step."
         )
     cause, advice = _cause(trace, found)
-    return f"{waits}: {cause}. {advice}.{idle}"
+    return f"{waits}: {cause}. {advice}.{shared}"
 
 
-def _without_data(trace: Trace) -> str:
-    """A sentence on workers that get no share of an iterable-style dataset, if there are any."""
+def _sharing(trace: Trace) -> str:
+    """A sentence on workers that get all of an iterable-style dataset, or nothing; or none."""
     scenario = trace.meta.scenario
     if scenario is None or not isinstance(scenario.dataset, IterableDataset):
         return ""
     workers = scenario.loader.num_workers
+    if workers > 1 and scenario.dataset.sharding == "none":
+        return f" Each sample comes {workers} times: every worker yields all (dataset.sharding)."
     idle = sum(not scenario.dataset.shard(worker, workers) for worker in range(workers))
     return f" {idle} of {workers} workers have no data (dataset.sharding)." if idle else ""
 

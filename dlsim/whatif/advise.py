@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from dlsim.scenario import Scenario
 from dlsim.trace.critical_path import STEP
 from dlsim.whatif.advice import Advice
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
 from dlsim.whatif.changes import slower
+from dlsim.whatif.demand import demand
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import group_shares
 from dlsim.whatif.extent import measured, shortened
@@ -62,8 +65,11 @@ def advise(
     until it can tell (see `Judge`); all see common random numbers. Of long epochs only a part is
     simulated (see `dlsim.whatif.extent`).
 
-    Raises `WhatIfError` for a target that cannot be.
+    Raises `WhatIfError` for a target that cannot be, and where no batch is returned, or no time
+    passes.
     """
+    if not demand(scenario).batches:
+        raise WhatIfError("dataset: expected one of which a batch is returned, got none")
     targets = _targets(max_stall, max_wait_p95, min_au, max_epoch)
     check_confidence(confidence)
     if maximum is not None:
@@ -71,6 +77,8 @@ def advise(
     check_jobs(jobs)
     options = candidates(scenario, workers, prefetch, max_memory)
     judge = Judge(targets, confidence, maximum, len(options), seed, jobs)
+    if not bounds(scenario).period and np.isnan(judge.samples_per_s(options[0].scenario)).all():
+        raise WhatIfError("scenario: expected one in which time passes, got none")
     if not targets:
         judge.targets = targets = (_fastest(options, judge),)
     chosen = next((o for o in _hopeful(options, judge) if judge(o.scenario).holds), None)

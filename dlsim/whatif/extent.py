@@ -42,7 +42,7 @@ def effort(scenario: Scenario) -> float:
     else:
         each = batches + 0.01 * calls if scenario.ideal else 2 * batches + 0.3 * calls
     shuffled = scenario.dataset.length / 2500 if scenario.loader.shuffle else 0.0
-    return scenario.epochs * (each + shuffled)
+    return max(scenario.epochs * (each + shuffled), 1.0)
 
 
 def shortened(scenario: Scenario, most: float) -> Scenario:

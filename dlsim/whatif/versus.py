@@ -51,6 +51,8 @@ class Versus:
 
     def __str__(self) -> str:
         """Which is better and by how much; what each takes; then metrics and differences."""
+        if not self.gain.count:
+            return _answer(self)
         return "\n".join([_answer(self), _price(self), _fitting(self), "", _table(self)])
 
 
