@@ -1,6 +1,7 @@
 """Where the time goes in what misses its goal, or nearly does; rows for `speed`.
 
-A part is the difference of two times: with it, and without.
+A part is the difference of two times: with it, and without. So all share one core: on two, numbers
+are drawn beside the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dlsim.trace.tally import Tally
 from dlsim.whatif.parallel import measure_all
 from tests.benchmarks.models import CONSTANT, draw, limited, scenario
 from tests.benchmarks.scale import REPLICATIONS
-from tests.benchmarks.timing import alternate
+from tests.benchmarks.timing import alternate, one_core
 
 BATCHES, CONFIGURATIONS = 10**6, 50
 RUNS = CONFIGURATIONS * REPLICATIONS
@@ -71,14 +72,15 @@ def of_a_batch(repeats: int) -> Iterator[str]:
 def of_a_run(repeats: int) -> Iterator[str]:
     """A row: what each part takes of a run of 1,000 batches in a sweep, in one process."""
     plan = scenario(1000)
+    vary = {"loader.num_workers": range(8, 8 + CONFIGURATIONS)}
+    cases = [dlsim.replace(plan, {key: value}) for key in vary for value in vary[key]]
 
     def shared(found: Callable[[Iterable[Trace | Tally]], object]) -> None:
         with kept():
-            for _ in range(CONFIGURATIONS):
-                found(outcomes(plan, range(REPLICATIONS)))
+            for case in cases:
+                found(outcomes(case, range(REPLICATIONS)))
 
     def sweep() -> None:
-        vary = {"loader.num_workers": range(8, 8 + CONFIGURATIONS)}
         with tempfile.TemporaryDirectory() as folder:
             dlsim.sweep(plan, vary, REPLICATIONS, jobs=1, out=Path(folder) / "sweep.csv")
 
@@ -103,8 +105,9 @@ def of_a_run(repeats: int) -> Iterator[str]:
 
 
 def medians(repeats: int, count: int, *cases: Callable[[], object]) -> list[float]:
-    """Seconds that each case takes for one of `count`; they are run alternately."""
-    timings = alternate(repeats, **{str(i): case for i, case in enumerate(cases)})
+    """Seconds that each case takes for one of `count` on one core; they are run alternately."""
+    with one_core():
+        timings = alternate(repeats, **{str(i): case for i, case in enumerate(cases)})
     return [median(taken) / count for taken in timings.values()]
 
 

@@ -52,9 +52,9 @@ WHY = """
 goal of four times that leaves thrice that time for everything else. With limited cores a batch has
 five events (`tests/test_costs.py` counts them), some of which wake the main process, which goes
 through all that torch does for a batch. In order, metrics need the moments, and then, for each
-batch, how many others were ready, sent or held at each return. A run in a sweep is counted and
-measured, which a single run is not; but its random numbers, which all configurations share, are
-drawn once. Where it is varied how long something takes, its numbers are not shared.
+batch, at how many returns it was ready, and held. A run in a sweep is counted and measured, which a
+single run is not; but its random numbers, which all configurations share, are drawn once. Where it
+is varied how long something takes, its numbers are not shared.
 """
 AT_LEAST = 0.05  # seconds for which each engine is repeated beside the other
 AT_ONCE = f"NumPy, each of {REPLICATIONS} replications at once"
@@ -302,7 +302,7 @@ def sections(repeats: int, batches: int, only: str) -> Iterator[tuple[str, str]]
             sweeping(5),
         ),
         (
-            "Where the time goes in what misses its goal, or nearly does",
+            "Where the time goes on one core, in what misses its goal, or nearly does",
             "| what | its parts | drawing with NumPy |",
             itertools.chain(of_a_batch(repeats), of_a_run(repeats)),
         ),
