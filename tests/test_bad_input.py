@@ -147,6 +147,31 @@ def test_a_loader_that_hangs(here, capsys, monkeypatch, command):
     assert "no batch for 1 s: it hangs" in refused(capsys, command, "bad_loaders:hangs")
 
 
+def test_epochs_of_what_is_watched(here, capsys):
+    """`--epochs` is an option of observe, though scenarios have such a key."""
+    assert main(["observe", "bad_loaders:few", "--epochs", "2", "-o", "seen.npz"]) == 0
+    assert len(dlsim.load_trace("seen.npz").epochs.started) == 2
+    assert "Does it fit?" not in capsys.readouterr().out  # the size of samples was not observed
+    assert "epochs: expected an integer of at least 1, got 0" in refused(
+        capsys, "observe", "bad_loaders:few", "--epochs", "0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "bad_loaders.py"], "bad_loaders.py: cannot be written: bad_loaders.py is a file"),
+        (["-o", "bad_loaders.py/runs"], "bad_loaders.py is a file"),
+        (["--rounds", "0"], "--rounds: expected an integer of at least 1, got 0"),
+        (["--minutes", "nan"], "--minutes: expected a number of at least 0, got nan"),
+    ],
+)
+def test_validations_that_cannot_be(here, capsys, options, message):
+    """What a validation cannot do is said before any run is made."""
+    assert message in refused(capsys, "validate", "bad_loaders:few", *options)
+    assert [path.name for path in here.iterdir()] == ["bad_loaders.py"]
+
+
 @pytest.mark.parametrize(("loader", "batches"), [("few", 2), ("empty", 0)])
 def test_too_few_batches(here, capsys, loader, batches):
     """Neither calibrating nor validating makes much of little; what was seen is kept."""

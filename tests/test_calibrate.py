@@ -187,6 +187,12 @@ def test_one_throughput_is_too_little(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "expected at least two numbers of workers above 0" in capsys.readouterr().err
 
 
+def test_runs_tell_cores_themselves(capsys, tmp_path: Path):
+    """What is stated of a machine whose throughputs are given is not ignored beside runs."""
+    assert main(["calibrate", "run.npz", "--cores", "3", "-o", str(tmp_path / "a.toml")]) == 2
+    assert "--cores and --sample-bytes go with --throughput" in capsys.readouterr().err
+
+
 def test_a_number_of_workers_has_one_throughput(capsys, tmp_path: Path):
     """Of two throughputs with as many workers, neither is taken silently."""
     given = ["--throughput", "1=500,2=800,1=510"]

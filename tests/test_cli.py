@@ -127,6 +127,7 @@ def test_options_that_are_no_keys_are_left_alone() -> None:
         ["x.toml", "--seed", "3", "-v"],
         {"loader.num_workers": "-1", "epochs": "2"},
     )
+    assert without_changes(words, ["epochs"])[0] == ["x.toml", "--seed", "3", "--epochs=2", "-v"]
 
 
 @pytest.mark.parametrize(

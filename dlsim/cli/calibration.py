@@ -43,6 +43,8 @@ def calibrate(
     check_writable(out)
     if bool(runs) == (throughput is not None):
         raise UsageError("calibrate: expected either runs or --throughput")
+    if throughput is None and (cores is not None or sample_bytes is not None):
+        raise UsageError("calibrate: --cores and --sample-bytes go with --throughput; runs tell")
     if throughput is not None:
         size = quantity_of("sample-bytes", sample_bytes, "size")
         stated = {} if size is None else {"sample_bytes": size}

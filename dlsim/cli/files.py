@@ -173,6 +173,15 @@ def check_writable(*paths: Path | None) -> None:
             raise DlsimError(f"{path}: cannot be written: no permission to write there")
 
 
+def check_folder(path: Path) -> None:
+    """Raise `DlsimError` where a folder cannot be, because a file is there or on the way."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise DlsimError(f"{path}: cannot be written: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise DlsimError(f"{path}: cannot be written: no permission to write to {there}")
+
+
 def check_trace(path: Path | None) -> None:
     """Raise `DlsimError` where a trace cannot be, or has another name: a table is no trace."""
     if path is not None and path.suffix != ".npz":

@@ -14,7 +14,7 @@ import io
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
@@ -106,7 +106,7 @@ def overview(commands: Sequence[Command]) -> str:
 
 def call(command: Command, options: Sequence[str]) -> None:
     """Call `command` with `options`, or print its help if they ask for it."""
-    options, changes = without_changes(options)
+    options, changes = without_changes(options, inspect.signature(command).parameters)
     check_names(command, options)
     bound = parsed(command, options)
     if bound is None:
@@ -124,18 +124,22 @@ def call(command: Command, options: Sequence[str]) -> None:
         )
 
 
-def without_changes(options: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def without_changes(
+    options: Sequence[str], own: Collection[str] = ()
+) -> tuple[list[str], dict[str, str]]:
     """The options without the keys of a scenario, and these, dotted, with what they shall be.
 
-    A key is what has a dot or is the name of a part of a scenario.
+    A key is what has a dot or is the name of a part of a scenario, but not of the command's `own`
+    options.
     """
+    names = {name for name in Scenario.__struct_fields__ if name not in own}
     rest: list[str] = []
     changes: dict[str, str] = {}
     words = iter(options)
     for word in words:
         option = _OPTION.fullmatch(word)
         key = option[1].replace("-", "_") if option else ""
-        if option is None or not ("." in key or key in Scenario.__struct_fields__):
+        if option is None or not ("." in key or key in names):
             rest.append(word)
             continue
         value = option[2] if option[2] is not None else next(words, None)

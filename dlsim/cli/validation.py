@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from tyro.conf import Positional, arg
 
-from dlsim.cli.files import check_drawable, check_torch, draw, saying
+from dlsim.cli.files import check_drawable, check_folder, check_torch, draw, saying
 from dlsim.cli.parsing import Count, File, Flag, Number, UsageError
 from dlsim.cli.stepping import Step, step_of
 from dlsim.scenario import DlsimError
@@ -71,9 +71,14 @@ def validate(
     """
     check_torch("validate")
     check_drawable(plot)
+    check_folder(out)
     from dlsim.validation import fidelity
 
     calibrated = numbers("--observed", observed, 0)
+    if rounds is not None and rounds < 1:
+        raise UsageError(f"validate: --rounds: expected an integer of at least 1, got {rounds}")
+    if minutes is not None and not minutes >= 0:
+        raise UsageError(f"validate: --minutes: expected a number of at least 0, got {minutes}")
     if not report_only:
         seconds = float("inf") if minutes is None else 60 * minutes
         if target is None:

@@ -35,11 +35,19 @@ def run_text(trace: Trace) -> str:
         found = overflow(trace)
         if found is not None:
             parts.insert(0, does_not_fit(found))
-        elif len(trace.order):
+        elif len(trace.order) and _sized(trace):
             parts[0] += f"\n{fits(trace)}"
     if trace.meta.problem is not None:
         parts.insert(0, ended_early(trace.meta.problem))
     return "\n\n".join(parts)
+
+
+def _sized(trace: Trace) -> bool:
+    """Whether it is known how large samples are, or could be stated: of a watched run it cannot."""
+    scenario = trace.meta.scenario
+    return trace.meta.engine != "observed" or (
+        scenario is not None and scenario.dataset.sample_bytes.mean > 0
+    )
 
 
 def configuration(trace: Trace) -> str:
