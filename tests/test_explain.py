@@ -51,6 +51,12 @@ def test_one_replication_is_enough_to_name_a_change() -> None:
     assert "±" not in first
 
 
+def test_an_unknown_size_is_that_of_no_setting() -> None:
+    """Where the size of samples is not stated, it is not said with which settings it is not."""
+    second = str(explain(scenario(), 2)).splitlines()[1]
+    assert second == "Does it fit? How large a sample is, is not stated (dataset.sample_bytes)."
+
+
 def test_step_limits() -> None:
     """Where the step limits, no change of the loader is advised."""
     found = explain(scenario(step=5.0), 10)

@@ -250,8 +250,9 @@ def _sentence(found: Explanation) -> str:
 def _fitting(found: Explanation) -> str:
     """Whether it fits: with the setting that helps most, or as it is."""
     chosen = found.setting
-    if chosen is None or space(found.scenario).fits is False:
-        return str(space(found.scenario))
+    now = space(found.scenario)
+    if chosen is None or now.fits is False or not now.needed:
+        return str(now)
     return f"{space(chosen.change.scenario)} That is with {chosen.change.setting}."
 
 
