@@ -162,6 +162,20 @@ def test_sweep_curve(table: dict[str, Any]) -> None:
     assert [label.get_text() for label in text.get_xticklabels()] == ["False", "True"]
 
 
+def test_what_is_no_mean_has_no_interval(small: Path, capsys: Any) -> None:
+    """Memory, of which there is one value, can be drawn, too; three keys are refused at once."""
+    picture = small.with_name("sweep.png")
+    vary = ["--vary", "loader.num_workers=1,2", "--dataset.sample-bytes", "1 MB"]
+    words = ["sweep", str(small), *vary, "--replications", "1", "--plot", str(picture)]
+    assert main([*words, "--metric", "memory"]) == 0
+    assert capsys.readouterr().out.endswith("\n1 simulation of each\n")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    more = ["--vary", "epochs=1,2", "--vary", "loader.prefetch_factor=1,2"]
+    assert refused(capsys, *words, *more) == (
+        "sweep: --plot: expected one or two keys to vary, got 3"
+    )
+
+
 def test_heat_map(table: dict[str, Any]) -> None:
     """A heat map has each value in its cell, and says what it is in which unit."""
     axes = heat_map(table, "loader.num_workers", "loader.in_order")

@@ -85,6 +85,8 @@ def sweep(
         varied[key] = values
     check_drawable(plot)
     check_metric(metric, plot)
+    if plot is not None and len(varied) > 2:
+        raise UsageError(f"sweep: --plot: expected one or two keys to vary, got {len(varied)}")
     rows = configurations(chosen, varied, design, samples, seed)
     times, most = planned(chosen, rows, replications)
     with progress() as advance, going_on(out):
@@ -102,7 +104,7 @@ def sweep(
     if plot is not None:
         picture(sweep_picture(table, list(varied), metric), plot)
     print(sweep_text(table, list(varied), [configured(chosen, row) for row in rows]))
-    print(f"\n{times} simulations of each{part_of(part(chosen, most), chosen)}")
+    print(f"\n{times} simulation{'s' * (times != 1)} of each{part_of(part(chosen, most), chosen)}")
 
 
 def going_on(out: Path | None) -> contextlib.AbstractContextManager[None]:
@@ -237,8 +239,6 @@ def sweep_picture(table: Table, keys: list[str], metric: str) -> Axes:
 
     if len(keys) == 1:
         return sweep_curve(table, keys[0], metric)
-    if len(keys) > 2:
-        raise UsageError(f"sweep: --plot: expected one or two keys to vary, got {len(keys)}")
     lines = len(set(table[keys[1]].tolist()))
     if lines <= MOST_LINES:
         return sweep_curve(table, keys[0], metric, by=keys[1])

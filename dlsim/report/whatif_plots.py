@@ -35,6 +35,7 @@ LABELS = {
     "wait_p95": "95th percentile of waits (s)",
     "wait_p99": "99th percentile of waits (s)",
     "epoch_time": "time of an epoch (s)",
+    "memory": "memory of batches on their way (bytes)",
     "elapsed": "elapsed time (s)",
 }
 PERCENT = ("stall", "au", "worker_utilisation")
@@ -62,13 +63,14 @@ def sweep_curve(
         raise DlsimError(f"{by}: {len(groups)} values make too many lines; heat_map shows them")
     x = _positions(table, key)
     scale = 100.0 if metric in PERCENT else 1.0
+    halves = table.get(metric + HALF_WIDTH)  # of memory there is none: it is no mean
     for group, colour, marker in zip(groups, COLOURS, MARKERS, strict=False):
         rows = np.ones(len(x), bool) if by is None else table[by] == group
         order = np.flatnonzero(rows)[np.argsort(x[rows], kind="stable")]
         ax.errorbar(
             x[order],
             scale * table[metric][order],
-            yerr=scale * np.nan_to_num(table[metric + HALF_WIDTH][order]),
+            yerr=None if halves is None else scale * np.nan_to_num(halves[order]),
             color=colour,
             marker=marker,
             markersize=4,
