@@ -179,6 +179,7 @@ def test_pareto_front() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"max_stall": "5%"}, "max_stall: expected a share from 0 to 1, got '5%'"),
         ({"max_stall": 5.0}, "max_stall: expected a share from 0 to 1, got 5.0"),
         ({"max_epoch": -1.0}, "max_epoch: expected seconds, at least 0, got -1.0"),
         ({"max_stall": 0.1, "workers": []}, "workers: expected integers of at least 0, got []"),

@@ -385,3 +385,18 @@ def test_what_no_parser_takes(tmp_path: Path, text: str, message: str) -> None:
     path.write_text(text)
     with pytest.raises(ScenarioError, match=message):
         dlsim.load(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: dlsim.Loader(batch_sampler=5), "batch_sampler: expected a list, got 5"),
+        (lambda: dlsim.Loader(batch_sampler=[[1], 2]), "batch_sampler: expected lists of indices"),
+        (lambda: dlsim.Mixture(dlsim.Constant(1.0), [1.0]), "parts: expected a list, got Constant"),
+        (lambda: dlsim.Mixture([dlsim.Constant(1.0)], 1.0), "weights: expected a list, got 1.0"),
+    ],
+)
+def test_what_is_no_list(make: Any, message: str) -> None:
+    """A single value where a list belongs is refused as any other wrong value is."""
+    with pytest.raises(ScenarioError, match=message):
+        make()

@@ -18,6 +18,7 @@ exception to randomness: it replays what was observed, by index.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -193,8 +194,10 @@ class Mixture(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        structs.force_setattr(self, "parts", tuple(self.parts))
-        structs.force_setattr(self, "weights", tuple(self.weights))
+        for key in ("parts", "weights"):
+            values = getattr(self, key)
+            require(isinstance(values, Sequence), key, "a list", values)
+            structs.force_setattr(self, key, tuple(values))
         require(len(self.parts) > 0, "parts", "at least one distribution", self.parts)
         for part in self.parts:
             require(

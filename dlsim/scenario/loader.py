@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct, structs
@@ -46,8 +47,10 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     in_order: bool = True
 
     def __post_init__(self) -> None:
-        check_tuples(self, "sampler")
+        check_tuples(self, "sampler", "batch_sampler")
         if self.batch_sampler is not None:
+            for batch in self.batch_sampler:
+                require(isinstance(batch, Sequence), "batch_sampler", "lists of indices", batch)
             batches = tuple(tuple(batch) for batch in self.batch_sampler)
             structs.force_setattr(self, "batch_sampler", batches)
         check_flags(self, "shuffle", "pin_memory", "drop_last", "persistent_workers", "in_order")

@@ -168,7 +168,7 @@ def _targets(
         if limit is None:
             continue
         share = metric in ("stall", "au")
-        if not 0 <= limit <= (1 if share else float("inf")):
+        if not isinstance(limit, (int, float)) or not 0 <= limit <= (1 if share else float("inf")):
             wanted = "a share from 0 to 1" if share else "seconds, at least 0"
             raise WhatIfError(f"{name}: expected {wanted}, got {limit!r}")
         found.append(Target(metric, float(limit), at_most))
