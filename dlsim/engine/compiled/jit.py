@@ -39,9 +39,9 @@ def _compile(function: Callable[..., Any], *signature: str, **options: bool) -> 
 
     njit: Any = numba.njit
     config: Any = numba.config
-    root = _home()
+    root = _home() if options.get("cache") else None
     if root is None:
-        options.pop("cache", None)
+        options["cache"] = False
     # Numba looks for changes in the file of a function only, not in those it calls.
     with _settings(CACHE_DIR=str(root / _sources()) if root else config.CACHE_DIR):
         # Nothing compiled here makes arrays, so nobody has to count who uses them (_nrt): that
