@@ -54,6 +54,7 @@ class InOrder:
         Columns before those of the first batch are of others that returned long ago.
         """
         self.course.main[:] = self.unbegun
+        self.course.latest[:] = -inf
         self.course.moments[RETURNED_AT, : -self.unbegun["base"][0]] = -inf
         self.moments = []
         main = self.course.main[0]

@@ -18,7 +18,6 @@ matter of counting those that are later. No batch looks further back than the wi
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,8 +65,8 @@ class Course(NamedTuple):
     main: NDArray[Any]
     free: Floats  # when each worker is
     taken_in: Integers  # the call that received each of the last batches, a ring
-    # For a piece that is scheduled: the latest message that each call and those before wanted,
-    # and how many of these are later than each batch
+    # For a piece that is scheduled, and the window before it: when the latest message arrived that
+    # each call and those before it wanted; and for the piece, how many of these are later
     latest: Floats
     later: Integers
     # One column for each batch number, from `base` on; when it arrived is when it was fetched, and
@@ -137,6 +136,8 @@ def advance(
     now, accelerator = m.now, m.accelerator
     alike = len(services) == 1
     worker = (m.next - first) % len(free)
+    before = len(c.latest) - len(c.later)
+    latest = c.latest[before - 1]
     for i in range(done, done + count):
         k = m.next + i - done
         at = k - base
@@ -160,6 +161,7 @@ def advance(
         requested[at] = now
         now = returned[at] = max(now, end)
         accelerator = finished[at] = max(now, accelerator) + steps[i]
+        latest = c.latest[before + i - done] = max(end, latest)
 
         if run_ahead == 0:
             now = accelerator
@@ -193,13 +195,6 @@ def receive(c: Course, begin: int, end: int) -> None:
     m, bits = c.main[0], len(c.taken_in) - 1
     fetched, received, requested = c.moments[FETCHED_AT], c.moments[RECEIVED], c.moments[REQUESTED]
     first, before = m.first - m.base, len(c.latest) - len(c.later)
-    oldest = max(begin - m.window, first)
-    latest = -inf
-    for i in range(before + end - begin):
-        at = begin - before + i
-        if at >= oldest:
-            latest = max(fetched[at], latest)
-        c.latest[i] = latest
     count_later(c.later, c.latest, before, fetched[begin:end], m.window)
     for at in range(begin, end):
         i, low = at - begin, max(at - m.window + 1, first)
@@ -207,6 +202,8 @@ def receive(c: Course, begin: int, end: int) -> None:
         call = first_of_equals(c, low, call, at, before - begin)
         c.taken_in[(m.base + at) & bits] = m.base + call
         received[at] = max(fetched[at], requested[call])
+    for i in range(before):
+        c.latest[i] = c.latest[end - begin + i]
 
 
 @inlined
