@@ -119,8 +119,8 @@ def tell(builder: Any, alone: str) -> None:
             root = module.add_metadata([core_ir.MetaDataString(module, "dlsim")])
             name = core_ir.MetaDataString(module, alone)
             kind = module.add_metadata([name, root, int64(0)])
-            const = [int64(1)] if alone == "rules" else []
-            tag = module.add_metadata([kind, kind, int64(0), *const])
+            never_changes = [int64(1)] if alone == "rules" else []
+            tag = module.add_metadata([kind, kind, int64(0), *never_changes])
             instruction.set_metadata("tbaa", tag)
             return
     raise AssertionError("nothing is accessed")
@@ -143,8 +143,6 @@ lower(operator.getitem, Column, types.Integer)(plainly(arrayobj.getitem_arraynd_
 lower(operator.getitem, Column, types.BaseTuple)(plainly(arrayobj.getitem_array_tuple))
 lower(operator.setitem, Column, types.Integer, types.Any)(plainly(arrayobj.setitem_array))
 lower(operator.setitem, Column, types.BaseTuple, types.Any)(plainly(arrayobj.setitem_array))
-
-
 core.imputils.lower_cast(Column, Column)(lambda context, builder, one, other, value: value)
 extending.register_model(Row)(extending.models.RecordModel)
 extending.lower_getattr_generic(Row)(told(arrayobj.record_getattr))
@@ -163,9 +161,9 @@ columns = cast(Callable[[Tuple], Tuple], extending.intrinsic(_columns))
 def reader(of: Mapping[str, tuple[np.dtype[Any], int]]) -> Callable[[int], Any]:
     """A function for compiled code: from the address of a `table` to a tuple of arrays.
 
-    `of`: what `fields` says of them. In compiled code the
-    tuple is a single pointer. A tuple of arrays would be hundreds of arguments for each function,
-    which takes minutes to compile.
+    `of`: what `fields` says of them; no two may share memory. In compiled code the tuple is a
+    single pointer. A tuple of arrays would be hundreds of arguments for each function, which takes
+    minutes to compile.
     """
     places: dict[str, tuple[Any, int]] = {}
     place = 0
