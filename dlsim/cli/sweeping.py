@@ -104,7 +104,9 @@ def sweep(
     if plot is not None:
         picture(sweep_picture(table, list(varied), metric), plot)
     print(sweep_text(table, list(varied), [configured(chosen, row) for row in rows]))
-    print(f"\n{times} simulation{'s' * (times != 1)} of each{part_of(part(chosen, most), chosen)}")
+    simulated = part(chosen, most)
+    left = "; leaving the loop early counts" if chosen.consumer.stop_after and most is None else ""
+    print(f"\n{times} simulation{'s' * (times != 1)} of each{part_of(simulated, chosen)}{left}")
 
 
 def going_on(out: Path | None) -> contextlib.AbstractContextManager[None]:

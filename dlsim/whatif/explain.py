@@ -209,7 +209,11 @@ def _text(found: Explanation) -> str:
         setting += ", does not fit" if space(gain.change.scenario).fits is False else ""
         lines.append(f"  {gain.change.name:{width}}  {_percent(gain.gain):>16}{setting}")
     now = found.runs.interval("samples_per_s")
-    left = ", without leaving the loop" if found.scenario.consumer.stop_after is not None else ""
+    left = (
+        ", leaving the loop early not counted"
+        if found.scenario.consumer.stop_after is not None
+        else ""
+    )
     lines += [
         "",
         f"now {number(now.mean)} samples/s (± {number(now.half_width)}, {len(found.runs)} runs"
