@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,22 @@ Item = TypeVar("Item")
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
     """The same items; if there are several, a thread makes them while those before are in use.
 
-    NumPy lets go of Python's lock while it draws, and compiled code while it runs. An exception
-    in the thread is raised here. Once this is closed nobody works any more.
+    Not on a single core, where both would only be in each other's way. NumPy lets go of Python's
+    lock while it draws, and compiled code while it runs. An exception in the thread is raised here.
+    Once this is closed nobody works any more.
     """
+    if cores() == 1:
+        yield from items
+        return
     with ThreadPoolExecutor(1) as thread:
         coming = deque(thread.submit(next, items, None) for _ in range(AHEAD))
         while (item := coming.popleft().result()) is not None:
             coming.append(thread.submit(next, items, None))
             yield item
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
