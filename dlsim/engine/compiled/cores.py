@@ -38,7 +38,10 @@ def serve(s: State) -> None:
         thread += 1
     threads[thread].done, threads[thread].who = c.level + m.amount, m.who
     c.threads += 1
-    due(s, what, customer, c.seen + (first_done(s, what, customer) - c.level) * c.threads)
+    level = x.level + m.amount  # of one thread alone
+    if c.threads > 1:
+        level = x.level + (first_done(s, what, customer) - c.level) * c.threads
+    due(s, what, customer, level)
     set_alarm(s, what)
     s.awaited[m.who] += 1
     m.customer += 1
