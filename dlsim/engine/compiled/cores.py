@@ -11,7 +11,7 @@ from math import inf
 
 from dlsim.engine.compiled.clock import wait, wake
 from dlsim.engine.compiled.jit import inlined
-from dlsim.engine.compiled.messages import CORES, STORAGE
+from dlsim.engine.compiled.messages import CORES
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.tournament import play
 
@@ -94,11 +94,11 @@ def due(s: State, what: int, customer: int, level: float) -> None:
 @inlined
 def set_alarm(s: State, what: int) -> None:
     """Wake up when the next customer is due."""
-    x = s.sharing[what]
-    x.alarm = inf
+    m, x, other = s.main[0], s.sharing[what], s.sharing[1 - what]
+    alarm = inf
     if x.present > 0:
-        x.alarm = s.main[0].now + max(0.0, x.next - x.level) * s.paces[what, x.present]
-    s.main[0].alarm = min(s.sharing[CORES].alarm, s.sharing[STORAGE].alarm)
+        alarm = m.now + max(0.0, x.next - x.level) * s.paces[what, x.present]
+    x.alarm, m.alarm = alarm, min(alarm, other.alarm)
 
 
 @inlined
