@@ -176,6 +176,20 @@ def test_what_is_no_mean_has_no_interval(small: Path, capsys: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "command", [["run"], ["explain"], ["sweep", "--vary", r"name=$\foo$,b", "--replications", "1"]]
+)
+def test_dollars_are_dollars(small: Path, command: list[str]) -> None:
+    """Names with dollars are drawn as they are, and not taken for formulas."""
+    name, *options = command
+    stage = ["--dataset.fetch.0.name", r"read $\foo$"]
+    titled = [] if options else ["--name", r"$\foo$ and $5"]
+    picture = small.with_name("dollars.svg")
+    words = [name, str(small), *options, *titled, *stage, "--plot", str(picture)]
+    assert main(words) == 0
+    assert picture.read_bytes()
+
+
 def test_heat_map(table: dict[str, Any]) -> None:
     """A heat map has each value in its cell, and says what it is in which unit."""
     axes = heat_map(table, "loader.num_workers", "loader.in_order")

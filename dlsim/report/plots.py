@@ -143,12 +143,14 @@ def run_picture(trace: Trace) -> Figure:
     scenario = trace.meta.scenario
     if scenario is not None:
         title = f"{scenario.name}: {setup(scenario)}" if scenario.name else setup(scenario)
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(plain(title), fontsize=11)
     words.axis("off")
     text = f"{summarize(trace)}\n\n{fill(verdict(trace), 120)}"
     if trace.meta.problem is not None:
         text = f"{fill(ended_early(trace.meta.problem), 120)}\n\n{text}"
-    words.text(0, 1, text, family="monospace", fontsize=8, va="top", transform=words.transAxes)
+    words.text(
+        0, 1, plain(text), family="monospace", fontsize=8, va="top", transform=words.transAxes
+    )
     return figure
 
 
@@ -162,6 +164,11 @@ def axes(width: float, height: float) -> Axes:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained").subplots()
+
+
+def plain(text: str) -> str:
+    """A name as a picture shows it: between two dollars, matplotlib would see a formula."""
+    return text.replace("$", r"\$")
 
 
 def _range(trace: Trace) -> tuple[float, float]:

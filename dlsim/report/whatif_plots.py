@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlsim.report.plots import FETCH, READY, STEP, WAIT, axes
+from dlsim.report.plots import FETCH, READY, STEP, WAIT, axes, plain
 from dlsim.scenario import DlsimError
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.explain import Gain
@@ -76,7 +76,7 @@ def sweep_curve(
             markersize=4,
             linewidth=1.2,
             capsize=2,
-            label=None if by is None else f"{_name(by)} = {group}",
+            label=None if by is None else plain(f"{_name(by)} = {group}"),
         )
     _name_values(ax.xaxis, table, key)
     ax.set_xlabel(_name(key))
@@ -113,8 +113,8 @@ def heat_map(
         if np.isfinite(value):
             colour = "black" if value > middle else "white"
             ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour)
-    ax.set_xticks(range(shape[1]), [str(v) for v in across[0].tolist()])
-    ax.set_yticks(range(shape[0]), [str(v) for v in down[0].tolist()])
+    ax.set_xticks(range(shape[1]), [plain(str(v)) for v in across[0].tolist()])
+    ax.set_yticks(range(shape[0]), [plain(str(v)) for v in down[0].tolist()])
     ax.set_xlabel(_name(x))
     ax.set_ylabel(_name(y))
     bar = ax.figure.colorbar(image, ax=ax)
@@ -135,7 +135,7 @@ def critical_path_bar(shares: Mapping[str, float], ax: Axes | None = None) -> Ax
     ax.barh(places, values, color=[CAUSES.get(name, FETCH) for name in names], height=0.7)
     for place, value in zip(places, values, strict=True):
         ax.text(value + 1, place, f"{value:.1f} %", va="center", fontsize=8)
-    ax.set_yticks(places, names)
+    ax.set_yticks(places, [plain(name) for name in names])
     ax.set_ylim(len(ranked) - 0.5, -0.5)
     ax.set_xlim(0, 100)
     ax.set_xlabel("share of the elapsed time (%)")
@@ -160,7 +160,7 @@ def gains_bar(gains: Sequence[Gain], ax: Axes | None = None) -> Axes:
     room = 0.02 * max(np.ptp([*means, 0.0]), 1e-9)
     for place, mean, half in zip(places, means, halves, strict=True):
         ax.text(max(mean + half, 0) + room, place, f"{mean:+z.1f} %", va="center", fontsize=8)
-    ax.set_yticks(places, [gain.change.setting or gain.change.name for gain in gains])
+    ax.set_yticks(places, [plain(gain.change.setting or gain.change.name) for gain in gains])
     ax.set_ylim(len(gains) - 0.5, -0.5)
     ax.margins(x=0.15)
     ax.axvline(0, color="0.2", linewidth=0.8)
@@ -251,7 +251,7 @@ def _name_values(axis: object, table: Table, key: str) -> None:
     if values.dtype.kind == "f" or (values.dtype.kind == "i" and len(values) > 20):
         return
     where = values if values.dtype.kind == "i" else np.arange(len(values))
-    axis.set_ticks(where, [str(v) for v in values.tolist()])  # type: ignore[attr-defined]
+    axis.set_ticks(where, [plain(str(v)) for v in values.tolist()])  # type: ignore[attr-defined]
 
 
 def _label(metric: str) -> str:
