@@ -141,9 +141,11 @@ def _margin(
 ) -> Iterator[tuple[str, Verdict]]:
     """Whether `best` holds the targets with wrong inputs, by what is wrong.
 
-    What is to be about as fast as any settings is held against those with the same wrong inputs.
+    What is to be about as fast as any settings is held against those with the same wrong inputs,
+    and no fewer workers.
     """
     relative = any(target.best is not None for target in judge.targets)
+    options = [option for option in options if option.workers >= best.workers]
     for name, factors in WRONG.items():
         targets = judge.targets
         if relative:
