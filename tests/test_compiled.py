@@ -20,6 +20,7 @@ from tests.strategies import ideal, on_machines
 pytest.importorskip("numba", reason="the compiled engine needs it")
 
 from dlsim.engine.compiled.ahead import AHEAD, ahead
+from dlsim.engine.compiled.jobs import Block, Jobs
 from dlsim.engine.compiled.tournament import leaves, play, tournament
 
 
@@ -203,6 +204,19 @@ def test_blocks_drawn_ahead_are_the_same_numbers() -> None:
     """A thread draws the numbers of long runs, and every one is where it was."""
     plan = long(batches=40_000)
     assert difference(dlsim.simulate(plan, 1), dlsim.simulate(plan, 1, engine="simpy")) is None
+
+
+def test_nothing_is_drawn_for_batches_that_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that is left early has numbers drawn for what it is sent until then."""
+    taken, take = [], Jobs.take
+
+    def counting(self: Jobs, count: int) -> Block:
+        taken.append(take(self, count))
+        return taken[-1]
+
+    monkeypatch.setattr(Jobs, "take", counting)
+    trace = dlsim.simulate(long(batches=60_000, stop_after=20_000), engine="compiled")
+    assert sum(len(block.steps) for block in taken) == len(trace) == 2 * (20_000 + 3 * 2)
 
 
 def test_what_goes_wrong_in_the_thread_is_raised() -> None:

@@ -49,7 +49,7 @@ class Jobs:
     """The jobs of one epoch, which begins with batch `number`.
 
     Dataset indices are made only where somebody asks for them; `batches` is how many jobs there
-    are, None for the endless ones of an iterable-style dataset.
+    are, or are wanted; None for the endless ones of an iterable-style dataset.
     """
 
     def __init__(

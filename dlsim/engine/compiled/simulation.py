@@ -129,8 +129,9 @@ class Simulation:
         fails = any(failure.where == "fetch" for failure in scenario.failures)
         indices = self.samples or fails or bool(state.rules["caching"][0])
         self.jobs = Jobs(scenario, self.seed, epoch, int(self.main["sent"]), indices=indices)
-        first = self.most_to_send() or FIRST_BLOCK
-        self.blocks = self.jobs.blocks(first, largest_block(int(state.rules["most"][0])))
+        self.jobs.batches = most = self.most_to_send()
+        samples = int(state.rules["most"][0])
+        self.blocks = self.jobs.blocks(most or FIRST_BLOCK, largest_block(samples))
         self.main["job"], self.main["more"] = len(state.steps), self.jobs.more
         if isinstance(scenario.dataset, IterableDataset):
             workers = scenario.loader.num_workers
