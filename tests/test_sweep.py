@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from dlsim.whatif import Between, WhatIfError, configurations, replicate, sweep
 from dlsim.whatif.journal import Journal
 from dlsim.whatif.parallel import run_all
 from dlsim.whatif.tables import write_table
-from tests.benchmarks.kills import BASE, killed
+from tests.benchmarks.kills import BASE, PROGRAM, killed
 
 VARY = {"loader.num_workers": range(1, 4), "consumer.step": [0.5, 1.0]}
 
@@ -342,6 +343,22 @@ def test_lost_worker_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         with pytest.raises(WhatIfError, match=r"a worker process was lost .* rows are kept"):
             sweep(BASE, VARY, 80, jobs=2, out=out)
     assert same(sweep(BASE, VARY, 80, jobs=2, out=out), sweep(BASE, VARY, 80, jobs=1))
+
+
+def test_nothing_outlives_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    """Processes of a sweep end soon after the one that started them was killed."""
+    psutil = pytest.importorskip("psutil")
+    out, journal = tmp_path / "sweep.csv", tmp_path / "sweep.csv.journal"
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(out), "2000", "2"])
+    while not journal.exists() or journal.stat().st_size < 5_000:
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert len(children) >= 2
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
 
 
 def _killed(*_: object) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -117,7 +120,7 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
     wanted = [True]
     begun = takewhile(lambda _: bool(wanted), tasks)
     with deaf():
-        results = parallel(delayed(function)(*task) for task in begun)
+        results = parallel(delayed(_followed)(os.getpid(), function, *task) for task in begun)
     try:
         for result in results:  # noqa: UP028 (that would close them outside of what follows)
             yield result
@@ -135,6 +138,25 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
             # joblib says that tasks are given up, and how to have fewer of them
             warnings.filterwarnings("ignore", "[0-9]+ tasks ")
             results.close()
+
+
+def _followed(parent: int, function: Callable[..., T], *task: Any) -> T:
+    """The result of a task, in a process that does not outlive its `parent`."""
+    if os.getppid() == parent:
+        _follow(parent)
+    return function(*task)
+
+
+@lru_cache
+def _follow(parent: int) -> None:
+    """Let this process end soon after its parent, which may be killed and tell nobody."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
