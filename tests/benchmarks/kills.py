@@ -49,7 +49,7 @@ def killed(folder: Path, rows: int, jobs: int, kills: int) -> int:
     made = 0
     while not out.exists():
         process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(out), str(rows), str(jobs)])
-        enough = length(journal) + rng.randrange(max(rows * ROW // (4 * max(kills, 1)), 1))
+        enough = length(journal) + rng.randrange(max(rows * ROW // (8 * max(kills, 1)), 1))
         moment = rng.uniform(0, MOMENT)
         while process.poll() is None:
             if made < kills and length(journal) > enough:
@@ -83,7 +83,7 @@ def pieces(kills: int) -> dict[str, Callable[[], dict[str, int]]]:
     """A sweep in one process, and one in two, each killed half as often as that."""
 
     def kill(jobs: int) -> dict[str, int]:
-        rows = 10 * kills
+        rows = 20 * kills
         with tempfile.TemporaryDirectory() as folder:
             made = killed(Path(folder), rows, jobs, -(-kills // 2))
         return {"jobs": jobs, "rows": rows, "killed": made}
