@@ -244,7 +244,7 @@ def test_nobody_draws_on_for_a_run_that_is_over() -> None:
 
 def test_nothing_is_drawn_ahead_on_a_single_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no core to spare, items are made when they are wanted, by no other thread."""
-    monkeypatch.setattr("dlsim.engine.compiled.ahead.cores", lambda: 1)
+    monkeypatch.setattr("dlsim.engine.compiled.ahead.usable_cores", lambda: 1.0)
     made = ahead(taken := Counted())
     assert [next(made) for _ in range(3)] == [0, 1, 2]
     assert taken.count == 3

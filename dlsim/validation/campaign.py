@@ -20,11 +20,12 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from dlsim.engine.simulation import versions
+from dlsim.engine.usable import usable_cores
 from dlsim.scenario import Costs, DlsimError
 from dlsim.trace import save
 from dlsim.validation.accounts import CalibrateError, accounts
 from dlsim.validation.grid import Configuration
-from dlsim.validation.machine import pace, paging, usable_cores
+from dlsim.validation.machine import pace, paging
 from dlsim.validation.observing import observe
 from dlsim.validation.target import remembering, tended
 from dlsim.validation.transport import probe

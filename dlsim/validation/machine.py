@@ -15,13 +15,13 @@ from statistics import median
 from time import monotonic, perf_counter
 from typing import Any, NamedTuple
 
+from dlsim.engine.usable import usable_cores
 from dlsim.scenario.units import duration
 from dlsim.trace.summary import percent
 from dlsim.validation.probes import Collate, Probe, Tagged, Task, arrive
 from dlsim.validation.watched import WatchedMap
 
 STAT = Path("/proc/stat")
-CGROUP = Path("/sys/fs/cgroup/cpu.max")
 LOOKS = (4, 40, 400)  # after how many batches the workers are looked at; it takes milliseconds
 PAGES = (1 << 23) // mmap.PAGESIZE
 IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
@@ -136,17 +136,6 @@ def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[s
         time = after.time - before.time
         found |= {"stolen": stolen / time, "foreign": foreign / time}
     return found
-
-
-def usable_cores() -> float:
-    """The cores this process may use: those it may run on, or what its group is allowed."""
-    cores = float(os.cpu_count() or 1)
-    if hasattr(os, "sched_getaffinity"):
-        cores = float(len(os.sched_getaffinity(0)))
-    with suppress(OSError, ValueError):
-        allowed, period = CGROUP.read_text().split()
-        cores = min(cores, int(allowed) / int(period))
-    return cores
 
 
 def pace(rounds: int = 3) -> float:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from dlsim.engine.usable import usable_cores
 from dlsim.validation.campaign import Rows, Step, run, run_all
 from dlsim.validation.grid import Configuration
-from dlsim.validation.machine import usable_cores
 from dlsim.validation.trials import with_settings
 from dlsim.validation.workloads import SEED
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from dlsim.engine.usable import usable_cores
 from dlsim.scenario.distributions import Floats
 from dlsim.validation import accelerator, machine
 
@@ -115,7 +116,7 @@ def timed(
         foreign=foreign / epoch,
         stolen=stolen / epoch,
         at=at,
-        spoilt=spoilt(foreign / epoch, stolen / epoch, epoch, machine.usable_cores()),
+        spoilt=spoilt(foreign / epoch, stolen / epoch, epoch, usable_cores()),
     )
 
 

@@ -24,10 +24,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from dlsim.engine.usable import usable_cores
 from dlsim.trace.metrics import samples_per_second
 from dlsim.validation import diagnose
 from dlsim.validation.diagnosis import keywords, settings_of
-from dlsim.validation.machine import pace, usable_cores
+from dlsim.validation.machine import pace
 from dlsim.validation.trials import timed, with_settings
 from dlsim.validation.workloads import WORKLOADS
 

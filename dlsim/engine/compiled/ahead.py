@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from dlsim.engine.usable import usable_cores
 
 AHEAD = 2  # so that the thread always has something to do while an item is handed over
 
@@ -20,7 +21,7 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
     lock while it draws, and compiled code while it runs. An exception in the thread is raised here.
     Once this is closed nobody works any more.
     """
-    if cores() == 1:
+    if usable_cores() <= 1:
         yield from items
         return
     with ThreadPoolExecutor(1) as thread:
@@ -28,10 +29,3 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
         while (item := coming.popleft().result()) is not None:
             coming.append(thread.submit(next, items, None))
             yield item
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
