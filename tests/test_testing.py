@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 import dlsim
 from dlsim.scenario import DlsimError, Machine
 from dlsim.testing import assert_fits, assert_stall_below, assert_throughput_above
-from tests.test_cli import SMALL
+from tests.cli.test_cli import SMALL
 
 # Two workers that take 3 s for a batch, steps of 0.5 s: 24 samples in 13 s, 69.2 % of it waiting.
 TIGHT = dlsim.Scenario(

@@ -104,7 +104,7 @@ def progress(total: int | None) -> Iterator[Callable[[int], object]]:
 @contextlib.contextmanager
 def watching(target: str) -> Iterator[Callable[[int], object]]:
     """As `progress`; and an error where the loader `target` makes no batch for long, or fails."""
-    from dlsim.validation.target import tended
+    from dlsim.validation.observing.target import tended
 
     with tended(target) as again, progress(None) as advance:
 

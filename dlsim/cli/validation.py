@@ -18,8 +18,8 @@ from dlsim.scenario import DlsimError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dlsim.validation.fidelity import Case, Replayed
-    from dlsim.validation.grid import Configuration
+    from dlsim.validation.fidelity.errors import Case, Replayed
+    from dlsim.validation.fidelity.grid import Configuration
 
 
 Target: TypeAlias = Annotated[
@@ -72,7 +72,7 @@ def validate(
     check_torch("validate")
     check_drawable(plot)
     check_folder(out)
-    from dlsim.validation import fidelity
+    from dlsim.validation.fidelity import errors
 
     calibrated = numbers("--observed", observed, 0)
     if rounds is not None and rounds < 1:
@@ -91,19 +91,19 @@ def validate(
             own = None if pause else training
             run_own(out, target, plan, batches, seconds, (step, own) if own else None)
     cases = sorted(
-        counted("predictions", fidelity.cases(out, observed=calibrated, jobs=jobs)),
-        key=lambda case: fidelity.order(case.configuration),
+        counted("predictions", errors.cases(out, observed=calibrated, jobs=jobs)),
+        key=lambda case: errors.order(case.configuration),
     )
     if not cases:
         raise DlsimError(f"{out}: has no measured run that could be predicted")
-    report(cases, list(counted("replays", fidelity.replays(out, jobs=jobs))))
+    report(cases, list(counted("replays", errors.replays(out, jobs=jobs))))
     if plot is not None:
         draw(picture(cases), plot)
 
 
 def run_suite(out: Path, quick: bool, rounds: int | None, seconds: float) -> None:
     """Run what `out` does not have yet of the suite."""
-    from dlsim.validation import suite
+    from dlsim.validation.fidelity import suite
 
     count, usual = suite.QUICK if quick else suite.WHOLE
     plan = suite.plan(count, rounds or usual, all_observed=not quick)
@@ -115,10 +115,10 @@ def plan_of(
     workers: str | None, prefetch: str | None, observed: tuple[int, ...], step: float, rounds: int
 ) -> list[tuple[Configuration, int]]:
     """The runs of a user's own loader that the options ask for."""
-    from dlsim.validation import own
+    from dlsim.validation.fidelity import own_loader
 
-    return own.plan_of(
-        own.usual_workers() if workers is None else numbers("--workers", workers, 0),
+    return own_loader.plan_of(
+        own_loader.usual_workers() if workers is None else numbers("--workers", workers, 0),
         (None,) if prefetch is None else numbers("--prefetch", prefetch, 1),
         observed=observed,
         step=step,
@@ -139,12 +139,12 @@ def run_own(
     With the user's own `step`, and its name, if there is one.
     """
     from dlsim import validation
-    from dlsim.validation import own
+    from dlsim.validation.fidelity import own_loader
 
     loader = validation.load_target(target)
     name, training = (target, None) if step is None else (f"{target} with {step[0]}", step[1])
     with kept(out), bar(len(plan)) as advance:
-        own.run_own(
+        own_loader.run_own(
             out,
             name,
             loader,
@@ -203,7 +203,7 @@ def counted(unit: str, things: Iterator[Any]) -> Iterator[Any]:
 def report(cases: Sequence[Case], replays: Sequence[Replayed]) -> None:
     """Print what was predicted and measured, and what to make of it."""
     from dlsim.trace.summary import aligned
-    from dlsim.validation import tables
+    from dlsim.validation.fidelity import tables
 
     print(aligned(tables.case_lines(cases)))
     for heading, lines in (

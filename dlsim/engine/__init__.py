@@ -1,4 +1,9 @@
-"""How it unfolds: the SimPy processes, which are the readable specification."""
+"""How it unfolds: a scenario and a seed come in, a trace goes out.
+
+Read `processes/` first: the SimPy processes, which are the readable specification. `compiled/` is
+their fast twin, equal moment for moment. Neither imports the other; what both go by is in
+`rules.py` (facts without time) and `draws.py` (chance). `simulation.py` chooses one, and runs it.
+"""
 
 from dlsim.engine.simulation import outcome, outcomes, replications, simulate
 

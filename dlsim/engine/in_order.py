@@ -12,9 +12,8 @@ import numpy as np
 
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Block, IndexLists, Jobs
 from dlsim.engine.compiled.rules import most_samples
-from dlsim.engine.consumer import JOIN_TIMEOUT
 from dlsim.engine.draws import Floats
-from dlsim.engine.run import round_trip
+from dlsim.engine.rules import JOIN_TIMEOUT, round_trip
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
 

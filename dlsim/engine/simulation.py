@@ -7,6 +7,7 @@ from functools import cache
 from typing import Literal, TypeAlias, get_args
 
 from dlsim.engine.compiled import installed
+from dlsim.engine.rules import batches_to_simulate
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, lacking, require
 from dlsim.trace.tally import KEPT, Tally
@@ -75,7 +76,6 @@ def outcomes(scenario: Scenario, seeds: Iterable[int]) -> Iterator[Trace | Tally
             return tallies(scenario, seeds)
         from dlsim.engine.compiled import simulation
         from dlsim.engine.compiled.counting import goes_on
-        from dlsim.engine.sampler import batches_to_simulate
 
         if goes_on(scenario) and batches_to_simulate(scenario) > KEPT:
             return (simulation.tally(scenario, seed) for seed in seeds)
@@ -118,10 +118,10 @@ def processes(
     notes: dict[str, str],
 ) -> Trace:
     """The trace from the SimPy processes, which are not loaded before they are wanted."""
-    from dlsim.engine.clock import settle
-    from dlsim.engine.consumer import MainProcess, Workers, training_loop
-    from dlsim.engine.record import Recorder
-    from dlsim.engine.run import Run
+    from dlsim.engine.processes.clock import settle
+    from dlsim.engine.processes.consumer import MainProcess, Workers, training_loop
+    from dlsim.engine.processes.record import Recorder
+    from dlsim.engine.processes.run import Run
 
     run = Run(scenario, seed, Recorder(samples=samples))
     env = run.env

@@ -10,36 +10,36 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dlsim.trace.observation import Observation
-    from dlsim.validation.calibrating import calibrate, calibration
+    from dlsim.validation.calibrating.predict import Prediction, predict
+    from dlsim.validation.calibrating.replay import replay
+    from dlsim.validation.calibrating.scenario import calibrate, calibration
+    from dlsim.validation.calibrating.throughput import calibrate_throughput
     from dlsim.validation.comparison import Comparison, compare
-    from dlsim.validation.diagnosing import diagnose, diagnose_run, try_out
-    from dlsim.validation.diagnosis import Diagnosis
-    from dlsim.validation.observing import observe
-    from dlsim.validation.prediction import Prediction, predict
-    from dlsim.validation.replaying import replay
-    from dlsim.validation.target import load_step, load_target, time_limit
-    from dlsim.validation.throughput import calibrate_throughput
-    from dlsim.validation.virtual import run_virtual
+    from dlsim.validation.diagnosing.answer import Diagnosis
+    from dlsim.validation.diagnosing.search import diagnose, diagnose_run, try_out
+    from dlsim.validation.observing.run import observe
+    from dlsim.validation.observing.target import load_step, load_target, time_limit
+    from dlsim.validation.virtual.loader import run_virtual
 
 _HOMES = {
     "Comparison": "dlsim.validation.comparison",
-    "Diagnosis": "dlsim.validation.diagnosis",
+    "Diagnosis": "dlsim.validation.diagnosing.answer",
     "Observation": "dlsim.trace.observation",
-    "calibrate": "dlsim.validation.calibrating",
-    "calibrate_throughput": "dlsim.validation.throughput",
-    "calibration": "dlsim.validation.calibrating",
+    "calibrate": "dlsim.validation.calibrating.scenario",
+    "calibrate_throughput": "dlsim.validation.calibrating.throughput",
+    "calibration": "dlsim.validation.calibrating.scenario",
     "compare": "dlsim.validation.comparison",
-    "diagnose": "dlsim.validation.diagnosing",
-    "diagnose_run": "dlsim.validation.diagnosing",
-    "load_step": "dlsim.validation.target",
-    "load_target": "dlsim.validation.target",
-    "observe": "dlsim.validation.observing",
-    "predict": "dlsim.validation.prediction",
-    "Prediction": "dlsim.validation.prediction",
-    "replay": "dlsim.validation.replaying",
-    "run_virtual": "dlsim.validation.virtual",
-    "time_limit": "dlsim.validation.target",
-    "try_out": "dlsim.validation.diagnosing",
+    "diagnose": "dlsim.validation.diagnosing.search",
+    "diagnose_run": "dlsim.validation.diagnosing.search",
+    "load_step": "dlsim.validation.observing.target",
+    "load_target": "dlsim.validation.observing.target",
+    "observe": "dlsim.validation.observing.run",
+    "predict": "dlsim.validation.calibrating.predict",
+    "Prediction": "dlsim.validation.calibrating.predict",
+    "replay": "dlsim.validation.calibrating.replay",
+    "run_virtual": "dlsim.validation.virtual.loader",
+    "time_limit": "dlsim.validation.observing.target",
+    "try_out": "dlsim.validation.diagnosing.search",
 }
 
 __all__ = [

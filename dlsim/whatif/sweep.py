@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.sampler import batches_to_simulate
+from dlsim.engine.rules import batches_to_simulate
 from dlsim.scenario import Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError

@@ -15,7 +15,7 @@ from dlsim.trace.critical_path import shares
 from dlsim.whatif import Explanation, Gain, explain, interval, replicate
 from dlsim.whatif.extent import measured
 from tests.benchmarks.flags import KINDS, each
-from tests.test_bounds import anywhere
+from tests.whatif.test_bounds import anywhere
 
 PROMISED, MADE = 10, 100  # replications of the promise, and of what came of it
 PIECE = 100  # scenarios whose shares are added up; changes are a tenth of that

@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader
 from dlsim.engine.usable import usable_cores
 from dlsim.trace.metrics import samples_per_second
 from dlsim.validation import diagnose
-from dlsim.validation.diagnosis import keywords, settings_of
-from dlsim.validation.machine import pace
-from dlsim.validation.trials import timed, with_settings
-from dlsim.validation.workloads import WORKLOADS
+from dlsim.validation.diagnosing.answer import keywords, settings_of
+from dlsim.validation.fidelity.trials import timed, with_settings
+from dlsim.validation.fidelity.workloads import WORKLOADS
+from dlsim.validation.observing.machine import pace
 
 LOADERS = {"jpeg": 1, "mixed": 1, "arrays": 1}  # workers they begin with
 PAIRS = 7

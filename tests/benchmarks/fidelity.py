@@ -22,11 +22,10 @@ from dlsim.cli.validation import picture
 from dlsim.scenario.units import duration
 from dlsim.trace.observation import Observation
 from dlsim.trace.summary import percent
-from dlsim.validation import fidelity
-from dlsim.validation.accounts import accounts, held_up
-from dlsim.validation.campaign import RUNS, typical_paces
-from dlsim.validation.machine import PAGES
-from dlsim.validation.tables import (
+from dlsim.validation.calibrating.costs import accounts, held_up
+from dlsim.validation.fidelity import errors
+from dlsim.validation.fidelity.campaign import RUNS, typical_paces
+from dlsim.validation.fidelity.tables import (
     Line,
     aims,
     case_lines,
@@ -36,6 +35,7 @@ from dlsim.validation.tables import (
     replay_lines,
     workload_lines,
 )
+from dlsim.validation.observing.machine import PAGES
 
 ROOT = Path(__file__).parent.parent.parent
 BEGIN, END = "<!-- fidelity -->", "<!-- /fidelity -->"
@@ -64,11 +64,11 @@ within the predicted 95 % interval. spread: the range of the runs of one configu
 their median. choice: by how much the configuration that prediction would choose is slower than the
 best one measured.
 
-How much a machine's pace differs from run to run (`PACE` in dlsim/validation/uncertainty.py) was
-chosen on the runs of 25 November 2026, on another, less steady machine of two cores, so that the
-intervals held nine of ten of those. How much it matters where processes are placed (`PLACING`) was
-read off an earlier set of arrays' runs, on this machine. All else was settled before these runs
-were made, too.
+How much a machine's pace differs from run to run (`PACE` in
+dlsim/validation/calibrating/uncertainty.py) was chosen on the runs of 25 November 2026, on another,
+less steady machine of two cores, so that the intervals held nine of ten of those. How much it
+matters where processes are placed (`PLACING`) was read off an earlier set of arrays' runs, on this
+machine. All else was settled before these runs were made, too.
 
 {workloads}
 
@@ -115,7 +115,7 @@ PART = """{begin}
 {end}"""
 
 
-def machine(rows: fidelity.Rows, cases: list[fidelity.Case]) -> str:
+def machine(rows: errors.Rows, cases: list[errors.Case]) -> str:
     """Where and when it was measured, and with what."""
     found = rows["machine"]
     versions = found["versions"]
@@ -134,17 +134,17 @@ def words(observed: tuple[int, ...]) -> str:
     return f"observed runs with {', '.join(most)} and {last} workers"
 
 
-def watched(folder: Path, rows: fidelity.Rows, key: str) -> list[Observation]:
+def watched(folder: Path, rows: errors.Rows, key: str) -> list[Observation]:
     """The undisturbed observed runs of a configuration."""
     found = [
-        fidelity.load_trace(folder / RUNS / row["file"])
+        errors.load_trace(folder / RUNS / row["file"])
         for row in rows.values()
-        if "file" in row and not row["spoilt"] and fidelity.configuration_of(row).key == key
+        if "file" in row and not row["spoilt"] and errors.configuration_of(row).key == key
     ]
     return [seen for seen in found if isinstance(seen, Observation)]
 
 
-def causes(folder: Path, rows: fidelity.Rows, cases: list[fidelity.Case]) -> str:
+def causes(folder: Path, rows: errors.Rows, cases: list[errors.Case]) -> str:
     """Where predictions miss and why, in figures of the observed runs: medians over runs."""
 
     def measured(
@@ -191,10 +191,10 @@ def idle(seen: Observation) -> float:
 
 def write(folder: Path, observed: tuple[int, ...], jobs: int) -> None:
     """Write docs/fidelity.md, its picture, and the README's part."""
-    rows = fidelity.read(folder)
-    found = fidelity.cases(folder, observed=observed, jobs=jobs)
-    cases = sorted(found, key=lambda case: fidelity.order(case.configuration))
-    replays = list(fidelity.replays(folder, jobs=jobs))
+    rows = errors.read(folder)
+    found = errors.cases(folder, observed=observed, jobs=jobs)
+    cases = sorted(found, key=lambda case: errors.order(case.configuration))
+    replays = list(errors.replays(folder, jobs=jobs))
     where = machine(rows, cases)
     page = PAGE.format(
         calibrated=words(observed),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dlsim.scenario import Scenario
 from dlsim.whatif import bounds, disagrees, replicate
 from tests.strategies import scenarios
-from tests.test_bounds import anywhere
+from tests.whatif.test_bounds import anywhere
 
 REPLICATIONS = 5
 PLANTED = (1.1, 1.5, 3.0)

@@ -50,8 +50,8 @@ MISSED = "Goals that are missed"
 WHY = """
 *Where the time goes*, above, says why. Drawing takes the engine as long as it takes NumPy, so a
 goal of four times that leaves thrice that time for everything else. With limited cores a batch has
-five events (`tests/test_costs.py` counts them), some of which wake the main process, which goes
-through all that torch does for a batch. In order, metrics need the moments, and then, for each
+five events (`tests/engine/test_costs.py` counts them), some of which wake the main process, which
+goes through all that torch does for a batch. In order, metrics need the moments, and then, for each
 batch, at how many returns it was ready, and held. A run in a sweep is counted and measured, which a
 single run is not; but its random numbers, which all configurations share, are drawn once. Where it
 is varied how long something takes, its numbers are not shared.

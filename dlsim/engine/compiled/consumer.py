@@ -21,7 +21,6 @@ from dlsim.engine.compiled.messages import (
     EXHAUSTED,
     FETCH_ALONE,
     LOOK,
-    MAIN,
     MORE_JOBS,
     NEXT,
     OVER,
@@ -40,6 +39,7 @@ from dlsim.engine.compiled.messages import (
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.transport import pin, read, rebuild, received
+from dlsim.engine.rules import MAIN
 from dlsim.trace import trace as fates
 
 

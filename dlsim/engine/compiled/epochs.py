@@ -30,8 +30,7 @@ from dlsim.engine.compiled.messages import (
 )
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import State
-
-JOIN_TIMEOUT = 5.0
+from dlsim.engine.rules import JOIN_TIMEOUT
 
 
 @inlined

@@ -15,7 +15,7 @@ from dlsim.engine.compiled.recurrence import new_course, schedule
 from dlsim.engine.compiled.rules import most_samples
 from dlsim.engine.compiled.tally import Counts, count, new_counts
 from dlsim.engine.in_order import epochs, joined
-from dlsim.engine.run import round_trip
+from dlsim.engine.rules import round_trip
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.tally import Marks, Tally
 from dlsim.trace.trace import MOMENTS, RETURNED, Meta, Trace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-MAIN = -1
 RESUME, STOP = -1, -2  # messages that are no batch numbers
 
 # Outcomes; RAISED + i is what the i-th planned failure raises.

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.engine.compiled.jobs import alike
-from dlsim.engine.dispatcher import next_with_room, rule
 from dlsim.engine.draws import CPU, READ, WAIT
-from dlsim.engine.run import round_trip
+from dlsim.engine.rules import capacity_aware, round_trip
 from dlsim.scenario import Constant, Cost, IterableDataset, MapDataset, Scenario
 from dlsim.scenario.machine import STAGED_BYTES
 
@@ -86,7 +85,7 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "workers": loader.num_workers,
         "window": loader.window,
         "in_order": loader.in_order,
-        "with_room": rule(scenario) is next_with_room,
+        "with_room": capacity_aware(scenario),
         "persistent": loader.persistent_workers,
         "timeout": loader.timeout,
         "latency": costs.index_latency - trip,

@@ -27,9 +27,8 @@ from dlsim.engine.compiled.messages import (
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
 from dlsim.engine.draws import SampleDraws
-from dlsim.engine.fetch import failure
 from dlsim.engine.in_order import epochs, suits
-from dlsim.engine.messages import MAIN
+from dlsim.engine.rules import MAIN, failure
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace.tally import KEPT, Tally
 from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace

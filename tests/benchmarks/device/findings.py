@@ -16,14 +16,14 @@ from dlsim.scenario.units import duration, size
 from dlsim.trace import epoch_times, load_trace
 from dlsim.trace.observation import Observation
 from dlsim.trace.summary import percent
-from dlsim.validation import fidelity
-from dlsim.validation.accounts import accounts
-from dlsim.validation.calibrating import calibration
-from dlsim.validation.campaign import RUNS, transport
-from dlsim.validation.grid import Configuration
-from dlsim.validation.prediction import predict
-from dlsim.validation.stepping import letting_go
-from dlsim.validation.tables import Line, signed
+from dlsim.validation.calibrating.costs import accounts
+from dlsim.validation.calibrating.predict import predict
+from dlsim.validation.calibrating.scenario import calibration
+from dlsim.validation.calibrating.steps import letting_go
+from dlsim.validation.fidelity import errors
+from dlsim.validation.fidelity.campaign import RUNS, transport
+from dlsim.validation.fidelity.grid import Configuration
+from dlsim.validation.fidelity.tables import Line, signed
 from tests.benchmarks.device.runs import CALIBRATED, OBSERVED, VARIANTS, WORKS
 
 HELD_OUT = max(OBSERVED)  # workers of the watched runs that are not calibrated on
@@ -42,9 +42,9 @@ class Watched:
     folder: Path
 
     @cached_property
-    def rows(self) -> fidelity.Rows:
+    def rows(self) -> errors.Rows:
         """The journal."""
-        return fidelity.read(self.folder)
+        return errors.read(self.folder)
 
     @cached_property
     def runs(self) -> dict[Configuration, Observation]:
@@ -54,7 +54,7 @@ class Watched:
             if "file" in row:
                 seen = load_trace(self.folder / RUNS / row["file"])
                 assert isinstance(seen, Observation)
-                found[fidelity.configuration_of(row)] = seen
+                found[errors.configuration_of(row)] = seen
         return found
 
     def of(self, work: str, *, pinned: bool, alone: bool = False) -> list[Observation]:
@@ -189,7 +189,7 @@ def overlap_lines(folder: Path) -> list[Line]:
 
 
 def variant_lines(
-    cases: Sequence[fidelity.Case], held_out: Sequence[tuple[str, float, float]]
+    cases: Sequence[errors.Case], held_out: Sequence[tuple[str, float, float]]
 ) -> list[Line]:
     """How far predictions of each variant are off, and of the watched run held out."""
     lines: list[Line] = [
@@ -198,13 +198,13 @@ def variant_lines(
     watched = {name: (predicted, seen) for name, predicted, seen in held_out}
     for name in [*VARIANTS, "all"]:
         some = [c for c in cases if name in ("all", c.configuration.workload)]
-        errors = np.abs([case.error for case in some])
+        off = np.abs([case.error for case in some])
         runs = sum(len(case.measured) for case in some)
         spreads = [case.spread for case in some if case.spread == case.spread]
         same = [case.epoch for case in some if case.configuration.num_workers == HELD_OUT]
         if name == "all":
-            off = np.median([abs(p / s - 1) for p, s in watched.values()])
-            last = (percent(float(off)), "")
+            replayed = np.median([abs(p / s - 1) for p, s in watched.values()])
+            last = (percent(float(replayed)), "")
         else:
             predicted, seen = watched[name]
             last = (signed(predicted / seen - 1), f"{seen / same[0]:.2f}")
@@ -212,8 +212,8 @@ def variant_lines(
             (
                 name,
                 str(len(some)),
-                percent(float(np.median(errors))),
-                percent(float(errors.max())),
+                percent(float(np.median(off))),
+                percent(float(off.max())),
                 percent(sum(case.held for case in some) / runs),
                 percent(median(spreads) if spreads else float("nan")),
                 *last,

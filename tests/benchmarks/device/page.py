@@ -11,10 +11,10 @@ import numpy as np
 
 from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import percent
-from dlsim.validation import fidelity
-from dlsim.validation.accounts import accounts
-from dlsim.validation.stepping import letting_go
-from dlsim.validation.tables import case_lines, legend, markdown, replay_lines
+from dlsim.validation.calibrating.costs import accounts
+from dlsim.validation.calibrating.steps import letting_go
+from dlsim.validation.fidelity import errors
+from dlsim.validation.fidelity.tables import case_lines, legend, markdown, replay_lines
 from tests.benchmarks.device import costs
 from tests.benchmarks.device.findings import (
     HELD_OUT,
@@ -212,8 +212,8 @@ def write(folder: Path) -> None:
     """Write docs/device.md."""
     warnings.simplefilter("ignore")
     watched = Watched(folder)
-    found = fidelity.cases(folder, observed=CALIBRATED, jobs=-1)
-    cases = sorted(found, key=lambda case: fidelity.order(case.configuration))
+    found = errors.cases(folder, observed=CALIBRATED, jobs=-1)
+    cases = sorted(found, key=lambda case: errors.order(case.configuration))
     held_out = list(watched.held_out())
     foreseen = [case for case in cases if case.clean]
     same = {c.configuration.workload: c.epoch for c in foreseen if is_held_out(c)}
@@ -226,7 +226,7 @@ def write(folder: Path) -> None:
         variants=markdown(variant_lines(foreseen, held_out)),
         ratio_low=min(ratios),
         ratio_high=max(ratios),
-        replays=markdown(replay_lines(list(fidelity.replays(folder, jobs=-1)))),
+        replays=markdown(replay_lines(list(errors.replays(folder, jobs=-1)))),
         pinning=markdown(pinning_lines(watched)),
         steps=markdown(step_lines(watched)),
         memory=markdown(memory_lines(folder)),
@@ -240,7 +240,7 @@ def write(folder: Path) -> None:
     (ROOT / "docs/device.md").write_text(page, encoding="utf-8")
 
 
-def is_held_out(case: fidelity.Case) -> bool:
+def is_held_out(case: errors.Case) -> bool:
     """Whether its settings are those of the watched runs that were not calibrated on."""
     one = case.configuration
     size = WORKS[VARIANTS[one.workload].work].batch_size

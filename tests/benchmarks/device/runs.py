@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from dlsim.validation.campaign import Rows, journal, run
-from dlsim.validation.grid import Configuration
+from dlsim.validation.fidelity.campaign import Rows, journal, run
+from dlsim.validation.fidelity.grid import Configuration
 
 TARGET = "device"  # what the journal calls it
 WORKERS, DOUBLE = (2, 8), 4  # measured; with the last, batches of twice the size

@@ -1,0 +1,134 @@
+"""Where messages wait: queues with one reader, and the batches that arrived too early."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+import simpy
+
+from dlsim.engine.processes.clock import FEEDERS, LAST, PINNING, WORKERS, Steps, happen, settle
+from dlsim.engine.processes.messages import Answer
+from dlsim.engine.processes.sampler import Job
+
+
+class Mailbox:
+    """A queue with one reader; an index queue, or the result queue all workers share.
+
+    Messages that arrive at one moment are read in the order of their senders' numbers, when it is
+    the reader's `turn`.
+    """
+
+    def __init__(self, env: simpy.Environment, turn: int) -> None:
+        self.env, self.turn = env, turn
+        self._messages: list[tuple[float, int, int, Any]] = []
+        self._number = count()
+        self._bell: simpy.Event | None = None
+
+    def put(self, message: Any, sender: int = 0) -> None:
+        """Leave `message` for the reader, at this moment."""
+        heappush(self._messages, (self.env.now, sender, next(self._number), message))
+        if self._bell is not None:
+            happen(self._bell, self.turn)
+            self._bell = None
+
+    def get(self) -> Steps:
+        """Wait for a message and return it."""
+        while not self._messages:
+            self._bell = self.env.event()
+            yield self._bell
+        return heappop(self._messages)[-1]
+
+    def get_within(self, timeout: float) -> Steps:
+        """Wait at most `timeout` seconds (0: forever), and return a message or None.
+
+        The reader goes last: what arrives at the moment it looks, or at its deadline, is there.
+        """
+        deadline = self.env.timeout(timeout) if timeout > 0 else None
+        yield from settle(self.env)
+        while not self._messages:
+            if deadline is not None and deadline.processed:
+                self._bell = None
+                return None
+            self._bell = self.env.event()
+            yield self._bell if deadline is None else self._bell | deadline
+            yield from settle(self.env)
+        self._bell = None
+        return heappop(self._messages)[-1]
+
+
+class Pipe:
+    """The pipe of the result queue: one writes at a time, the others wait in a line."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self.env = env
+        self._line: deque[tuple[simpy.Event, int]] = deque()
+        self._taken = False
+
+    def enter(self, turn: int) -> Steps:
+        """Wait until nobody else writes."""
+        if self._taken:
+            mine = self.env.event()
+            self._line.append((mine, turn))
+            yield mine
+        self._taken = True
+
+    def leave(self) -> None:
+        """Let the next one write."""
+        if self._line:
+            happen(*self._line.popleft())
+        else:
+            self._taken = False
+
+
+class Pool:
+    """The workers of one or more epochs: their queues, their processes, and torch's done event."""
+
+    def __init__(self, env: simpy.Environment, workers: int, *, pin_memory: bool) -> None:
+        self.index_queues = [Mailbox(env, WORKERS + worker) for worker in range(workers)]
+        self.result_queue = Mailbox(env, PINNING if pin_memory else LAST)
+        self.processes: list[simpy.Process] = []
+        self.closing = False
+        # Where transport costs something (transport.py):
+        self.outboxes = [Mailbox(env, FEEDERS + worker) for worker in range(workers)]
+        self.pipe = Pipe(env)
+        self.pinned = Mailbox(env, LAST)
+        self.pin_memory_thread: simpy.Process | None = None
+        self.pinning_over = False
+
+
+class ReorderBuffer:
+    """What has been sent and not yet returned: whose it is, and the answer once received.
+
+    Torch's `_task_info`. In order, an answer received early waits here for its turn.
+    """
+
+    def __init__(self) -> None:
+        self._sent: dict[int, tuple[int, Job]] = {}
+        self._early: dict[int, Answer] = {}
+
+    def sent(self, worker: int, job: Job) -> None:
+        """The job is now with `worker`."""
+        self._sent[job.number] = worker, job
+
+    def owner(self, number: int) -> int | None:
+        """The worker of a batch that was neither returned nor skipped, else None."""
+        return self._sent[number][0] if number in self._sent else None
+
+    def hold(self, answer: Answer) -> None:
+        """Keep an answer until its batch is wanted."""
+        self._early[answer.number] = answer
+
+    def holds(self, number: int) -> bool:
+        """Whether the answer to batch `number` waits here."""
+        return number in self._early
+
+    def skip(self, number: int) -> None:
+        """Forget a batch that will never be answered."""
+        del self._sent[number]
+
+    def release(self, number: int) -> tuple[Job, Answer]:
+        """Give out a batch that was sent and answered."""
+        return self._sent.pop(number)[1], self._early.pop(number)

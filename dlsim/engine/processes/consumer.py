@@ -1,0 +1,246 @@
+"""The main process: `next()`, and the training step.
+
+`Workers` follows torch's `_MultiProcessingDataLoaderIter`, `MainProcess` its
+`_SingleProcessDataLoaderIter`; both are the loader that `training_loop` iterates over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from dlsim.engine.processes.buffer import Pool
+from dlsim.engine.processes.clock import Steps, settle
+from dlsim.engine.processes.dispatcher import Dispatcher
+from dlsim.engine.processes.fetch import fetch, source
+from dlsim.engine.processes.messages import ENDED, RESUME, STOP, Answer, Batch
+from dlsim.engine.processes.run import Run
+from dlsim.engine.processes.sampler import Job, Jobs
+from dlsim.engine.processes.training import Training
+from dlsim.engine.processes.transport import (
+    answers,
+    feeder,
+    pin,
+    pin_memory_thread,
+    receive,
+    stop_pinning,
+)
+from dlsim.engine.processes.worker import worker
+from dlsim.engine.rules import JOIN_TIMEOUT, MAIN, Raised
+from dlsim.trace import trace as fates
+from dlsim.trace.trace import Problem
+
+
+class LoaderError(Exception):
+    """What `next()` raises in the training loop; the simulation ends there."""
+
+    def __init__(self, kind: str, message: str, batch: int) -> None:
+        super().__init__(message)
+        self.kind, self.batch = kind, batch
+
+
+class Workers:
+    """The loader with workers."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def start_epoch(self, epoch: int) -> Steps:
+        """`iter(loader)`: start the workers, or wake persistent ones; then send the window."""
+        run = self.run
+        loader = run.scenario.loader
+        if epoch == 0 or not loader.persistent_workers:
+            yield from self._start_workers(epoch)
+        else:
+            yield from self._resume_workers()
+        self.dispatcher.start_epoch(Jobs(run.scenario, run.seed, epoch))
+        yield from self.dispatcher.prime()
+
+    def _start_workers(self, epoch: int) -> Steps:
+        run = self.run
+        costs = run.scenario.costs
+        loader = run.scenario.loader
+        self.pool = pool = Pool(run.env, loader.num_workers, pin_memory=loader.pin_memory)
+        for number in range(loader.num_workers):
+            yield from run.compute(MAIN, costs.worker_start)
+            pool.processes.append(run.env.process(worker(run, number, epoch, pool)))
+            if run.cores is not None:
+                run.env.process(feeder(run, number, pool))
+        if loader.pin_memory:
+            pool.pin_memory_thread = run.env.process(pin_memory_thread(run, pool))
+        self.dispatcher = Dispatcher(run, pool.index_queues)
+
+    def _resume_workers(self) -> Steps:
+        """Tell every worker that an epoch begins, and wait for all to say so.
+
+        What they still had to do of the last epoch is done first, and thrown away.
+        """
+        for number in range(len(self.pool.index_queues)):
+            self.dispatcher.deliver(number, RESUME)
+        waiting_for = len(self.pool.index_queues)
+        while waiting_for > 0:
+            answer = yield from self._receive()
+            if answer.outcome is None:
+                waiting_for -= 1
+            else:
+                self.run.recorder.status[answer.number] = fates.DISCARDED
+
+    def _receive(self) -> Steps:
+        """Torch's `_get_data`: the next answer; the timeout counts for each one anew."""
+        loader = self.run.scenario.loader
+        answer = yield from answers(self.run, self.pool).get_within(loader.timeout)
+        if answer is None:
+            message = f"DataLoader timed out after {loader.timeout} seconds"
+            raise LoaderError("timeout", message, MAIN)
+        if not loader.pin_memory:
+            yield from receive(self.run, answer)
+        return answer
+
+    def next(self) -> Steps:
+        """`next(iterator)`: the batch it returns, or None at the end of the epoch."""
+        dispatcher = self.dispatcher
+        tasks, in_order = dispatcher.tasks, self.run.scenario.loader.in_order
+        while True:
+            if not self._find_wanted():
+                if not self.run.scenario.loader.persistent_workers:
+                    yield from self.close()
+                return None
+            wanted = dispatcher.wanted
+            if tasks.holds(wanted):
+                dispatcher.wanted += 1
+                return (yield from self._process(wanted))
+            answer = yield from self._receive()
+            if answer.outcome is ENDED:
+                self.run.recorder.status[answer.number] = fates.ENDED
+                if not self.run.scenario.loader.persistent_workers:
+                    dispatcher.deliver(answer.worker, STOP)
+                yield from dispatcher.ended(answer.worker)
+                continue
+            tasks.hold(answer)
+            if answer.number == wanted:
+                dispatcher.wanted += 1
+                return (yield from self._process(wanted))
+            if not in_order:
+                return (yield from self._process(answer.number))
+
+    def _find_wanted(self) -> bool:
+        """Advance to the next batch that can still come; False when there is none.
+
+        Batches sent to workers that have ended since are skipped.
+        """
+        dispatcher = self.dispatcher
+        tasks = dispatcher.tasks
+        while dispatcher.wanted < dispatcher.sent:
+            owner = tasks.owner(dispatcher.wanted)
+            if owner is not None:
+                if tasks.holds(dispatcher.wanted) or dispatcher.active[owner]:
+                    return True
+                if self.run.recorder.status[dispatcher.wanted] == fates.PENDING:
+                    self.run.recorder.skipped(dispatcher.wanted)
+                tasks.skip(dispatcher.wanted)
+            dispatcher.wanted += 1
+        return False
+
+    def _process(self, number: int) -> Steps:
+        """Torch's `_process_data`: send the next batch, then return this one or raise for it."""
+        owner = self.dispatcher.tasks.owner(number)
+        assert owner is not None
+        job, answer = self.dispatcher.tasks.release(number)
+        yield from self.dispatcher.returned(owner)
+        return checked(self.run, job, answer)
+
+    def close(self) -> Steps:
+        """Torch's `_shutdown_workers`: nothing new is begun, and everyone exits or is terminated.
+
+        A worker gets five seconds to finish the batch it is at; the waits are one after another.
+        """
+        run, pool = self.run, self.pool
+        yield from settle(run.env)
+        yield from stop_pinning(run, pool)
+        pool.closing = True
+        for number in range(len(pool.processes)):
+            self.dispatcher.deliver(number, STOP)
+        for process in pool.processes:
+            if process.is_alive:
+                yield process | run.env.timeout(JOIN_TIMEOUT)
+                yield from settle(run.env)
+        run.terminate(pool.processes)
+
+
+class MainProcess:
+    """The loader without workers: everything happens inside `next()`."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def start_epoch(self, epoch: int) -> Steps:
+        """`iter(loader)`, which sends nothing."""
+        run = self.run
+        self.jobs = Jobs(run.scenario, run.seed, epoch)
+        self.samples = source(run.scenario, run.seed, epoch, MAIN)
+        yield from ()
+
+    def next(self) -> Steps:
+        """`next(iterator)`: fetch a batch and return it, or None at the end of the epoch."""
+        env, recorder = self.run.env, self.run.recorder
+        indices = self.jobs.next_indices()
+        if indices is None:
+            return None
+        number = len(recorder)
+        job = self.jobs.job(number, indices)
+        recorder.sent_to(MAIN, len(indices), env.now)
+        outcome, size = yield from fetch(self.run, job, MAIN, self.samples)
+        answer = Answer(MAIN, number, outcome, size)
+        recorder.arrived[number] = recorder.received[number] = env.now
+        if self.run.scenario.loader.pin_memory:
+            yield from pin(self.run, answer)
+        if outcome is ENDED:
+            recorder.status[number] = fates.ENDED
+            return None
+        return checked(self.run, job, answer)
+
+    def close(self) -> Steps:
+        """Nobody has to be waited for."""
+        yield from ()
+
+
+Loader: TypeAlias = Workers | MainProcess
+
+
+def checked(run: Run, job: Job, answer: Answer) -> Batch:
+    """The batch, if one came of the job; else `LoaderError` with what was raised."""
+    if isinstance(answer.outcome, Raised):
+        run.recorder.status[job.number] = fates.FAILED
+        raise LoaderError(answer.outcome.kind, answer.outcome.message, job.number)
+    return Batch(job.number, job.step, answer.size)
+
+
+def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -> Steps:
+    """All epochs: a step for each batch, until the loader or `stop_after` ends the epoch.
+
+    An exception ends the loop; it is written down, and nothing is raised.
+    """
+    env, recorder, scenario = run.env, run.recorder, run.scenario
+    training = Training(run)
+    stop_after = scenario.consumer.stop_after
+    try:
+        for epoch in range(scenario.epochs):
+            recorder.epoch(env.now)
+            yield from loader.start_epoch(epoch)
+            recorder.epoch_primed[-1] = env.now
+            count = 0
+            while count != stop_after:
+                requested = env.now
+                batch = yield from loader.next()
+                if batch is None:
+                    break
+                recorder.returned_to_user(batch.number, requested, env.now)
+                yield from training.step(batch.number, batch.step, batch.size)
+                count += 1
+                progress(1)
+            yield from training.drain()
+            if count == stop_after and not scenario.loader.persistent_workers:
+                yield from loader.close()
+            recorder.epoch_ended[-1] = env.now
+    except LoaderError as error:
+        recorder.problem = Problem(error.kind, str(error), error.batch, env.now)

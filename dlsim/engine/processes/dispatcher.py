@@ -1,0 +1,119 @@
+"""The dispatcher: who gets the next batch.
+
+Torch keeps at most `num_workers * prefetch_factor` batches sent and not returned, the credit
+window. At the start of an epoch the whole window is sent; afterwards exactly one batch is sent
+for each batch returned, before user code runs. Which worker gets it is the rule of this file:
+the next one in turn that still has data, and, out of order since torch 2.7, has room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from dlsim.engine.processes.buffer import Mailbox, ReorderBuffer
+from dlsim.engine.processes.clock import Steps
+from dlsim.engine.processes.run import Run
+from dlsim.engine.processes.sampler import Jobs
+from dlsim.engine.rules import MAIN, capacity_aware
+from dlsim.scenario import Scenario
+
+
+class Dispatcher:
+    """The state of torch's `_MultiProcessingDataLoaderIter` that decides about sending."""
+
+    def __init__(self, run: Run, index_queues: list[Mailbox]) -> None:
+        self.run = run
+        self.window = run.scenario.loader.window
+        self.index_queues = index_queues
+        self.choose = rule(run.scenario)
+        # Row by row, the latency is paid for every row, by the worker (see fetch.py).
+        self.latency = run.scenario.costs.index_latency - run.round_trip
+
+    def start_epoch(self, jobs: Jobs) -> None:
+        """Forget the last epoch: everyone is active, holds nothing, and worker 0 is next."""
+        self.jobs = jobs
+        self.sent = self.wanted = len(self.run.recorder)
+        self.tasks = ReorderBuffer()
+        self.active = [True] * len(self.index_queues)
+        self.active_count = len(self.active)
+        self.held = [0] * len(self.active)
+        self.turn = 0
+
+    def prime(self) -> Steps:
+        """Send the whole credit window."""
+        for _ in range(self.window):
+            yield from self.send_next()
+
+    def send_next(self) -> Steps:
+        """Send the next batch, if the sampler has one and a worker can take it."""
+        indices = self.jobs.next_indices()
+        if indices is None:
+            return
+        worker = self.choose(self)
+        if worker is None:
+            return  # as in torch, the indices drawn are lost; they are all alike (iterables)
+        yield from self.run.compute(MAIN, self.run.scenario.costs.index_put)
+        job = self.jobs.job(self.sent, indices)
+        self.run.recorder.sent_to(worker, len(indices), self.run.env.now)
+        self.deliver(worker, job)
+        self.tasks.sent(worker, job)
+        self.held[worker] += 1
+        self.sent += 1
+
+    def deliver(self, worker: int, message: object) -> None:
+        """Put `message` on the worker's index queue, where it can be read after the latency."""
+        queue = self.index_queues[worker]
+        if self.latency == 0:
+            queue.put(message)
+        else:
+            arrival = self.run.env.timeout(self.latency)
+            arrival.callbacks.append(lambda _: queue.put(message))
+
+    def returned(self, worker: int) -> Steps:
+        """A batch of `worker` is about to be returned: its credit sends the next one."""
+        self.held[worker] -= 1
+        yield from self.send_next()
+
+    def ended(self, worker: int) -> Steps:
+        """The iterator of `worker` has ended: it leaves the cycle; another one may fill in."""
+        self.active[worker] = False
+        self.active_count -= 1
+        yield from self.send_next()
+
+
+Rule: TypeAlias = Callable[[Dispatcher], int | None]
+
+
+def rule(scenario: Scenario) -> Rule:
+    """The rule that chooses workers in `scenario`: where another policy would be put in."""
+    return next_with_room if capacity_aware(scenario) else next_active
+
+
+def next_active(dispatcher: Dispatcher) -> int | None:
+    """The next worker in turn that has not ended, or None."""
+    workers = len(dispatcher.active)
+    for _ in range(workers):
+        worker = dispatcher.turn
+        dispatcher.turn = (worker + 1) % workers
+        if dispatcher.active[worker]:
+            return worker
+    return None
+
+
+def next_with_room(dispatcher: Dispatcher) -> int | None:
+    """The next active worker in turn that holds less than an equal share of the window, or None.
+
+    Torch 2.7 and later with `in_order=False`. A worker holds what was sent to it and not
+    returned; the share is the window divided by the number of active workers, rounded down.
+    """
+    workers = len(dispatcher.active)
+    for _ in range(workers):
+        worker = dispatcher.turn
+        dispatcher.turn = (worker + 1) % workers
+        if (
+            dispatcher.active[worker]
+            and dispatcher.held[worker] < dispatcher.window // dispatcher.active_count
+        ):
+            return worker
+    return None

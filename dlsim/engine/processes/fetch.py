@@ -1,0 +1,186 @@
+"""Fetching a batch: samples from the dataset, one after another, then collate.
+
+It follows torch's `_utils/fetch.py`, and is the same in a worker and in the main process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Protocol, TypeAlias
+
+from dlsim.engine.draws import CPU, READ, SampleDraws, Work
+from dlsim.engine.processes.clock import Steps, sleep, until
+from dlsim.engine.processes.messages import ENDED, Fetched, Outcome
+from dlsim.engine.processes.run import Run, turn_of
+from dlsim.engine.processes.sampler import Job
+from dlsim.engine.rules import Raised, failure
+from dlsim.scenario import IterableDataset, MapDataset, Scenario
+
+
+class Source(Protocol):
+    """Where samples come from."""
+
+    def take(self, job: Job) -> tuple[Sequence[int], Work]:
+        """The dataset indices fetched for `job`, and the work they are."""
+
+    def exhausted_by(self, job: Job, taken: int) -> bool:
+        """Whether `taken` samples are too few to make a batch of `job`."""
+
+    def broke(self) -> None:
+        """An exception went through the source."""
+
+
+class MapSource:
+    """`__getitem__` of a map-style dataset: whatever indices the job has."""
+
+    def take(self, job: Job) -> tuple[Sequence[int], Work]:
+        """All of the job's indices."""
+        assert job.work is not None
+        return job.indices, job.work
+
+    def exhausted_by(self, job: Job, taken: int) -> bool:
+        """Never: every index has its sample."""
+        return False
+
+    def broke(self) -> None:
+        """Leave the dataset as it is: the next index may well work."""
+
+
+class Shard:
+    """The iterator that one worker gets from an iterable-style dataset, started anew each epoch.
+
+    A generator that has raised is exhausted, as Python's are.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int, epoch: int, worker: int) -> None:
+        dataset, loader = scenario.dataset, scenario.loader
+        assert isinstance(dataset, IterableDataset)
+        self._rest: Iterator[int] = iter(dataset.shard(max(worker, 0), loader.num_workers))
+        self._samples = SampleDraws(scenario, seed, epoch, worker + 1)
+        self._drop_last = loader.drop_last
+        self._ended = False
+
+    def take(self, job: Job) -> tuple[Sequence[int], Work]:
+        """As many samples as the job asks for, or as there still are."""
+        indices = list(islice(self._rest, 0 if self._ended else len(job.indices)))
+        self._ended = len(indices) < len(job.indices)
+        return indices, self._samples.work(indices)
+
+    def exhausted_by(self, job: Job, taken: int) -> bool:
+        """Whether nothing was left, or only part of a batch where partial ones are dropped."""
+        return taken == 0 or (self._drop_last and taken < len(job.indices))
+
+    def broke(self) -> None:
+        """End the iterator."""
+        self._ended = True
+
+
+def source(scenario: Scenario, seed: int, epoch: int, worker: int) -> Source:
+    """Where `worker` gets its samples from in `epoch`."""
+    if isinstance(scenario.dataset, IterableDataset):
+        return Shard(scenario, seed, epoch, worker)
+    return MapSource()
+
+
+def fetch(run: Run, job: Job, worker: int, samples: Source) -> Steps:
+    """Fetch one sample after another, collate them, and return the outcome and its bytes."""
+    indices, work = samples.take(job)
+    # __getitems__ is one call for all indices; otherwise there is one for each.
+    dataset = run.scenario.dataset
+    batched = isinstance(dataset, MapDataset) and dataset.batched
+    calls = [indices] if batched else [(index,) for index in indices]
+    on_this_machine = fetch_undisturbed if run.cores is None else fetch_sharing
+    raised = yield from on_this_machine(run, job, worker, calls, work)
+    outcome: Outcome
+    if raised is not None:
+        samples.broke()
+        outcome = raised
+    elif samples.exhausted_by(job, len(indices)):
+        outcome = ENDED
+    else:
+        yield from run.compute(worker, job.collate + run.scenario.sharing(work.size))
+        outcome = failure(run.scenario, "collate", job.number) or Fetched(len(indices))
+    recorder = run.recorder
+    recorder.size[job.number] = 0
+    if isinstance(outcome, Fetched):
+        recorder.size[job.number] = outcome.count
+        recorder.fetched[job.number] = run.env.now
+    return outcome, work.size
+
+
+Calls: TypeAlias = Sequence[Sequence[int]]
+
+
+def fetch_undisturbed(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> Steps:
+    """Fetch where nobody else can slow it down: all calls are one timeout.
+
+    Returns the exception that user code raised, or None.
+    """
+    now = run.env.now
+    round_trip, samples = run.round_trip, run.recorder.samples
+    run.recorder.started[job.number] = now + round_trip if calls else now
+    if samples is None and not run.scenario.failures:
+        for seconds in work.seconds:
+            now = now + round_trip + seconds
+        yield until(run.env, now, turn_of(worker))
+        return None
+    raised = None
+    for indices, seconds in zip(calls, work.seconds, strict=True):
+        began = now + round_trip
+        now = began + seconds
+        if samples is not None:
+            row = samples.begin(indices, job.number, worker, began)
+            samples.end(row, len(indices), now)
+        raised = raised_by(run, indices)
+        if raised is not None:
+            break
+    yield until(run.env, now, turn_of(worker))
+    return raised
+
+
+def fetch_sharing(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> Steps:
+    """Fetch where cores and storage are shared: each demand takes as long as it takes.
+
+    Returns the exception that user code raised, or None. Processor time that follows on
+    processor time is asked for at once, unless samples are watched one by one.
+    """
+    env, turn, samples = run.env, turn_of(worker), run.recorder.samples
+    one_by_one = samples is not None or bool(run.scenario.failures)
+    run.recorder.started[job.number] = env.now + (run.round_trip if calls else 0.0)
+    owed = 0.0
+    for indices, demands in zip(calls, work.demands, strict=True):
+        if run.round_trip:
+            yield from run.compute(worker, owed)
+            owed = 0.0
+            yield sleep(env, run.round_trip, turn)
+        if samples is not None:
+            row = samples.begin(indices, job.number, worker, env.now)
+        for demand, stage, amount in demands:
+            if demand == CPU:
+                owed += amount[0]
+                continue
+            yield from run.compute(worker, owed)
+            owed = 0.0
+            if demand == READ:
+                yield from run.disk.read(worker, turn, stage, indices, *amount)
+            elif amount[0] > 0:
+                yield sleep(env, amount[0], turn)
+        if one_by_one:
+            yield from run.compute(worker, owed)
+            owed = 0.0
+            if samples is not None:
+                samples.end(row, len(indices), env.now)
+            raised = raised_by(run, indices)
+            if raised is not None:
+                return raised
+    yield from run.compute(worker, owed)
+    return None
+
+
+def raised_by(run: Run, indices: Sequence[int]) -> Raised | None:
+    """The exception that a call of the dataset raises, or None."""
+    if not run.scenario.failures:
+        return None
+    raised = (failure(run.scenario, "fetch", index) for index in indices)
+    return next(filter(None, raised), None)

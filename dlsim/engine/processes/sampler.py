@@ -1,0 +1,77 @@
+"""The sampler: batches of indices, in order, with all that chance decides about each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+
+import numpy as np
+
+from dlsim.engine.draws import COLLATE, STEP, SampleDraws, Stream, Work
+from dlsim.engine.rules import index_order
+from dlsim.scenario import Constant, MapDataset, Scenario
+
+
+def index_lists(scenario: Scenario, seed: int, epoch: int) -> Iterator[Sequence[int]]:
+    """The index lists of one epoch, as torch's batch sampler makes them.
+
+    For an iterable-style dataset a list says only how many samples to take (torch sends as many
+    Nones), and the lists never end. Without a batch size every list has one index.
+    """
+    loader, dataset = scenario.loader, scenario.dataset
+    size = loader.batch_size or 1
+    if not isinstance(dataset, MapDataset):
+        yield from repeat(range(size))
+        return
+    if loader.batch_sampler is not None:
+        yield from loader.batch_sampler
+        return
+    order = index_order(scenario, seed, epoch)
+    for start in range(0, len(order), size):
+        indices = order[start : start + size]
+        if len(indices) < size and loader.drop_last:
+            return
+        yield indices.tolist() if isinstance(indices, np.ndarray) else indices
+
+
+@dataclass(slots=True)
+class Job:
+    """One batch on its way: what to fetch, and what chance has decided about it.
+
+    `work` is that of a map-style dataset; samples of an iterable-style one belong to the worker
+    that takes them. `collate` and `step` are seconds.
+    """
+
+    number: int
+    indices: Sequence[int]
+    work: Work | None
+    collate: float
+    step: float
+
+
+class Jobs:
+    """The jobs of one epoch. `next_indices()` draws an index list, `job()` makes it a job."""
+
+    def __init__(self, scenario: Scenario, seed: int, epoch: int) -> None:
+        dataset = scenario.dataset
+        self._lists = index_lists(scenario, seed, epoch)
+        self._samples = (
+            SampleDraws(scenario, seed, epoch) if isinstance(dataset, MapDataset) else None
+        )
+        self._batched = isinstance(dataset, MapDataset) and dataset.batched
+        collate = dataset.collate or Constant(0.0)
+        self._collate = Stream(collate, "dataset.collate", (COLLATE,), seed, epoch)
+        self._step = Stream(scenario.consumer.step, "consumer.step", (STEP,), seed, epoch)
+
+    def next_indices(self) -> Sequence[int] | None:
+        """The next index list, or None when the sampler has no more."""
+        return next(self._lists, None)
+
+    def job(self, number: int, indices: Sequence[int]) -> Job:
+        """The job of batch `number`, which fetches `indices`."""
+        at = (number,)
+        work = None
+        if self._samples is not None:
+            work = self._samples.work(indices, at if self._batched else None)
+        return Job(number, indices, work, self._collate.take(at)[0], self._step.take(at)[0])

@@ -1,0 +1,71 @@
+"""A worker: takes jobs off its index queue, fetches, collates, and puts the outcome on a queue.
+
+It follows torch's `_worker_loop`.
+"""
+
+from __future__ import annotations
+
+import simpy
+
+from dlsim.engine.processes.buffer import Pool
+from dlsim.engine.processes.clock import WORKERS, Steps, sleep
+from dlsim.engine.processes.fetch import fetch, source
+from dlsim.engine.processes.messages import ENDED, RESUME, STOP, Answer, Outcome
+from dlsim.engine.processes.run import Run
+from dlsim.engine.rules import MAIN, failure
+
+
+def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
+    """Worker process `number`, started in `epoch`, until it is told to stop or terminated."""
+    try:
+        yield sleep(run.env, 0.0, WORKERS + number)
+        yield from run.compute(number, run.scenario.costs.worker_ready)
+        yield from work(run, number, epoch, pool)
+    except simpy.Interrupt:  # terminated, having taken too long to stop
+        if run.recorder.samples is not None:
+            run.recorder.samples.cut(number, run.env.now)
+
+
+def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
+    """One job after another."""
+    env, recorder, costs = run.env, run.recorder, run.scenario.costs
+    samples = source(run.scenario, run.seed, epoch, number)
+    # What worker_init_fn raised is told once, as the answer to the first job. There is nothing to
+    # fetch with then, until a new epoch makes it; jobs before that fail, too.
+    broken = failure(run.scenario, "worker_init_fn", number)
+    told, equipped = broken is None, broken is None
+    ended = False
+    while True:
+        job = yield from pool.index_queues[number].get()
+        if job is STOP:
+            yield from run.compute(number, costs.worker_stop)
+            return
+        if job is RESUME:
+            epoch += 1
+            samples = source(run.scenario, run.seed, epoch, number)
+            ended, equipped = False, True
+            send(run, pool, Answer(number, MAIN, None))
+            continue
+        if ended or pool.closing:
+            continue
+        outcome: Outcome
+        size = 0.0
+        if broken is not None and not (told and equipped):
+            outcome, told = broken, True
+            recorder.started[job.number] = env.now
+            recorder.size[job.number] = 0
+        else:
+            yield from run.compute(number, costs.take)
+            outcome, size = yield from fetch(run, job, number, samples)
+        ended = outcome is ENDED
+        send(run, pool, Answer(number, job.number, outcome, size))
+
+
+def send(run: Run, pool: Pool, answer: Answer) -> None:
+    """Put an answer on the result queue; through the feeder thread where that takes time."""
+    if run.cores is not None:
+        pool.outboxes[answer.worker].put(answer)
+        return
+    if answer.outcome is not None:
+        run.recorder.arrived[answer.number] = run.env.now
+    pool.result_queue.put(answer, answer.worker)

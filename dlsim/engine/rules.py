@@ -1,0 +1,61 @@
+"""What both engines go by and neither owns: facts about a scenario in which no time passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlsim.engine.draws import SAMPLER, Indices, generator
+from dlsim.scenario import MapDataset, Scenario
+
+MAIN = -1  # the worker number of the main process
+JOIN_TIMEOUT = 5.0  # torch's MP_STATUS_CHECK_INTERVAL, seconds it waits for a worker to exit
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An exception of user code, on its way to the `next()` that will raise it."""
+
+    kind: str
+    message: str
+
+
+def failure(scenario: Scenario, where: str, at: int) -> Raised | None:
+    """The exception that user code raises at this place, or None."""
+    for planned in scenario.failures:
+        if planned.where == where and planned.at == at:
+            place = {"fetch": "sample", "collate": "batch", "worker_init_fn": "worker"}[where]
+            return Raised(where, f"{where} raised an exception for {place} {at}")
+    return None
+
+
+def capacity_aware(scenario: Scenario) -> bool:
+    """Whether a worker that holds its share of the window is passed over (torch 2.7, any order)."""
+    return not scenario.loader.in_order and scenario.torch_release >= (2, 7)
+
+
+def round_trip(scenario: Scenario) -> float:
+    """Seconds that each index costs if sent alone; torch's one message for all spares them."""
+    return scenario.costs.index_latency if scenario.policy == "row" else 0.0
+
+
+def index_order(scenario: Scenario, seed: int, epoch: int) -> Indices:
+    """The dataset indices of one epoch in the order of the sampler: recorded, shuffled, or all."""
+    loader, length = scenario.loader, scenario.dataset.length
+    if loader.sampler is not None:
+        return loader.sampler
+    if loader.shuffle:
+        return generator(seed, SAMPLER, epoch).permutation(length)
+    return range(length)
+
+
+def batches_to_simulate(scenario: Scenario) -> int:
+    """About how many batches a simulation of `scenario` has: what it costs to simulate."""
+    loader, dataset = scenario.loader, scenario.dataset
+    if loader.batch_sampler is not None:
+        an_epoch = len(loader.batch_sampler)
+    else:
+        samples = dataset.length if loader.sampler is None else len(loader.sampler)
+        if not isinstance(dataset, MapDataset) and dataset.sharding == "none":
+            samples *= max(loader.num_workers, 1)
+        an_epoch = -(-samples // (loader.batch_size or 1))
+    return max(1, min(an_epoch, scenario.consumer.stop_after or an_epoch) * scenario.epochs)

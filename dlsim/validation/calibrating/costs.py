@@ -1,0 +1,288 @@
+"""What things cost in a run that was observed: every second in its account.
+
+A worker's fetching thread uses CPU for samples, for collating, and for the rest, which is taking
+messages and handing over batches. All else that its process uses, its feeder thread uses to
+serialise. What the main thread uses inside `next()`, it uses to receive batches and to send
+index lists. Waiting for a core is none of these: the simulation finds it out again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dlsim.scenario import DlsimError, Scenario
+from dlsim.trace.observation import Observation
+from dlsim.trace.trace import Floats, Integers
+from dlsim.validation.calibrating.crowding import crowding
+from dlsim.validation.calibrating.lifetimes import lifetimes
+from dlsim.validation.calibrating.steps import letting_go, steps
+
+LEAST_BATCHES = 5
+NAN = float("nan")
+
+
+class CalibrateError(DlsimError):
+    """Runs from which no scenario can be made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accounts:
+    """Seconds, one entry for each sample, batch or worker it was seen of.
+
+    `index`, `wait`, `cpu`: of each sample (of each call, where one call fetches a batch), `batch`
+    its number. `sizes`, `collate`: of each batch collated. `take`, `serialise`, `hand_over`: CPU of
+    workers for each batch. `receive`, `put`: CPU of the main process for each, inside `next()` or
+    in the pin-memory thread; `pin`: of copying it into pinned memory. `latency`: from putting an
+    index list until an idle worker has it. `step_wait`, `step_cpu`: of each step, the main thread;
+    `step_threads`: threads busy in it. `device`: what the accelerator took for each, copying
+    included, if it was seen; `host`: what passed until the host left it; `ahead`: how many steps it
+    was ahead at most; `copy`: of copying a batch to the accelerator, NaN if not known. `start`,
+    `ready`, `stop`: of each worker. `tensors`, `bytes`, `path`: of the mean batch. `crowding`: for
+    each batch collated, how busy the other cores were meanwhile, from 0 to 1.
+    """
+
+    scenario: Scenario
+    index: Integers
+    batch: Integers
+    wait: Floats
+    cpu: Floats
+    numbers: Integers
+    sizes: Floats
+    collate: Floats
+    take: Floats
+    serialise: Floats
+    hand_over: Floats
+    receive: Floats
+    put: Floats
+    pin: Floats
+    latency: Floats
+    step_wait: Floats
+    step_cpu: Floats
+    step_threads: float
+    device: Floats
+    host: Floats
+    ahead: int
+    copy: float
+    start: Floats
+    ready: Floats
+    stop: Floats
+    tensors: float
+    bytes: float
+    path: str
+    crowding: Floats
+    machine: dict[str, float] = field(default_factory=dict)
+
+
+def of_batches(run: Accounts) -> Floats:
+    """CPU seconds of a sample, fetched and collated, on average over each batch collated."""
+    fetched = np.bincount(run.batch, run.cpu, int(run.numbers.max(initial=-1)) + 1)
+    return (fetched[run.numbers] + run.collate) / np.maximum(run.sizes, 1)
+
+
+def together(runs: Sequence[Accounts], name: str) -> Floats:
+    """One account of all runs."""
+    found: Floats = np.concatenate([getattr(run, name) for run in runs])
+    return found
+
+
+def checked(seen: object) -> tuple[Observation, Scenario]:
+    """The observed run, from which something can be calibrated, and its settings.
+
+    Raises `CalibrateError` for what is no observed run, for one whose settings or samples were
+    not seen, and for one of fewer than five batches.
+    """
+    if not isinstance(seen, Observation):
+        raise CalibrateError("run: expected one that dlsim observe watched, got another trace")
+    if len(seen.order) < LEAST_BATCHES:
+        raise CalibrateError(
+            f"run: expected at least {LEAST_BATCHES} batches to calibrate, got {len(seen.order)}"
+        )
+    if seen.meta.scenario is None:
+        raise CalibrateError("run: expected one whose sampler can be described, got another")
+    if seen.samples is None:
+        raise CalibrateError("run: expected one observed with its samples, got one without")
+    return seen, seen.meta.scenario
+
+
+def accounts(run: object) -> Accounts:
+    """The accounts of an observed run; raises `CalibrateError` as `checked` does."""
+    seen, scenario = checked(run)
+    machine = json.loads(seen.meta.notes.get("machine", "{}"))
+    fetched = np.flatnonzero(~np.isnan(seen.fetched) & (seen.size > 0))
+    parts: dict[str, Any] = samples(seen) | main_side(seen) | steps(seen)
+    collate = seen.collate_cpu[fetched]
+    if not scenario.loader.num_workers:
+        collate = collate + besides(seen, machine)[fetched]
+    if not machine.get("trained", True):
+        # What passes between two batches then is letting go of the one before: part of having it.
+        # The typical batch tells; some are looked at (observing.py, watching.py).
+        if len(parts["step_cpu"]):
+            parts["receive"] = parts["receive"] + np.median(parts["step_cpu"])
+        parts["step_cpu"], parts["step_wait"] = np.zeros((2, len(parts["step_cpu"])))
+    elif not scenario.loader.num_workers:
+        # An accelerator works beside the host, which does one thing after another.
+        beside = float(np.median(parts["host"])) if parts["ahead"] else 0.0
+        collate = collate + letting_go(seen) + beside
+    elif not scenario.loader.pin_memory:
+        parts["receive"] = parts["receive"] + letting_go(seen)
+    paid = payload(seen)
+    work = worker_side(seen, machine, str(paid["path"]))
+    between = float(work["take"].mean() + work["hand_over"].mean()) if len(work["take"]) else 0.0
+    return Accounts(
+        scenario=scenario,
+        numbers=fetched,
+        sizes=seen.size[fetched].astype(float),
+        collate=collate,
+        machine=machine,
+        **parts,
+        **work,
+        **lifetimes(seen, machine, between),
+        pin=seen.pin_cpu[seen.order][~np.isnan(seen.pin_cpu[seen.order])],
+        copy=machine.get("copy", NAN),
+        **paid,
+        crowding=crowding(seen, machine.get("cores", 1.0))[fetched],
+    )
+
+
+def samples(seen: Observation) -> dict[str, Any]:
+    """What each sample, or call for a batch, was blocked and computed."""
+    rows = seen.samples
+    assert rows is not None
+    assert seen.meta.scenario is not None
+    wall, cpu = rows.fetched - rows.started, seen.sample_cpu
+    wait = np.maximum(wall - cpu - seen.sample_queued, 0.0)
+    index, batch = rows.index, rows.batch
+    calls, first, count = np.unique(batch, return_index=True, return_counts=True)
+    if getattr(seen.meta.scenario.dataset, "batched", False):
+        index, batch, cpu = calls, calls, cpu[first] * count
+        wait = np.maximum(wall[first] - cpu - seen.sample_queued[first] * count, 0.0)
+        first = np.arange(len(calls))
+    # Pickling holds up samples that wait as well as the taking of the next index list. Where
+    # samples compute, a simulation shares the worker's time between the two by itself.
+    blocked = wait.sum() / ((wait + cpu).sum() or 1.0)
+    wait[first] += blocked * held_up(seen)[calls]
+    return {"index": index, "batch": batch, "wait": wait, "cpu": cpu}
+
+
+def held_up(seen: Observation) -> Floats:
+    """For how long each batch could not be begun, as its worker was pickling the one before.
+
+    From when the worker had time and the index list, until the pickling, which keeps Python's lock
+    most of the time, was over.
+    """
+    held = np.zeros(len(seen))
+    for worker in range(int(seen.worker.max(initial=-1)) + 1):
+        mine = np.flatnonzero((seen.worker == worker) & ~np.isnan(seen.started + seen.fetched))
+        now, then = mine[:-1], mine[1:]
+        able = np.maximum(seen.fetched[now], seen.sent[then])
+        over = np.where(seen.serialised[now] <= seen.started[then], seen.serialised[now], able)
+        pickling = np.nan_to_num(seen.serialise_cpu[now])  # longer only where cores are short
+        held[then] = np.clip(over - able, 0.0, pickling)
+    return held
+
+
+def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict[str, Any]:
+    """CPU of taking, serialising and handing over, between the starts of two batches of a worker.
+
+    What a worker uses beside fetching and pickling, it uses to write the message, to free the
+    batch, and to hand it over. Writing what does not fit into the pipe is handing over. So is,
+    of a batch in shared memory, what the main process waits for while it rebuilds the batch.
+    """
+    assert seen.samples is not None
+    number = len(seen)
+    accounted = seen.batch_cpu + watching(seen, machine)
+    take: list[float] = []
+    beside: list[float] = []
+    pickling: list[float] = []
+    idle: list[float] = []
+    epoch = seen.epoch_of(np.arange(number))
+    for worker in range(int(seen.worker.max(initial=-1)) + 1):
+        mine = np.flatnonzero((seen.worker == worker) & ~np.isnan(seen.cpu_started + seen.fetched))
+        now, then = mine[:-1], mine[1:]
+        same = seen.cpu_started[then] >= seen.cpu_started[now]  # else a new process
+        now, then = now[same], then[same]
+        thread = seen.thread_started[then] - seen.thread_started[now]
+        process = seen.cpu_started[then] - seen.cpu_started[now]
+        take += (thread - accounted[now]).tolist()
+        beside += (process - thread).tolist()
+        pickling += np.nan_to_num(seen.serialise_cpu[now]).tolist()
+        # Idle is a worker whose feeder is, too: pickling keeps Python's lock.
+        idle_from = np.fmax(seen.fetched, seen.serialised)[now]
+        waited = (idle_from < seen.sent[then]) & (epoch[now] == epoch[then])
+        idle += (seen.started[then] - seen.sent[then])[waited].tolist()
+    rest = np.maximum(np.subtract(beside, pickling), 0.0)
+    if path == "shm" and len(rest):
+        waited = (seen.received - seen.rebuilding - seen.rebuild_cpu)[seen.order]
+        waited = waited[~np.isnan(waited)]
+        known = float(np.median(waited)) if len(waited) else 0.0
+        rest *= min(1.0, known / max(float(rest.mean()), 1e-9))
+    return {
+        "take": np.maximum(take, 0.0),
+        "serialise": np.maximum(beside - rest, 0.0),
+        "hand_over": rest,
+        "latency": np.array(idle),
+    }
+
+
+def main_side(seen: Observation) -> dict[str, Any]:
+    """CPU of receiving and of sending, for each batch returned; none without workers.
+
+    Sending is the last thing that `next()` does, and another thread writes what is sent.
+    """
+    if seen.meta.scenario is None or not seen.meta.scenario.loader.num_workers:
+        return {"receive": np.empty(0), "put": np.empty(0)}
+    order = seen.order
+    used = (seen.thread_returned - seen.thread_requested)[order]
+    if seen.meta.scenario.loader.pin_memory and not np.isnan(seen.pinned).all():
+        return {"receive": by_pin_memory_thread(seen), "put": used}
+    all_threads = np.diff(seen.cpu_returned[order], prepend=np.nan)
+    beside = np.maximum(all_threads - np.diff(seen.thread_returned[order], prepend=np.nan), 0.0)
+    beside = np.nan_to_num(beside, nan=float(np.nanmean(beside)) if len(order) > 1 else 0.0)
+    sending = float(np.quantile((seen.returned - seen.received)[order], 0.25))
+    put = np.minimum(sending, used / 2)
+    return {"receive": used - put, "put": put + np.minimum(beside, put)}
+
+
+def by_pin_memory_thread(seen: Observation) -> Floats:
+    """What the pin-memory thread computes between two batches but for pinning: receiving them."""
+    in_turn = seen.order[np.argsort(seen.pinned[seen.order])]
+    now, then = in_turn[:-1], in_turn[1:]
+    same = seen.epoch_of(now) == seen.epoch_of(then)  # else another thread
+    between: Floats = (seen.pin_thread[then] - seen.pin_thread[now] - seen.pin_cpu[then])[same]
+    return np.maximum(between, 0.0)
+
+
+def besides(seen: Observation, machine: dict[str, float]) -> Floats:
+    """CPU of each `next()` without workers that is not of samples, collating, or pinning.
+
+    It goes into drawing indices and into letting go of samples, whose memory is returned.
+    """
+    used = seen.thread_returned - seen.thread_requested
+    known = seen.batch_cpu + watching(seen, machine)
+    rest: Floats = np.maximum(np.nan_to_num(used - known - np.nan_to_num(seen.pin_cpu)), 0.0)
+    return rest
+
+
+def watching(seen: Observation, machine: dict[str, float]) -> Floats:
+    """CPU seconds that watching each batch took."""
+    each, batch = machine.get("watch_sample", 0.0), machine.get("watch_batch", 0.0)
+    spent: Floats = each * seen.size.astype(float) + batch
+    return spent
+
+
+def payload(seen: Observation) -> dict[str, Any]:
+    """What the mean batch is made of, and which way most of it goes."""
+    looked = ~np.isnan(seen.tensors)
+    if not looked.any():
+        return {"tensors": 0.0, "bytes": 0.0, "path": "shm"}
+    shared, pickled = seen.tensor_bytes[looked].mean(), seen.pickled_bytes[looked].mean()
+    return {
+        "tensors": float(seen.tensors[looked].mean()),
+        "bytes": float(shared + pickled),
+        "path": "shm" if shared >= pickled else "pipe",
+    }

@@ -1,0 +1,171 @@
+"""What a real run would do with other settings: `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import dlsim.scenario as scenarios
+from dlsim.engine import simulate
+from dlsim.scenario import IterableDataset, Loader, Scenario
+from dlsim.scenario.distributions import Floats
+from dlsim.scenario.units import duration
+from dlsim.trace.metrics import epoch_times, known, mean, samples_per_second, waits
+from dlsim.trace.summary import number
+from dlsim.trace.trace import Trace
+from dlsim.validation.calibrating.scenario import Calibration
+from dlsim.whatif.parallel import check_counts, replication_seed
+from dlsim.whatif.statistics import t_quantile
+
+CONFIDENCE = 0.95
+# What a real run differs by from the mean of its like, relative, though nothing is changed and
+# everything is known: how long the machine takes to wake a process, where memory lies, ...
+UNEXPLAINED = 0.03
+
+# Which costs a change replaces, so that how sure they were does not matter any more.
+REPLACED = {
+    "consumer": ("step",),
+    "dataset.fetch": ("wait", "cpu"),
+    "costs.take": ("take",),
+    "costs.serialise": ("serialise",),
+    "costs.hand_over": ("hand_over",),
+    "costs.receive": ("receive",),
+    "costs.pin": ("pin",),
+    "costs.worker_start": ("worker_start",),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A predicted value and the interval in which 95 % of real runs should find theirs."""
+
+    value: float
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a real run of `scenario` would do; `str()` says it in three lines.
+
+    `epoch`: seconds of an epoch; `throughput`: samples a second; `wait_p95`: seconds, the 95th
+    percentile of waits for a batch. `trace`: one of the simulated runs.
+    """
+
+    scenario: Scenario
+    epoch: Estimate
+    throughput: Estimate
+    wait_p95: Estimate
+    trace: Trace
+
+    def __str__(self) -> str:
+        lines: list[tuple[str, Estimate, Callable[[float], str]]] = [
+            ("epoch", self.epoch, duration),
+            ("samples/s", self.throughput, number),
+            ("wait p95", self.wait_p95, duration),
+        ]
+        return "\n".join(
+            f"{name:<10} {show(e.value):>10}  ({show(e.low)} to {show(e.high)})"
+            for name, e, show in lines
+        )
+
+
+def predict(
+    calibration: Calibration,
+    changes: Mapping[str, object],
+    *,
+    replications: int = 20,
+    seed: int = 0,
+) -> Prediction:
+    """What a real run of the calibrated loader would do with other settings, and how sure that is.
+
+    `changes`: values by dotted key, as `{"loader.num_workers": 8}`; what torch refuses without
+    workers goes when they do. What happens without workers, runs without them tell, if there
+    were any. The intervals hold 95 % of real runs, if the scenario is right:
+    they allow for the randomness of a run, for what the observed runs left uncertain, and for
+    how much real runs differ though nothing is known to. The values are means.
+
+    An iterable-style dataset's samples are shared out among another number of workers evenly, as
+    torch's documentation does it; where yours differ, say so in `"dataset.sharding"`.
+
+    Raises `ScenarioError` for changes that make no scenario, `WhatIfError` for a bad number.
+    """
+    check_counts(replications=replications)
+    if calibration.alone is not None and changes.get("loader.num_workers") == 0:
+        calibration = calibration.alone
+    changed = replace(
+        calibration,
+        scenario=with_changes(calibration.scenario, changes),
+        errors=errors_after(calibration.errors, changes),
+    )
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1 << 31,)))
+    seeds = [replication_seed(seed, number) for number in range(replications)]
+    sure = [simulate(changed.scenario, s) for s in seeds[: max(3, replications // 4)]]
+    unsure = [simulate(changed.draw(rng), s) for s in seeds]
+    figures = {
+        "epoch": lambda trace: mean(epoch_times(trace)),
+        "throughput": samples_per_second,
+        "wait_p95": wait_p95,
+    }
+    estimates = {
+        name: estimate(np.array([f(t) for t in sure]), np.array([f(t) for t in unsure]))
+        for name, f in figures.items()
+    }
+    return Prediction(scenario=changed.scenario, trace=sure[0], **estimates)
+
+
+def estimate(sure: Floats, unsure: Floats) -> Estimate:
+    """The mean of some values, and an interval for one more of others like `unsure`."""
+    value = float(sure.mean())
+    if not value > 0:
+        return Estimate(value, value, float(np.max(unsure, initial=value)))
+    count = len(unsure)
+    # Costs are factors: their errors, and so those of times, are relative.
+    spread = float(np.std(np.log(np.maximum(unsure, 1e-9) / value), ddof=1)) if count > 1 else 0.0
+    spread = (spread**2 * (1 + 1 / count) + UNEXPLAINED**2) ** 0.5
+    factor = float(np.exp(t_quantile(CONFIDENCE, max(count, 2)) * spread))
+    return Estimate(value, value / factor, value * factor)
+
+
+def wait_p95(trace: Trace) -> float:
+    """The 95th percentile of the seconds waited for a batch; NaN without batches."""
+    times = known(waits(trace))
+    return float(np.percentile(times, 95)) if len(times) else float("nan")
+
+
+def errors_after(errors: Mapping[str, float], changes: Mapping[str, object]) -> dict[str, float]:
+    """How sure the costs are that the changes leave; what is given is sure."""
+    given = {
+        name
+        for key, names in REPLACED.items()
+        if any(change.startswith(key) for change in changes)
+        for name in names
+    }
+    return {name: 0.0 if name in given else error for name, error in errors.items()}
+
+
+def with_changes(scenario: Scenario, changes: Mapping[str, object]) -> Scenario:
+    """The scenario with the changes, and with what has to change with them."""
+    asked = dict(changes)
+    workers = asked.get("loader.num_workers", scenario.loader.num_workers)
+    if workers == 0:
+        bare = Loader()
+        for key in ("prefetch_factor", "persistent_workers", "timeout", "multiprocessing_context"):
+            asked.setdefault(f"loader.{key}", getattr(bare, key))
+    dataset: Any = scenario.dataset
+    counted = isinstance(dataset, IterableDataset) and isinstance(dataset.sharding, tuple)
+    if counted and workers != scenario.loader.num_workers and isinstance(workers, int):
+        asked.setdefault("dataset.sharding", shares(sum(dataset.sharding), workers))
+    return scenarios.replace(scenario, asked)
+
+
+def shares(length: int, workers: int) -> tuple[int, ...]:
+    """So many samples for each worker, consecutive and as equal as torch's documentation does."""
+    share = -(-length // max(workers, 1))
+    return tuple(max(0, min(share, length - worker * share)) for worker in range(max(workers, 1)))

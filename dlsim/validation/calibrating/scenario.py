@@ -1,0 +1,311 @@
+"""From observed runs to a scenario of the loader on this machine: `calibrate`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, exp
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dlsim.scenario import (
+    Constant,
+    Consumer,
+    Cost,
+    Costs,
+    Machine,
+    MapDataset,
+    Recorded,
+    Scenario,
+    Stage,
+)
+from dlsim.scenario.distributions import Distribution, Floats
+from dlsim.validation.calibrating.costs import (
+    Accounts,
+    CalibrateError,
+    accounts,
+    of_batches,
+    together,
+)
+from dlsim.validation.calibrating.crowding import contention
+from dlsim.validation.calibrating.fitting import Fit, fit
+from dlsim.validation.calibrating.uncertainty import errors_of
+from dlsim.whatif.changes import scaled
+
+IDLE = 0.2  # of a step that its threads may add up to and be none
+BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
+NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
+MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put", "ready")
+# About, in a pin-memory thread beside an H100; what was observed decides (docs/device.md).
+PINNING = Cost(message=60e-6, tensor=20e-6, byte=0.3e-9)
+HELD = 0.5  # of a step's time: a host that leaves it sooner is not held back by the accelerator
+AHEAD = 1000  # steps of one kernel that CUDA takes before the host has to wait (docs/device.md)
+NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The `scenario` of observed runs, and how sure it is.
+
+    `fits`: how samples and steps are distributed, and why. `errors`: the relative standard error
+    of each cost, by its key; `pace` is that of all processor time together in one more run,
+    `placing` that of receiving and handing over.
+    `alone`: what runs without workers tell of those, where there were runs of both kinds: the same
+    work costs other times in the main process, by its threads and its memory.
+    """
+
+    scenario: Scenario
+    fits: dict[str, Fit]
+    errors: dict[str, float]
+    alone: Calibration | None = None
+
+    def draw(self, rng: np.random.Generator) -> Scenario:
+        """A scenario that would have been as likely to be observed as this one was."""
+        factor = {key: exp(rng.normal(0.0, error)) for key, error in self.errors.items()}
+        scenario, on_cpu = self.scenario, self.scenario.consumer.device == "cpu"
+        for key in factor.keys() - {"pace", "placing", "wait", *(() if on_cpu else ("step",))}:
+            factor[key] *= factor["pace"]
+        for key in ("receive", "hand_over"):
+            factor[key] *= factor["placing"]
+        fetch = tuple(
+            msgspec.structs.replace(
+                stage,
+                wait=stage.wait and scaled(stage.wait, factor["wait"]),
+                cpu=stage.cpu and scaled(stage.cpu, factor["cpu"]),
+            )
+            for stage in scenario.dataset.fetch
+        )
+        costs = {
+            key: factor[key] * getattr(scenario.costs, key) for key in ("take", "worker_start")
+        }
+        moving = {
+            key: getattr(scenario.costs, key).times(factor[key])
+            for key in ("serialise", "hand_over", "receive", "pin")
+        }
+        step = scaled(scenario.consumer.step, factor["step"])
+        return msgspec.structs.replace(
+            scenario,
+            dataset=msgspec.structs.replace(scenario.dataset, fetch=fetch),
+            costs=msgspec.structs.replace(scenario.costs, **costs, **moving),
+            consumer=msgspec.structs.replace(scenario.consumer, step=step),
+        )
+
+
+def calibrate(*seen: object, transport: Costs | None = None) -> Scenario:
+    """The scenario that stands for the loader of the observed runs `seen`, on this machine.
+
+    With the settings of the first run; runs of other settings make the costs surer.
+    `transport`: what moving batches costs here (None: a probe of about two seconds finds out).
+    Raises `CalibrateError` for runs that tell too little.
+    """
+    return calibration(*seen, transport=transport).scenario
+
+
+def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
+    """What `calibrate` finds, with its reasons and its uncertainty."""
+    runs = [accounts(run) for run in seen]
+    if not runs:
+        raise CalibrateError("runs: expected at least one observed run, got none")
+    with_workers = [run for run in runs if run.scenario.loader.num_workers]
+    without = [run for run in runs if not run.scenario.loader.num_workers]
+    if with_workers and without:
+        return replace(of_runs(with_workers, transport), alone=of_runs(without, transport))
+    return of_runs(runs, transport)
+
+
+def of_runs(runs: list[Accounts], transport: Costs | None) -> Calibration:
+    """The calibration on runs that all have workers, or all have none."""
+    errors = errors_of(runs)
+    slower = 0.0
+    if len({run.scenario.loader.num_workers for run in runs}) > 1:
+        costs_of_batches = np.concatenate([of_batches(run) for run in runs])
+        slower = contention(together(runs, "crowding"), costs_of_batches)
+    runs = [relieved(run, slower) for run in runs]
+    first = runs[0]
+    if transport is None:
+        from dlsim.validation.calibrating.transport import probe
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            transport = probe(first.path)
+    fetch, fits = stages(runs)
+    consumer, fits["step"] = consumer_of(runs)
+    dataset: Any = first.scenario.dataset
+    batched = isinstance(dataset, MapDataset) and dataset.batched
+    # Cores that rest between batches are woken, and placed, otherwise than those that never do:
+    # moving a batch may take twice as long.
+    costs = costs_of([run for run in runs if rests(run) == rests(first)], transport)
+    collating = np.concatenate([run.collate - shared(run, costs) for run in runs])
+    changes = {
+        "sample_bytes": Constant(first.bytes / float(np.mean(first.sizes))),
+        "tensors": round(first.tensors),
+        "path": first.path,
+    }
+    if batched:
+        changes["collate"] = Constant(max(float(collating.mean()), 0.0))
+    else:
+        # As a stage, so that it grows with the batch; torch's collate is a loop over samples.
+        each = max(float(collating.sum() / max(together(runs, "sizes").sum(), 1)), 0.0)
+        fetch = (*fetch, Stage("collate", cpu=Constant(each)))
+    scenario = msgspec.structs.replace(
+        first.scenario,
+        dataset=msgspec.structs.replace(dataset, fetch=fetch, **changes),
+        consumer=consumer,
+        machine=machine_of(runs, slower),
+        costs=costs,
+    )
+    return Calibration(scenario=scenario, fits=fits, errors=errors)
+
+
+def relieved(run: Accounts, contention: float) -> Accounts:
+    """The accounts as they would be, had all other cores been idle."""
+    slowed = 1 + contention * np.nan_to_num(run.crowding)
+    of_batch = np.ones(int(max(run.batch.max(initial=0), run.numbers.max(initial=0))) + 1)
+    of_batch[run.numbers] = slowed
+    typical = float(slowed.mean()) if len(slowed) else 1.0
+    return replace(
+        run,
+        cpu=run.cpu / of_batch[run.batch],
+        collate=run.collate / slowed,
+        **{name: getattr(run, name) / typical for name in MACHINERY},
+    )
+
+
+def rests(run: Accounts) -> bool:
+    """Whether the main process is blocked for a while in its steps."""
+    return len(run.step_wait) > 0 and float(run.step_wait.mean()) > NEGLIGIBLE
+
+
+def shared(run: Accounts, costs: Costs) -> float:
+    """Seconds of collating a batch that go into putting it into shared memory."""
+    return costs.share.of(run.tensors, run.bytes) if run.scenario.loader.num_workers else 0.0
+
+
+def stages(runs: Sequence[Accounts]) -> tuple[tuple[Stage, ...], dict[str, Fit]]:
+    """How samples are fetched: index by index, if each was seen, else as they are distributed."""
+    wait, cpu = together(runs, "wait"), together(runs, "cpu")
+    fits = {"wait": fit(wait), "cpu": fit(cpu)}
+    dataset: Any = runs[0].scenario.dataset
+    index = together(runs, "index").astype(np.int64)
+    waits: Distribution = fits["wait"].distribution
+    cpus: Distribution = fits["cpu"].distribution
+    single = isinstance(dataset, MapDataset) and not dataset.batched and len(index) > 0
+    if single and index.min() >= 0 and index.max() < dataset.length <= BY_INDEX:
+        # Indices that were not seen take what some other sample took, wait and CPU together.
+        rows = np.random.default_rng(0).integers(len(index), size=dataset.length)
+        rows[index] = np.arange(len(index))
+        if len(np.unique(index)) == dataset.length or correlated(wait, cpu):
+            waits = Recorded(tuple(wait[rows].tolist()))
+            cpus = Recorded(tuple(cpu[rows].tolist()))
+    if waits.mean < NEGLIGIBLE:
+        return (Stage("fetch", cpu=cpus),), fits
+    return (Stage("fetch", wait=waits, cpu=cpus),), fits
+
+
+def correlated(wait: Floats, cpu: Floats) -> bool:
+    """Whether samples that wait long compute long (or short), enough to matter."""
+    if len(wait) < 3 or not wait.std() or not cpu.std():
+        return False
+    small = min(wait.std(), cpu.std()) < 0.05 * (wait.mean() + cpu.mean())
+    return not small and abs(float(np.corrcoef(wait, cpu)[0, 1])) > 0.3
+
+
+def consumer_of(runs: Sequence[Accounts]) -> tuple[Consumer, Fit]:
+    """The step: on the host's cores, if the main process computes during most of it."""
+    wait, cpu = together(runs, "step_wait"), together(runs, "step_cpu")
+    stop_after = runs[0].scenario.consumer.stop_after
+    if all(len(run.device) for run in runs):
+        # A host that waits for the accelerator spins, and computes nothing.
+        ahead = max(run.ahead for run in runs)
+        device, host = together(runs, "device"), together(runs, "host")
+        spent = device if ahead else host
+        if ahead and np.median(host) < HELD * np.median(device):
+            ahead = AHEAD
+        copy = np.nan_to_num(np.mean([run.copy for run in runs]))
+        found = fit(np.maximum(spent - copy, 0.0))
+        return Consumer(found.distribution, stop_after, run_ahead=ahead), found
+    if float(cpu.sum()) > float(wait.sum()) and float(cpu.mean()) > NEGLIGIBLE:
+        found = fit(cpu)
+        busy = float(np.mean([run.step_threads for run in runs]))
+        threads = max(1, ceil(busy - IDLE))
+        consumer = Consumer(found.distribution, stop_after, device="cpu", threads=threads)
+    else:
+        found = fit(wait + cpu)
+        consumer = Consumer(found.distribution, stop_after)
+    return consumer, found
+
+
+def machine_of(runs: Sequence[Accounts], contention: float) -> Machine:
+    """Cores, memory and what others use of them."""
+    known = [run.machine for run in runs if run.machine]
+    if not known:
+        return Machine()
+    others = float(np.mean([machine.get("foreign", 0.0) for machine in known]))
+    return Machine(
+        cores=known[0].get("cores"),
+        background=others if others >= NOTICED else 0.0,
+        contention=contention,
+        memory=known[0].get("memory"),
+        shm=known[0].get("shm"),
+    )
+
+
+def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
+    """What was observed of each cost; what was not, from the probe."""
+
+    def mean(name: str, otherwise: float) -> float:
+        values = together(runs, name)
+        return float(values.mean()) if len(values) else otherwise
+
+    latency = together(runs, "latency")
+    take = mean("take", transport.take)
+    known = float(np.quantile(latency, 0.25)) if len(latency) else transport.index_latency
+    tensors, size = runs[0].tensors, runs[0].bytes
+
+    def adapted(name: str) -> Cost:
+        unit: Cost = getattr(transport, name)
+        return matched(unit, mean(name, unit.of(tensors, size)), tensors, size)
+
+    collated = [run.collate.mean() for run in runs if run.scenario.loader.num_workers]
+    share = transport.share if runs[0].path == "shm" else Cost()
+    if collated and share.of(tensors, size) > min(collated):
+        share = share.times(float(min(collated)) / share.of(tensors, size))
+    return Costs(
+        worker_start=mean("start", transport.worker_start),
+        worker_ready=mean("ready", transport.worker_ready),
+        worker_stop=mean("stop", transport.worker_stop),
+        index_put=mean("put", transport.index_put),
+        index_latency=max(known - take, 0.0),
+        take=take,
+        share=share,
+        serialise=adapted("serialise"),
+        hand_over=adapted("hand_over"),
+        receive=adapted("receive"),
+        pin=pinning(runs),
+        copy_byte=float(np.nan_to_num(np.mean([run.copy for run in runs]) / max(size, 1.0))),
+    )
+
+
+def pinning(runs: Sequence[Accounts]) -> Cost:
+    """What copying a batch into pinned memory takes, once there is enough of it.
+
+    The typical batch tells: the first ones are given new memory, which later ones use again.
+    """
+    pins = together(runs, "pin")
+    if not len(pins):
+        return Cost()
+    return matched(PINNING, float(np.median(pins)), runs[0].tensors, runs[0].bytes)
+
+
+def matched(unit: Cost, seconds: float, tensors: float, size: float) -> Cost:
+    """The cost `unit`, changed so that a batch of these contents takes `seconds`.
+
+    What a large batch takes longer than the probe's grows with its bytes.
+    """
+    expected = unit.of(tensors, size)
+    if seconds > expected and size > 65536:
+        return msgspec.structs.replace(unit, byte=unit.byte + (seconds - expected) / size)
+    return unit.times(seconds / expected) if expected > 0 else Cost(message=seconds)

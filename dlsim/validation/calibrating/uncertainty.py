@@ -1,0 +1,63 @@
+"""How sure the costs of observed runs are, and how much they differ from run to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dlsim.scenario.distributions import Floats
+from dlsim.validation.calibrating.costs import Accounts, of_batches, together
+
+# The standard deviation, relative, of what the same work costs in another run, as if PRIOR runs had
+# told it; what is measured of the runs at hand counts beside it. With it, the intervals of
+# docs/fidelity.md hold nine of ten runs on two cores of a shared machine.
+PACE, PRIOR = 0.12, 2
+# Likewise of what moving a batch costs, beside: the system places the two processes on one core or
+# on two, and a message of 2.4 MB took from 2.8 to 5.7 ms in runs of the same settings.
+PLACING = 0.25
+
+
+def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
+    """The relative standard error of the mean of each account, from the means of its batches."""
+    of_batches = {"wait": [], "cpu": []}  # type: dict[str, list[float]]
+    for run in runs:
+        for name, means in of_batches.items():
+            _, group = np.unique(run.batch, return_inverse=True)
+            if len(group):
+                means += (np.bincount(group, getattr(run, name)) / np.bincount(group)).tolist()
+    found = {name: error(np.array(means)) for name, means in of_batches.items()}
+    for name in ("take", "serialise", "hand_over", "receive", "pin"):
+        found[name] = error(together(runs, name))
+    found["pace"] = unsteadiness(runs) * (1 + 1 / len(runs)) ** 0.5
+    found["placing"] = PLACING * (1 + 1 / len(runs)) ** 0.5
+    found["worker_start"] = error(together(runs, "start"))
+    found["step"] = error(step_times(runs))
+    return found
+
+
+def step_times(runs: Sequence[Accounts]) -> Floats:
+    """Seconds of each step: on the accelerator, where it was seen there."""
+    if all(len(run.device) for run in runs):
+        return together(runs, "device" if any(run.ahead for run in runs) else "host")
+    return together(runs, "step_wait") + together(runs, "step_cpu")
+
+
+def unsteadiness(runs: Sequence[Accounts]) -> float:
+    """The relative standard deviation between runs of what a sample costs the processor."""
+    alike: dict[tuple[object, ...], list[float]] = {}
+    for run in runs:
+        loader, costs = run.scenario.loader, of_batches(run)
+        if len(costs) and costs.mean() > 0:
+            settings = loader.num_workers, loader.batch_size
+            alike.setdefault(settings, []).append(float(np.log(costs.mean())))
+    squares = sum(len(logs) * float(np.var(logs)) for logs in alike.values())
+    differences = sum(len(logs) - 1 for logs in alike.values())
+    return float(((squares + PRIOR * PACE**2) / (differences + PRIOR)) ** 0.5)
+
+
+def error(values: Floats) -> float:
+    """The standard error of the mean, relative to it; 0 where nothing is known of it."""
+    if len(values) < 2 or values.mean() <= 0:
+        return 0.0
+    return float(values.std(ddof=1) / len(values) ** 0.5 / values.mean())

@@ -1,0 +1,254 @@
+"""The answer to "what is wrong with my loader?", in values and in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dlsim.scenario import IterableDataset, Scenario
+from dlsim.scenario.units import duration
+from dlsim.trace.critical_path import EDGE, START
+from dlsim.trace.metrics import samples_per_second, stall
+from dlsim.trace.observation import Observation
+from dlsim.trace.summary import number, percent
+from dlsim.validation.diagnosing.memory import Room
+from dlsim.whatif import Advice, Explanation, Interval
+from dlsim.whatif.explain import LIMITS, WORTH, group_shares
+
+NOISE = 0.2  # cores that others use and that matter
+WRONG = 0.1  # a simulation that misses the watched run by more is not to be trusted
+LIKELY = 0.6  # of the half-width: nine of ten runs gain if the gain is so large
+SLOWER = 1.2  # times as long for the same work, and two runs cannot be compared
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Diagnosis:
+    """What limits a loader, what to set, what that gains, and whether it fits.
+
+    `seen`: the run that was watched; `scenario`: what stands for it, and `simulated` the samples
+    a second that it makes of the same run. `max_stall`: the share of the time that training may
+    wait, None where there was no training step. `settings`: keyword arguments of the DataLoader,
+    which may be the present ones. `gain`: how many times as many samples a second less one, in an
+    epoch, with an interval for one real run of each; `gain_as_watched`: over as many batches as
+    were watched. `tried`: a real run with the settings, None if there was none.
+    """
+
+    seen: Observation
+    scenario: Scenario
+    explanation: Explanation
+    advice: Advice
+    max_stall: float | None
+    settings: Mapping[str, Any]
+    gain: Interval
+    gain_as_watched: Interval
+    simulated: float
+    room: Room
+    tried: Observation | None = None
+
+    @property
+    def helps(self) -> bool:
+        """Whether the settings gain noticeably, and most likely."""
+        now, gain = settings_of(self.scenario), self.gain
+        likely = gain.mean >= LIKELY * gain.half_width
+        return gain.mean >= WORTH and likely and self.settings != now
+
+    @property
+    def spares(self) -> bool:
+        """Whether the settings take fewer workers, or prefetch less, and cost no speed."""
+        now = settings_of(self.scenario)
+        less = self.settings["num_workers"] <= now["num_workers"]
+        return less and self.settings != now and not self.helps and self.gain.mean > -WORTH
+
+    @property
+    def changes(self) -> bool:
+        """Whether other settings than the present ones are advised."""
+        return self.helps or self.spares
+
+    @property
+    def advised(self) -> Mapping[str, Any]:
+        """The settings, if they help or spare something, else the present ones."""
+        return self.settings if self.changes else settings_of(self.scenario)
+
+    @property
+    def tried_gain(self) -> float:
+        """How many times as many samples a second less one the real run with the settings made."""
+        if self.tried is None:
+            return float("nan")
+        return samples_per_second(self.tried) / samples_per_second(self.seen) - 1
+
+    @property
+    def slowed(self) -> float:
+        """How many times as slow the machine was when the settings were tried; NaN if not known."""
+        if self.tried is None:
+            return float("nan")
+        paces = [facts(run).get("pace", float("nan")) for run in (self.seen, self.tried)]
+        return paces[1] / paces[0]
+
+    @property
+    def off(self) -> float:
+        """By how much the simulation misses the throughput that was watched, relative."""
+        return self.simulated / samples_per_second(self.seen) - 1
+
+    def __str__(self) -> str:
+        """What limits and what to do, a line each; then why and how sure; last, what to paste."""
+        paste = f"DataLoader(..., {keywords(self.advised)})"
+        return "\n".join([*_answer(self), "", *_reasons(self), "", paste])
+
+
+def settings_of(scenario: Scenario) -> dict[str, Any]:
+    """The keyword arguments of the DataLoader that a diagnosis may change, as they are."""
+    loader = scenario.loader
+    workers = loader.num_workers
+    found: dict[str, Any] = {"num_workers": workers}
+    if workers:
+        found["prefetch_factor"] = loader.window // workers
+    if workers > 1 and not loader.in_order:
+        found["in_order"] = False
+    return found
+
+
+def facts(seen: Observation) -> dict[str, float]:
+    """What is known of the machine while `seen` was watched, in numbers."""
+    found: dict[str, float] = json.loads(seen.meta.notes.get("machine", "{}"))
+    return found
+
+
+def keywords(settings: Mapping[str, Any]) -> str:
+    """Keyword arguments as they are written."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def _answer(found: Diagnosis) -> list[str]:
+    limit = found.explanation.limit
+    share = group_shares(found.explanation.runs).get(limit, 0.0)
+    waits = (
+        "" if found.max_stall is None else f"; training waits {percent(stall(found.seen))} of it"
+    )
+    first = f"{LIMITS.get(limit, limit)}: {percent(share)} of the time goes there{waits}."
+    return [first, _action(found)]
+
+
+def _action(found: Diagnosis) -> str:
+    if found.helps:
+        said = (
+            f"Set {keywords(found.settings)}: {1 + found.gain.mean:.2g} times as fast "
+            f"({_range(found.gain)})"
+        )
+    elif found.spares:
+        said = (
+            f"Set {keywords(found.settings)}: as fast as now, with fewer workers or less prefetched"
+        )
+    else:
+        little = f"{keywords(found.settings)} would ({_range(found.gain)})"
+        unsure = "" if found.settings == settings_of(found.scenario) else f", as {little}"
+        return f"Keep your settings: others gain nothing, or nothing that is sure{unsure}."
+    return f"{said}; " + ("it fits in memory." if found.room.fits else "but it does not fit.")
+
+
+def _range(gain: Interval) -> str:
+    return f"{100 * gain.low:+.0f} to {100 * gain.high:+.0f} %"
+
+
+def _reasons(found: Diagnosis) -> list[str]:
+    seen = found.seen
+    rows = [
+        ("watched", f"{len(seen.order)} batches in {duration(seen.end)} with {_now(found)}"),
+        ("speed", f"{number(samples_per_second(seen))} samples/s; {_simulated(found)}"),
+        ("noise", _noise(found)),
+        ("target", _target(found)),
+        ("tried", _tried(found)),
+        ("memory", f"{'fits' if found.room.fits else 'does not fit'}: {found.room}"),
+        ("besides", _besides(found)),
+        ("workers", _starting(found)),
+        ("data", _sharing(found)),
+    ]
+    return [f"{name:<9} {text}" for name, text in rows if text]
+
+
+def _now(found: Diagnosis) -> str:
+    size = found.scenario.loader.batch_size
+    batch = "" if size is None else f", batch_size={size}"
+    return keywords(settings_of(found.scenario)) + batch
+
+
+def _simulated(found: Diagnosis) -> str:
+    said = f"simulated {number(found.simulated)} ({100 * found.off:+.1f} %)"
+    if abs(found.off) > WRONG:
+        return f"{said}: something is not understood, and gains are less sure than they say"
+    return said
+
+
+def _noise(found: Diagnosis) -> str:
+    """How much others used of the machine, if that matters."""
+    known = facts(found.seen)
+    others = known.get("foreign", 0.0) + known.get("stolen", 0.0)
+    if others < NOISE:
+        return ""
+    return (
+        f"others used {number(others)} of {number(known['cores'])} cores meanwhile: "
+        "do this again when the machine is quiet"
+    )
+
+
+def _target(found: Diagnosis) -> str:
+    if found.max_stall is None:
+        step = 1 / found.explanation.runs.interval("batches_per_s").mean
+        return (
+            "no training step was given, so that all time is waiting; "
+            f"a step of {duration(step)} a batch or more would not wait long (see --step)"
+        )
+    if found.advice.chosen is not None:
+        return f"held: {found.advice.results}"
+    return f"not reached: {found.advice.results}; the settings are the cheapest of the fastest"
+
+
+def _tried(found: Diagnosis) -> str:
+    if found.tried is None:
+        return ""
+    if found.tried.meta.problem is not None:
+        return f"the settings, and failed: {found.tried.meta.problem.message}"
+    promised = found.gain_as_watched
+    word = "as" if found.tried_gain in promised else "other than"
+    said = (
+        f"{len(found.tried.order)} batches with the settings: "
+        f"{number(samples_per_second(found.tried))} samples/s, {100 * found.tried_gain:+.0f} %"
+    )
+    if not 1 / SLOWER <= found.slowed <= SLOWER and found.slowed == found.slowed:
+        return f"{said}; but the machine was {found.slowed:.2g} times as slow: try again"
+    return f"{said}, {word} promised ({_range(promised)})"
+
+
+def _besides(found: Diagnosis) -> str:
+    """What gains most of that which no keyword argument does."""
+    code = [gain for gain in found.explanation.gains if gain.sure and not gain.change.loader]
+    parts = []
+    if code:
+        parts.append(f"{code[0].change.name} would gain {100 * code[0].gain.mean:.0f} % as it is")
+    if found.max_stall is not None:
+        parts.append(f"a perfect loader {100 * found.explanation.headspace.gain.mean:.0f} %")
+    return ", ".join(parts)
+
+
+def _starting(found: Diagnosis) -> str:
+    """Whether starting workers anew for each epoch matters."""
+    shares = found.explanation.shares
+    share = sum(shares[cause].mean for cause in (START, EDGE) if cause in shares)
+    loader = found.scenario.loader
+    if not loader.num_workers or loader.persistent_workers or share < 0.05:
+        return ""
+    return (
+        f"{percent(share)} of the epoch goes into its beginning and end; "
+        "persistent_workers=True spares it much of that from the second one on"
+    )
+
+
+def _sharing(found: Diagnosis) -> str:
+    dataset = found.scenario.dataset
+    if not isinstance(dataset, IterableDataset) or dataset.sharding == "split":
+        return ""
+    return (
+        "iterable-style: only its code knows whether more workers share the samples or repeat "
+        "them; if they share them, say --split, and other numbers of workers are considered"
+    )

@@ -1,0 +1,227 @@
+"""What else went on while a run was watched: other people's work, and the watching itself."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from time import monotonic, perf_counter
+from typing import Any, NamedTuple
+
+from dlsim.engine.usable import usable_cores
+from dlsim.scenario.units import duration
+from dlsim.trace.summary import percent
+from dlsim.validation.observing.hooks import Collate, Probe, Tagged, Task, arrive
+from dlsim.validation.observing.wrapped_dataset import WatchedMap
+
+STAT = Path("/proc/stat")
+LOOKS = (4, 40, 400)  # after how many batches the workers are looked at; it takes milliseconds
+PAGES = (1 << 23) // mmap.PAGESIZE
+IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
+
+
+class Load(NamedTuple):
+    """Seconds since some start: the clock, and of CPU: stolen, used by all, used by us.
+
+    Ours are this process and its children that have ended. Stolen is what a virtual machine
+    wanted and its host gave to others.
+    """
+
+    time: float
+    stolen: float
+    busy: float
+    ours: float
+
+
+def load() -> Load | None:
+    """The load so far; None where the machine does not tell."""
+    try:
+        line = STAT.read_text().splitlines()[0].split()[1:]
+        ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in line]
+        stolen = ticks[STEAL]
+        # Guests' time (columns 8, 9) is counted in user time already.
+        busy = sum(ticks[:STEAL]) - ticks[IDLE] - ticks[IOWAIT]
+    except (OSError, ValueError, IndexError):
+        return None
+    return Load(monotonic(), stolen, busy, sum(os.times()[:4]))
+
+
+def others(before: Load, after: Load) -> tuple[float, float]:
+    """What others took from `before` to `after`, in CPU seconds: stolen by the host, used here."""
+    foreign = (after.busy - before.busy) - (after.ours - before.ours)
+    return after.stolen - before.stolen, max(foreign, 0.0)  # ours is measured more finely
+
+
+def ended_children() -> float:
+    """CPU seconds used so far by child processes that have ended; NaN where nobody tells."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return math.nan
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def contention(before: Load | None, after: Load | None) -> dict[str, str]:
+    """Notes on what others took of the machine from `before` to `after`; none if not known."""
+    if before is None or after is None:
+        return {}
+    time = after.time - before.time
+    cores = os.cpu_count() or 1
+
+    def note(seconds: float) -> str:
+        share = percent(seconds / (time * cores))
+        return f"{seconds:.2f} CPU s in {time:.2f} s on {cores} cores ({share} of the machine)"
+
+    stolen, foreign = others(before, after)
+    return {"steal": note(stolen), "foreign_cpu": note(foreign)}
+
+
+class Overhead(NamedTuple):
+    """Seconds that watching costs, for each sample and for each batch."""
+
+    sample: float
+    batch: float
+
+    def __str__(self) -> str:
+        return f"{duration(self.sample)} a sample, {duration(self.batch)} a batch"
+
+
+def overhead(*, samples: bool, calls: int = 200) -> Overhead:
+    """What the watching costs; it is measured here."""
+    with tempfile.TemporaryDirectory(prefix="dlsim-") as directory:
+        probe = Probe(Path(directory), samples=samples)
+        probe.open(-1)
+        numbers = list(range(calls))
+        dataset = WatchedMap(numbers, probe)
+        collate = Collate(list, probe)
+        sample = typical(lambda: dataset[7], calls) - typical(lambda: numbers[7], calls)
+
+        def worker_side() -> None:
+            arrive(0, None)
+            probe.take(0)
+            collate(numbers[:0])
+
+        watched = typical(worker_side, calls) - typical(lambda: list(numbers[:0]), calls)
+        carried = typical(lambda: there_and_back(Task(0, (), set())), calls)
+        carried += typical(lambda: there_and_back(Tagged(0, ())), calls)
+        carried -= 2 * typical(lambda: there_and_back(()), calls)
+        probe.close()
+    return Overhead(sample, watched + carried)
+
+
+def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[str, float]:
+    """The machine in numbers: `cores` that this process may use, `memory` and `shm` in bytes.
+
+    Also the cores that others used (`foreign`) and the host took away (`stolen`), on average, and
+    the seconds of watching for each sample and batch.
+    """
+    found = {
+        "cores": usable_cores(),
+        "memory": float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "watch_sample": watching.sample,
+        "watch_batch": watching.batch,
+    }
+    with suppress(OSError):
+        found["shm"] = float(shutil.disk_usage("/dev/shm").total)
+    if before is not None and after is not None and after.time > before.time:
+        stolen, foreign = others(before, after)
+        time = after.time - before.time
+        found |= {"stolen": stolen / time, "foreign": foreign / time}
+    return found
+
+
+def pace(rounds: int = 3) -> float:
+    """Seconds that the slowest of the cores takes for a piece of work that is always the same.
+
+    On shared hardware a core can be half as fast as it was a minute ago, and nothing that the
+    system counts says so. All cores this process may use are tried, at most 16, in turn.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return min(spin() for _ in range(rounds))
+    usable = os.sched_getaffinity(0)
+    slowest = 0.0
+    try:
+        for core in sorted(usable)[:16]:
+            os.sched_setaffinity(0, {core})
+            slowest = max(slowest, min(spin() for _ in range(rounds)))
+    finally:
+        os.sched_setaffinity(0, usable)
+    return slowest
+
+
+def paging(rounds: int = 3) -> float:
+    """Seconds for touching 8 MiB of memory that is new to the process, page by page.
+
+    Batches are written into new memory; what that costs a virtual machine, its host decides.
+    """
+    return min(touch() for _ in range(rounds))
+
+
+def touch() -> float:
+    """Seconds for writing a byte into each of `PAGES` new pages."""
+    began = perf_counter()
+    with mmap.mmap(-1, PAGES * mmap.PAGESIZE) as memory:
+        for at in range(0, PAGES * mmap.PAGESIZE, mmap.PAGESIZE):
+            memory[at] = 1
+        return perf_counter() - began
+
+
+def spin() -> float:
+    """Seconds for adding up some thirty thousand squares."""
+    began, total = perf_counter(), 0
+    for number in range(30_000):
+        total += number * number
+    return perf_counter() - began
+
+
+class WorkerMemory:
+    """A progress function that now and then looks at the workers: the most `bytes` of one's own."""
+
+    def __init__(self, progress: Callable[[int], object]) -> None:
+        self.progress = progress
+        self.batches = 0
+        self.bytes = math.nan
+        largest_child()  # importing takes longer than looking
+
+    def __call__(self, batches: int) -> None:
+        """So many batches more are finished."""
+        self.progress(batches)
+        self.batches += batches
+        if self.batches in LOOKS:
+            self.bytes = max(largest_child(), self.bytes)
+
+
+def largest_child() -> float:
+    """The most bytes that a child process has to itself; NaN where there is none, or no psutil."""
+    try:
+        import psutil
+    except ImportError:
+        return math.nan
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            found.append(float(child.memory_full_info().uss))
+    return max(found, default=math.nan)
+
+
+def there_and_back(message: Any) -> Any:
+    """`message` pickled and unpickled."""
+    return pickle.loads(pickle.dumps(message))
+
+
+def typical(call: Callable[[], object], calls: int) -> float:
+    """The median seconds of `call`."""
+    times = []
+    for _ in range(calls):
+        began = perf_counter()
+        call()
+        times.append(perf_counter() - began)
+    return median(times)

@@ -1,0 +1,282 @@
+"""Watching a run of a user's DataLoader from outside: `observe`."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import traceback
+from collections.abc import Callable
+from itertools import islice
+from math import isnan
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, IterableDataset
+
+from dlsim.engine.simulation import versions
+from dlsim.scenario.errors import is_integer, is_number, require
+from dlsim.trace.observation import Observation
+from dlsim.trace.trace import PENDING, Meta, Problem
+from dlsim.validation.observing import accelerator, machine
+from dlsim.validation.observing.assemble import Assembly, Setup, read
+from dlsim.validation.observing.hooks import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
+from dlsim.validation.observing.settings import settings
+from dlsim.validation.observing.wrapped_loader import Failure, Log, ObserveError, watch
+
+# Torch's words for it; it may raise this anywhere in the main process, even in the step.
+_DEAD = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+DEATH_NOTICE = 0.5  # seconds to wait for torch to say so
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while a loader was watched; `seen` is the trace of the run until then."""
+
+    def __init__(self, seen: Observation) -> None:
+        super().__init__()
+        self.seen = seen
+
+
+def observe(
+    loader: DataLoader[Any],
+    *,
+    step: Callable[[Any], object] | None = None,
+    batches: int | None = None,
+    seconds: float | None = None,
+    epochs: int = 1,
+    samples: bool = True,
+    progress: Callable[[int], object] = lambda batches: None,
+) -> Observation:
+    """The trace of a real run of `loader`, in seconds since its first epoch began.
+
+    A copy of the loader is run, whose dataset, sampler, `collate_fn` and `worker_init_fn` are
+    wrapped; user code sees its own dataset, the same indices and batches, and random numbers as
+    without observation. `step` is called with each batch (None: nothing is done with it). Each
+    epoch is left after `batches` batches (None: at its end), the first one also after `seconds`, if
+    these pass before. `samples`: keep the times of every sample, too. `progress` is called with the
+    number of batches finished since last time.
+
+    Not observed, NaN: `arrived` (but without workers), and `received` of what is not returned.
+    The index of an iterable-style dataset's sample is -1. `meta.scenario` holds the settings of
+    the loader; it has no durations. `meta.notes`: what watching cost (`overhead`), and what the
+    machine did besides (`steal`, `foreign_cpu`), where it tells; all in numbers, in seconds, cores
+    and bytes, as JSON (`machine`), with the most memory of its own that a worker was seen to have,
+    the CPU time of all workers until they were gone, and how fast the machine was before and after
+    (`machine.pace`, the slower one).
+
+    An exception in a worker, in the sampler, or of the loader ends the trace and is found in
+    `meta.problem`, as when a worker dies (kind `worker`; what was not returned stays pending). An
+    exception in `step` is raised. Raises `ObserveError` for a loader that cannot be watched,
+    `ScenarioError` for a bad number of batches, seconds or epochs, and for Ctrl-C `Interrupted`,
+    a KeyboardInterrupt that holds the trace of what was seen until then.
+    """
+    require(
+        batches is None or (is_integer(batches) and batches > 0),
+        "batches",
+        "an integer of at least 1, or None",
+        batches,
+    )
+    require(
+        seconds is None or (is_number(seconds) and seconds > 0),
+        "seconds",
+        "a number above 0, or None",
+        seconds,
+    )
+    require(is_integer(epochs) and epochs > 0, "epochs", "an integer of at least 1", epochs)
+    log = Log()
+    interruption: KeyboardInterrupt | None = None
+    memory = machine.WorkerMemory(progress)
+    with tempfile.TemporaryDirectory(prefix="dlsim-", ignore_cleanup_errors=True) as directory:
+        probe = Probe(Path(directory), samples=samples)
+        watched = watch(loader, probe, log)
+        pace, before, children = machine.pace(), machine.load(), machine.ended_children()
+        if loader.num_workers == 0:
+            probe.open(MAIN)
+        accelerator.begin(loader)
+        log.clock.settle()
+        try:
+            batches = run(watched, log, step, batches, seconds, epochs, memory)
+        except KeyboardInterrupt as interrupt:
+            if not log.returns:
+                raise
+            interruption = interrupt
+            log.failure = Failure("interrupted", monotonic())
+            traceback.clear_frames(interrupt.__traceback__)
+        finally:
+            # Workers that outlive an epoch go with the loader.
+            vars(watched).clear()
+            if loader.num_workers == 0:
+                probe.close()
+        after, children = machine.load(), machine.ended_children() - children
+        log.device.extend(zip(*log.clock.moments(), strict=True))
+        rows = read(Path(directory))
+    setup = Setup(
+        num_workers=loader.num_workers,
+        iterable=isinstance(loader.dataset, IterableDataset),
+        in_order=loader.in_order,
+        persistent_workers=loader.persistent_workers,
+        samples=samples,
+    )
+    assembly = Assembly(log, rows, setup)
+    problem = problem_of(assembly)
+    watching = machine.overhead(samples=samples)
+    facts = machine.facts(before, after, watching) | {"trained": float(step is not None)}
+    facts["pace"] = max(pace, machine.pace())
+    known = {"worker_bytes": memory.bytes, "workers_cpu": children, "copy": copying(loader, log)}
+    facts |= {name: value for name, value in known.items() if not isnan(value)}
+    notes = {
+        "overhead": str(watching),
+        "machine": json.dumps(facts),
+        **machine.contention(before, after),
+    }
+    scenario = settings(loader, assembly, batches, epochs)
+    if scenario is not None:
+        notes["scenario"] = "the settings of the loader, without durations"
+    seen = assembly.observation(
+        Meta(
+            engine="observed",
+            scenario=scenario,
+            versions=versions("torch"),
+            problem=problem,
+            notes=notes,
+        )
+    )
+    if interruption is not None:
+        raise Interrupted(seen) from interruption
+    return seen
+
+
+def run(
+    watched: DataLoader[Any],
+    log: Log,
+    step: Callable[[Any], object] | None,
+    batches: int | None,
+    seconds: float | None,
+    epochs: int,
+    progress: Callable[[int], object],
+) -> int | None:
+    """The training loop; after how many batches each epoch was left, None for at its end.
+
+    `log` takes down how it goes, and the exception that ends it, if any.
+    """
+    when = None
+    try:
+        try:
+            for epoch in range(epochs):
+                limit = seconds if epoch == 0 else None
+                if run_epoch(watched, log, step, batches, limit, progress):
+                    batches = len(log.finished)
+        except (OSError, EOFError):
+            # The connection to a dead worker may break before torch says, by a signal, that the
+            # worker died; that exception is raised here, then.
+            when = monotonic()
+            sleep(DEATH_NOTICE)
+            raise
+    except ObserveError:
+        raise
+    except Exception as error:
+        if not log.draws or (log.in_step and not _DEAD.search(str(error))):
+            raise
+        log.failure = Failure(f"{type(error).__name__}: {error}", when or monotonic())
+        # What its frames still hold would keep the workers alive.
+        traceback.clear_frames(error.__traceback__)
+    return batches
+
+
+def run_epoch(
+    watched: DataLoader[Any],
+    log: Log,
+    step: Callable[[Any], object] | None,
+    batches: int | None,
+    seconds: float | None,
+    progress: Callable[[int], object],
+) -> bool:
+    """One pass over the loader; whether it was left because the `seconds` had passed."""
+    late = False
+    log.first.append(len(log.draws))
+    log.started.append(monotonic())
+    iterator = iter(watched)
+    for batch in islice(iterator, batches):
+        if len(log.returns) == len(log.finished):
+            name = type(watched).__name__
+            raise ObserveError(
+                f"loader: {name} cannot be watched: its __iter__ is not DataLoader's"
+            )
+        log.in_step = True
+        log.entered.append(monotonic())
+        if step is not None:
+            before = log.clock.mark()
+            step(batch)
+            log.clock.step(before, log.clock.mark())
+        log.in_step = False
+        log.finished.append(monotonic())
+        progress(1)
+        if seconds is not None and monotonic() - log.started[0] >= seconds:
+            late = True
+            break
+    log.clock.settle()
+    log.left.append(monotonic())
+    del iterator  # workers that do not persist go with it
+    log.ended.append(monotonic())
+    return late
+
+
+def copying(loader: DataLoader[Any], log: Log) -> float:
+    """Seconds for copying a typical batch to the accelerator; NaN where steps are the host's."""
+    sizes = [payload.tensor_bytes for payload in log.payloads.values()]
+    if not sizes or not any(ended > 0 for _, ended in log.device):
+        return float("nan")
+    return accelerator.copying(float(np.median(sizes)), pinned=loader.pin_memory)
+
+
+def problem_of(assembly: Assembly) -> Problem | None:
+    """The exception that ended the loop, and the batch that answers for it."""
+    failure, rows = assembly.log.failure, assembly.rows
+    if failure is None:
+        return None
+    time = failure.time - assembly.zero
+    dead = _DEAD.search(failure.text)
+    here = rows["batch"] >= assembly.first[-1]
+    if dead is not None:
+        pids = [int(pid) for pid in dead[1].split(",")]
+        theirs = rows[here & np.isin(rows["process"], pids)]
+        taken = np.setdiff1d(
+            theirs["batch"][theirs["kind"] == TAKEN], theirs["batch"][theirs["kind"] == COLLATED]
+        )
+        batch = int(taken[0]) if len(taken) else MAIN
+        return Problem("worker", one_line(failure.text), batch, time)
+    if failure.text == "interrupted":
+        return Problem("interrupt", "interrupted", MAIN, time)
+    if "DataLoader timed out" in failure.text:
+        return Problem("timeout", one_line(failure.text), MAIN, time)
+    if assembly.log.sampler_raised:
+        return Problem("sampler", one_line(failure.text), MAIN, time)
+    kind, batch = raised(assembly)
+    return Problem(kind, one_line(failure.text), batch, time)
+
+
+def raised(assembly: Assembly) -> tuple[str, int]:
+    """Where user code raised the exception that ended the loop, and for which batch."""
+    rows = assembly.rows
+    found = []
+    for row in rows[rows["kind"] == RAISED]:
+        batch = row["batch"]
+        if row["what"] == INIT:  # before any batch; the first one is answered with it
+            mine = rows[(rows["process"] == row["process"]) & (rows["kind"] == TAKEN)]
+            batch = mine["batch"][0] if len(mine) else MAIN
+        if batch >= assembly.first[-1] and assembly.status[batch] == PENDING:
+            time = 0.0 if assembly.setup.in_order else row["ended"]
+            found.append((time, int(batch), POINTS[row["what"]]))
+    if not found:
+        return "loader", MAIN
+    _, batch, kind = min(found)
+    return kind, batch
+
+
+def one_line(text: str) -> str:
+    """The line of an exception's text, possibly with torch's traceback in it, that says what."""
+    lines = text.strip().splitlines()
+    code = [i for i, line in enumerate(lines[:-1]) if line.startswith("  ")]
+    return lines[code[-1] + 1].strip() if code else lines[0].strip()

@@ -1,0 +1,84 @@
+"""Datasets that let themselves be watched: each call goes through a probe, the rest as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import Subset
+
+from dlsim.validation.observing.hooks import Probe
+
+
+class Watched:
+    """A dataset that lets itself be watched; its attributes are those of the user's dataset."""
+
+    _dataset: Any
+    _probe: Probe
+
+    def __init__(self, dataset: Any, probe: Probe) -> None:
+        vars(self).update(_dataset=dataset, _probe=probe)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __repr__(self) -> str:
+        return repr(self._dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._dataset, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._dataset, self._probe)
+
+
+class WatchedMap(Watched):
+    """A map-style dataset."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._probe.item(self._dataset, index)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "__getitems__":
+            return getattr(self._dataset, name)
+        if not fetches_batches(self._dataset):
+            raise AttributeError(name)
+        return self._fetch_batch
+
+    def _fetch_batch(self, indices: Any) -> Any:
+        return self._probe.items(self._dataset, indices)
+
+
+class WatchedIterable(Watched):
+    """An iterable-style dataset."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return WatchedIterator(iter(self._dataset), self._probe)
+
+
+class WatchedIterator:
+    """An iterator, each `next()` of which is timed."""
+
+    def __init__(self, iterator: Iterator[Any], probe: Probe) -> None:
+        self._iterator = iterator
+        self._probe = probe
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self._probe.following(self._iterator)
+
+
+def fetches_batches(dataset: Any) -> bool:
+    """Whether torch's fetcher would find a `__getitems__` that does more than `__getitem__`.
+
+    Torch's `Subset`, which `random_split` makes, always has one; it calls `__getitem__` in a
+    loop unless what it is a subset of has one, and single samples tell more.
+    """
+    if type(dataset) is Subset:
+        return fetches_batches(dataset.dataset)
+    return bool(getattr(dataset, "__getitems__", None))

@@ -1,0 +1,271 @@
+"""Torch's own DataLoader, unmodified, under a virtual clock: what the simulation must equal.
+
+The installed torch decides who gets which batch and when; the dataset, the collate function and
+the training step only let virtual time pass, by the same random numbers as the simulation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, _utils, get_worker_info
+from torch.utils.data import IterableDataset as TorchIterable
+
+from dlsim.engine.draws import ServiceTimes
+from dlsim.engine.rules import MAIN, Raised, failure, index_order
+from dlsim.engine.simulation import versions
+from dlsim.scenario import IterableDataset, Scenario, ScenarioError
+from dlsim.trace.trace import Meta, Problem, Trace
+from dlsim.validation.virtual.clock import Clock, VirtualContext
+from dlsim.validation.virtual.record import Batch, Watcher
+
+
+def run_virtual(scenario: Scenario, seed: int = 0, *, samples: bool = False) -> Trace:
+    """The trace of the installed torch's DataLoader under a virtual clock.
+
+    It equals `simulate(scenario, seed, samples=samples)`, or one of the two is wrong. Raises
+    `ScenarioError` for what the installed torch cannot run: another policy than torch's, or the
+    rules of another release.
+    """
+    installed = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if scenario.policy != "torch":
+        raise ScenarioError(f"policy: expected torch, whose code is run, got {scenario.policy!r}")
+    if not scenario.loader.in_order and (scenario.torch_release < (2, 7) or installed < (2, 7)):
+        raise ScenarioError(
+            f"torch: expected rules that the installed torch {torch.__version__} follows, "
+            f"got those of {scenario.torch}"
+        )
+    if not scenario.ideal:
+        raise ScenarioError(
+            "machine, costs, pin_memory: expected an ideal machine, on which time is virtual"
+        )
+    clock = Clock()
+    watcher = Watcher(scenario, seed, clock, samples=samples)
+    with undisturbed(), contextlib.closing(clock):
+        end, problem = _training_loop(scenario, seed, clock, watcher)
+    meta = Meta(
+        engine="torch",
+        scenario=scenario,
+        seed=seed,
+        versions={**versions(), "torch": torch.__version__},
+        problem=problem,
+    )
+    return watcher.recorder.trace(meta, end)
+
+
+def _training_loop(
+    scenario: Scenario, seed: int, clock: Clock, watcher: Watcher
+) -> tuple[float, Problem | None]:
+    """The loop over all epochs; when it ended, and the error that ended it if one did."""
+    work = VirtualWork(scenario, seed, clock, watcher)
+    loader = _loader(scenario, clock, watcher, work)
+    recorder = watcher.recorder
+    problem = None
+    try:
+        for epoch in range(scenario.epochs):
+            watcher.start_epoch(epoch)
+            work.epoch = epoch
+            with watcher.resuming():
+                iterator = iter(loader)
+            recorder.epoch_primed[-1] = clock.now
+            try:
+                for batch in _returned(iterator, watcher):
+                    clock.sleep(watcher.step(batch.number))
+                    recorder.finished[batch.number] = clock.now
+                    if watcher.count == scenario.consumer.stop_after:
+                        break
+            finally:
+                watcher.end_epoch(getattr(iterator, "_rcvd_idx", 0))
+            del iterator  # unless workers are persistent, this shuts them down
+            recorder.epoch_ended[-1] = clock.now
+    except (UserError, RuntimeError) as error:
+        problem = _problem(error, clock.now, watcher)
+        # Its frames hold the iterator in a cycle, which might be collected in some worker.
+        error.__traceback__ = None
+    clock.after_others()
+    watcher.over = True
+    return clock.now, problem
+
+
+def _returned(iterator: Iterator[Batch], watcher: Watcher) -> Iterator[Batch]:
+    """What `next(iterator)` returns, one by one, written down."""
+    while True:
+        requested = watcher.request()
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            watcher.exhausted()
+            return
+        watcher.returned(batch, requested)
+        yield batch
+
+
+class UserError(Exception):
+    """What simulated user code raises; torch rebuilds it in the main process from its text."""
+
+
+def _raise(raised: Raised | None, number: int) -> None:
+    if raised is not None:
+        raise UserError(f"<{raised.kind}|{number}|{raised.message}>")
+
+
+def _problem(error: Exception, now: float, watcher: Watcher) -> Problem:
+    found = re.search(r"<(\w+)\|(-?\d+)\|(.*)>", str(error))
+    if found is None:
+        if "timed out" not in str(error):
+            raise error
+        return Problem("timeout", str(error), MAIN, now)
+    number = int(found[2])
+    if found[1] == "worker_init_fn":  # here the number is the worker's
+        number = watcher.first_job[number]
+    watcher.failed(number)
+    return Problem(found[1], found[3], number, now)
+
+
+class VirtualWork:
+    """The user's code, made of nothing but virtual time: samples, collate, `worker_init_fn`."""
+
+    def __init__(self, scenario: Scenario, seed: int, clock: Clock, watcher: Watcher) -> None:
+        self.scenario, self.seed = scenario, seed
+        self.clock, self.watcher = clock, watcher
+        self.epoch = 0
+
+    def fetch(self, indices: Sequence[int], seconds: float) -> None:
+        """One call of the dataset, for one sample or a whole batch of them."""
+        number = self.watcher.fetching(indices, seconds)
+        self.clock.sleep(seconds)
+        for index in indices:
+            _raise(failure(self.scenario, "fetch", index), number)
+
+    def collate(self, data: Any) -> Batch:
+        """`collate_fn`: the batch is the number it goes by."""
+        number = self.watcher.collating()
+        self.clock.sleep(self.watcher.job(number).collate)
+        _raise(failure(self.scenario, "collate", number), number)
+        return Batch(number, len(data) if isinstance(data, list) else 1)
+
+    def init(self, worker: int) -> None:
+        """`worker_init_fn`."""
+        _raise(failure(self.scenario, "worker_init_fn", worker), worker)
+
+
+class VirtualMap:
+    """A map-style dataset whose samples are their indices."""
+
+    def __init__(self, length: int, work: VirtualWork) -> None:
+        self.length, self.work = length, work
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> int:
+        self.work.fetch([index], self.work.watcher.service_time())
+        return index
+
+
+class VirtualBatchedMap(VirtualMap):
+    """The same with `__getitems__`."""
+
+    def __getitems__(self, indices: list[int]) -> list[int]:
+        self.work.fetch(indices, self.work.watcher.service_time())
+        return indices
+
+
+class VirtualIterable(TorchIterable[int]):
+    """An iterable-style dataset, sharded as the scenario says."""
+
+    def __init__(self, dataset: IterableDataset, work: VirtualWork) -> None:
+        self.dataset, self.work = dataset, work
+
+    def __iter__(self) -> Iterator[int]:
+        # The epoch is looked at now; a generator's body would look when it is first used.
+        return self._samples(self.work.epoch)
+
+    def _samples(self, epoch: int) -> Iterator[int]:
+        info = get_worker_info()
+        worker, workers = (MAIN, 0) if info is None else (info.id, info.num_workers)
+        work = self.work
+        service = ServiceTimes(self.dataset.fetch, work.seed, epoch, worker + 1)
+        for index in self.dataset.shard(max(worker, 0), workers):
+            work.fetch([index], service.take([index])[0])
+            yield index
+
+
+def _loader(
+    scenario: Scenario, clock: Clock, watcher: Watcher, work: VirtualWork
+) -> DataLoader[Any]:
+    ours, settings = scenario.loader, dict[str, Any]()
+    dataset: Any
+    if isinstance(scenario.dataset, IterableDataset):
+        dataset = VirtualIterable(scenario.dataset, work)
+    else:
+        kind = VirtualBatchedMap if scenario.dataset.batched else VirtualMap
+        dataset = kind(scenario.dataset.length, work)
+        if ours.batch_sampler is not None:
+            settings["batch_sampler"] = [list(batch) for batch in ours.batch_sampler]
+        elif ours.sampler is not None or ours.shuffle:
+            settings["sampler"] = _Order(scenario, work)
+    if ours.batch_sampler is None:
+        settings.update(batch_size=ours.batch_size, drop_last=ours.drop_last)
+    if ours.num_workers:
+        settings["multiprocessing_context"] = VirtualContext(
+            clock,
+            ours.num_workers,
+            worker_start=scenario.costs.worker_start,
+            index_latency=scenario.costs.index_latency,
+            observer=watcher,
+        )
+    return DataLoader(
+        dataset,
+        num_workers=ours.num_workers,
+        prefetch_factor=ours.prefetch_factor,
+        persistent_workers=ours.persistent_workers,
+        timeout=ours.timeout,
+        in_order=ours.in_order,
+        worker_init_fn=work.init,
+        collate_fn=work.collate,
+        **settings,
+    )
+
+
+class _Order:
+    """A sampler with the scenario's order: recorded, or shuffled by its seed in each epoch."""
+
+    def __init__(self, scenario: Scenario, work: VirtualWork) -> None:
+        self.scenario, self.work = scenario, work
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, index_order(self.scenario, self.work.seed, self.work.epoch))
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep what torch's worker loop does to its process from happening to this one."""
+    threads = torch.get_num_threads()
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
+    try:
+        with (
+            mock.patch.object(_utils.signal_handling, "_set_worker_signal_handlers", _nothing),
+            mock.patch.object(torch.multiprocessing, "_set_thread_name", _nothing),
+            mock.patch.object(_utils.worker, "_worker_info", None),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.random.set_rng_state(states[2])
+
+
+def _nothing(*_: object) -> None:
+    """Torch's worker loop installs signal handlers and names its thread; ours must not."""

@@ -1,0 +1,212 @@
+"""Writing down what torch's loader does on the virtual clock, in the terms of a trace."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data._utils.worker import _IterableDatasetStopIteration
+
+from dlsim.engine.processes.record import Recorder
+from dlsim.engine.processes.sampler import Job, Jobs
+from dlsim.engine.rules import MAIN
+from dlsim.scenario import IterableDataset, Scenario
+from dlsim.trace import trace as fates
+from dlsim.validation.virtual.clock import Clock
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the virtual `collate_fn` returns."""
+
+    number: int
+    size: int
+
+
+@dataclass
+class Hand:
+    """What one process is fetching: which batch, taken when, and how many calls it has made."""
+
+    number: int = MAIN
+    taken: float = 0.0
+    calls: int = 0
+
+
+class Watcher:
+    """Is told what goes through the queues and what user code is called; fills the recorder."""
+
+    def __init__(self, scenario: Scenario, seed: int, clock: Clock, *, samples: bool) -> None:
+        self.scenario, self.seed, self.clock = scenario, seed, clock
+        self.recorder = Recorder(samples=samples)
+        self.over = False  # the trace has ended; what still happens is not part of it
+        self.count = 0  # batches returned in this epoch
+        self.first_job: dict[int, int] = {}  # the batch number each worker answered first
+        self._workers = scenario.loader.num_workers
+        self._hands = {worker: Hand() for worker in range(MAIN, self._workers)}
+        self._in_flight: dict[int, Job] = {}
+        self._ended: set[int] = set()
+        self._resuming = False
+        self._requested = 0.0
+
+    def start_epoch(self, epoch: int) -> None:
+        """`iter(loader)` is about to be called."""
+        self.recorder.epoch(self.clock.now)
+        self._jobs = Jobs(self.scenario, self.seed, epoch)
+        self.count = 0
+        self.first_job = {}
+
+    @contextlib.contextmanager
+    def resuming(self) -> Iterator[None]:
+        """While `iter(loader)` runs: batches received now are those of the last epoch."""
+        self._resuming = True
+        try:
+            yield
+        finally:
+            self._resuming = False
+
+    def job(self, number: int) -> Job:
+        """The job of batch `number`."""
+        return self._in_flight[number]
+
+    def step(self, number: int) -> float:
+        """Seconds of the training step on batch `number`, which is the last asked of it."""
+        return self._in_flight.pop(number).step
+
+    # Told by the queues. A label travels beside each message.
+
+    def sent(self, worker: int, message: Any) -> int | None:
+        """Main puts `message` on an index queue; the label of a job is its batch number."""
+        if not isinstance(message, tuple):
+            return None
+        indices = message[1]
+        return self._open(worker, indices if isinstance(indices, Sequence) else (indices,))
+
+    def _open(self, worker: int, indices: Sequence[int]) -> int:
+        if isinstance(self.scenario.dataset, IterableDataset):
+            indices = range(len(indices))  # Nones, one for each sample to take
+        number = len(self.recorder)
+        self._in_flight[number] = self._jobs.job(number, indices)
+        self.recorder.sent_to(worker, len(indices), self.clock.now)
+        return number
+
+    def taken(self, worker: int, number: int | None) -> None:
+        """A worker takes a message off its index queue."""
+        if number is not None:
+            self._hands[worker] = Hand(number, self.clock.now)
+
+    def answered(self, message: Any) -> int | None:
+        """A worker puts its answer on the result queue; the label is the batch number."""
+        key, outcome = message
+        if not isinstance(key, int):
+            return None
+        worker = self.clock.current.rank
+        number = self._begun(worker)
+        self.first_job.setdefault(worker, number)
+        if isinstance(outcome, _IterableDatasetStopIteration):
+            self._ended.add(number)
+        self._fetched(number, outcome)
+        return number
+
+    def _fetched(self, number: int, outcome: object) -> None:
+        if self.over:
+            return
+        recorder, now = self.recorder, self.clock.now
+        recorder.arrived[number] = now
+        if isinstance(outcome, Batch):
+            recorder.fetched[number] = now
+            recorder.size[number] = outcome.size
+        else:
+            recorder.size[number] = 0
+
+    def received(self, number: int | None) -> None:
+        """Main takes an answer off the result queue."""
+        if number is None or self.over:
+            return
+        self.recorder.received[number] = self.clock.now
+        if self._resuming:
+            self.recorder.status[number] = fates.DISCARDED
+        elif number in self._ended:
+            self.recorder.status[number] = fates.ENDED
+
+    def terminated(self, worker: int) -> None:
+        """A worker is terminated in whatever it does."""
+        if not self.over and self.recorder.samples is not None:
+            self.recorder.samples.cut(worker, self.clock.now)
+
+    # Told by user code, in the process that runs it.
+
+    def _here(self) -> int:
+        return MAIN if self.clock.current is self.clock.main else self.clock.current.rank
+
+    def _begun(self, worker: int) -> int:
+        """The batch that `worker` fetches; it began when the worker took it."""
+        hand = self._hands[worker]
+        if worker == MAIN and hand.number == MAIN:
+            indices = self._jobs.next_indices()
+            assert indices is not None
+            hand.number = self._open(MAIN, indices)
+        if not self.over:
+            self.recorder.started[hand.number] = hand.taken
+        return hand.number
+
+    def service_time(self) -> float:
+        """Seconds for the next call of a map-style dataset."""
+        worker = self._here()
+        work = self.job(self._begun(worker)).work
+        assert work is not None
+        return work.seconds[self._hands[worker].calls]
+
+    def fetching(self, indices: Sequence[int], seconds: float) -> int:
+        """The dataset is called here, for `seconds`; returns the batch number."""
+        worker = self._here()
+        number = self._begun(worker)
+        self._hands[worker].calls += 1
+        if self.recorder.samples is not None and not self.over:
+            now = self.clock.now
+            row = self.recorder.samples.begin(indices, number, worker, now)
+            self.recorder.samples.end(row, len(indices), now + seconds)
+        return number
+
+    def collating(self) -> int:
+        """`collate_fn` is called here; returns the batch number."""
+        return self._begun(self._here())
+
+    # Told by the training loop.
+
+    def request(self) -> float:
+        """`next(iterator)` is called, at the moment returned."""
+        self._hands[MAIN] = Hand(MAIN, self.clock.now)
+        return self.clock.now
+
+    def returned(self, batch: Batch, requested: float) -> None:
+        """`next(iterator)` returned `batch`."""
+        self._fetched_here(batch.number, batch)
+        self.recorder.returned_to_user(batch.number, requested, self.clock.now)
+        self.count += 1
+
+    def exhausted(self) -> None:
+        """`next(iterator)` raised StopIteration: without workers, so did the dataset's own."""
+        if isinstance(self.scenario.dataset, IterableDataset) and not self._workers:
+            number = self._begun(MAIN)
+            self._fetched_here(number, None)
+            self.recorder.status[number] = fates.ENDED
+
+    def failed(self, number: int) -> None:
+        """`next(iterator)` raised what user code raised for batch `number`."""
+        self._fetched_here(number, None)
+        self.recorder.status[number] = fates.FAILED
+
+    def _fetched_here(self, number: int, outcome: Batch | None) -> None:
+        """Without workers, a batch is received where and when it is fetched."""
+        if not self._workers:
+            self._fetched(number, outcome)
+            self.recorder.received[number] = self.clock.now
+
+    def end_epoch(self, passed: int) -> None:
+        """The loop is left when torch had passed over the epoch's first `passed` batches."""
+        first = self.recorder.first[-1]
+        for number in range(first, first + passed):
+            if self.recorder.status[number] == fates.PENDING:
+                self.recorder.skipped(number)

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dlsim
+from dlsim.cli import main
+from dlsim.cli.sweeping import going_on, values_of
+from dlsim.cli.whatif import share_of
+from dlsim.report.whatif_plots import critical_path_bar, heat_map, pareto_front, sweep_curve
+from dlsim.scenario import DlsimError
+from dlsim.trace.summary import give_or_take
+from dlsim.whatif import Between, advise, sweep
+from tests.cli.test_cli import SMALL, refused
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The file of a small scenario."""
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def drawn(axes: Any) -> bytes:
+    """The picture as PNG."""
+    file = io.BytesIO()
+    axes.get_figure(root=True).savefig(file, format="png", dpi=50)
+    return file.getvalue()
+
+
+def test_sweep(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`sweep` says what is fastest, prints a row for each configuration, writes and draws."""
+    out, plot = tmp_path / "sweep.csv", tmp_path / "sweep.png"
+    options = ["--vary", "loader.num_workers=1:3", "--vary", "loader.prefetch_factor=1,2"]
+    options += ["--replications", "2", "--jobs", "1", "--out", str(out), "--plot", str(plot)]
+    assert main(["sweep", str(small), *options, "--consumer.step", "0.25"]) == 0
+    first, second, empty, *lines = capsys.readouterr().out.splitlines()
+    assert first == (
+        "Take num_workers=3, prefetch_factor=1: 2.526 ± 0 samples/s, "
+        "training waits 78.9 % of the time; it is the fastest."
+    )
+    assert second.startswith("Does it fit? ")
+    assert empty == ""
+    assert lines[0].split()[:3] == ["num_workers", "prefetch_factor", "samples/s"]
+    assert lines[7:] == ["", "2 simulations of each"]
+    assert len(out.read_text().splitlines()) == 7
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_interrupted_sweep_says_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """After Ctrl-C one line says where finished rows are, and how to go on."""
+    with pytest.raises(KeyboardInterrupt), going_on(Path("sweep.csv")):
+        raise KeyboardInterrupt
+    said = capsys.readouterr().err
+    assert said == "dlsim: sweep.csv.journal keeps what is finished: sweep again to go on\n"
+
+
+def test_explain(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`explain` says first what limits and what helps, and draws where the time goes."""
+    plot = tmp_path / "path.png"
+    assert main(["explain", str(small), "--plot", str(plot), "--replications", "2"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("Fetching samples limits (")
+    assert "; read twice as fast would help most: 1.9 times as fast, " in first
+    assert "; of mere settings, num_workers=4 does, +" in first
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_advise(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`advise` says first which keyword arguments to paste."""
+    plot = tmp_path / "front.png"
+    options = ["--max-epoch", "9 s", "--max-workers", "8", "--plot", str(plot)]
+    assert main(["advise", str(small), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "num_workers=4, prefetch_factor=1"
+    assert lines[1].startswith("With these, an epoch takes ")
+    assert "(wanted: at most 9 s). That holds with probability " in lines[1]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["sweep"], "vary: expected at least one key, got none"),
+        (["sweep", "--vary", "loader.num_workers"], "sweep: --vary: expected KEY=VALUES such as"),
+        (["sweep", "--vary", "loader.worker=1,2"], "loader.worker=1: loader.worker: no such key"),
+        (["sweep", "--vary", "epochs=3:1"], "epochs: expected at least one value, got none"),
+        (["sweep", "--vary", "epochs=1,2", "--vary", "epochs=3"], "sweep: --vary: expected each"),
+        (["sweep", "--vary", "consumer.step=1..2"], "consumer.step: expected a list of values for"),
+        (["sweep", "--vary", "epochs=1:3:0"], "sweep: --vary: epochs: expected steps of at least"),
+        (["sweep", "--vary", "num_workers=1,2"], "num_workers=1: num_workers: no such key; did yo"),
+        (["sweep", "--vary", "epochs=1:1000000000"], "vary: expected at most 100,000 configuratio"),
+        (["sweep", "--vary", "epochs=1,2", "--jobs", "1000000"], "jobs: expected at most 10,000 p"),
+        (
+            ["sweep", "--vary", "epochs=1,2", "--metric", "speed"],
+            "sweep: --metric: expected one o",
+        ),
+        (["sweep", "--vary", "epochs=1,2", "--metric", "stall"], "sweep: --metric: stall is to be"),
+        (["advise", "--max-stall", "low"], "--max-stall: expected a share such as 0.01 or 1%"),
+        (["advise", "--max-stall", "5"], "--max-stall: expected a share such as 0.01 or 1%, got '"),
+        (["advise", "--max-workers", "-1"], "--max-workers: expected an integer of at least 0"),
+        (["advise", "--max-epoch", "9 x"], "--max-epoch: expected a duration such as"),
+    ],
+)
+def test_refusals(
+    small: Path, args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be asked is refused in one line."""
+    command, *options = args
+    assert refused(capsys, command, small, *options).startswith(message)
+
+
+def test_values() -> None:
+    """Values are whole ranges with their ends, lists of whatever the key takes, or ranges."""
+    case = dlsim.Scenario(loader=dlsim.Loader(), dataset=dlsim.MapDataset(4))
+    assert values_of("loader.num-workers=1:4", case) == ("loader.num_workers", range(1, 5))
+    assert values_of("epochs=2:8:3", case) == ("epochs", range(2, 9, 3))
+    assert values_of("loader.in_order=true,false", case) == ("loader.in_order", [True, False])
+    assert values_of("consumer.step=5 ms,0.1", case) == ("consumer.step", ["5 ms", 0.1])
+    assert values_of("consumer.step=0.1..0.5", case) == ("consumer.step", Between(0.1, 0.5))
+    assert (share_of("x", "1%"), share_of("x", "0.05"), share_of("x", None)) == (0.01, 0.05, None)
+
+
+def test_large_numbers_are_written_out() -> None:
+    """Of ten thousand samples a second on, no number needs powers of ten to be read."""
+    assert give_or_take(389_284.3, 3312.0) == "389,284 ± 3,312"
+    assert give_or_take(882.46, 0.41) == "882.5 ± 0.41"
+    assert give_or_take(12.0, math.nan) == "12"
+    assert give_or_take(math.nan, math.nan) == "-"
+
+
+@pytest.fixture(scope="module")
+def table() -> dict[str, Any]:
+    """A sweep of two keys."""
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=1),
+        dataset=dlsim.MapDataset(20, fetch=[dlsim.Stage("read", wait=dlsim.Exponential(1.0))]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.5)),
+    )
+    vary = {"loader.num_workers": range(1, 5), "loader.in_order": [True, False]}
+    return sweep(case, vary, 3, jobs=1)
+
+
+def test_sweep_curve(table: dict[str, Any]) -> None:
+    """A curve has the table's values, percent where they are shares, and names with units."""
+    axes = sweep_curve(table, "loader.num_workers", "stall", by="loader.in_order")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("num_workers", "stall (% of the time)")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "in_order = True",
+        "in_order = False",
+    ]
+    line = axes.containers[0].lines[0]
+    np.testing.assert_allclose(line.get_ydata(), 100 * table["stall"][::2])
+    assert drawn(axes)
+    text = sweep_curve(table, "loader.in_order")  # a key that is no number
+    assert [label.get_text() for label in text.get_xticklabels()] == ["False", "True"]
+
+
+def test_what_is_no_mean_has_no_interval(small: Path, capsys: Any) -> None:
+    """Memory, of which there is one value, can be drawn, too; three keys are refused at once."""
+    picture = small.with_name("sweep.png")
+    vary = ["--vary", "loader.num_workers=1,2", "--dataset.sample-bytes", "1 MB"]
+    words = ["sweep", str(small), *vary, "--replications", "1", "--plot", str(picture)]
+    assert main([*words, "--metric", "memory"]) == 0
+    assert capsys.readouterr().out.endswith("\n1 simulation of each\n")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    more = ["--vary", "epochs=1,2", "--vary", "loader.prefetch_factor=1,2"]
+    assert refused(capsys, *words, *more) == (
+        "sweep: --plot: expected one or two keys to vary, got 3"
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["explain"], ["sweep", "--vary", r"name=$\foo$,b", "--replications", "1"]]
+)
+def test_dollars_are_dollars(small: Path, command: list[str]) -> None:
+    """Names with dollars are drawn as they are, and not taken for formulas."""
+    name, *options = command
+    stage = ["--dataset.fetch.0.name", r"read $\foo$"]
+    titled = [] if options else ["--name", r"$\foo$ and $5"]
+    picture = small.with_name("dollars.svg")
+    words = [name, str(small), *options, *titled, *stage, "--plot", str(picture)]
+    assert main(words) == 0
+    assert picture.read_bytes()
+
+
+def test_heat_map(table: dict[str, Any]) -> None:
+    """A heat map has each value in its cell, and says what it is in which unit."""
+    axes = heat_map(table, "loader.num_workers", "loader.in_order")
+    assert [text.get_text() for text in axes.texts[:4]] == [
+        f"{value:.3g}" for value in table["samples_per_s"][1::2]
+    ]
+    assert drawn(axes)
+
+
+def test_columns_that_are_not_there(table: dict[str, Any]) -> None:
+    """A picture of a column that the table does not have is refused in one line."""
+    with pytest.raises(DlsimError, match=r"^speed: no such column; known: loader.num_workers, "):
+        sweep_curve(table, "loader.num_workers", "speed")
+
+
+def test_critical_path_bar() -> None:
+    """Every cause has a bar with its share, the greatest on top."""
+    axes = critical_path_bar({"step": 0.25, "fetch: read": 0.75})
+    assert [text.get_text() for text in axes.texts] == ["75.0 %", "25.0 %"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["fetch: read", "step"]
+    assert drawn(axes)
+
+
+def test_pareto_picture(small: Path) -> None:
+    """Every configuration of the front is drawn, and the advised one has a ring."""
+    found = advise(dlsim.load(small), max_epoch=9.0, workers=range(6))
+    axes = pareto_front(found.front, found.chosen)
+    assert len(axes.lines) == len(found.front) + 1
+    assert drawn(axes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [["--dataset.length", "0"], ["--dataset.fetch", "[]", "--consumer.step", "0"]],
+    ids=["no samples", "no time"],
+)
+def test_nothing_to_say(small: Path, changes: list[str], capsys: Any) -> None:
+    """Where no batch is returned, or no time passes, every command says so."""
+    for command, said in (
+        (["explain"], "No time passes"),
+        (["report"], "No time passes"),
+        (["sweep", "--vary", "loader.num_workers=1,2"], "No configuration returns anything"),
+    ):
+        name, *options = command
+        assert main([name, str(small), *changes, *options]) == 0
+        assert capsys.readouterr().out.startswith(said)
+    assert "expected one" in refused(capsys, "advise", small, *changes)

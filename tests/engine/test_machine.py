@@ -1,0 +1,431 @@
+"""Shared cores, storage, transport and accelerator: by hand, by theory, by conservation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import simpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dlsim
+from dlsim.engine.processes.cores import Sharing
+from dlsim.scenario import Scenario
+
+ENGINES = ["simpy", "compiled"]
+
+
+def served(
+    capacity: float, jobs: list[tuple[float, float, int]], most: float = 1.0, background: float = 0
+) -> list[float]:
+    """When jobs (arrival, amount, customer) are done, in the order given."""
+    env = simpy.Environment()
+    sharing = Sharing(env, capacity, most, background)
+    done = [float("nan")] * len(jobs)
+
+    def job(i: int, arrival: float, amount: float, customer: int) -> object:
+        yield env.timeout(arrival)
+        yield sharing.serve(amount, customer, 2)
+        done[i] = env.now
+
+    for i, (arrival, amount, customer) in enumerate(jobs):
+        env.process(job(i, arrival, amount, customer))
+    env.run()
+    return done
+
+
+def test_equal_shares() -> None:
+    """Three processes on two cores get two thirds each, until one has all it wanted."""
+    # All run at 2/3 until 3 (2 done each); then the other two have a core each.
+    assert served(2, [(0, 2, 0), (0, 3, 1), (0, 3, 2)]) == pytest.approx([3, 4, 4])
+
+
+def test_a_core_is_all_one_process_can_use() -> None:
+    """A process alone on eight cores is no faster than on one."""
+    assert served(8, [(0, 2, 0)]) == [2]
+
+
+def test_late_arrival_slows_the_others() -> None:
+    """Who arrives later takes its share from then on."""
+    # Alone until 1; then both at 1/2: the first needs 1 more (until 3), the second finishes alone.
+    assert served(1, [(0, 2, 0), (1, 2, 1)]) == pytest.approx([3, 4])
+
+
+def test_threads_share_what_their_process_gets() -> None:
+    """Two threads of a process run at half its rate each, other processes keep theirs."""
+    # Two cores, process 0 with two threads, process 1 with one: a core for each process.
+    assert served(2, [(0, 1, 0), (0, 1, 0), (0, 1, 1)]) == pytest.approx([2, 2, 1])
+
+
+def test_background_takes_its_share() -> None:
+    """One process that always runs halves the only core."""
+    assert served(1, [(0, 1, 0)], background=1) == pytest.approx([2])
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 10), st.floats(0.01, 5), st.integers(0, 3)),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sampled_from([0.5, 1.0, 2.0, 3.5]),
+)
+def test_sharing_equals_small_steps(jobs: list[tuple[float, float, int]], capacity: float) -> None:
+    """Service in virtual time is what sharing the cores moment by moment gives."""
+    exact = served(capacity, jobs)
+    assert exact == pytest.approx(_fluid(capacity, jobs), rel=1e-6)
+
+
+def _fluid(capacity: float, jobs: list[tuple[float, float, int]]) -> list[float]:
+    """The same by following every rate from one change to the next."""
+    left = {i: amount for i, (_, amount, _) in enumerate(jobs)}
+    done = [0.0] * len(jobs)
+    now = 0.0
+    while left:
+        present = [i for i in left if jobs[i][0] <= now]
+        later = [jobs[i][0] for i in left if jobs[i][0] > now]
+        customers = {jobs[i][2] for i in present}
+        rate = min(1.0, capacity / len(customers)) if customers else 0.0
+        speed = {i: rate / sum(jobs[j][2] == jobs[i][2] for j in present) for i in present}
+        ends = [now + left[i] / speed[i] for i in present]
+        then = min(ends + later)
+        for i in present:
+            left[i] -= (then - now) * speed[i]
+            if left[i] <= 1e-12 * jobs[i][1] + 1e-13:
+                done[i] = then
+                del left[i]
+        now = then
+    return done
+
+
+def test_mean_stay_of_a_shared_core() -> None:
+    """Poisson arrivals at one shared core stay E[S] / (1 - load), whatever the distribution.
+
+    M/G/1 processor sharing: Kleinrock, Queueing Systems, volume 2, section 4.4.
+    """
+    rng = np.random.default_rng(1)
+    count, load = 40_000, 0.6
+    arrivals = np.cumsum(rng.exponential(1 / load, count))
+    amounts = rng.gamma(0.5, 2.0, count)  # mean 1, cv sqrt(2)
+    jobs = [(float(a), float(s), i) for i, (a, s) in enumerate(zip(arrivals, amounts, strict=True))]
+    stay = np.array(served(1, jobs)) - arrivals
+    assert stay.mean() == pytest.approx(1 / (1 - load), rel=0.05)
+
+
+def loading(**changes: object) -> Scenario:
+    """Eight batches of two samples, 1 s of processor time each, by two workers."""
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=2, prefetch_factor=2),
+        dataset=dlsim.MapDataset(16, fetch=[dlsim.Stage("decode", cpu=dlsim.Constant(1.0))]),
+    )
+    return dlsim.replace(scenario, changes)
+
+
+def test_workers_beyond_the_cores_add_nothing() -> None:
+    """Four workers on two cores decode as fast as two, each half as fast as alone."""
+    two = dlsim.simulate(loading(**{"machine.cores": 2}))
+    four = dlsim.simulate(loading(**{"machine.cores": 2, "loader.num_workers": 4}))
+    assert two.end == pytest.approx(8) == four.end
+    assert four.fetched[0] - four.started[0] == pytest.approx(4)
+
+
+def test_blocked_time_is_not_shared() -> None:
+    """Workers that sleep do not slow each other down, however few the cores."""
+    changes = {"dataset.fetch.0.cpu": "none", "dataset.fetch.0.wait": 1.0}
+    trace = dlsim.simulate(loading(**{"machine.cores": 1, "loader.num_workers": 4, **changes}))
+    assert trace.end == pytest.approx(4)
+
+
+def test_plenty_of_cores_is_the_ideal_machine() -> None:
+    """With a core for every process the trace is that of the ideal machine."""
+    ideal = dlsim.simulate(loading(), samples=True)
+    roomy = dlsim.simulate(loading(**{"machine.cores": 64}), samples=True)
+    assert dlsim.trace.difference(ideal, roomy, rtol=1e-12) is None
+
+
+def test_step_on_the_cpu_competes() -> None:
+    """A training step on the only core slows the worker, and is slowed by it."""
+    scenario = loading(
+        **{
+            "machine.cores": 1,
+            "loader.num_workers": 1,
+            "dataset.length": 4,
+            "consumer.step": 2.0,
+            "consumer.device": "cpu",
+        }
+    )
+    trace = dlsim.simulate(scenario)
+    # Batch 0 arrives at 2; its step (2 s) and batch 1 (2 s) share the core until 6.
+    assert trace.finished.tolist() == pytest.approx([6, 8])
+    assert trace.fetched.tolist() == pytest.approx([2, 6])
+
+
+def test_serialising_overlaps_the_next_fetch() -> None:
+    """The feeder thread works while the worker fetches, and takes half of it meanwhile."""
+    scenario = loading(
+        **{"loader.num_workers": 1, "dataset.length": 4, "costs.serialise.message": 1.0}
+    )
+    trace = dlsim.simulate(scenario)
+    # Serialising batch 0 (2 to 4, at half speed) delays batch 1, which then needs 1 s more.
+    assert trace.arrived.tolist() == pytest.approx([4, 6])
+    assert trace.fetched.tolist() == pytest.approx([2, 5])
+
+
+def test_receiving_happens_inside_next() -> None:
+    """Without a pin-memory thread a batch that arrived is received when it is asked for."""
+    changes = {"consumer.step": 10.0, "costs.receive.message": 0.5}
+    trace = dlsim.simulate(loading(**changes))
+    assert trace.received[1] == trace.requested[1] + 0.5
+    assert trace.arrived[1] == 2
+
+
+def test_pin_memory_thread_receives_beside_the_step() -> None:
+    """With one, batches are received and pinned while the step runs; next() finds them ready."""
+    changes = {
+        "consumer.step": 10.0,
+        "costs.receive.message": 0.5,
+        "costs.pin.message": 0.25,
+        "loader.pin_memory": True,
+    }
+    trace = dlsim.simulate(loading(**changes))
+    # The two share the main process's time, but nobody else uses it.
+    assert trace.received[:2].tolist() == pytest.approx([2.5, 3.25])
+    assert trace.returned[1] == trace.requested[1]
+
+
+def test_large_messages_go_through_the_pipe_while_it_is_read() -> None:
+    """A writer with more than 64 KiB writes while it is read, and holds up the other writers."""
+    changes = {
+        "dataset.path": "pipe",
+        "dataset.sample_bytes": 1e6,
+        "costs.hand_over.byte": 0.5e-6,
+        "costs.receive.byte": 0.75e-6,
+        "consumer.step": 10.0,
+    }
+    trace = dlsim.simulate(loading(**changes))
+    assert trace.arrived[0] == pytest.approx(2 + 1)
+    assert trace.received[0] == pytest.approx(2 + 1.5)  # half a second longer to rebuild it
+    # Batch 1 was fetched at 2 as well; it is read, and so arrives, when next() asks for it.
+    assert trace.arrived[1] == pytest.approx(trace.requested[1] + 1)
+
+
+def test_descriptors_are_handed_over_while_the_main_process_waits() -> None:
+    """A thread of the worker, which may be fetching, hands over what the main process receives."""
+    changes = {
+        "loader.num_workers": 1,
+        "dataset.length": 4,
+        "costs.hand_over.tensor": 1.0,
+        "costs.receive.tensor": 0.5,
+    }
+    trace = dlsim.simulate(loading(**changes))
+    # From 2 to 4 at half speed, beside the fetching of batch 1, which goes on alone from 4 to 5.
+    assert trace.received.tolist() == pytest.approx([4.5, 6.5])
+    assert trace.fetched.tolist() == pytest.approx([2, 5])
+
+
+def test_sharing_a_batch_costs_workers_only() -> None:
+    """Collating into shared memory takes longer, and without workers nothing is shared."""
+    changes = {"dataset.length": 4, "costs.share.message": 0.25}
+    one = dlsim.simulate(loading(**{"loader.num_workers": 1, **changes}))
+    alone = {"loader.num_workers": 0, "loader.prefetch_factor": "none"}
+    none = dlsim.simulate(loading(**alone, **changes))
+    assert one.fetched.tolist() == pytest.approx([2.25, 4.5])
+    assert none.fetched.tolist() == pytest.approx([2, 4])
+
+
+def test_busy_cores_slow_each_other_down() -> None:
+    """With a contention of a half, two busy cores take half as long again as one."""
+    changes = {"machine.cores": 2, "machine.contention": 0.5}
+    two = dlsim.simulate(loading(**changes))
+    one = dlsim.simulate(loading(**{"loader.num_workers": 1, **changes}))
+    assert two.fetched[:2].tolist() == pytest.approx([3, 3])
+    assert one.fetched[:2].tolist() == pytest.approx([2, 4])
+
+
+def test_storage_bandwidth_is_shared() -> None:
+    """Two workers that read together get half the bandwidth each."""
+    changes = {
+        "dataset.fetch.0.cpu": "none",
+        "dataset.fetch.0.read_bytes": 100.0,
+        "machine.storage.bandwidth": 100.0,
+    }
+    trace = dlsim.simulate(loading(**changes))
+    assert trace.fetched[:2].tolist() == pytest.approx([4, 4])
+    assert trace.end == pytest.approx(16)
+
+
+def test_storage_request_rate_is_capped() -> None:
+    """Reads begin no faster than the storage takes requests."""
+    changes = {
+        "dataset.fetch.0.cpu": "none",
+        "dataset.fetch.0.read_bytes": 1.0,
+        "machine.storage.requests_per_second": 2.0,
+    }
+    assert dlsim.simulate(loading(**changes)).end == pytest.approx(7.5)
+
+
+def test_page_cache_warms_up() -> None:
+    """The first epoch reads everything; later ones only what did not fit into the cache."""
+    changes = {
+        "dataset.fetch.0.cpu": "none",
+        "dataset.fetch.0.read_bytes": 100.0,
+        "machine.storage.bandwidth": 100.0,
+        "machine.storage.cache": 1200.0,
+        "epochs": 2,
+        "loader.num_workers": 1,
+    }
+    trace = dlsim.simulate(loading(**changes))
+    epochs = trace.epochs.ended - trace.epochs.started
+    assert epochs.tolist() == pytest.approx([16, 4])
+
+
+def test_page_cache_keeps_stages_apart() -> None:
+    """What one stage has read of a sample is not what another stage reads of it."""
+    stage = dlsim.Stage("part", read_bytes=dlsim.Constant(100.0))
+    changes = {
+        "dataset.fetch": [stage, stage],
+        "machine.storage.bandwidth": 100.0,
+        "machine.storage.cache": 1e6,
+        "epochs": 2,
+        "loader.num_workers": 1,
+    }
+    for engine in ENGINES:
+        trace = dlsim.simulate(loading(**changes), engine=engine)
+        epochs = trace.epochs.ended - trace.epochs.started
+        assert epochs.tolist() == pytest.approx([2 * 16, 0])
+
+
+def test_page_cache_of_calls_for_whole_batches() -> None:
+    """A call of `__getitems__` finds its data in the cache if all its samples are there."""
+    changes = {
+        "dataset.fetch": [dlsim.Stage("read", read_bytes=dlsim.Constant(100.0))],
+        "dataset.batched": True,
+        "loader.batch_size": 1,
+        "loader.batch_sampler": [[0, 1], [2], [1, 0], [1, 2], [1, 3], []],
+        "machine.storage.bandwidth": 100.0,
+        "machine.storage.cache": 1e6,
+        "loader.num_workers": 1,
+    }
+    for engine in ENGINES:
+        trace = dlsim.simulate(loading(**changes), engine=engine)
+        assert (trace.fetched - trace.started).tolist() == pytest.approx([1, 1, 0, 0, 1, 0])
+
+
+@pytest.mark.parametrize("cache", [0.0, 1e6])
+def test_reads_of_nothing_are_not_cached(cache: float) -> None:
+    """A read of zero bytes leaves nothing in the page cache: it takes its latency every time."""
+    changes = {
+        "dataset.fetch": [dlsim.Stage("look", read_bytes=dlsim.Constant(0.0))],
+        "machine.storage.latency": 1.0,
+        "machine.storage.cache": cache,
+        "epochs": 2,
+        "loader.num_workers": 1,
+    }
+    for engine in ENGINES:
+        trace = dlsim.simulate(loading(**changes), engine=engine)
+        epochs = trace.epochs.ended - trace.epochs.started
+        assert epochs.tolist() == pytest.approx([16, 16])
+
+
+def test_host_runs_ahead_of_the_accelerator() -> None:
+    """With run_ahead = 1 the host asks for the next batch while the step is under way."""
+    changes = {"consumer.step": 3.0, "consumer.run_ahead": 1}
+    trace = dlsim.simulate(loading(**changes))
+    assert trace.requested[1] == trace.returned[0]
+    assert np.all(np.diff(trace.finished) >= 3.0 - 1e-12)
+    assert trace.end == trace.finished[-1]
+
+
+def test_copies_overlap_with_steps() -> None:
+    """An overlapped copy hides behind the step; one that is not adds to it."""
+    changes = {
+        "consumer.step": 3.0,
+        "consumer.run_ahead": 1,
+        "costs.copy_byte": 1e-6,
+        "dataset.sample_bytes": 5e5,
+        "dataset.length": 8,
+        "dataset.fetch.0.cpu": 0.0,
+    }
+    hidden = dlsim.simulate(loading(**changes, **{"consumer.overlap_copy": True}))
+    serial = dlsim.simulate(loading(**{**changes, "consumer.run_ahead": 0}))
+    assert hidden.end == pytest.approx(4 * 3 + 1)
+    assert serial.end == pytest.approx(4 * (3 + 1))
+
+
+@pytest.mark.parametrize(
+    ("pinned", "overlap", "requested", "finished"),
+    [
+        # In turn with the steps, and the host does not wait for it: 1 + 3 s a batch.
+        (True, False, [0, 0, 0, 0], [4, 8, 12, 16]),
+        # Beside the steps: the first copy alone is waited for.
+        (True, True, [0, 0, 0, 0], [4, 7, 10, 13]),
+        # The host copies, and waits for the step before.
+        (False, False, [0, 1, 5, 9], [4, 8, 12, 16]),
+        (False, True, [0, 0, 0, 0], [4, 7, 10, 13]),
+    ],
+)
+def test_copies_of_a_host_that_runs_ahead(pinned, overlap, requested, finished) -> None:
+    """A pinned batch the accelerator copies by itself, another one the host."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(pin_memory=pinned),
+        dataset=dlsim.MapDataset(4, sample_bytes=dlsim.Constant(2e6)),
+        consumer=dlsim.Consumer(step=dlsim.Constant(3.0), run_ahead=9, overlap_copy=overlap),
+        costs=dlsim.Costs(copy_byte=0.5e-6),
+    )
+    for engine in ENGINES:
+        trace = dlsim.simulate(scenario, engine=engine)
+        assert trace.requested.tolist() == requested
+        assert trace.finished.tolist() == finished
+        small = dlsim.replace(scenario, {"dataset.sample_bytes": 1e6})
+        assert not dlsim.simulate(small, engine=engine).requested.any()
+
+
+def test_start_and_end_cost() -> None:
+    """Workers start one after another, and get ready and exit beside each other."""
+    changes = {
+        "costs.worker_start": 1.0,
+        "costs.worker_ready": 5.0,
+        "costs.worker_stop": 0.5,
+        "dataset.length": 2,
+    }
+    trace = dlsim.simulate(loading(**changes))
+    assert trace.epochs.primed[0] == 2
+    assert trace.started[0] == 6
+    assert trace.end == pytest.approx(8 + 0.5)
+
+
+@pytest.mark.parametrize("where", ["worker_ready", "read"])
+def test_workers_that_do_not_stop_are_terminated(where: str) -> None:
+    """After five seconds a worker is gone, whatever it does, and its share with it."""
+    changes = {
+        "dataset.fetch": [dlsim.Stage("read", read_bytes=dlsim.Constant(100.0))],
+        "machine.storage.bandwidth": 200.0,
+        "consumer.stop_after": 1,
+        "loader.num_workers": 1,
+        "epochs": 2,
+    }
+    if where == "worker_ready":
+        changes |= {"costs.worker_ready": 100.0, "loader.num_workers": 2, "dataset.length": 0}
+        ends = [10.0, 20.0]
+    else:
+        changes |= {"machine.storage.bandwidth": 20.0}
+        ends = [10.0 + 5.0, 30.0]
+    for engine in ENGINES:
+        trace = dlsim.simulate(loading(**changes), engine=engine)
+        assert trace.epochs.ended.tolist() == pytest.approx(ends)
+
+
+def test_pin_memory_thread_ends_with_the_epoch() -> None:
+    """At the end of an epoch the thread finishes the batch it is at, and takes no other."""
+    changes = {
+        "costs.pin.message": 3.0,
+        "dataset.fetch.0.cpu": 0.5,
+        "consumer.stop_after": 1,
+        "loader.pin_memory": True,
+    }
+    for engine in ENGINES:
+        trace = dlsim.simulate(loading(**changes), engine=engine)
+        # Batch 0 is pinned at 4; by then the thread is at batch 1, which it finishes at 7.
+        assert trace.end == pytest.approx(7)
+        assert np.isnan(trace.received[2:]).all()

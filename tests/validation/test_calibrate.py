@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+import dlsim
+from dlsim.cli import main
+from dlsim.scenario import Constant, Cost, Costs, Recorded, Stage
+from dlsim.validation import calibrate, calibrate_throughput, calibration, observe, predict
+from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
+from dlsim.validation.calibrating.crowding import crowding
+from dlsim.validation.calibrating.lifetimes import exiting
+from dlsim.validation.calibrating.scenario import consumer_of, of_runs
+from dlsim.validation.calibrating.throughput import simulated
+from dlsim.validation.calibrating.uncertainty import PACE, PRIOR, unsteadiness
+from dlsim.whatif.space import space
+from tests.validation.test_replay import watched
+
+TRANSPORT = Costs(serialise=Cost(message=3e-4), receive=Cost(message=3e-4))
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        time.sleep(0.002)
+        return index
+
+
+def test_waits_are_found_by_index():
+    """Of a dataset seen whole, each sample keeps the time that it was blocked."""
+    scenario = calibrate(observe(DataLoader(Rows(), 3, num_workers=2)), transport=TRANSPORT)
+    wait = scenario.dataset.fetch[0].wait
+    assert isinstance(wait, Recorded)
+    assert len(wait.values) == 24
+    assert min(wait.values) > 0.0015
+    assert scenario.costs.take > 0
+    assert scenario.costs.worker_ready > 0
+    assert scenario.machine.cores >= 1
+
+
+def test_the_reasons_come_with_the_scenario():
+    """`calibration` says how samples are distributed, and can be asked for again and again."""
+    seen = observe(DataLoader(Rows(), 3, num_workers=1))
+    for _ in range(2):
+        found = calibration(seen, transport=TRANSPORT)
+    assert found.scenario == calibrate(seen, transport=TRANSPORT)
+    assert {"wait", "cpu", "step"} <= found.fits.keys()
+
+
+def test_what_was_observed_survives_a_file(tmp_path: Path):
+    """Calibrating on a saved and loaded run gives the same scenario."""
+    seen = observe(DataLoader(Rows(), 3, num_workers=1))
+    dlsim.save(seen, tmp_path / "run.npz")
+    again = dlsim.load_trace(tmp_path / "run.npz")
+    assert calibrate(again, transport=TRANSPORT) == calibrate(seen, transport=TRANSPORT)
+
+
+def test_runs_without_workers_tell_of_those():
+    """Where some runs have workers and some have none, each kind tells of its own."""
+    alone = observe(DataLoader(Rows(), 3))
+    found = calibration(observe(DataLoader(Rows(), 3, num_workers=1)), alone, transport=TRANSPORT)
+    assert found.scenario.loader.num_workers == 1
+    assert found.alone is not None
+    assert found.alone.scenario == calibrate(alone, transport=TRANSPORT)
+    assert predict(found, {"loader.num_workers": 0}).scenario == found.alone.scenario
+    assert predict(found, {"loader.batch_size": 6}).scenario.loader.num_workers == 1
+
+
+def test_a_main_process_that_rests_tells_of_its_like():
+    """What moving a batch takes, runs tell whose main process is blocked in steps as the first's.
+
+    All runs tell what fetching takes.
+    """
+    loader = DataLoader(Rows(), 3, num_workers=1)
+    resting = accounts(observe(loader, step=lambda batch: time.sleep(0.005)))
+    busy = accounts(observe(loader))
+    resting, busy = (
+        replace(run, receive=np.full(8, seconds), crowding=np.zeros(8))
+        for run, seconds in ((resting, 0.001), (busy, 0.004))
+    )
+    for runs, seconds in (([resting, busy], 0.001), ([busy, resting], 0.004)):
+        scenario = of_runs(runs, TRANSPORT).scenario
+        received = scenario.costs.receive.of(runs[0].tensors, runs[0].bytes)
+        assert received == pytest.approx(seconds)
+        assert scenario.dataset.fetch[0].wait.mean == pytest.approx(
+            np.concatenate([resting.wait, busy.wait]).mean(), rel=0.2
+        )
+
+
+def test_pickling_holds_up_the_worker():
+    """From when a worker has time and the index list until the batch before is pickled."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=2),
+        dataset=dlsim.MapDataset(8, (Stage("read", wait=Constant(1.0)),)),
+    )
+    seen = watched(dlsim.simulate(scenario, samples=True))
+    late = replace(
+        seen,
+        started=seen.started + np.where(np.arange(8) < 2, 0, 0.3),
+        serialised=seen.fetched + 0.3,
+        serialise_cpu=np.full(8, 0.3),
+    )
+    assert held_up(seen).tolist() == [0] * 8
+    assert held_up(late).tolist() == pytest.approx([0, 0] + [0.3] * 6)
+    # Where the next batch was begun before, nothing was held up.
+    assert held_up(replace(late, started=seen.started)).tolist() == [0] * 8
+
+
+def test_without_workers_all_that_next_computes_is_accounted_for():
+    """What is not of samples is of collating, but for what the watching costs."""
+    seen = observe(DataLoader(Rows(), 3))
+    run = accounts(seen)
+    used = (seen.thread_returned - seen.thread_requested).sum()
+    watching = 24 * run.machine["watch_sample"] + 8 * run.machine["watch_batch"]
+    assert run.cpu.sum() + run.collate.sum() == pytest.approx(used - watching, rel=0.05)
+
+
+@pytest.mark.parametrize(("busy", "threads"), [(1.0, 1), (1.15, 1), (1.4, 2), (2.0, 2), (2.1, 2)])
+def test_threads_of_a_step(busy, threads):
+    """A second thread that is busy for part of a step, waits for the first in the rest."""
+    run = accounts(observe(DataLoader(Rows(), 3)))
+    computing = np.full(7, 0.005)
+    run = replace(run, step_cpu=computing, step_wait=np.zeros(7), step_threads=busy)
+    consumer, _ = consumer_of([run])
+    assert (consumer.device, consumer.threads) == ("cpu", threads)
+    assert consumer.step.mean == pytest.approx(0.005)
+
+
+def test_pace_differs_from_run_to_run():
+    """Two runs, one at half the pace: 35 % (log 2 of two) beside what was known before."""
+    run = accounts(observe(DataLoader(Rows(), 3)))
+    slow = replace(run, cpu=2 * run.cpu, collate=2 * run.collate)
+    assert unsteadiness([run]) == pytest.approx(PACE)
+    assert unsteadiness([run, run, run]) == pytest.approx(PACE * 0.5**0.5)
+    squares = 2 * np.var([0, np.log(2)])
+    assert unsteadiness([run, slow]) == pytest.approx(((squares + PRIOR * PACE**2) / 3) ** 0.5)
+
+
+def test_too_few_batches_are_refused():
+    """A run of a few batches is refused in one line."""
+    seen = observe(DataLoader(Rows(), 12, num_workers=1))
+    with pytest.raises(CalibrateError, match="expected at least 5 batches to calibrate, got 2"):
+        calibrate(seen, transport=TRANSPORT)
+
+
+def test_simulated_runs_are_refused():
+    """A trace without what only watching tells is refused in one line."""
+    loader = dlsim.Loader(batch_size=2)
+    with pytest.raises(CalibrateError, match="expected one that dlsim observe watched"):
+        calibrate(dlsim.simulate(dlsim.Scenario(loader=loader, dataset=dlsim.MapDataset(20))))
+
+
+def test_throughputs_are_met():
+    """A scenario of three throughputs has these throughputs."""
+    table = {0: 517.7, 2: 844.5, 8: 1275.7}
+    scenario = calibrate_throughput(table, batch_size=32, cores=16)
+    assert simulated(scenario, 2) == pytest.approx(844.5, rel=0.02)
+    assert simulated(scenario, 8) == pytest.approx(1275.7, rel=0.02)
+
+
+def test_the_size_of_a_sample_may_be_stated_with_throughputs(tmp_path: Path, capsys):
+    """It tells what fits and changes nothing else; without it, nobody can tell what fits."""
+    out = str(tmp_path / "scenario.toml")
+    command = ["calibrate", "--throughput", "0=517.7,2=844.5,8=1275.7", "-o", out]
+    rates = []
+    for stated, told in ((), "How large a sample is, is not stated"), (("600 KB",), "54.9 MiB"):
+        assert main([*command, *[f"--sample-bytes={size}" for size in stated]]) == 0
+        scenario = dlsim.load(out)
+        rates.append(simulated(scenario, 2))
+        assert told in str(space(dlsim.replace(scenario, {"loader.num_workers": 1})))
+    assert rates[0] == pytest.approx(rates[1])
+    assert main([*command, "--sample-bytes", "large"]) == 2
+    assert "--sample-bytes: expected a size such as" in capsys.readouterr().err
+
+
+def test_one_throughput_is_too_little(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """The command line says in one line what is missing."""
+    out = str(tmp_path / "scenario.toml")
+    assert main(["calibrate", "--throughput", "0=500,2=800", "-o", out]) == 2
+    assert "expected at least two numbers of workers above 0" in capsys.readouterr().err
+
+
+def test_runs_tell_cores_themselves(capsys, tmp_path: Path):
+    """What is stated of a machine whose throughputs are given is not ignored beside runs."""
+    assert main(["calibrate", "run.npz", "--cores", "3", "-o", str(tmp_path / "a.toml")]) == 2
+    assert "--cores and --sample-bytes go with --throughput" in capsys.readouterr().err
+
+
+def test_a_number_of_workers_has_one_throughput(capsys, tmp_path: Path):
+    """Of two throughputs with as many workers, neither is taken silently."""
+    given = ["--throughput", "1=500,2=800,1=510"]
+    assert main(["calibrate", *given, "-o", str(tmp_path / "scenario.toml")]) == 2
+    assert "--throughput: expected each number of workers once" in capsys.readouterr().err
+
+
+def test_first_batches_tell_nothing_of_crowding():
+    """The first batch of each worker takes longer for more reasons than busy neighbours."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=2),
+        dataset=dlsim.MapDataset(8, (Stage("read", wait=Constant(1.0)),)),
+    )
+    seen = watched(dlsim.simulate(scenario, samples=True))
+    assert np.isnan(crowding(seen, cores=2.0)).tolist() == [True] * 2 + [False] * 6
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_what_a_worker_computes_after_its_last_batch(persistent):
+    """All that workers used until they were gone, but for what each had used by its last batch."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=2, persistent_workers=persistent),
+        dataset=dlsim.MapDataset(8, (Stage("read", wait=Constant(1.0)),)),
+        epochs=2,
+    )
+    seen = watched(dlsim.simulate(scenario, samples=True))
+    # Four batches of each worker in each epoch, of one second each; 0.25 for pickling.
+    started = np.tile([1, 1, 2, 2, 3, 3, 4, 4], 2) + (0.0 if not persistent else 4.0) * (
+        np.arange(16) >= 8
+    )
+    seen = replace(
+        seen,
+        cpu_started=started,
+        sample_cpu=np.ones(16),
+        serialise_cpu=np.full(16, 0.25),
+        collate_cpu=np.zeros(16),
+    )
+    processes, last = (2, 9.25) if persistent else (4, 5.25)
+    used = processes * (last + 0.5 + 0.125)
+    assert exiting(seen, used, between=0.125).tolist() == pytest.approx([0.5])
+    assert len(exiting(seen, float("nan"), between=0.125)) == 0
+    idle = replace(seen, cpu_started=np.where(seen.worker == 1, np.nan, started))
+    assert len(exiting(idle, used, between=0.125)) == 0

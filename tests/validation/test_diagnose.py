@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+import dlsim
+from dlsim.cli import main
+from dlsim.trace import load_trace
+from dlsim.validation import diagnose, diagnose_run, observe
+from dlsim.validation.diagnosing.memory import Room, room
+from dlsim.validation.observing import target
+from tests.cli.test_cli import refused
+
+SOURCE = """
+import os, signal, time
+from torch.utils.data import DataLoader, Dataset
+
+
+class Rows(Dataset):
+    def __init__(self, does):
+        self.does = does
+
+    def __len__(self):
+        return 180
+
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        self.does(index)
+        return index
+
+
+def make(does=lambda index: None, **settings):
+    return DataLoader(Rows(does), batch_size=3, **{"num_workers": 1} | settings)
+
+
+def short():
+    return DataLoader(Rows(lambda index: None), batch_size=60)
+
+
+def raises():
+    return make(lambda index: [0] * 40 + [1 / (index != 40)] if index == 40 else None)
+
+
+def dies():
+    return make(lambda index: os.kill(os.getpid(), signal.SIGKILL) if index == 40 else None)
+
+
+def hangs():
+    return make(lambda index: time.sleep(60) if index == 40 else None)
+
+
+def interrupts():
+    parent = os.getpid()
+    return make(lambda index: os.kill(parent, signal.SIGINT) if index == 40 else None)
+"""
+
+
+class Rows(Dataset):
+    """Each sample is waited for: workers help however few cores there are."""
+
+    def __init__(self, seconds=0.02, length=128):
+        self.seconds, self.length = seconds, length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        time.sleep(self.seconds)
+        return np.zeros(1000, np.float32)
+
+
+class Stream(IterableDataset):
+    """Numbers, shared by the workers."""
+
+    def __iter__(self):
+        info = get_worker_info()
+        for index in range(info.id, 160, info.num_workers):
+            time.sleep(0.02)
+            yield index
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A user's module, `diagnosed_here`, in a directory of its own."""
+    path = tmp_path / "diagnosed_here.py"
+    path.write_text(SOURCE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    yield path
+    sys.modules.pop("diagnosed_here", None)
+
+
+def test_the_answer_and_what_to_paste():
+    """First what limits and what to set, at the end what to paste; and it was tried."""
+    found = diagnose(DataLoader(Rows(), 4, num_workers=1))
+    assert found.helps
+    assert found.explanation.limit == "fetch"
+    assert found.advised["num_workers"] > 1
+    assert found.room.fits
+    assert found.tried is not None
+    assert len(found.tried.order) == len(found.seen.order) == 32
+    assert found.tried_gain > 0.3
+    first, second, *_, last = str(found).splitlines()
+    assert first.startswith("Fetching samples limits: ")
+    assert second.startswith(f"Set num_workers={found.advised['num_workers']}, prefetch_factor=")
+    assert second.endswith("; it fits in memory.")
+    assert last.startswith(f"DataLoader(..., num_workers={found.advised['num_workers']}, ")
+
+
+def test_a_loader_that_keeps_up():
+    """Where training hardly waits, settings are kept or spared, not paid for."""
+    loader = DataLoader(Rows(0.001), 4, num_workers=3)
+    found = diagnose(loader, step=lambda batch: time.sleep(0.04), attempt=False)
+    assert found.max_stall == 0.05
+    assert found.advised["num_workers"] <= 3
+    assert str(found).startswith("The training step limits: ")
+
+
+def test_a_stream_that_is_split():
+    """Other numbers of workers are considered for a stream only if it is said to be split."""
+    seen = observe(DataLoader(Stream(), 4, num_workers=2))
+    assert diagnose_run(seen).advised["num_workers"] == 2
+    assert "say --split" in str(diagnose_run(seen))
+    assert diagnose_run(seen, split=True).settings["num_workers"] > 2
+
+
+def test_room():
+    """Batches must fit into /dev/shm where they are shared, and with the workers into memory."""
+    known = {"batches": 100.0, "workers": 4, "each_worker": 50.0}
+    roomy = Room(**known, shared=True, shm_free=100.0, memory_free=300.0)
+    assert roomy.fits
+    assert str(roomy) == (
+        "/dev/shm 100 B of 100 B free, memory 300 B of 300 B free (50 B for each worker by itself)"
+    )
+    assert not Room(**known, shared=True, shm_free=99.0, memory_free=300.0).fits
+    assert Room(**known, shared=False, shm_free=99.0, memory_free=300.0).fits
+    assert not Room(**known, shared=False, shm_free=99.0, memory_free=299.0).fits
+    scenario = dlsim.Scenario(loader=dlsim.Loader(num_workers=2), dataset=dlsim.MapDataset(4))
+    assert room(scenario, 10.0, float("nan")).shm_free > 0
+
+
+def test_the_command(module, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The command watches, keeps the run, tries; the kept run can be diagnosed again."""
+    out = tmp_path / "run.npz"
+    assert main(["diagnose", "diagnosed_here:make", "--batches", "40", "-o", str(out)]) == 0
+    answer = capsys.readouterr().out
+    assert "\ntried " in answer
+    assert "watched   40 batches" in answer
+    assert main(["diagnose", str(out)]) == 0
+    again = capsys.readouterr().out
+    assert again.splitlines()[0] == answer.splitlines()[0]
+    assert "\ntried " not in again
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        ("diagnosed_here:short", "expected at least 5 batches to calibrate, got 3"),
+        ("diagnosed_here:raises", "after 13 batches an error ended it, for batch 13: ZeroDivision"),
+        ("diagnosed_here:dies", "an error ended it, for batch 13: RuntimeError: DataLoader worker"),
+        ("diagnosed_here:hangs", "diagnosed_here:hangs: no batch for 3 s: it hangs"),
+        ("diagnosed_here:nothing", "diagnosed_here has no nothing"),
+        ("nothing.npz", "nothing.npz: "),
+    ],
+)
+def test_what_goes_wrong_is_said_in_one_line(
+    module, monkeypatch, capsys: pytest.CaptureFixture[str], loader: str, message: str
+):
+    """Whatever the loader does, there is an end, and one line that says what it did."""
+    monkeypatch.setattr(target, "HANGS", 3.0)
+    assert message in refused(capsys, "diagnose", loader)
+
+
+@pytest.mark.parametrize("command", ["diagnose", "observe"])
+def test_an_interruption_leaves_what_was_seen(
+    module, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+):
+    """After Ctrl-C the batches seen until then are in the file that was asked for."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        out = tmp_path / "run.npz"
+        assert main([command, "diagnosed_here:interrupts", "-o", str(out)]) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    err = capsys.readouterr().err
+    seen = load_trace(out)
+    assert err.startswith(f"dlsim: {out} holds the {len(seen.order)} batches seen until then\n")
+    assert 5 <= len(seen.order) <= 14
+    assert seen.meta.problem.kind == "interrupt"

@@ -1,0 +1,618 @@
+import os
+import time
+from dataclasses import fields
+from importlib import metadata
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    get_worker_info,
+)
+from torch.utils.data._utils.pin_memory import pin_memory
+
+from dlsim import (
+    Constant,
+    Consumer,
+    Loader,
+    MapDataset,
+    Recorded,
+    Scenario,
+    ScenarioError,
+    Stage,
+    simulate,
+)
+from dlsim.trace import STATUSES, difference, load_trace, save
+from dlsim.trace.observation import SAMPLE_COLUMNS
+from dlsim.trace.trace import DISCARDED, ENDED, FAILED, PENDING, RETURNED, SKIPPED
+from dlsim.validation.observing import machine
+from dlsim.validation.observing.hooks import Tagged
+from dlsim.validation.observing.run import Interrupted, observe, one_line
+from dlsim.validation.observing.wrapped_loader import ObserveError
+
+
+class Rows(Dataset):
+    def __init__(self, length, seconds=0.002, slow=None, does=lambda index: None):
+        self.length, self.seconds, self.slow, self.does = length, seconds, slow, does
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        time.sleep(self.seconds if index != self.slow else 40 * self.seconds)
+        self.does(index)
+        return index
+
+
+class Batches(Rows):
+    def __getitems__(self, indices):
+        time.sleep(self.seconds)
+        return [10 * index for index in indices]
+
+
+class Stream(IterableDataset):
+    def __init__(self, start, end):
+        self.start, self.end = start, end
+
+    def __iter__(self):
+        for row in range(self.start, self.end):
+            time.sleep(0.002)
+            yield row
+
+
+class Split(Stream):
+    """Shares itself out among the workers, as torch's documentation does it."""
+
+    def __iter__(self):
+        info = get_worker_info()
+        return iter(range(self.start + info.id, self.end, info.num_workers))
+
+
+def shard(worker):
+    """A `worker_init_fn` that gives worker 0 the first seven rows."""
+    dataset = get_worker_info().dataset
+    assert type(dataset) is Stream
+    dataset.start, dataset.end = (0, 7) if worker == 0 else (7, dataset.end)
+
+
+def watched(loader, **settings):
+    """The trace, and all that the step saw."""
+    seen = []
+    trace = observe(loader, step=seen.append, **settings)
+    return trace, seen
+
+
+def statuses(trace):
+    """What became of each batch, in words."""
+    return [STATUSES[status] for status in trace.status]
+
+
+def raise_at(bad):
+    """What raises an exception for one value."""
+
+    def does(index):
+        if index == bad:
+            raise ValueError(f"no row {index}")
+
+    return does
+
+
+def exit_at(bad):
+    """What ends the process for one value."""
+
+    def does(index):
+        if index == bad:
+            os._exit(3)
+
+    return does
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_every_moment_of_a_map_style_run_is_seen_in_order(num_workers):
+    """The moments of each batch are all there and in the order that design and torch give them."""
+    loader = DataLoader(Rows(10), batch_size=3, num_workers=num_workers)
+    trace, seen = watched(loader)
+    assert [batch.tolist() for batch in seen] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    assert trace.order.tolist() == [0, 1, 2, 3]
+    assert trace.size.tolist() == [3, 3, 3, 1]
+    assert trace.worker.tolist() == ([0, 1, 0, 1] if num_workers else [-1] * 4)
+    assert (trace.status == RETURNED).all()
+    line = ["sent", "started", "collating", "fetched", "received", "returned", "finished"]
+    for earlier, later in pairwise(line):
+        assert (getattr(trace, earlier) <= getattr(trace, later)).all()
+    assert (trace.requested < trace.returned).all()
+    assert np.isnan(trace.arrived).all() == bool(num_workers)
+    assert 0 == trace.epochs.started[0] < trace.epochs.primed[0] < trace.epochs.ended[0]
+    assert trace.end == trace.epochs.ended[0] >= trace.finished.max()
+    assert trace.samples.index.tolist() == list(range(10))
+    assert trace.samples.batch.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    assert (trace.samples.fetched - trace.samples.started >= 0.002).all()
+
+
+def test_processor_time_is_seen_where_it_is_spent():
+    """CPU time of samples, of workers and of the main process is near what user code computes."""
+
+    def spin(_):
+        until = time.thread_time() + 0.01
+        while time.thread_time() < until:
+            pass
+
+    loader = DataLoader(Rows(4, seconds=0.001, does=spin), batch_size=2, num_workers=1)
+    trace = observe(loader, step=spin)
+    assert (np.abs(trace.sample_cpu - 0.01) < 0.005).all()
+    assert (trace.cpu_fetched - trace.cpu_started >= 0.02).all()
+    assert (trace.cpu_requested[1:] - trace.cpu_returned[:-1] >= 0.01).all()
+
+
+def test_all_columns_have_one_entry_a_batch():
+    """Whatever is seen of batches has the length of the trace, and of samples, that of those."""
+    trace = observe(DataLoader(Rows(5), batch_size=2, num_workers=2))
+    for column in fields(trace):
+        values = getattr(trace, column.name)
+        if isinstance(values, np.ndarray):
+            assert len(values) == (5 if column.name in SAMPLE_COLUMNS else 3), column.name
+
+
+def test_the_notes_of_a_trace_tell_how_it_came_to_be():
+    """The overhead, the settings, and the versions are found in the trace's meta."""
+    meta = observe(DataLoader(Rows(4), batch_size=2, num_workers=2)).meta
+    assert meta.engine == "observed"
+    assert meta.problem is None
+    assert meta.versions["torch"] == metadata.version("torch")
+    assert "a sample" in meta.notes["overhead"]
+    assert "a batch" in meta.notes["overhead"]
+    assert meta.scenario.loader == Loader(batch_size=2, num_workers=2, prefetch_factor=2)
+    assert meta.scenario.dataset == MapDataset(4)
+
+
+def test_an_own_sampler_is_found_in_the_settings():
+    """Orders that are no plain sequence or shuffle are kept as the indices that were drawn."""
+    trace = observe(DataLoader(Rows(4), batch_size=2, sampler=[3, 1, 2, 0]))
+    assert trace.meta.scenario.loader.sampler == (3, 1, 2, 0)
+    trace = observe(DataLoader(Rows(4), batch_sampler=[[3], [1, 2]]))
+    assert trace.meta.scenario.loader.batch_sampler == ((3,), (1, 2))
+    trace = observe(DataLoader(Rows(4), shuffle=True))
+    assert trace.meta.scenario.loader.shuffle
+
+
+def test_without_samples_all_else_is_seen():
+    """`samples=False` leaves out the samples and nothing else."""
+    trace = observe(DataLoader(Rows(6), batch_size=3, num_workers=2), samples=False)
+    assert trace.samples is None
+    assert trace.size.tolist() == [3, 3]
+    assert not np.isnan(trace.started + trace.fetched).any()
+
+
+class Point:
+    def __init__(self, rows):
+        self.rows = rows
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    "collate",
+    [lambda rows: {"rows": rows}, tuple, Point, lambda rows: None],
+    ids=["dict", "tuple", "class", "None"],
+)
+def test_the_step_sees_what_collate_made(collate, num_workers):
+    """Batches reach the step as the user's collate_fn returned them, of whatever type."""
+    loader = DataLoader(Rows(4), batch_size=2, num_workers=num_workers, collate_fn=collate)
+    _, seen = watched(loader)
+    for batch, expected in zip(seen, [collate([0, 1]), collate([2, 3])], strict=True):
+        assert type(batch) is type(expected)
+        assert getattr(batch, "rows", batch) == getattr(expected, "rows", expected)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_of_a_batch_sampler(num_workers):
+    """A batch sampler's batches, of any lengths, are those seen; `len(loader)` still works."""
+    lists = [[3], [0, 1, 2], [2, 2]]
+    loader = DataLoader(Rows(4), batch_sampler=lists, num_workers=num_workers)
+    trace, seen = watched(loader)
+    assert [batch.tolist() for batch in seen] == lists
+    assert trace.size.tolist() == [1, 3, 2]
+    assert trace.samples.index.tolist() == [3, 0, 1, 2, 2, 2]
+
+
+def test_one_call_for_a_batch():
+    """`__getitems__` is called as torch would, and its samples share the times of the call."""
+    loader = DataLoader(Batches(4), batch_size=2, num_workers=2)
+    trace, seen = watched(loader)
+    assert [batch.tolist() for batch in seen] == [[0, 10], [20, 30]]
+    assert trace.samples.index.tolist() == [0, 1, 2, 3]
+    assert len(set(trace.samples.started)) == 2
+    assert trace.meta.scenario.dataset.batched
+
+
+def test_the_samples_of_a_subset_are_seen_one_by_one():
+    """torch's Subset only loops in `__getitems__`, so its samples are still timed singly."""
+    loader = DataLoader(Subset(Rows(9), [7, 5, 3, 1]), batch_size=2, num_workers=2)
+    trace, seen = watched(loader)
+    assert [batch.tolist() for batch in seen] == [[7, 5], [3, 1]]
+    assert len(set(trace.samples.started)) == 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_single_samples(num_workers):
+    """Without a batch size, each sample is a batch of one, of its own type."""
+    loader = DataLoader(Rows(4), batch_size=None, num_workers=num_workers)
+    trace, seen = watched(loader)
+    assert seen == [0, 1, 2, 3]
+    assert trace.size.tolist() == [1, 1, 1, 1]
+    loader = DataLoader(Stream(0, 3), batch_size=None, num_workers=num_workers // 2)
+    trace, seen = watched(loader)
+    assert seen == [0, 1, 2]
+    assert trace.status[3] == ENDED
+
+
+def test_iterable_style_data_without_workers():
+    """An iterator in the main process ends with a batch number that says so."""
+    trace, seen = watched(DataLoader(Stream(0, 5), batch_size=2))
+    assert [batch.tolist() for batch in seen] == [[0, 1], [2, 3], [4]]
+    assert statuses(trace) == ["returned"] * 3 + ["ended"]
+    assert trace.size.tolist() == [2, 2, 1, 0]
+    assert trace.samples.index.tolist() == [-1] * 5
+
+
+def test_shards_set_by_worker_init_fn():
+    """Users' worker_init_fn sees and changes their own dataset; the ends of shards are seen."""
+    loader = DataLoader(Stream(0, 10), batch_size=2, num_workers=2, worker_init_fn=shard)
+    trace, seen = watched(loader)
+    assert sorted(row for batch in seen for row in batch.tolist()) == list(range(10))
+    by_worker = [trace.size[(trace.worker == w) & (trace.status == RETURNED)] for w in (0, 1)]
+    assert [sizes.tolist() for sizes in by_worker] == [[2, 2, 2, 1], [2, 1]]
+    assert (trace.status == ENDED).sum() == 2
+    assert set(trace.status) <= {RETURNED, ENDED, SKIPPED}
+    assert not trace.size[(trace.status == ENDED) | (trace.status == SKIPPED)].any()
+    assert np.isnan(trace.started[trace.status == SKIPPED]).all()
+    assert trace.meta.scenario.dataset.sharding == (7, 3)
+
+
+def test_iterable_shards_agree_with_the_simulation():
+    """Fates, sizes and workers of all batches of a sharded stream are those simulated."""
+    loader = DataLoader(Stream(0, 10), batch_size=2, num_workers=2, worker_init_fn=shard)
+    trace = observe(loader, step=lambda batch: time.sleep(0.02))
+    simulated = simulate(
+        Scenario(
+            loader=trace.meta.scenario.loader,
+            dataset=type(trace.meta.scenario.dataset)(
+                10, sharding=(7, 3), fetch=(Stage("read", wait=Constant(0.002)),)
+            ),
+            consumer=Consumer(step=Constant(0.02)),
+        )
+    )
+    assert trace.status.tolist() == simulated.status.tolist()
+    assert trace.worker.tolist() == simulated.worker.tolist()
+    assert trace.size.tolist() == simulated.size.tolist()
+    assert trace.order.tolist() == simulated.order.tolist()
+
+
+def test_shards_by_worker_info_and_drop_last():
+    """A dataset that asks for its worker gets it; partial batches are dropped by each worker."""
+    loader = DataLoader(Split(0, 10), batch_size=2, num_workers=2, drop_last=True)
+    trace, seen = watched(loader)
+    assert sorted(row for batch in seen for row in batch.tolist()) == list(range(8))
+    assert (trace.status == ENDED).sum() == 2
+
+
+def test_drop_last():
+    """The last partial batch of a map-style dataset is not even sent."""
+    trace = observe(DataLoader(Rows(5), batch_size=2, num_workers=2, drop_last=True))
+    assert trace.size.tolist() == [2, 2]
+
+
+def test_workers_that_persist():
+    """Persistent workers are the same processes in the second epoch, and gone afterwards."""
+    pids = []
+    loader = DataLoader(
+        Rows(8),
+        batch_size=2,
+        num_workers=2,
+        persistent_workers=True,
+        collate_fn=lambda r: os.getpid(),
+    )
+    trace = observe(loader, step=pids.append, epochs=2)
+    assert len(set(pids)) == 2
+    assert trace.epochs.first.tolist() == [0, 4]
+    assert trace.worker.tolist() == [0, 1] * 4
+    assert (trace.status == RETURNED).all()
+    assert loader._iterator is None
+    for pid in set(pids):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_epochs_left_early(persistent):
+    """After `batches` batches an epoch is left; what was sent is pending, or later discarded."""
+    loader = DataLoader(Rows(20), batch_size=2, num_workers=2, persistent_workers=persistent)
+    trace, seen = watched(loader, batches=2, epochs=2)
+    assert len(seen) == 4
+    assert trace.order.tolist() == [0, 1, 6, 7]
+    assert trace.epochs.first.tolist() == [0, 6]
+    left = DISCARDED if persistent else PENDING
+    assert trace.status[2:6].tolist() == [left] * 4
+    assert trace.status[8:].tolist() == [PENDING] * 4
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_out_of_order(in_order):
+    """Batches are numbered as sent and listed as returned, even out of order."""
+    loader = DataLoader(Rows(8, slow=0), batch_size=1, num_workers=2, in_order=in_order)
+    trace, seen = watched(loader)
+    assert trace.order.tolist() == [batch.item() for batch in seen]
+    assert (trace.order.tolist() == list(range(8))) == in_order
+    assert trace.worker[0] == 0
+    index = trace.samples.index
+    assert index.tolist() == list(range(8))
+    assert trace.samples.worker.tolist() == trace.worker.tolist()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_same_random_order_as_without_watching(num_workers):
+    """Generators, the loader's own and the global one, are used as without observation."""
+
+    def loader():
+        torch.manual_seed(1)
+        generator = torch.Generator().manual_seed(2)
+        return DataLoader(
+            Rows(12, 0.0),
+            batch_size=3,
+            shuffle=True,
+            num_workers=num_workers,
+            generator=generator,
+            collate_fn=lambda rows: (rows, torch.rand(1).item()),
+        )
+
+    plain = loader()
+    expected = [batch for _ in range(2) for batch in plain]
+    after = torch.rand(1)
+    _, seen = watched(loader(), epochs=2)
+    assert seen == expected
+    assert torch.equal(torch.rand(1), after)
+
+
+def test_the_users_loader_is_left_as_it_was():
+    """Observation changes no attribute of the loader, and it can be used afterwards."""
+    loader = DataLoader(Rows(4), batch_size=2, num_workers=2, worker_init_fn=print)
+    loader.worker_init_fn = None
+    before = dict(vars(loader))
+    observe(loader)
+    assert vars(loader) == before
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
+
+
+def test_processes_that_are_spawned():
+    """With spawn everything is pickled to the workers, and seen all the same."""
+    loader = DataLoader(
+        Stream(0, 10),
+        batch_size=2,
+        num_workers=1,
+        multiprocessing_context="spawn",
+        worker_init_fn=shard,
+    )
+    trace, seen = watched(loader)
+    assert [batch.tolist() for batch in seen] == [[0, 1], [2, 3], [4, 5], [6]]
+    assert trace.worker[trace.order].tolist() == [0] * 4
+    assert trace.meta.scenario.loader.multiprocessing_context == "spawn"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_exception_in_fetching_ends_the_trace(num_workers):
+    """What was seen until a sample raised is kept, and the batch at fault is named."""
+    dataset = Rows(12, does=raise_at(7))
+    trace, seen = watched(DataLoader(dataset, batch_size=3, num_workers=num_workers))
+    assert len(seen) == 2
+    problem = trace.meta.problem
+    assert (problem.kind, problem.batch) == ("fetch", 2)
+    assert problem.message == "ValueError: no row 7"
+    assert problem.time >= trace.finished[1]
+    assert trace.status[:3].tolist() == [RETURNED, RETURNED, FAILED]
+    assert trace.size[2] == 0
+    assert np.isnan(trace.fetched[2])
+    assert not np.isnan(trace.started[2])
+    assert np.isnan(trace.epochs.ended[0])
+
+
+def test_an_exception_in_collating_ends_the_trace():
+    """An exception of collate_fn is told from one of the dataset."""
+    trace = observe(DataLoader(Rows(4), batch_size=2, num_workers=2, collate_fn=raise_at([2, 3])))
+    assert (trace.meta.problem.kind, trace.meta.problem.batch) == ("collate", 1)
+
+
+def test_an_exception_in_starting_a_worker_ends_the_trace():
+    """An exception of worker_init_fn answers for that worker's first batch."""
+    loader = DataLoader(Rows(8), batch_size=2, num_workers=2, worker_init_fn=raise_at(1))
+    trace = observe(loader)
+    assert (trace.meta.problem.kind, trace.meta.problem.batch) == ("worker_init_fn", 1)
+    assert trace.meta.problem.message == "ValueError: no row 1"
+    assert trace.order.tolist() == [0]
+
+
+def test_an_exception_in_the_sampler_ends_the_trace():
+    """A sampler that breaks is named as such."""
+
+    def lists():
+        yield [0]
+        raise OSError("no more")
+
+    trace = observe(DataLoader(Rows(2), batch_sampler=lists()))
+    assert trace.meta.problem.kind == "sampler"
+    assert trace.meta.problem.message == "OSError: no more"
+
+
+def test_an_exception_in_the_step_is_the_users():
+    """What the user's step raises is raised to the user."""
+    with pytest.raises(ValueError, match="no row"):
+        observe(DataLoader(Rows(2)), step=lambda batch: raise_at(0)(batch.item()))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_interruption_keeps_what_was_seen(num_workers, tmp_path):
+    """Ctrl-C is raised on, and with it comes the trace until then, which survives a file."""
+
+    def step(batch):
+        if int(batch[0]) >= 9:
+            raise KeyboardInterrupt
+
+    loader = DataLoader(Rows(24), 3, num_workers=num_workers)
+    with pytest.raises(Interrupted) as caught:
+        observe(loader, step=step)
+    seen = caught.value.seen
+    assert list(seen.order) == [0, 1, 2, 3]
+    assert seen.meta.problem.kind == "interrupt"
+    save(seen, tmp_path / "run.npz")
+    assert difference(seen, load_trace(tmp_path / "run.npz")) is None
+
+
+def test_an_epoch_is_left_when_the_time_is_up():
+    """After so many seconds an epoch is left, and the settings say after how many batches."""
+    loader = DataLoader(Rows(24), 3)
+    seen = observe(loader, step=lambda batch: time.sleep(0.02), seconds=0.01, epochs=2)
+    assert seen.meta.scenario.consumer.stop_after == 1
+    assert len(seen.order) == 2
+
+
+def test_a_worker_that_dies():
+    """A killed worker ends the trace; what it did until then is kept, the rest is pending."""
+    dataset = Rows(16, does=exit_at(5))
+    trace = observe(DataLoader(dataset, batch_size=2, num_workers=2))
+    problem = trace.meta.problem
+    assert (problem.kind, problem.batch) == ("worker", 2)
+    assert "exited unexpectedly" in problem.message
+    assert trace.worker[:4].tolist() == [0, 1, 0, 1]
+    assert trace.status[2] == PENDING
+    assert not np.isnan(trace.started[2])
+    assert trace.samples.index[trace.samples.batch == 2].tolist() == [4]
+
+
+def test_a_loader_that_times_out():
+    """torch's timeout ends the trace."""
+    loader = DataLoader(Rows(2, seconds=0.7), num_workers=1, timeout=0.05)
+    problem = observe(loader).meta.problem
+    assert (problem.kind, problem.batch) == ("timeout", -1)
+
+
+class Doubling(DataLoader):
+    def __iter__(self):
+        for batch in super().__iter__():
+            yield 2 * batch
+
+
+class Detached(DataLoader):
+    def __iter__(self):
+        return iter([1, 2])
+
+
+class Endless(DataLoader):
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.running = super().__iter__()
+
+    def __iter__(self):
+        for _ in range(len(self)):
+            yield next(self.running)
+
+
+def test_a_users_own_kind_of_loader():
+    """A subclass of DataLoader still does with its batches what it does."""
+    trace, seen = watched(Doubling(Rows(4), batch_size=2, num_workers=2))
+    assert [batch.tolist() for batch in seen] == [[0, 2], [4, 6]]
+    assert trace.order.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        ([1, 2], "loader: expected a torch DataLoader, got list"),
+        (Detached(Rows(2)), "loader: Detached cannot be watched: its __iter__ is not DataLoader's"),
+        (Endless(Rows(2)), r"loader: Endless cannot be watched: its workers already run"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(loader, message):
+    """A loader that cannot be watched is refused in one line that says why."""
+    with pytest.raises(ObserveError, match=message):
+        observe(loader)
+
+
+def test_bad_numbers_are_refused():
+    """The numbers of batches and epochs must make sense."""
+    with pytest.raises(ScenarioError, match="batches: expected an integer of at least 1"):
+        observe(DataLoader(Rows(2)), batches=0)
+    with pytest.raises(ScenarioError, match="epochs: expected an integer of at least 1"):
+        observe(DataLoader(Rows(2)), epochs=0)
+
+
+def test_progress_counts_batches():
+    """`progress` is told of every batch finished."""
+    told = []
+    observe(DataLoader(Rows(4, 0.0), batch_size=2), epochs=2, progress=told.append)
+    assert told == [1, 1, 1, 1]
+
+
+def test_tags_are_pinned_as_batches_are():
+    """Torch's pin-memory code reaches the batch inside the tag, custom types included."""
+
+    class Custom:
+        pinned = False
+
+        def pin_memory(self):
+            self.pinned = True
+            return self
+
+    tagged = pin_memory(Tagged(3, {"inside": Custom()}))
+    assert tagged.batch == 3
+    assert tagged.data["inside"].pinned
+
+
+def test_errors_in_one_line():
+    """Of an exception with torch's traceback in it, the line that says what went wrong is kept."""
+    wrapped = (
+        "ValueError: Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most"
+        " recent call last):\n  File x, line 1\n    boom()\nValueError: boom\nmore of it"
+    )
+    assert one_line(wrapped) == "ValueError: boom"
+    assert one_line("ValueError: boom") == "ValueError: boom"
+
+
+def test_the_demonstration_of_the_notes():
+    """24 rows, batch 3, 2 workers: torch and the simulation deal, fetch and take as long alike.
+
+    The simulated rows take as long as the real ones did, since a busy machine oversleeps. Where
+    others use much of the machine, only that torch was no faster is checked.
+    """
+
+    def simulated(wait):
+        return simulate(
+            Scenario(
+                loader=Loader(batch_size=3, num_workers=2, prefetch_factor=2),
+                dataset=MapDataset(24, fetch=(Stage("read", wait=wait),)),
+            ),
+            samples=True,
+        )
+
+    expected = simulated(Constant(0.04))
+    loader = DataLoader(Rows(24, 0.04), batch_size=3, num_workers=2, prefetch_factor=2)
+    for _ in range(2):
+        before = machine.load()
+        seen = observe(loader)
+        after = machine.load()
+        assert seen.order.tolist() == expected.order.tolist()
+        assert seen.worker.tolist() == expected.worker.tolist()
+        for worker in (0, 1):
+            fetched = [t.samples.index[t.samples.worker == worker] for t in (expected, seen)]
+            assert fetched[0].tolist() == fetched[1].tolist()
+        rows = seen.samples.fetched - seen.samples.started
+        assert (rows >= 0.04).all()
+        total = simulated(Recorded(tuple(rows.tolist()))).returned.max()
+        taken = seen.returned.max() - seen.started.min()
+        assert taken > 0.99 * total
+        busy = before is not None and sum(machine.others(before, after)) > 0.2 * seen.end
+        if busy or taken < 1.05 * total:
+            return
+    pytest.fail(f"{taken:.3f} s, simulated {total:.3f} s")

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dlsim
+from dlsim.scenario import Constant, Gamma, ScenarioError
+from dlsim.validation import predict
+from dlsim.validation.calibrating.predict import (
+    UNEXPLAINED,
+    errors_after,
+    estimate,
+    shares,
+    with_changes,
+)
+from dlsim.validation.calibrating.scenario import Calibration
+from dlsim.whatif.errors import WhatIfError
+
+COSTS = ("take", "serialise", "hand_over", "receive", "pin", "worker_start", "step")
+SURE = dict.fromkeys(("pace", "placing", "wait", "cpu", *COSTS), 0.0)
+
+STEADY = Constant(0.01)
+LOADER = dlsim.Loader(batch_size=4, num_workers=2)
+
+
+def calibration(wait=STEADY, errors=SURE, **parts: object) -> Calibration:
+    """One of a loader whose samples wait."""
+    dataset = dlsim.MapDataset(length=40, fetch=(dlsim.Stage("fetch", wait=wait),))
+    scenario = dlsim.Scenario(loader=LOADER, dataset=dataset, **parts)
+    return Calibration(scenario=scenario, fits={}, errors=dict(errors))
+
+
+def test_other_settings_are_simulated():
+    """The values are those of the changed scenario: five batches of 40 ms on one worker each."""
+    found = predict(calibration(), {"loader.num_workers": 5})
+    assert found.epoch.value == pytest.approx(0.08)
+    assert found.throughput.value == pytest.approx(500)
+    assert found.scenario.loader.num_workers == 5
+    assert found.wait_p95.value == pytest.approx(np.percentile([0.04, 0, 0, 0, 0] * 2, 95))
+
+
+def test_what_is_sure_has_the_interval_of_what_is_unexplained():
+    """Without randomness or uncertainty, an interval allows for real runs' own differences."""
+    epoch = predict(calibration(), {}).epoch
+    assert epoch.high / epoch.value == pytest.approx(epoch.value / epoch.low)
+    assert 1 + UNEXPLAINED < epoch.high / epoch.value < 1 + 3 * UNEXPLAINED
+
+
+def test_uncertainty_and_randomness_widen_the_interval():
+    """Costs that few batches told, and costs that vary, make predictions less sure."""
+    sure = predict(calibration(), {}).epoch
+    unsure = predict(calibration(errors={**SURE, "wait": 0.1}), {}).epoch
+    random = predict(calibration(wait=Gamma(0.01, 2.0)), {}).epoch
+    assert unsure.high > 1.05 * sure.high
+    assert random.high - random.low > 1.5 * (sure.high - sure.low)
+
+
+def test_a_prediction_is_decided_by_its_seed():
+    """The same seed gives the same numbers, another one gives others."""
+    found = calibration(wait=Gamma(0.01, 1.0), errors={**SURE, "wait": 0.1})
+    one, same, other = (predict(found, {}, seed=seed) for seed in (1, 1, 2))
+    assert one.epoch == same.epoch != other.epoch
+
+
+def test_what_is_given_is_sure():
+    """How uncertain the step was does not matter where another step is asked for."""
+    errors = {**SURE, "step": 0.5, "wait": 0.2}
+    assert errors_after(errors, {"consumer.step": Constant(1.0)})["step"] == 0
+    assert errors_after(errors, {"loader.num_workers": 4}) == errors
+
+
+def test_without_workers_goes_what_needs_them():
+    """Prefetching, persistence and the like are dropped with the workers, and nothing else."""
+    scenario = calibration().scenario
+    scenario = dlsim.replace(
+        scenario,
+        {"loader.prefetch_factor": 4, "loader.persistent_workers": True, "loader.timeout": 5},
+    )
+    assert with_changes(scenario, {"loader.num_workers": 0}).loader == dlsim.Loader(batch_size=4)
+    with pytest.raises(ScenarioError, match="prefetch_factor: needs num_workers above 0"):
+        with_changes(scenario, {"loader.num_workers": 0, "loader.prefetch_factor": 3})
+
+
+@pytest.mark.parametrize(
+    ("length", "workers", "expected"),
+    [(10, 0, (10,)), (10, 3, (4, 4, 2)), (3, 4, (1, 1, 1, 0)), (9, 8, (2, 2, 2, 2, 1, 0, 0, 0))],
+)
+def test_shards(length, workers, expected):
+    """A stream is shared out as torch's documentation does it, to the last sample."""
+    assert shares(length, workers) == expected
+
+
+def test_streams_are_shared_out_anew():
+    """Seen as counts for two workers, a stream is split among four, unless counts are given."""
+    dataset = dlsim.IterableDataset(length=20, sharding=(10, 10))
+    scenario = dlsim.Scenario(loader=LOADER, dataset=dataset)
+    changed = with_changes(scenario, {"loader.num_workers": 4})
+    assert changed.dataset.sharding == (5, 5, 5, 5)
+    given = {"loader.num_workers": 4, "dataset.sharding": (8, 4, 4, 4)}
+    assert with_changes(scenario, given).dataset.sharding == (8, 4, 4, 4)
+
+
+def test_nothing_waited_for_is_an_estimate_too():
+    """A value of zero has an interval from zero to the greatest of the unsure ones."""
+    found = estimate(np.zeros(3), np.array([0.0, 0.0, 0.2]))
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.2)
+
+
+def test_bad_replications_are_refused():
+    """Nothing can be said from no simulation."""
+    with pytest.raises(WhatIfError, match="replications: expected an integer of at least 1"):
+        predict(calibration(), {}, replications=0)
+
+
+def test_a_prediction_in_words():
+    """Three lines say the values and their intervals, with units."""
+    lines = str(predict(calibration(), {})).splitlines()
+    assert [line.split()[0] for line in lines] == ["epoch", "samples/s", "wait"]
+    assert "200 ms" in lines[0]
