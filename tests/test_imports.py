@@ -23,6 +23,17 @@ ALLOWED = {
     "testing": {"scenario", "trace", "engine", "whatif", "validation"},
     "cli": {"scenario", "trace", "engine", "whatif", "validation", "report"},
 }
+# Inside a room: which of its parts each part may import from, besides itself. Twins never do.
+PARTS = {
+    "engine": {"processes": set(), "compiled": set()},
+    "validation": {
+        "virtual": set(),
+        "observing": set(),
+        "calibrating": {"observing"},
+        "fidelity": {"observing", "calibrating"},
+        "diagnosing": {"observing", "calibrating", "fidelity"},
+    },
+}
 HEAVY = ("torch", "matplotlib", "numba", "scipy.stats", "joblib")
 
 
@@ -64,6 +75,29 @@ def test_rooms_import_only_what_they_may(room: str) -> None:
     for path in files(room):
         ours = {name.split(".")[1] for name in imports(path) if name.startswith("dlsim.")}
         assert ours & ALLOWED.keys() <= ALLOWED[room] | {room}, path
+
+
+def parts(room: str) -> set[str]:
+    """Every folder inside a room that holds code."""
+    return {path.parent.name for path in (PACKAGE / room).glob("*/__init__.py")}
+
+
+def test_every_part_has_its_place() -> None:
+    """No folder exists inside a room that the table of parts does not know."""
+    assert {room: parts(room) for room in rooms() if parts(room)} == {
+        room: allowed.keys() for room, allowed in PARTS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("room", "part"), [(room, part) for room, allowed in PARTS.items() for part in allowed]
+)
+def test_parts_of_a_room_import_only_what_they_may(room: str, part: str) -> None:
+    """Imports inside a room go one way; of two twins, neither imports the other."""
+    for path in (PACKAGE / room / part).rglob("*.py"):
+        names = [name.split(".") for name in imports(path)]
+        inside = {name[2] for name in names if name[:2] == ["dlsim", room] and len(name) > 2}
+        assert inside & parts(room) <= PARTS[room][part] | {part}, path
 
 
 def test_only_validation_imports_torch() -> None:
