@@ -19,7 +19,7 @@ exception to randomness: it replays what was observed, by index.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from msgspec import Meta, Struct, structs
@@ -44,28 +44,6 @@ def _non_negative(key: str, value: object) -> None:
 
 def _positive(key: str, value: object) -> None:
     require(is_positive(value), key, "a number above 0", value)
-
-
-def _observations(struct: Any) -> None:
-    """Keep `struct.values` as a tuple of at least one finite, non-negative float."""
-    try:
-        values = np.asarray(struct.values, dtype=np.float64)
-    except (TypeError, ValueError):
-        values = np.empty(0)
-    require(
-        values.ndim == 1 and values.size > 0,
-        "values",
-        "a list of at least one number",
-        struct.values,
-    )
-    bad = values[~((values >= 0) & (values <= LARGEST))]
-    require(
-        bad.size == 0,
-        "values",
-        "finite numbers of at least 0",
-        float(bad[0]) if bad.size else None,
-    )
-    structs.force_setattr(struct, "values", tuple(values.tolist()))
 
 
 class Constant(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="constant"):
@@ -229,40 +207,52 @@ class Mixture(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
         return values
 
 
-class Empirical(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="empirical"):
-    """Resampled, with replacement, from the observed `values`."""
+class Observed(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What both kinds of observations have: their `values`, and the mean of these."""
 
     values: tuple[Quantity, ...]
 
     def __post_init__(self) -> None:
-        _observations(self)
+        # kept as a tuple of at least one finite, non-negative float
+        try:
+            values = np.asarray(self.values, dtype=np.float64)
+        except (TypeError, ValueError):
+            values = np.empty(0)
+        require(
+            values.ndim == 1 and values.size > 0,
+            "values",
+            "a list of at least one number",
+            self.values,
+        )
+        bad = values[~((values >= 0) & (values <= LARGEST))]
+        require(
+            bad.size == 0,
+            "values",
+            "finite numbers of at least 0",
+            float(bad[0]) if bad.size else None,
+        )
+        structs.force_setattr(self, "values", tuple(values.tolist()))
 
     @property
     def mean(self) -> float:
         """The mean of the observations."""
         return float(np.mean(self.values))
 
+
+class Empirical(Observed, frozen=True, forbid_unknown_fields=True, tag="empirical"):
+    """Resampled, with replacement, from the observed `values`."""
+
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """`size` independent values."""
         return np.asarray(self.values)[rng.integers(len(self.values), size=size)]
 
 
-class Recorded(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="recorded"):
+class Recorded(Observed, frozen=True, forbid_unknown_fields=True, tag="recorded"):
     """What was observed, by index: `values[i]` for dataset index `i`, or for batch number `k`.
 
     Stage times go by dataset index (one call for each batch, `batched=True`: by batch number);
     collate and step times go by batch number.
     """
-
-    values: tuple[Quantity, ...]
-
-    def __post_init__(self) -> None:
-        _observations(self)
-
-    @property
-    def mean(self) -> float:
-        """The mean of the record."""
-        return float(np.mean(self.values))
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """The first `size` values, from index 0 on, again from the start when they run out.
