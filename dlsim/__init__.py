@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         schema,
     )
     from dlsim.trace import Trace, load_trace, memory, overflow, save, summarize
-    from dlsim.whatif.advise import advise
+    from dlsim.whatif.cheapest import advise
     from dlsim.whatif.explain import explain
     from dlsim.whatif.rent import rent
     from dlsim.whatif.replicate import replicate

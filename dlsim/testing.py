@@ -21,7 +21,7 @@ from dlsim.engine import simulate
 from dlsim.scenario import DlsimError, Scenario, load
 from dlsim.scenario.units import size
 from dlsim.trace import overflow, summarize
-from dlsim.whatif.advise import advise
+from dlsim.whatif.cheapest import advise
 from dlsim.whatif.explain import explain
 from dlsim.whatif.feasibility import Target, shown
 from dlsim.whatif.replicate import replicate

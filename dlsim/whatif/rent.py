@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dlsim.scenario import Scenario
 from dlsim.trace.summary import number
 from dlsim.whatif.advice import Advice
-from dlsim.whatif.advise import advise
+from dlsim.whatif.cheapest import advise
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.statistics import Interval, interval
 
