@@ -213,13 +213,17 @@ parts = st.fixed_dictionaries(
 methods = st.sampled_from([None, "spawn"])
 uses = st.one_of(
     st.fixed_dictionaries({"device": st.just("cpu"), "threads": st.sampled_from([1, 1, 2, 5])}),
-    st.fixed_dictionaries({"run_ahead": st.sampled_from([0, 0, 1, 3]), "overlap_copy": flags}),
+    st.fixed_dictionaries(
+        {"run_ahead": st.sampled_from([0, 0, 1, 3]), "overlap_copy": flags, "spin": flags}
+    ),
 )
 machines = st.builds(
     dlsim.Machine,
     cores=st.sampled_from([None, 0.5, 1.0, 2.0, 3.0, 64.0]),
     background=_sometimes(1.0, 0.3),
     contention=_sometimes(0.25, 0.1),
+    crosstalk=_sometimes(0.25, 0.01),
+    crosstalk_power=st.sampled_from([2.0, 1.0, 3.5]),
     storage=st.builds(
         dlsim.Storage,
         bandwidth=_sometimes(1e5, 3e4, usual=None),

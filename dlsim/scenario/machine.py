@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from msgspec import Struct
 
 from dlsim.scenario.checks import check_distribution, check_positive, check_seconds, check_struct
@@ -40,7 +42,11 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     `cores` are shared equally among all processes that can run (None: one for each);
     `background` is the number of other processes that always can. While all cores are busy, work
     takes `1 + contention` times as long as on the only busy one, and in between in proportion: they
-    share caches, memory and what the system keeps under lock. `memory` and `shm` are the
+    share caches, memory and what the system keeps under lock. With `crosstalk` it takes
+    `1 + crosstalk * (n - 1) ** crosstalk_power` times as long while n processes can run, whatever
+    the cores: what they all want, one lock or one disk's head, they wait for, and hand on. So
+    more of them may do less, as in Gunther's universal scalability law (Guerrilla Capacity
+    Planning, 2007, ch. 4), whose power is about 2. `memory` and `shm` are the
     bytes of RAM and of /dev/shm, which `dlsim.memory` holds the run against. `price_per_hour`, in
     any currency, is what `dlsim.rent` compares machines by.
     """
@@ -48,6 +54,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     cores: float | None = None
     background: float = 0.0
     contention: float = 0.0
+    crosstalk: float = 0.0
+    crosstalk_power: float = 2.0
     storage: Storage = Storage()
     memory: Bytes | None = None
     shm: Bytes | None = None
@@ -55,19 +63,28 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
 
     def __post_init__(self) -> None:
         check_positive(self, "cores", "memory", "shm", "price_per_hour", optional=True)
-        require(
-            is_number(self.background) and self.background >= 0,
-            "background",
-            "a number of processes, at least 0",
-            self.background,
-        )
-        require(
-            is_number(self.contention) and self.contention >= 0,
-            "contention",
-            "a number of at least 0",
-            self.contention,
-        )
+        check_positive(self, "crosstalk_power")
+        for key, expected in {
+            "background": "a number of processes, at least 0",
+            "contention": "a number of at least 0",
+            "crosstalk": "a number of at least 0",
+        }.items():
+            value = getattr(self, key)
+            require(is_number(value) and value >= 0, key, expected, value)
         check_struct(self, "storage", Storage)
+
+    def rate(self, processes: float) -> float:
+        """Processor seconds a second that each of so many processes gets, all that can run.
+
+        `processes`: a number above 0, those in the background among them.
+        """
+        cores = self.cores or inf
+        rate, busy, slowed = min(1.0, cores / processes), min(processes, cores), 1.0
+        if self.contention and busy > 1:
+            slowed += self.contention * (busy - 1) / (cores - 1)
+        if self.crosstalk and processes > 1:
+            slowed += self.crosstalk * (processes - 1) ** self.crosstalk_power
+        return rate / slowed
 
 
 class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

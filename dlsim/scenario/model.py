@@ -37,7 +37,8 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     On an accelerator (`device="accelerator"`) a step of `step` seconds uses no cores, and the
     host may run `run_ahead` steps ahead of it. Batches are copied to it in turn with the steps;
     with `overlap_copy`, as on a stream of their own, while it computes. Without `pin_memory` the
-    host waits until a batch is copied, if its tensors are larger than 1 MiB. On the CPU
+    host waits until a batch is copied, if its tensors are larger than 1 MiB. With `spin` the host
+    keeps a core busy while it waits for the accelerator, as CUDA's does by default. On the CPU
     (`device="cpu"`) a step keeps `threads` threads busy for `step` seconds of a core each.
     """
 
@@ -47,6 +48,7 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     threads: int = 1
     run_ahead: int = 0
     overlap_copy: bool = False
+    spin: bool = False
 
     def __post_init__(self) -> None:
         check_distribution(self, "step")
@@ -55,10 +57,12 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         require(self.device in ("accelerator", "cpu"), "device", "accelerator or cpu", self.device)
         check_integer(self, "threads", 1)
         check_integer(self, "run_ahead", 0)
-        check_flags(self, "overlap_copy")
-        ahead = self.run_ahead > 0 or self.overlap_copy
+        check_flags(self, "overlap_copy", "spin")
+        ahead = self.run_ahead > 0 or self.overlap_copy or self.spin
         check_conflict(
-            self.device == "cpu" and ahead, "device", "cpu excludes run_ahead and overlap_copy"
+            self.device == "cpu" and ahead,
+            "device",
+            "cpu excludes run_ahead, overlap_copy and spin",
         )
         check_conflict(
             self.device != "cpu" and self.threads != 1, "threads", 'needs device = "cpu"'
@@ -151,7 +155,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         Starting workers and the latency of index lists may take time: they share nothing.
         """
         machine, costs = self.machine, self.costs
-        shared = machine.cores or machine.background or self.consumer.device == "cpu"
+        shared = machine.cores or machine.background or machine.crosstalk
+        shared = shared or self.consumer.device == "cpu"
         limited = machine.storage != UNLIMITED or self.loader.pin_memory
         return (
             not shared

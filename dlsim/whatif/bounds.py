@@ -84,7 +84,7 @@ def bounds(scenario: Scenario) -> Bounds:
         host = {"serial", "step"} & set(periods)
         for name in host:  # the accelerator works beside the host
             periods[name] = max(there, periods[name] - need.step - need.copies)
-    if scenario.machine.cores is not None:
+    if scenario.machine.cores is not None or scenario.machine.crosstalk:
         periods["cores"] = _computed(scenario, need) / _capacity(scenario)
     storage = scenario.machine.storage
     if need.requests and (storage.bandwidth or storage.requests_per_second):
@@ -164,23 +164,19 @@ def _computed(scenario: Scenario, need: Demand) -> float:
 def _capacity(scenario: Scenario) -> float:
     """The most that the cores give to the processes of the run at a time."""
     machine, most = scenario.machine, _processes(scenario)
-    assert machine.cores is not None
-    return most * min(1.0, machine.cores / (most + machine.background))
+    return max(count * machine.rate(count + machine.background) for count in range(1, most + 1))
 
 
 def _processes(scenario: Scenario) -> int:
     """The most that compute at a time: workers, one that writes, the main process, its threads."""
     workers = scenario.loader.num_workers
-    return workers + min(workers, 1) + max(scenario.consumer.threads, 1)
+    return workers + min(workers, 1) + max(scenario.consumer.threads, 1) + scenario.consumer.spin
 
 
 def _one_after_the_other(scenario: Scenario, need: Demand) -> float:
     """Seconds for a batch if nothing overlapped, and all others wanted their share all the time."""
     machine, workers = scenario.machine, max(scenario.loader.num_workers, 1)
-    slowed = 1.0
-    if machine.cores is not None:
-        slowed = max(1.0, (_processes(scenario) + machine.background) / machine.cores)
-        slowed *= 1 + machine.contention
+    slowed = 1 / machine.rate(_processes(scenario) + machine.background)
     threads = 2.0 if scenario.loader.num_workers else 1.0  # of one process, sharing its core
     computed = need.computes_in_workers + need.dispatches + need.receives + need.pins
     computed += need.step if need.threads else 0.0

@@ -37,7 +37,10 @@ def effort(scenario: Scenario) -> float:
     """
     batches, samples, _ = counts(scenario)
     calls = samples * max(len(scenario.dataset.fetch), 1)
-    if scenario.machine.cores is not None:  # whoever computes is told when anyone else begins
+    machine = scenario.machine
+    if (
+        machine.cores is not None or machine.crosstalk
+    ):  # whoever computes is told when anyone else begins
         each = 4 * batches + calls
     else:
         each = batches + 0.01 * calls if scenario.ideal else 2 * batches + 0.3 * calls

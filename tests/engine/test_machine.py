@@ -20,7 +20,7 @@ def served(
 ) -> list[float]:
     """When jobs (arrival, amount, customer) are done, in the order given."""
     env = simpy.Environment()
-    sharing = Sharing(env, capacity, most, background)
+    sharing = Sharing(env, lambda n: min(most, capacity / n), background)
     done = [float("nan")] * len(jobs)
 
     def job(i: int, arrival: float, amount: float, customer: int) -> object:
@@ -241,6 +241,44 @@ def test_busy_cores_slow_each_other_down() -> None:
     one = dlsim.simulate(loading(**{"loader.num_workers": 1, **changes}))
     assert two.fetched[:2].tolist() == pytest.approx([3, 3])
     assert one.fetched[:2].tolist() == pytest.approx([2, 4])
+
+
+def test_one_worker_more_may_make_it_slower() -> None:
+    """With a crosstalk of one half, two workers take 1.5 times as long, three 3 times as long."""
+    ends = []
+    for workers in (1, 2, 3):
+        changes = {"machine.crosstalk": 0.5, "dataset.length": 12, "loader.num_workers": workers}
+        trace = dlsim.simulate(loading(**changes))
+        ends.append(trace.end)
+        first = 2 * (1 + 0.5 * (workers - 1) ** 2)
+        assert trace.fetched[:workers].tolist() == pytest.approx([first] * workers)
+    assert ends == pytest.approx([12, 9, 12])
+
+
+def test_crosstalk_grows_by_its_power() -> None:
+    """Four workers at a power of 3 take 1 + 0.1 * 27 times as long."""
+    changes = {"machine.crosstalk": 0.1, "machine.crosstalk_power": 3.0, "loader.num_workers": 4}
+    trace = dlsim.simulate(loading(**{"dataset.length": 8, **changes}))
+    assert trace.fetched.tolist() == pytest.approx([2 * 3.7] * 4)
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+def test_a_host_that_spins_takes_a_core(engine: str) -> None:
+    """On one core, the host's wait for a step of 2 s leaves a worker half of the core meanwhile.
+
+    Of the second batch, which takes 2 s, it has done 1 s by the end of that step, at 4 s.
+    """
+    changes = {
+        "loader.num_workers": 1,
+        "dataset.length": 4,
+        "machine.cores": 1,
+        "consumer.step": 2.0,
+    }
+    ends = {}
+    for spin in (False, True):
+        scenario = loading(**changes, **{"consumer.spin": spin})
+        ends[spin] = dlsim.simulate(scenario, engine=engine).fetched.tolist()
+    assert ends == {False: pytest.approx([2, 4]), True: pytest.approx([2, 5])}
 
 
 def test_storage_bandwidth_is_shared() -> None:

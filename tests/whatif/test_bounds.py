@@ -190,6 +190,7 @@ def anywhere(draw: st.DrawFn) -> dlsim.Scenario:
             cores=draw(st.none() | st.sampled_from([1.0, 2.0, 3.0])),
             background=draw(st.sampled_from([0.0, 1.0])),
             contention=draw(st.sampled_from([0.0, 0.3])),
+            crosstalk=draw(st.sampled_from([0.0, 0.0, 0.05])),
             storage=Storage(
                 bandwidth=draw(st.none() | st.just(1e6)),
                 cache=draw(st.sampled_from([0.0, 1e7])),

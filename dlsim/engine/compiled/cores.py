@@ -70,11 +70,21 @@ def served_first(s: State, then: int) -> int:
 
 
 @inlined
+def spin(s: State, spinning: int) -> None:
+    """The main process begins (1) or ends (0) a wait for the accelerator, on a core if it spins."""
+    x = s.sharing[CORES]
+    if s.rules[0].spin and x.spinning != spinning:
+        advance(s, CORES)
+        x.spinning = spinning
+        set_alarm(s, CORES)
+
+
+@inlined
 def advance(s: State, what: int) -> None:
     """Bring the level up to this moment."""
     x, now = s.sharing[what], s.main[0].now
     if x.present > 0 and now > x.since:
-        x.level += (now - x.since) * s.rates[what, x.present]
+        x.level += (now - x.since) * s.rates[what, x.present + x.spinning]
     x.since = now
 
 
@@ -97,7 +107,7 @@ def set_alarm(s: State, what: int) -> None:
     m, x, other = s.main[0], s.sharing[what], s.sharing[1 - what]
     alarm = inf
     if x.present > 0:
-        alarm = m.now + max(0.0, x.next - x.level) * s.paces[what, x.present]
+        alarm = m.now + max(0.0, x.next - x.level) * s.paces[what, x.present + x.spinning]
     x.alarm, m.alarm = alarm, min(alarm, other.alarm)
 
 

@@ -48,6 +48,7 @@ RULES = np.dtype(
         # The training step:
         ("run_ahead", "i8"),
         ("overlap_copy", "?"),
+        ("spin", "?"),  # the main process is on a core while it waits for the accelerator
         ("staged", "f8"),  # bytes of a batch; a larger one the host waits for to be copied
         ("threads", "i8"),  # of a step on the CPU; 0: it has a device of its own
         # Costs:
@@ -108,6 +109,7 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "length": indices(scenario),
         "run_ahead": consumer.run_ahead,
         "overlap_copy": consumer.overlap_copy,
+        "spin": consumer.spin and not scenario.ideal,
         "staged": inf if loader.pin_memory else STAGED_BYTES * max(dataset.tensors, 1),
         "threads": consumer.threads if consumer.device == "cpu" else 0,
         "pin_memory": loader.pin_memory,
@@ -140,14 +142,11 @@ def demands(scenario: Scenario) -> tuple[NDArray[Any], int]:
 def rates(scenario: Scenario, customers: int) -> NDArray[np.float64]:
     """How fast cores and storage serve each of so many customers present, from none up to all."""
     machine = scenario.machine
-    present = np.arange(customers + 1) + machine.background
-    cores, bandwidth = machine.cores or inf, machine.storage.bandwidth or inf
-    busy = np.minimum(present, cores)
-    with np.errstate(divide="ignore"):
-        made = np.minimum(1.0, cores / present), bandwidth / np.arange(customers + 1)
-    slowed = busy > 1
-    made[0][slowed] /= 1 + machine.contention * (busy[slowed] - 1) / (cores - 1)
-    return np.array(made)
+    bandwidth = machine.storage.bandwidth or inf
+    made = np.ones((2, customers + 1))
+    for present in range(1, customers + 1):
+        made[:, present] = machine.rate(present + machine.background), bandwidth / present
+    return made
 
 
 def indices(scenario: Scenario) -> int:

@@ -136,6 +136,7 @@ ANSWER = row(("time", "f8"), ("worker", "i8"), ("number", "i8"), ("moved", "?"))
 # What is shared, and who shares it; see cores.py.
 SHARING = row(
     ("present", "i8"),  # customers
+    ("spinning", "i8"),  # those besides that want all they can get
     ("level", "f8"),
     ("since", "f8"),
     ("next", "f8"),  # the level at which the next one is due
@@ -233,7 +234,7 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
     actors = 2 * hands + 1  # workers, feeder threads, the pin-memory thread
     # Workers, who writes into the pipe, and the main process with the threads of its step.
     customers = hands + 1 + scenario.consumer.threads
-    rising = rates(scenario, customers)
+    rising = rates(scenario, customers + scenario.consumer.spin)
     return State(
         rules=rows,
         main=main,
@@ -242,7 +243,7 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
         first=tournament(actors),
         awaited=np.zeros(actors + 1, np.int64),  # with the main process
         eligible=np.zeros(2 << max(workers - 1, 0).bit_length(), np.bool_),
-        sharing=np.array([(0, 0.0, 0.0, inf, inf)] * 2, SHARING),
+        sharing=np.array([(0, 0, 0.0, 0.0, inf, inf)] * 2, SHARING),
         rates=rising,
         paces=1 / rising,
         customers=np.zeros((2, customers), CUSTOMER),

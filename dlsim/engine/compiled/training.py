@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlsim.engine.compiled.clock import wait
-from dlsim.engine.compiled.cores import compute, served_first
+from dlsim.engine.compiled.cores import compute, served_first, spin
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
     COPIED,
@@ -44,6 +44,7 @@ def give_back(s: State) -> int:
     copy = r.copy_byte * batch.bytes
     if copy > 0.0 and batch.bytes > r.staged and not r.overlap_copy:
         m.wake = max(m.now, m.accelerator) + copy
+        spin(s, 1)
         return wait(s, COPIED)
     return COPIED
 
@@ -53,6 +54,7 @@ def copied(s: State) -> int:
     """The host has copied a batch, or leaves it to the accelerator: that will compute its step."""
     m, r, number = s.main[0], s.rules[0], s.order[s.main[0].returned - 1]
     ready, size = m.now, s.batches[number].bytes
+    spin(s, 0)
     if r.overlap_copy:
         ready = m.copied = max(m.now, m.copied) + r.copy_byte * size
     elif size <= r.staged:
@@ -76,10 +78,12 @@ def stepped(s: State) -> int:
 def run_ahead(s: State) -> int:
     """Wait until at most `main.ahead` steps are under way."""
     m = s.main[0]
+    spin(s, 0)
     while m.returned - m.trained > m.ahead:
         end = s.moments[FINISHED, s.order[m.trained]]
         m.trained += 1
         if end > m.now:
             m.wake = end
+            spin(s, 1)
             return wait(s, RUN_AHEAD)
     return int(m.then)

@@ -1,7 +1,7 @@
 """Processor sharing: the cores, shared equally by all processes that can run.
 
-Every process gets the same rate, `min(1, cores / processes)`, so it is enough to know how much
-service one process has had since all began, the level: a process that arrives needing `s`
+Every process gets the same rate, `Machine.rate` of how many there are, so it is enough to know how
+much service one process has had since all began, the level: a process that arrives needing `s`
 seconds is done when the level has risen by `s`. Between arrivals and departures the level rises
 in a straight line, and only the process due next needs an alarm; each event costs O(log n).
 
@@ -11,9 +11,9 @@ trick once more, inside each process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
-from math import inf
 
 import simpy
 
@@ -41,23 +41,16 @@ class Customer:
 
 
 class Sharing:
-    """A capacity shared equally among customers, each of which can use `most` of it at most.
+    """Something shared equally among customers: with n of them, each gets `rate(n)` of it.
 
-    `background` is the number of customers that are always there; `contention` is how much slower
-    all are served while all of the capacity is used (`Machine.contention`).
+    `background` is the number of customers that are there besides, and want all they can get.
     """
 
     def __init__(
-        self,
-        env: simpy.Environment,
-        capacity: float,
-        most: float = inf,
-        background: float = 0.0,
-        contention: float = 0.0,
+        self, env: simpy.Environment, rate: Callable[[float], float], background: float = 0.0
     ) -> None:
         self.env = env
-        self.capacity, self.most, self.background = capacity, most, background
-        self.contention = contention
+        self.rate, self.background = rate, background
         self._customers: dict[int, Customer] = {}
         self._finishes: list[tuple[float, int, int, Customer, int]] = []
         self._number = count()
@@ -87,13 +80,14 @@ class Sharing:
             served.version += 1
             self._set_alarm()
 
+    def crowd(self, by: float) -> None:
+        """From now on there are so many more customers in the background."""
+        self._advance()
+        self.background += by
+        self._set_alarm()
+
     def _rate(self) -> float:
-        customers = len(self._customers) + self.background
-        rate = min(self.most, self.capacity / customers)
-        busy = min(customers, self.capacity)
-        if self.contention and busy > 1:
-            rate /= 1 + self.contention * (busy - 1) / (self.capacity - 1)
-        return rate
+        return self.rate(len(self._customers) + self.background)
 
     def _advance(self) -> None:
         """Bring the level up to this moment."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 
 import simpy
 
@@ -33,9 +32,7 @@ class Run:
         self.disk = Disk(env, machine.storage)
         self.cores: Sharing | None = None
         if not scenario.ideal:
-            self.cores = Sharing(
-                env, machine.cores or inf, 1.0, machine.background, machine.contention
-            )
+            self.cores = Sharing(env, machine.rate, machine.background)
 
     def compute(self, process: int, seconds: float, turn: int | None = None) -> Steps:
         """Use `seconds` of processor time in `process` (a worker's number, or MAIN).
@@ -54,6 +51,15 @@ class Run:
         assert self.cores is not None, "whatever asks for several makes the machine a shared one"
         if seconds > 0:
             yield self.env.all_of([self.cores.serve(seconds, p, turn) for p in processes])
+
+    def spin(self, moment: float) -> Steps:
+        """Let the main process wait until `moment` for the accelerator, on a core if it spins."""
+        cores = self.cores if self.scenario.consumer.spin else None
+        if cores is not None:
+            cores.crowd(1)
+        yield until(self.env, moment, LAST)
+        if cores is not None:
+            cores.crowd(-1)
 
     def terminate(self, workers: Sequence[simpy.Process]) -> None:
         """End all workers at once, with all their threads, whatever they wanted of the machine."""

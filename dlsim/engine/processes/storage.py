@@ -16,9 +16,8 @@ class Disk:
 
     def __init__(self, env: simpy.Environment, storage: Storage) -> None:
         self.env = env
-        self.bandwidth = (
-            None if storage.bandwidth is None else Sharing(env, capacity=storage.bandwidth)
-        )
+        bandwidth = storage.bandwidth
+        self.bandwidth = None if bandwidth is None else Sharing(env, lambda n: bandwidth / n)
         rate = storage.requests_per_second
         self.interval = 0.0 if rate is None else 1 / rate
         self.room = storage.cache

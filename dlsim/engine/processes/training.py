@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from dlsim.engine.processes.clock import LAST, Steps, until
+from dlsim.engine.processes.clock import LAST, Steps
 from dlsim.engine.processes.run import Run
 from dlsim.engine.rules import MAIN
 
@@ -39,7 +39,7 @@ class Training:
         else:
             ready = max(env.now, self._free) + copy
             if copy > 0 and self.run.scenario.copied_by_host(size):
-                yield until(env, ready, LAST)
+                yield from self.run.spin(ready)
         self._free = max(ready, self._free) + seconds
         self.run.recorder.finished[number] = self._free
         self._under_way.append(self._free)
@@ -54,4 +54,4 @@ class Training:
         while len(self._under_way) > ahead:
             end = self._under_way.popleft()
             if end > self.run.env.now:
-                yield until(self.run.env, end, LAST)
+                yield from self.run.spin(end)
