@@ -25,6 +25,7 @@ def calibrate(
     batch_size: int = 32,
     cores: Number = None,
     sample_bytes: Text = None,
+    step: Text = None,
 ) -> None:
     """Turn runs that were observed, or a few throughputs, into a scenario of this machine.
 
@@ -37,20 +38,30 @@ def calibrate(
         batch_size: The batch size of the throughputs.
         cores: The cores of the machine of the throughputs.
         sample_bytes: The size of a sample of theirs, as "600 KB", to know what fits.
+        step: The training step for each batch that they were measured with, as "65 ms".
+            Not given: one is fitted, if the table has 0 workers and asks for it.
     """
     from dlsim import validation
 
     check_writable(out)
     if bool(runs) == (throughput is not None):
         raise UsageError("calibrate: expected either runs or --throughput")
-    if throughput is None and (cores is not None or sample_bytes is not None):
-        raise UsageError("calibrate: --cores and --sample-bytes go with --throughput; runs tell")
+    if throughput is None and (cores, sample_bytes, step) != (None, None, None):
+        raise UsageError(
+            "calibrate: --cores, --sample-bytes and --step go with --throughput; runs tell"
+        )
     if throughput is not None:
         size = quantity_of("sample-bytes", sample_bytes, "size")
         stated = {} if size is None else {"sample_bytes": size}
-        scenario = validation.calibrate_throughput(
-            table(throughput), batch_size=batch_size, cores=cores, **stated
+        fitted = validation.fit_throughput(
+            table(throughput),
+            batch_size=batch_size,
+            cores=cores,
+            step=quantity_of("step", step, "duration"),
+            **stated,
         )
+        scenario = fitted.scenario
+        print(fitted)
     else:
         check_torch("calibrate")  # what moving batches costs here is tried out
         found = validation.calibration(*[dlsim.load_trace(run) for run in runs])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dlsim.validation.calibrating.predict import Prediction, predict
     from dlsim.validation.calibrating.replay import replay
     from dlsim.validation.calibrating.scenario import calibrate, calibration
-    from dlsim.validation.calibrating.throughput import calibrate_throughput
+    from dlsim.validation.calibrating.throughput import calibrate_throughput, fit_throughput
     from dlsim.validation.comparison import Comparison, compare
     from dlsim.validation.diagnosing.answer import Diagnosis
     from dlsim.validation.diagnosing.search import diagnose, diagnose_run, try_out
@@ -29,6 +29,7 @@ _HOMES = {
     "calibrate_throughput": "dlsim.validation.calibrating.throughput",
     "calibration": "dlsim.validation.calibrating.scenario",
     "compare": "dlsim.validation.comparison",
+    "fit_throughput": "dlsim.validation.calibrating.throughput",
     "diagnose": "dlsim.validation.diagnosing.search",
     "diagnose_run": "dlsim.validation.diagnosing.search",
     "load_step": "dlsim.validation.observing.target",
@@ -53,6 +54,7 @@ __all__ = [
     "compare",
     "diagnose",
     "diagnose_run",
+    "fit_throughput",
     "load_step",
     "load_target",
     "observe",

@@ -11,7 +11,14 @@ from torch.utils.data import DataLoader, Dataset
 import dlsim
 from dlsim.cli import main
 from dlsim.scenario import Constant, Cost, Costs, Recorded, Stage
-from dlsim.validation import calibrate, calibrate_throughput, calibration, observe, predict
+from dlsim.validation import (
+    calibrate,
+    calibrate_throughput,
+    calibration,
+    fit_throughput,
+    observe,
+    predict,
+)
 from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
 from dlsim.validation.calibrating.crowding import crowding
 from dlsim.validation.calibrating.lifetimes import exiting
@@ -165,6 +172,67 @@ def test_throughputs_are_met():
     assert simulated(scenario, 8) == pytest.approx(1275.7, rel=0.02)
 
 
+@pytest.mark.parametrize("step", [None, 0.065])
+def test_a_step_is_told_from_fetching(step: float | None):
+    """Without workers both follow one another; with workers the longer of the two limits."""
+    table = {0: 508, 1: 797, 2: 870, 4: 985, 8: 948}
+    found = fit_throughput(table, batch_size=64, step=step)
+    assert found.scenario.consumer.step.mean == pytest.approx(0.066, rel=0.05)
+    assert found.seconds["fetch"] == pytest.approx(0.06, rel=0.05)
+    assert found.worst < 0.08
+    assert found.made_of.endswith("with 8 workers it is step-bound")
+
+
+@pytest.mark.parametrize(
+    ("table", "cores"),
+    [
+        ({4: 0.19, 12: 0.352, 18: 0.251}, None),
+        ({1: 265, 2: 410, 4: 446, 8: 321, 16: 173, 32: 92}, None),
+        ({0: 100, 1: 95, 2: 180, 4: 300, 8: 210}, 4),
+    ],
+)
+def test_the_peak_of_a_table_survives(table: dict[int, float], cores: float | None):
+    """Where more workers were slower, they are so in the scenario, and 5 % are met."""
+    found = fit_throughput(table, batch_size=32, cores=cores)
+    assert max(found.fitted, key=found.fitted.get) == max(table, key=table.get)
+    assert found.worst < 0.05
+    assert found.scenario.machine.crosstalk > 0
+
+
+def test_a_scenario_gives_its_own_throughputs_back():
+    """What a fitted scenario makes is fitted again, with its step, and nothing is remarked on."""
+    made = {
+        workers: simulated(fit_throughput(STEADY, batch_size=8, cores=4).scenario, workers)
+        for workers in (0, 1, 2, 3, 4)
+    }
+    found = fit_throughput(made, batch_size=8, cores=4)
+    assert found.worst < 0.02
+    assert found.remarks == ()
+
+
+STEADY = {0: 40.0, 1: 60.0, 2: 118.0, 4: 119.0}
+
+
+def test_more_than_linear_is_no_loader(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """It is said so, below the table, with by how much the fit is off."""
+    out = str(tmp_path / "scenario.toml")
+    assert main(["calibrate", "--throughput", "1=87,3=278,6=644", "-o", out]) == 0
+    said = capsys.readouterr().out
+    assert "6 workers make 2.3 times as much as 3, which are 2 times as many: no loader" in said
+    assert "the fit is off by up to 14%" in said
+    assert "workers      given     fitted      off" in said
+    with pytest.warns(UserWarning, match="no loader does that"):
+        calibrate_throughput({1: 87, 3: 278, 6: 644}, batch_size=32)
+
+
+def test_a_step_that_is_too_long_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """No loader makes a batch sooner than the step it was measured with."""
+    out = str(tmp_path / "scenario.toml")
+    command = ["calibrate", "--throughput", "1=87,3=278", "-o", out, "--batch-size", "32"]
+    assert main([*command, "--step", "1 s"]) == 2
+    assert "step: expected at most 115 ms" in capsys.readouterr().err
+
+
 def test_the_size_of_a_sample_may_be_stated_with_throughputs(tmp_path: Path, capsys):
     """It tells what fits and changes nothing else; without it, nobody can tell what fits."""
     out = str(tmp_path / "scenario.toml")
@@ -190,7 +258,7 @@ def test_one_throughput_is_too_little(capsys: pytest.CaptureFixture[str], tmp_pa
 def test_runs_tell_cores_themselves(capsys, tmp_path: Path):
     """What is stated of a machine whose throughputs are given is not ignored beside runs."""
     assert main(["calibrate", "run.npz", "--cores", "3", "-o", str(tmp_path / "a.toml")]) == 2
-    assert "--cores and --sample-bytes go with --throughput" in capsys.readouterr().err
+    assert "--cores, --sample-bytes and --step go with --throughput" in capsys.readouterr().err
 
 
 def test_a_number_of_workers_has_one_throughput(capsys, tmp_path: Path):

@@ -226,7 +226,8 @@ def consumer_of(runs: Sequence[Accounts]) -> tuple[Consumer, Fit]:
             ahead = AHEAD
         copy = np.nan_to_num(np.mean([run.copy for run in runs]))
         found = fit(np.maximum(spent - copy, 0.0))
-        return Consumer(found.distribution, stop_after, run_ahead=ahead), found
+        spins = float(cpu.sum()) >= float(wait.sum())  # else it sleeps until it is told
+        return Consumer(found.distribution, stop_after, run_ahead=ahead, spin=spins), found
     if float(cpu.sum()) > float(wait.sum()) and float(cpu.mean()) > NEGLIGIBLE:
         found = fit(cpu)
         busy = float(np.mean([run.step_threads for run in runs]))
