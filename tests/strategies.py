@@ -102,6 +102,7 @@ def _map(draw: st.DrawFn, length: int, loader: dict[str, object]) -> dlsim.MapDa
     if order == "sampler":
         loader["sampler"] = draw(_indices(length, 40))
     batched = draw(flags)
+    loader["endless"] = draw(flags) and dlsim.Loader(**loader).batches(length) > 0
     return dlsim.MapDataset(
         length,
         fetch=draw(stages(0 if batched else length)),

@@ -28,6 +28,7 @@ def suits(scenario: Scenario) -> bool:
         and isinstance(scenario.dataset, MapDataset)
         and loader.in_order
         and loader.window > 0
+        and not loader.endless
         and loader.timeout == 0
         and scenario.consumer.stop_after is None
         and not scenario.failures

@@ -48,6 +48,23 @@ def index_order(scenario: Scenario, seed: int, epoch: int) -> Indices:
     return range(length)
 
 
+def goes_on(scenario: Scenario) -> bool:
+    """Whether workers outlive an epoch."""
+    return scenario.loader.persistent_workers or scenario.loader.endless
+
+
+def last_of_epoch(scenario: Scenario) -> int | None:
+    """After how many batches the loop leaves an epoch by itself; None: when there are no more.
+
+    A loop over an endless sampler counts: it never hears that there are no more.
+    """
+    loader, stop_after = scenario.loader, scenario.consumer.stop_after
+    if not loader.endless:
+        return stop_after
+    batches = loader.batches(scenario.dataset.length)
+    return batches if stop_after is None else min(batches, stop_after)
+
+
 def batches_to_simulate(scenario: Scenario) -> int:
     """About how many batches a simulation of `scenario` has: what it costs to simulate."""
     loader, dataset = scenario.loader, scenario.dataset

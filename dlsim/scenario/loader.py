@@ -30,6 +30,10 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     of any lengths. `prefetch_factor=None` means 2 when there are workers.
     `multiprocessing_context` and `pin_memory` are accepted as torch accepts them.
 
+    `endless`, no keyword of torch's, is a sampler that begins anew by itself, as timm's
+    `MultiEpochsDataLoader` and ultralytics' `InfiniteDataLoader` have it: the iterator is made
+    once, workers go on into the next epoch, and an epoch that is left early goes on in the next.
+
     Raises `ScenarioError` for every combination that torch refuses.
     """
 
@@ -45,6 +49,7 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     prefetch_factor: int | None = None
     persistent_workers: bool = False
     in_order: bool = True
+    endless: bool = False
 
     def __post_init__(self) -> None:
         check_tuples(self, "sampler", "batch_sampler")
@@ -53,7 +58,8 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
                 require(isinstance(batch, Sequence), "batch_sampler", "lists of indices", batch)
             batches = tuple(tuple(batch) for batch in self.batch_sampler)
             structs.force_setattr(self, "batch_sampler", batches)
-        check_flags(self, "shuffle", "pin_memory", "drop_last", "persistent_workers", "in_order")
+        flags = ("shuffle", "pin_memory", "drop_last", "persistent_workers", "in_order", "endless")
+        check_flags(self, *flags)
         require(
             self.batch_size is None
             or (is_integer(self.batch_size) and 0 < self.batch_size <= LARGEST),
@@ -95,6 +101,14 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         check_conflict(
             self.batch_size is None and self.drop_last, "drop_last", "needs a batch_size"
         )
+
+    def batches(self, length: int) -> int:
+        """How many batches the sampler makes of a map-style dataset of `length` samples."""
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)
+        samples = length if self.sampler is None else len(self.sampler)
+        whole, rest = divmod(samples, self.batch_size or 1)
+        return whole if self.drop_last or rest == 0 else whole + 1
 
     @property
     def window(self) -> int:

@@ -192,7 +192,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
     def _check_iterable(self, dataset: IterableDataset) -> None:
         loader = self.loader
-        for key in ("shuffle", "sampler", "batch_sampler"):
+        for key in ("shuffle", "sampler", "batch_sampler", "endless"):
             value = getattr(loader, key)
             require(
                 value is None or value is False,
@@ -215,6 +215,11 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             check_indices("loader.sampler", loader.sampler, dataset.length)
         for batch in loader.batch_sampler or ():
             check_indices("loader.batch_sampler", batch, dataset.length)
+        check_conflict(
+            loader.endless and loader.batches(dataset.length) == 0,
+            "loader.endless",
+            "needs a sampler that has at least one batch",
+        )
 
     def _recorded(self) -> list[tuple[str, Recorded]]:
         """Every `Recorded` in the scenario with its dotted key."""

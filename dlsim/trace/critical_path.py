@@ -60,6 +60,7 @@ def critical_path(trace: Trace) -> list[Piece]:
 
     A fetch is one piece (`"fetch"`), but for its part as head of line.
     """
+    trace = trace.as_one_epoch
     walk = _Walk(trace)
     for epoch in reversed(range(len(trace.epochs.started))):
         walk.epoch(epoch)

@@ -103,7 +103,7 @@ def _released(trace: Trace) -> Floats:
     order = trace.order
     if len(order):
         gone[order] = ends[order]
-        epochs = trace.epoch_of(order)
+        epochs = trace.as_one_epoch.epoch_of(order)
         same = epochs[1:] == epochs[:-1]
         gone[order[:-1][same]] = trace.returned[order[1:][same]]
     kept = (trace.status == RETURNED) | (trace.status == DISCARDED)

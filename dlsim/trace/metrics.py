@@ -142,6 +142,7 @@ def accelerator_utilisation(trace: Trace) -> float:
 
 def epoch_ends(trace: Trace) -> Floats:
     """For each batch, the end of the epoch it was sent in; of the `span`, if that is not known."""
+    trace = trace.as_one_epoch
     ends = trace.epochs.ended if len(trace.epochs.ended) else np.array([NAN])
     ends = np.where(np.isnan(ends), span(trace)[1], ends)
     epochs = np.maximum(trace.epoch_of(np.arange(len(trace))), 0)
@@ -235,6 +236,7 @@ def head_of_line(trace: Trace) -> float:
     returned of `min(arrived, returned) - max(requested, first arrival of a later batch)`, where
     positive.
     """
+    trace = trace.as_one_epoch
     rank = np.full(len(trace), len(trace))
     rank[trace.order] = np.arange(len(trace.order))
     numbers = np.flatnonzero(_is_batch(trace))

@@ -6,7 +6,7 @@ is the index into every array. A moment that did not happen, or was not observed
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import msgspec
@@ -90,9 +90,9 @@ class Samples:
 class Epochs:
     """One row for each epoch.
 
-    `first`: the first batch number; `started`: `iter(loader)` is called; `primed`: it returned,
-    the first batches are sent; `ended`: the loop over the loader is left, its workers (unless
-    persistent) gone.
+    `first`: the first batch number (of an endless sampler, how many were returned before);
+    `started`: `iter(loader)` is called; `primed`: it returned, the first batches are sent; `ended`:
+    the loop over the loader is left, its workers (unless persistent) gone.
     """
 
     first: Integers
@@ -147,6 +147,20 @@ class Trace:
         if self.meta.problem is not None:
             return self.meta.problem.time
         return float(self.epochs.ended[-1]) if len(self.epochs.ended) else 0.0
+
+    @property
+    def as_one_epoch(self) -> Trace:
+        """The trace itself; of an endless sampler, whose iterator is made once, with one epoch."""
+        scenario, epochs = self.meta.scenario, self.epochs
+        if scenario is None or not scenario.loader.endless:
+            return self
+        whole = Epochs(
+            first=epochs.first[:1],
+            started=epochs.started[:1],
+            primed=epochs.primed[:1],
+            ended=epochs.ended[-1:],
+        )
+        return replace(self, epochs=whole)
 
     def epoch_of(self, batches: Integers) -> Integers:
         """The epoch, from 0, of each of the given batch numbers."""

@@ -52,7 +52,7 @@ def shortened(scenario: Scenario, most: float) -> Scenario:
     """`scenario`, each epoch left so early that a simulation takes an `effort` of about `most`.
 
     Not where one part of the run is unlike another: where errors or records are, where data is
-    shared out unevenly or kept in a page cache.
+    shared out unevenly or kept in a page cache; nor where the next epoch goes on with what is left.
     """
     batches, _, _ = counts(scenario)
     whole = effort(scenario)
@@ -163,4 +163,4 @@ def _alike(scenario: Scenario) -> bool:
     recorded = any(isinstance(time, Recorded) for time in times)
     cached = scenario.machine.storage.cache > 0 and scenario.epochs > 1
     listed = loader.batch_sampler is not None or scenario.failures
-    return not (uneven or recorded or cached or listed)
+    return not (uneven or recorded or cached or listed or loader.endless)

@@ -59,8 +59,8 @@ def test_metrics_equal_those_of_the_trace(scenario: Scenario, seed: int) -> None
 @given(on_machines(), st.integers(0, 2**32), st.sampled_from([1, 8, 64]))
 def test_metrics_of_the_event_loop(scenario: Scenario, seed: int, room: int) -> None:
     """So is that of a tally made on any machine, in any order, however few columns there are."""
-    changes = {"loader.timeout": 0.0, "consumer.stop_after": None, "failures": []}
-    scenario = dlsim.replace(scenario, changes)
+    whole = {"loader.timeout": 0.0, "consumer.stop_after": None, "failures": []}
+    scenario = dlsim.replace(scenario, {**whole, "loader.endless": False})
     found = measure(simulation.tally(scenario, seed, room))
     expected = measure(simulate(scenario, seed, engine="compiled"))
     for name in expected:

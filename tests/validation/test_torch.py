@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import dlsim
@@ -27,6 +27,43 @@ def test_equals_torch(scenario: Scenario, seed: int) -> None:
     for engine in ENGINES:
         ours = dlsim.simulate(scenario, seed, engine=engine, samples=True)
         assert difference(ours, theirs) is None
+
+
+@settings(max_examples=200)
+@given(scenarios(), st.integers(0, 2**32))
+def test_endless_sampler_equals_torch(scenario: Scenario, seed: int) -> None:
+    """A sampler that begins anew by itself has every moment as in torch, in both engines."""
+    assume(isinstance(scenario.dataset, dlsim.MapDataset))
+    assume(scenario.loader.batches(scenario.dataset.length) > 0)
+    endless = dlsim.replace(scenario, {"loader.endless": True, "epochs": 3})
+    theirs = virtual.run_virtual(endless, seed, samples=True)
+    for engine in ENGINES:
+        ours = dlsim.simulate(endless, seed, engine=engine, samples=True)
+        assert difference(ours, theirs) is None
+
+
+def test_endless_sampler_keeps_workers_busy_over_the_edge() -> None:
+    """Epochs of 3 batches on 8 workers: only the first batch of all is waited for, not of each."""
+    scenario = Scenario(
+        loader=dlsim.Loader(num_workers=8, persistent_workers=True),
+        dataset=dlsim.MapDataset(3, fetch=[dlsim.Stage("read", wait=dlsim.Constant(1.6))]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.2)),
+        epochs=10,
+    )
+    endless = dlsim.replace(scenario, {"loader.endless": True})
+    for engine in ENGINES:
+        stalls = [
+            dlsim.summarize(dlsim.simulate(s, engine=engine)).stall for s in (scenario, endless)
+        ]
+        assert stalls == [pytest.approx(1.6 / 2.2), pytest.approx(1.6 / 7.6)]
+
+
+def test_endless_sampler_needs_batches() -> None:
+    """A sampler that would begin anew for ever without a batch is refused, and an iterable's."""
+    with pytest.raises(dlsim.ScenarioError, match="endless: needs a sampler that has at least one"):
+        Scenario(loader=dlsim.Loader(endless=True), dataset=dlsim.MapDataset(0))
+    with pytest.raises(dlsim.ScenarioError, match="endless: expected nothing: an iterable-style"):
+        Scenario(loader=dlsim.Loader(endless=True), dataset=dlsim.IterableDataset(8))
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.draws import CPU, READ, WAIT
-from dlsim.engine.rules import capacity_aware, round_trip
+from dlsim.engine.rules import capacity_aware, goes_on, last_of_epoch, round_trip
 from dlsim.scenario import Constant, Cost, IterableDataset, MapDataset, Scenario
 from dlsim.scenario.machine import STAGED_BYTES
 
@@ -24,7 +24,7 @@ RULES = np.dtype(
         ("window", "i8"),
         ("in_order", "?"),
         ("with_room", "?"),
-        ("persistent", "?"),
+        ("persistent", "?"),  # workers outlive an epoch
         ("timeout", "f8"),
         ("latency", "f8"),
         ("round_trip", "f8"),
@@ -35,7 +35,7 @@ RULES = np.dtype(
         ("most", "i8"),  # samples of a batch
         ("size", "i8"),  # samples asked of an iterable-style dataset at a time
         ("drop_last", "?"),
-        ("stop_after", "i8"),
+        ("stop_after", "i8"),  # batches of an epoch
         ("watch", "?"),  # write every sample down
         ("shared", "?"),  # cores, storage or transport cost something
         ("one_by_one", "?"),  # processor time ends with each call of the dataset
@@ -87,7 +87,7 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "window": loader.window,
         "in_order": loader.in_order,
         "with_room": capacity_aware(scenario),
-        "persistent": loader.persistent_workers,
+        "persistent": goes_on(scenario),
         "timeout": loader.timeout,
         "latency": costs.index_latency - trip,
         "round_trip": trip,
@@ -98,7 +98,7 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "most": most_samples(scenario),
         "size": loader.batch_size or 1,
         "drop_last": loader.drop_last,
-        "stop_after": scenario.consumer.stop_after or NONE,
+        "stop_after": last_of_epoch(scenario) or NONE,
         "watch": samples,
         "shared": not scenario.ideal,
         "one_by_one": samples or bool(scenario.failures),

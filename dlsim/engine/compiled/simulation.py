@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,10 @@ import numpy as np
 from dlsim.engine.compiled.arrays import table
 from dlsim.engine.compiled.counting import Counting, columns_of
 from dlsim.engine.compiled.in_order import simulate_in_order
-from dlsim.engine.compiled.jobs import Jobs, largest_block
+from dlsim.engine.compiled.jobs import Block, Jobs, largest_block
 from dlsim.engine.compiled.loop import run
 from dlsim.engine.compiled.messages import (
+    END_STEP,
     EPOCH_OVER,
     EXCEPTION,
     MORE_JOBS,
@@ -88,13 +91,18 @@ class Simulation:
 
     def run(self, progress: Progress) -> None:
         """All epochs, until an exception ends them."""
+        loader = self.scenario.loader
         for epoch in range(self.scenario.epochs):
-            self.first.append(int(self.main["sent"]))
+            self.first.append(int(self.main["returned" if loader.endless else "sent"]))
             self.moments.append([self.main["now"], np.nan, np.nan])
-            self.start_drawing(epoch)
             self.main["doing"], self.main["wake"] = START_EPOCH, -np.inf
-            persistent = self.scenario.loader.persistent_workers
-            self.main["resuming"] = self.scenario.loader.num_workers if epoch and persistent else 0
+            if epoch and loader.endless:
+                self.main["count"], self.main["doing"] = 0, END_STEP
+                self.main["primed"] = self.main["now"]
+            else:
+                self.start_drawing(epoch)
+                resumes = epoch and loader.persistent_workers
+                self.main["resuming"] = loader.num_workers if resumes else 0
             why = self.go_on(progress)
             self.moments[-1][1] = self.main["primed"]
             if why != EPOCH_OVER:
@@ -124,13 +132,17 @@ class Simulation:
 
     def start_drawing(self, epoch: int) -> None:
         """Begin the streams of random numbers of an epoch; nothing is drawn yet."""
-        scenario, state = self.scenario, self.state
+        scenario, state, length = self.scenario, self.state, self.scenario.dataset.length
         fails = any(failure.where == "fetch" for failure in scenario.failures)
         indices = self.samples or fails or bool(state.rules["caching"][0])
-        self.jobs = Jobs(scenario, self.seed, epoch, int(self.main["sent"]), indices=indices)
-        self.jobs.batches = most = self.most_to_send()
-        samples = int(state.rules["most"][0])
-        self.blocks = self.jobs.blocks(most or FIRST_BLOCK, largest_block(samples))
+        self.make = partial(Jobs, scenario, self.seed, indices=indices)
+        self.jobs = self.make(epoch, int(self.main["sent"]))
+        most, largest = self.most_to_send(), largest_block(int(state.rules["most"][0]))
+        if scenario.loader.endless:
+            self.blocks = without_end(self.make, scenario.loader.batches(length), largest)
+        else:
+            self.jobs.batches = most
+            self.blocks = self.jobs.blocks(most or FIRST_BLOCK, largest)
         self.main["job"], self.main["more"] = len(state.steps), self.jobs.more
         if isinstance(scenario.dataset, IterableDataset):
             workers = scenario.loader.num_workers
@@ -245,7 +257,11 @@ class Simulation:
             first = int(self.main["short_index"])
             self.draws[0].work(range(first, first + int(self.main["short_count"])))
         if self.main["short_number"] != NONE:
-            self.jobs.complain(int(self.main["short_number"]))
+            number, jobs = int(self.main["short_number"]), self.jobs
+            if self.scenario.loader.endless:
+                batches = self.scenario.loader.batches(self.scenario.dataset.length)
+                jobs = self.make(number // batches, number - number % batches)
+            jobs.complain(number)
 
     def what_happened(self, why: int) -> Problem:
         """The exception that ended the loop."""
@@ -290,6 +306,15 @@ class Simulation:
             started=started[rows],
             fetched=np.where(fetched[rows] <= end, fetched[rows], np.nan),
         )
+
+
+def without_end(
+    make: Callable[[int, int], Jobs], batches: int, largest: int
+) -> Iterator[tuple[Block, bool]]:
+    """The jobs of an endless sampler in blocks, `batches` in each pass, made when it begins."""
+    for number in count():
+        blocks = make(number, number * batches).blocks(FIRST_BLOCK, largest)
+        yield from ((block, True) for block, _ in blocks)
 
 
 def longer(array: Any, room: int) -> Any:

@@ -26,7 +26,7 @@ from dlsim.engine.processes.transport import (
     stop_pinning,
 )
 from dlsim.engine.processes.worker import worker
-from dlsim.engine.rules import JOIN_TIMEOUT, MAIN, Raised
+from dlsim.engine.rules import JOIN_TIMEOUT, MAIN, Raised, goes_on, last_of_epoch
 from dlsim.trace import trace as fates
 from dlsim.trace.trace import Problem
 
@@ -46,9 +46,14 @@ class Workers:
         self.run = run
 
     def start_epoch(self, epoch: int) -> Steps:
-        """`iter(loader)`: start the workers, or wake persistent ones; then send the window."""
+        """`iter(loader)`: start the workers, or wake persistent ones; then send the window.
+
+        The iterator over an endless sampler is made once.
+        """
         run = self.run
         loader = run.scenario.loader
+        if epoch > 0 and loader.endless:
+            return
         if epoch == 0 or not loader.persistent_workers:
             yield from self._start_workers(epoch)
         else:
@@ -176,7 +181,8 @@ class MainProcess:
     def start_epoch(self, epoch: int) -> Steps:
         """`iter(loader)`, which sends nothing."""
         run = self.run
-        self.jobs = Jobs(run.scenario, run.seed, epoch)
+        if epoch == 0 or not run.scenario.loader.endless:
+            self.jobs = Jobs(run.scenario, run.seed, epoch)
         self.samples = source(run.scenario, run.seed, epoch, MAIN)
         yield from ()
 
@@ -222,14 +228,14 @@ def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -
     """
     env, recorder, scenario = run.env, run.recorder, run.scenario
     training = Training(run)
-    stop_after = scenario.consumer.stop_after
+    last = last_of_epoch(scenario)
     try:
         for epoch in range(scenario.epochs):
-            recorder.epoch(env.now)
+            recorder.epoch(env.now, endless=scenario.loader.endless)
             yield from loader.start_epoch(epoch)
             recorder.epoch_primed[-1] = env.now
             count = 0
-            while count != stop_after:
+            while count != last:
                 requested = env.now
                 batch = yield from loader.next()
                 if batch is None:
@@ -239,7 +245,7 @@ def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -
                 count += 1
                 progress(1)
             yield from training.drain()
-            if count == stop_after and not scenario.loader.persistent_workers:
+            if count == last and not goes_on(scenario):
                 yield from loader.close()
             recorder.epoch_ended[-1] = env.now
     except LoaderError as error:

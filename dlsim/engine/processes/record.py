@@ -70,9 +70,12 @@ class Recorder:
         self.status[number] = SKIPPED
         self.size[number] = 0
 
-    def epoch(self, now: float) -> None:
-        """A new epoch: `iter(loader)` is called."""
-        self.first.append(len(self))
+    def epoch(self, now: float, *, endless: bool = False) -> None:
+        """A new epoch: `iter(loader)` is called.
+
+        Of an `endless` sampler, a window of its batches is already sent.
+        """
+        self.first.append(len(self.order) if endless else len(self))
         self.epoch_started.append(now)
         self.epoch_primed.append(NAN)
         self.epoch_ended.append(NAN)

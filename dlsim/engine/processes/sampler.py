@@ -51,9 +51,17 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one epoch. `next_indices()` draws an index list, `job()` makes it a job."""
+    """The jobs of one epoch. `next_indices()` draws an index list, `job()` makes it a job.
+
+    An endless sampler has those of all later epochs, too.
+    """
 
     def __init__(self, scenario: Scenario, seed: int, epoch: int) -> None:
+        self.scenario, self.seed = scenario, seed
+        self._begin(epoch)
+
+    def _begin(self, epoch: int) -> None:
+        scenario, seed, self.epoch = self.scenario, self.seed, epoch
         dataset = scenario.dataset
         self._lists = index_lists(scenario, seed, epoch)
         self._samples = (
@@ -66,7 +74,11 @@ class Jobs:
 
     def next_indices(self) -> Sequence[int] | None:
         """The next index list, or None when the sampler has no more."""
-        return next(self._lists, None)
+        indices = next(self._lists, None)
+        if indices is None and self.scenario.loader.endless:
+            self._begin(self.epoch + 1)
+            indices = next(self._lists)
+        return indices
 
     def job(self, number: int, indices: Sequence[int]) -> Job:
         """The job of batch `number`, which fetches `indices`."""

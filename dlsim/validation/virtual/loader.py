@@ -11,6 +11,7 @@ import random
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 from unittest import mock
 
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, _utils, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterable
 
 from dlsim.engine.draws import ServiceTimes
-from dlsim.engine.rules import MAIN, Raised, failure, index_order
+from dlsim.engine.rules import MAIN, Raised, failure, index_order, last_of_epoch
 from dlsim.engine.simulation import versions
 from dlsim.scenario import IterableDataset, Scenario, ScenarioError
 from dlsim.trace.trace import Meta, Problem, Trace
@@ -68,23 +69,27 @@ def _training_loop(
     work = VirtualWork(scenario, seed, clock, watcher)
     loader = _loader(scenario, clock, watcher, work)
     recorder = watcher.recorder
+    endless, last = scenario.loader.endless, last_of_epoch(scenario)
     problem = None
     try:
         for epoch in range(scenario.epochs):
             watcher.start_epoch(epoch)
-            work.epoch = epoch
-            with watcher.resuming():
-                iterator = iter(loader)
+            if not endless:
+                work.epoch = epoch
+            if epoch == 0 or not endless:
+                with watcher.resuming():
+                    iterator = iter(loader)
             recorder.epoch_primed[-1] = clock.now
             try:
                 for batch in _returned(iterator, watcher):
                     clock.sleep(watcher.step(batch.number))
                     recorder.finished[batch.number] = clock.now
-                    if watcher.count == scenario.consumer.stop_after:
+                    if watcher.count == last:
                         break
             finally:
                 watcher.end_epoch(getattr(iterator, "_rcvd_idx", 0))
-            del iterator  # unless workers are persistent, this shuts them down
+            if not endless:
+                del iterator  # unless workers are persistent, this shuts them down
             recorder.epoch_ended[-1] = clock.now
     except (UserError, RuntimeError) as error:
         problem = _problem(error, clock.now, watcher)
@@ -223,7 +228,7 @@ def _loader(
             index_latency=scenario.costs.index_latency,
             observer=watcher,
         )
-    return DataLoader(
+    loader = DataLoader(
         dataset,
         num_workers=ours.num_workers,
         prefetch_factor=ours.prefetch_factor,
@@ -234,6 +239,24 @@ def _loader(
         collate_fn=work.collate,
         **settings,
     )
+    if ours.endless:
+        # As timm and ultralytics do it: torch allows no other change of a loader that is made.
+        which = "sampler" if ours.batch_size is None else "batch_sampler"
+        object.__setattr__(loader, which, _Endless(getattr(loader, which), work))
+    return loader
+
+
+class _Endless:
+    """A sampler that begins anew by itself, with the next epoch."""
+
+    def __init__(self, sampler: Any, work: VirtualWork) -> None:
+        self.sampler, self.work = sampler, work
+
+    def __iter__(self) -> Iterator[Any]:
+        for epoch in count():
+            self.work.epoch = epoch
+            self.work.watcher.draw(epoch)
+            yield from self.sampler
 
 
 class _Order:

@@ -52,10 +52,16 @@ class Watcher:
 
     def start_epoch(self, epoch: int) -> None:
         """`iter(loader)` is about to be called."""
-        self.recorder.epoch(self.clock.now)
-        self._jobs = Jobs(self.scenario, self.seed, epoch)
+        endless = self.scenario.loader.endless
+        self.recorder.epoch(self.clock.now, endless=endless)
         self.count = 0
-        self.first_job = {}
+        if epoch == 0 or not endless:
+            self.draw(epoch)
+            self.first_job = {}
+
+    def draw(self, epoch: int) -> None:
+        """The sampler begins with the batches of `epoch`."""
+        self._jobs = Jobs(self.scenario, self.seed, epoch)
 
     @contextlib.contextmanager
     def resuming(self) -> Iterator[None]:
@@ -206,6 +212,8 @@ class Watcher:
 
     def end_epoch(self, passed: int) -> None:
         """The loop is left when torch had passed over the epoch's first `passed` batches."""
+        if self.scenario.loader.endless:
+            return
         first = self.recorder.first[-1]
         for number in range(first, first + passed):
             if self.recorder.status[number] == fates.PENDING:
