@@ -239,6 +239,7 @@ cost = st.builds(dlsim.Cost, message=seconds, tensor=_sometimes(0.01), byte=per_
 costs = st.fixed_dictionaries(
     {
         "worker_ready": _sometimes(1.0, 0.3, 20.0),
+        "worker_wait": _sometimes(0.25, 0.7, 20.0),
         "worker_stop": _sometimes(0.25),
         "index_put": seconds,
         "take": seconds,

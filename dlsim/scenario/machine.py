@@ -113,7 +113,9 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
 
     Start and end: `worker_start`, in the main process for each worker, one after another;
     `worker_ready`, processor time in each worker before it can take work (imports, unpickling
-    the dataset, `worker_init_fn`); `worker_stop`, likewise, before a worker told to stop is gone.
+    the dataset, `worker_init_fn`), and `worker_wait`, for which it is blocked then (a
+    `worker_init_fn` that sleeps, a file that is opened); `worker_stop`, processor time before a
+    worker told to stop is gone.
 
     Batches: `index_put`, in the main process for each index list; `index_latency`, from then
     until the worker can read it; `take`, processor time of the worker between two batches.
@@ -131,6 +133,7 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
 
     worker_start: Seconds = 0.0
     worker_ready: Seconds = 0.0
+    worker_wait: Seconds = 0.0
     worker_stop: Seconds = 0.0
     index_put: Seconds = 0.0
     index_latency: Seconds = 0.0

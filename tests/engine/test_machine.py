@@ -263,6 +263,15 @@ def test_crosstalk_grows_by_its_power() -> None:
 
 
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])
+def test_workers_that_wait_to_begin_with_wait_together(engine: str) -> None:
+    """Each of two workers is blocked for 5 s, at the same time, however few the cores; once."""
+    changes = {"costs.worker_wait": 5.0, "costs.worker_ready": 1.0, "machine.cores": 1}
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    assert trace.started[:2].tolist() == pytest.approx([7, 7])
+    assert trace.started[2:4].tolist() == trace.fetched[:2].tolist()
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
 def test_a_host_that_spins_takes_a_core(engine: str) -> None:
     """On one core, the host's wait for a step of 2 s leaves a worker half of the core meanwhile.
 

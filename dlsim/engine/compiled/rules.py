@@ -54,6 +54,7 @@ RULES = np.dtype(
         # Costs:
         ("worker_start", "f8"),
         ("worker_ready", "f8"),
+        ("worker_wait", "f8"),
         ("worker_stop", "f8"),
         ("index_put", "f8"),
         ("take", "f8"),
@@ -77,7 +78,9 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
     costs, storage = scenario.costs, scenario.machine.storage
     trip, rate = round_trip(scenario), storage.requests_per_second
     made = np.zeros(1, RULES)
-    for name in ("worker_start", "worker_ready", "worker_stop", "index_put", "take"):
+    for name in ("start", "ready", "wait", "stop"):
+        made[f"worker_{name}"] = getattr(costs, f"worker_{name}")
+    for name in ("index_put", "take"):
         made[name] = getattr(costs, name)
     for name in HANDLING:
         for unit in ("message", "tensor", "byte"):

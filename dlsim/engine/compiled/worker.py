@@ -22,6 +22,7 @@ from dlsim.engine.compiled.messages import (
     STOP,
     STOPPED,
     TAKEN,
+    WAIT_READY,
 )
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import State
@@ -54,10 +55,15 @@ def work(s: State, worker: int) -> None:
                 m.wake = m.now
             return
         elif w.doing == GET_READY:
-            w.doing = LISTEN
+            w.doing = WAIT_READY
             if r.worker_ready > 0.0:
                 w.owed = r.worker_ready
                 pay(s, worker)
+                return
+        elif w.doing == WAIT_READY:
+            w.doing = LISTEN
+            if r.worker_wait > 0.0:
+                wake(s, worker, m.now + r.worker_wait)
                 return
         elif fetch_sharing(s, worker):
             return

@@ -19,7 +19,10 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     """Worker process `number`, started in `epoch`, until it is told to stop or terminated."""
     try:
         yield sleep(run.env, 0.0, WORKERS + number)
-        yield from run.compute(number, run.scenario.costs.worker_ready)
+        costs = run.scenario.costs
+        yield from run.compute(number, costs.worker_ready)
+        if costs.worker_wait > 0:
+            yield sleep(run.env, costs.worker_wait, WORKERS + number)
         yield from work(run, number, epoch, pool)
     except simpy.Interrupt:  # terminated, having taken too long to stop
         if run.recorder.samples is not None:
