@@ -61,6 +61,7 @@ starts = st.sampled_from([0.0, 0.0, 0.25, 1.7])
 latencies = st.sampled_from([0.0, 0.0, 0.125, 0.3])
 windows = st.sampled_from([None, None, 1, 2, 3, 5])
 timeouts = st.sampled_from([0.0, 0.0, 0.0, 0.5, 3.0])
+errors = st.sampled_from(["stop", "continue"])
 orders = st.sampled_from(["sequential", "shuffle", "sampler", "batch_sampler", "single"])
 
 
@@ -77,12 +78,23 @@ def scenarios(draw: st.DrawFn, *, torch_only: bool = True) -> Scenario:
     dataset = (
         _iterable(draw, length, workers, loader) if draw(flags) else _map(draw, length, loader)
     )
+    on_error, failures = draw(errors), draw(_failures(length, workers))
+    device = draw(st.sampled_from(["accelerator", "cpu"]))
+    if on_error == "continue":  # nothing that would be raised for ever
+        iterable = isinstance(dataset, dlsim.IterableDataset)
+        failures = [
+            failure
+            for failure in failures
+            if not loader.get("endless") and not (iterable and failure.where == "worker_init_fn")
+        ]
     return Scenario(
-        loader=dlsim.Loader(**loader),
+        loader=dlsim.Loader(**loader, pin_memory=device == "cpu"),  # where that does nothing
         dataset=dataset,
-        consumer=dlsim.Consumer(step=draw(distributions()), stop_after=draw(ends)),
+        consumer=dlsim.Consumer(
+            step=draw(distributions()), stop_after=draw(ends), device=device, on_error=on_error
+        ),
         costs=dlsim.Costs(worker_start=draw(starts), index_latency=draw(latencies)),
-        failures=draw(_failures(length, workers)),
+        failures=failures,
         epochs=draw(epochs),
         **({} if torch_only else draw(_older(loader.get("in_order") is False))),
     )
@@ -98,7 +110,7 @@ def _map(draw: st.DrawFn, length: int, loader: dict[str, object]) -> dlsim.MapDa
         loader["batch_size"] = draw(few)
         loader["drop_last"] = draw(flags)
     if order == "shuffle":
-        loader["shuffle"] = True
+        loader["shuffle"] = length > 0
     if order == "sampler":
         loader["sampler"] = draw(_indices(length, 40))
     batched = draw(flags)
@@ -118,7 +130,8 @@ def _indices(length: int, most: int) -> st.SearchStrategy[list[int]]:
 
 @cache
 def _batches(length: int) -> st.SearchStrategy[list[list[int]]]:
-    return st.lists(_indices(length, 5), max_size=12) if length else st.just([])
+    batch = st.lists(st.integers(0, length - 1), min_size=1, max_size=5)
+    return st.lists(batch, max_size=12) if length else st.just([])
 
 
 def _iterable(
@@ -167,7 +180,10 @@ def _older(any_order: bool) -> st.SearchStrategy[dict[str, object]]:
 
 ideal = st.builds(
     lambda scenario, ahead, overlap: dlsim.replace(
-        scenario, {"consumer.run_ahead": ahead, "consumer.overlap_copy": overlap}
+        scenario,
+        {"consumer.run_ahead": ahead, "consumer.overlap_copy": overlap}
+        if scenario.consumer.device == "accelerator"
+        else {},
     ),
     scenarios(torch_only=False),
     st.sampled_from([0, 0, 1, 3]),
@@ -215,7 +231,12 @@ methods = st.sampled_from([None, "spawn"])
 uses = st.one_of(
     st.fixed_dictionaries({"device": st.just("cpu"), "threads": st.sampled_from([1, 1, 2, 5])}),
     st.fixed_dictionaries(
-        {"run_ahead": st.sampled_from([0, 0, 1, 3]), "overlap_copy": flags, "spin": flags}
+        {
+            "device": st.just("accelerator"),
+            "run_ahead": st.sampled_from([0, 0, 1, 3]),
+            "overlap_copy": flags,
+            "spin": flags,
+        }
     ),
 )
 machines = st.builds(

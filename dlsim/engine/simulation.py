@@ -136,6 +136,7 @@ def processes(
             seed=seed,
             versions=versions("simpy"),
             problem=run.recorder.problem,
+            caught=tuple(run.recorder.caught),
             notes=notes,
         ),
         end=env.now,

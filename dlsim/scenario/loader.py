@@ -56,6 +56,8 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         if self.batch_sampler is not None:
             for batch in self.batch_sampler:
                 require(isinstance(batch, Sequence), "batch_sampler", "lists of indices", batch)
+                # torch's default collate fails on an empty list
+                require(len(batch) > 0, "batch_sampler", "lists of at least one index", batch)
             batches = tuple(tuple(batch) for batch in self.batch_sampler)
             structs.force_setattr(self, "batch_sampler", batches)
         flags = ("shuffle", "pin_memory", "drop_last", "persistent_workers", "in_order", "endless")

@@ -25,9 +25,11 @@ from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import STAGED_BYTES, Costs, Machine
 
 UNLIMITED, FREE = Machine().storage, Costs()
+SHORTEST_TIMEOUT = 1e-3  # seconds, where timeouts are caught: each of them is kept
 SHARING = {*Costs.__struct_fields__} - {"worker_start", "index_latency"}  # costs of what is shared
 
 Policy: TypeAlias = Literal["torch", "row"]
+OnError: TypeAlias = Literal["stop", "continue"]
 FailurePoint: TypeAlias = Literal["fetch", "collate", "worker_init_fn"]
 
 
@@ -38,8 +40,12 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     host may run `run_ahead` steps ahead of it. Batches are copied to it in turn with the steps;
     with `overlap_copy`, as on a stream of their own, while it computes. Without `pin_memory` the
     host waits until a batch is copied, if its tensors are larger than 1 MiB. With `spin` the host
-    keeps a core busy while it waits for the accelerator, as CUDA's does by default. On the CPU
-    (`device="cpu"`) a step keeps `threads` threads busy for `step` seconds of a core each.
+    keeps a core busy while it waits for the accelerator, as CUDA's does by default. On a machine
+    that has none (`device="cpu"`) a step keeps `threads` threads busy for `step` seconds of a core
+    each, and torch pins nothing, whatever `pin_memory` says.
+
+    An exception that `next()` raises, of user code or a timeout, ends the run (`on_error="stop"`);
+    or the loop catches it and calls `next()` again at once (`"continue"`).
     """
 
     step: Duration = ZERO
@@ -49,6 +55,7 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     run_ahead: int = 0
     overlap_copy: bool = False
     spin: bool = False
+    on_error: OnError = "stop"
 
     def __post_init__(self) -> None:
         check_distribution(self, "step")
@@ -58,6 +65,7 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         check_integer(self, "threads", 1)
         check_integer(self, "run_ahead", 0)
         check_flags(self, "overlap_copy", "spin")
+        require(self.on_error in get_args(OnError), "on_error", "stop or continue", self.on_error)
         ahead = self.run_ahead > 0 or self.overlap_copy or self.spin
         check_conflict(
             self.device == "cpu" and ahead,
@@ -124,6 +132,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             "loader.in_order",
             f"torch {self.torch} has no such keyword; it came with 2.6",
         )
+        self._check_errors()
         if isinstance(dataset, IterableDataset):
             self._check_iterable(dataset)
         else:
@@ -156,17 +165,24 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         """
         machine, costs = self.machine, self.costs
         shared = machine.cores or machine.background or machine.crosstalk
-        shared = shared or self.consumer.device == "cpu"
-        limited = machine.storage != UNLIMITED or self.loader.pin_memory
+        limited = machine.storage != UNLIMITED or self.pins
         return (
             not shared
             and not limited
             and all(getattr(costs, key) == getattr(FREE, key) for key in SHARING)
         )
 
+    @property
+    def pins(self) -> bool:
+        """Whether batches are pinned: `pin_memory` does nothing on a machine without accelerator.
+
+        As torch's `_BaseDataLoaderIter` has it: no thread is started then, either.
+        """
+        return self.loader.pin_memory and self.consumer.device != "cpu"
+
     def copied_by_host(self, size: float) -> bool:
         """Whether the host waits until a batch of `size` bytes is copied to the accelerator."""
-        return not self.loader.pin_memory and size > STAGED_BYTES * max(self.dataset.tensors, 1)
+        return not self.pins and size > STAGED_BYTES * max(self.dataset.tensors, 1)
 
     def sharing(self, size: float) -> float:
         """Seconds that a worker takes to put a collated batch of `size` bytes into shared memory.
@@ -209,8 +225,37 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
                 dataset.sharding,
             )
 
+    def _check_errors(self) -> None:
+        """Refuse loops that catch errors for ever, or for about as long."""
+        if self.consumer.on_error != "continue":
+            return
+        loader = self.loader
+        check_conflict(
+            0 < loader.timeout < SHORTEST_TIMEOUT,
+            "loader.timeout",
+            f'expected at least {SHORTEST_TIMEOUT} s where consumer.on_error = "continue", '
+            f"got {loader.timeout}",
+        )
+        failures = {failure.where for failure in self.failures}
+        check_conflict(
+            isinstance(self.dataset, IterableDataset) and "worker_init_fn" in failures,
+            "consumer.on_error",
+            "expected stop, as a worker whose worker_init_fn failed never says that its part of an "
+            "iterable-style dataset has ended, got continue",
+        )
+        check_conflict(
+            loader.endless and bool(failures),
+            "consumer.on_error",
+            "expected stop, as an endless sampler (loader.endless) may fail for ever, got continue",
+        )
+
     def _check_indices(self, dataset: MapDataset) -> None:
         loader = self.loader
+        check_conflict(
+            loader.shuffle and dataset.length == 0,
+            "loader.shuffle",
+            "expected false, as torch refuses to shuffle an empty dataset, got true",
+        )
         if loader.sampler is not None:
             check_indices("loader.sampler", loader.sampler, dataset.length)
         for batch in loader.batch_sampler or ():

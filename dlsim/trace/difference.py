@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dlsim.trace.trace import MOMENTS, Trace
+from dlsim.trace.trace import MOMENTS, Problem, Trace
 
 EXACT = ("worker", "size", "status", "order")
 
@@ -13,8 +13,8 @@ def difference(one: Trace, other: Trace, *, rtol: float = 1e-9) -> str | None:
     """The first difference between two traces in one line, or None where there is none.
 
     Compared are the order, workers, sizes and fates of all batches exactly; every moment of
-    batches, epochs and (where both traces have them) samples to `rtol` relative; and the error
-    that ended the loop. Engines and versions may differ.
+    batches, epochs and (where both traces have them) samples to `rtol` relative; and the errors
+    that the loop caught, and that ended it. Engines and versions may differ.
     """
     if len(one) != len(other):
         return f"{len(one)} batches sent, against {len(other)}"
@@ -43,12 +43,19 @@ def difference(one: Trace, other: Trace, *, rtol: float = 1e-9) -> str | None:
 
 
 def _problems(one: Trace, other: Trace, rtol: float) -> str | None:
+    if len(one.meta.caught) != len(other.meta.caught):
+        return f"{len(one.meta.caught)} errors caught, against {len(other.meta.caught)}"
+    for mine, theirs in zip(one.meta.caught, other.meta.caught, strict=True):
+        if not _alike(mine, theirs, rtol):
+            return f"caught {mine}, against {theirs}"
     a, b = one.meta.problem, other.meta.problem
+    return None if _alike(a, b, rtol) else f"ended by {a}, against {b}"
+
+
+def _alike(a: Problem | None, b: Problem | None, rtol: float) -> bool:
     if a is None or b is None:
-        return None if a is b else f"ended by {a}, against {b}"
-    if (a.kind, a.batch) != (b.kind, b.batch) or abs(a.time - b.time) > rtol * abs(a.time):
-        return f"ended by {a}, against {b}"
-    return None
+        return a is b
+    return (a.kind, a.batch) == (b.kind, b.batch) and abs(a.time - b.time) <= rtol * abs(a.time)
 
 
 def _first(

@@ -56,7 +56,7 @@ def memory(trace: Trace) -> Memory:
     with_workers = trace.worker >= 0
     released = _released(trace)
     shared = with_workers & (scenario.dataset.path == "shm")
-    pins = scenario.loader.pin_memory
+    pins = scenario.pins
     copied = trace.received if pins else nowhere
     leaves = np.where(np.isnan(copied), released, copied) if pins else released
     shm_come = np.where(shared, trace.fetched, np.nan)

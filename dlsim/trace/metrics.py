@@ -153,9 +153,9 @@ def epoch_ends(trace: Trace) -> Floats:
 def given_back(trace: Trace) -> Floats:
     """For each batch, when its credit is free again.
 
-    That is when it is `returned`; or `received`, if it was discarded or only said that the
-    worker's iterator had ended; for a batch skipped, when its worker said so; else at the end of
-    its epoch.
+    That is when it is `returned`, or when the error was raised that came of it and was caught; or
+    `received`, if it was discarded or only said that the worker's iterator had ended; for a batch
+    skipped, when its worker said so; else at the end of its epoch.
     """
     gone = epoch_ends(trace)
     early = (
@@ -171,6 +171,9 @@ def given_back(trace: Trace) -> Floats:
         gone[skipped] = np.minimum(gone[skipped], ended[lane[skipped]])
     back = trace.status == RETURNED
     gone[back] = trace.returned[back]
+    for error in trace.meta.caught:
+        if error.batch >= 0:
+            gone[error.batch] = error.time
     return gone
 
 

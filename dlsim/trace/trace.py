@@ -44,7 +44,7 @@ class TraceError(DlsimError):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """The exception that ended the training loop at `time` (seconds), raised for `batch`.
+    """An exception in the training loop at `time` (seconds), raised for `batch`.
 
     `kind`: where it comes from: fetch, collate, worker_init_fn, or timeout. `batch` is -1 for a
     timeout that no batch answers for.
@@ -59,6 +59,8 @@ class Problem(msgspec.Struct, frozen=True):
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
     """Where a trace comes from: scenario, seed, the engine that ran, versions, what went wrong.
 
+    `problem` is the exception that ended the run, `caught` those that the training loop caught.
+
     `engine`: simpy, compiled, numpy, torch (torch's own code under a virtual clock) or observed.
     `notes` are remarks about how the trace came to be, by topic.
     """
@@ -68,6 +70,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     versions: dict[str, str] = {}
     problem: Problem | None = None
+    caught: tuple[Problem, ...] = ()
     notes: dict[str, str] = {}
 
 

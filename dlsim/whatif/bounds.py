@@ -140,7 +140,7 @@ def _with_workers(scenario: Scenario, need: Demand) -> dict[str, float]:
     loader = scenario.loader
     share = need.longest / need.batches if need.batches else 0.0
     receives = need.receives + need.hands_over
-    main = need.dispatches + (0.0 if loader.pin_memory else receives)
+    main = need.dispatches + (0.0 if scenario.pins else receives)
     # the feeder thread serialises while the next batch is fetched, but not while one is computed
     busy = max(need.fetches, need.computes + need.serialises)
     trip = need.latency + need.fetches + need.serialises + need.writes + receives + need.dispatches

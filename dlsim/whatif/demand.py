@@ -114,7 +114,7 @@ def demand(scenario: Scenario) -> Demand:
         latency=costs.index_latency if workers and scenario.policy == "torch" else 0.0,
         dispatches=costs.index_put if workers else 0.0,
         receives=(max(received, handed) if along else received) if workers else 0.0,
-        pins=costs.pin.of(dataset.tensors, size) if loader.pin_memory else 0.0,
+        pins=costs.pin.of(dataset.tensors, size) if scenario.pins else 0.0,
         copies=costs.copy_byte * size if step.device == "accelerator" else 0.0,
         step=_mean(step.step, None, made),
         threads=step.threads if step.device == "cpu" else 0,

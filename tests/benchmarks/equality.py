@@ -47,6 +47,8 @@ def features(scenario: Scenario, trace: dlsim.Trace) -> list[str]:
         "costs of transport": scenario.costs.hand_over != dlsim.Cost(),
         "batches through the pipe": not scenario.ideal and scenario.dataset.path == "pipe",
         "steps on the CPU": scenario.consumer.device == "cpu",
+        "pinning without an accelerator": loader.pin_memory and not scenario.pins,
+        **{f"caught {error.kind}": True for error in trace.meta.caught},
         f"ended by {problem.kind if problem else ''}": problem is not None,
     }
     return [name for name, present in found.items() if present]

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from dlsim.engine.compiled.arrays import table
 from dlsim.engine.compiled.counting import Counting, columns_of
@@ -18,14 +19,17 @@ from dlsim.engine.compiled.messages import (
     END_STEP,
     EPOCH_OVER,
     EXCEPTION,
+    FETCH_ALONE,
     MORE_JOBS,
     MORE_ROOM,
     MORE_SAMPLES,
+    NEXT,
     NOT_RECORDED,
     OVER,
     RAISED,
     SENT_AT,
     START_EPOCH,
+    TIMED_OUT,
 )
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
@@ -86,6 +90,7 @@ class Simulation:
         self.known: dict[str, Any] = {}  # where its arrays are
         self.main = self.state.main[0]
         self.problem: Problem | None = None
+        self.caught: list[Problem] = []
         self.first: list[int] = []
         self.moments: list[list[float]] = []  # of each epoch: started, primed, ended
 
@@ -163,9 +168,22 @@ class Simulation:
             self.take_samples(int(self.main["hungry"]))
         elif why == MORE_ROOM:
             self.make_room()
+        elif why in (EXCEPTION, TIMED_OUT) and self.catches:
+            self.catch(why)
         else:
             return False
         return True
+
+    @property
+    def catches(self) -> bool:
+        """Whether the loop catches what is raised now; what `iter()` raises it does not."""
+        return self.scenario.consumer.on_error == "continue" and not self.main["resuming"]
+
+    def catch(self, why: int) -> None:
+        """The training loop catches an exception, and calls `next()` again."""
+        self.caught.append(self.what_happened(why))
+        self.main["doing"] = NEXT if self.scenario.loader.num_workers else FETCH_ALONE
+        self.main["requested"] = self.main["now"]
 
     def take_next_jobs(self) -> None:
         """Draw the next jobs; those before are sent."""
@@ -245,7 +263,9 @@ class Simulation:
     def most_to_send(self) -> int | None:
         """The number of batches of an epoch that no exception ends, if it is known to be."""
         batches, stop_after = self.jobs.batches, self.scenario.consumer.stop_after
-        if batches is not None and stop_after is not None:
+        # each error that is caught sends one more
+        caught = self.scenario.failures and self.scenario.consumer.on_error == "continue"
+        if batches is not None and stop_after is not None and not caught:
             return min(batches, stop_after + self.scenario.loader.window)
         return batches
 
@@ -290,7 +310,7 @@ class Simulation:
             status=state.status[:sent],
             order=state.order[: int(self.main["returned"])],
             epochs=epochs(self.first, self.moments),
-            meta=Meta(**{**_fields(meta), "problem": self.problem}),
+            meta=structs.replace(meta, problem=self.problem, caught=tuple(self.caught)),
             samples=self.sample_rows(end) if self.samples else None,
         )
 
@@ -322,7 +342,3 @@ def longer(array: Any, room: int) -> Any:
     made = np.empty((*array.shape[:-1], room), array.dtype)
     made[..., : array.shape[-1]] = array
     return made
-
-
-def _fields(meta: Meta) -> dict[str, Any]:
-    return {name: getattr(meta, name) for name in meta.__struct_fields__}

@@ -32,11 +32,15 @@ from dlsim.trace.trace import Problem
 
 
 class LoaderError(Exception):
-    """What `next()` raises in the training loop; the simulation ends there."""
+    """What `next()` or `iter()` raises in the training loop."""
 
     def __init__(self, kind: str, message: str, batch: int) -> None:
         super().__init__(message)
         self.kind, self.batch = kind, batch
+
+    def at(self, now: float) -> Problem:
+        """As it is written down."""
+        return Problem(self.kind, str(self), self.batch, now)
 
 
 class Workers:
@@ -65,13 +69,13 @@ class Workers:
         run = self.run
         costs = run.scenario.costs
         loader = run.scenario.loader
-        self.pool = pool = Pool(run.env, loader.num_workers, pin_memory=loader.pin_memory)
+        self.pool = pool = Pool(run.env, loader.num_workers, pin_memory=run.scenario.pins)
         for number in range(loader.num_workers):
             yield from run.compute(MAIN, costs.worker_start)
             pool.processes.append(run.env.process(worker(run, number, epoch, pool)))
             if run.cores is not None:
                 run.env.process(feeder(run, number, pool))
-        if loader.pin_memory:
+        if run.scenario.pins:
             pool.pin_memory_thread = run.env.process(pin_memory_thread(run, pool))
         self.dispatcher = Dispatcher(run, pool.index_queues)
 
@@ -97,7 +101,7 @@ class Workers:
         if answer is None:
             message = f"DataLoader timed out after {loader.timeout} seconds"
             raise LoaderError("timeout", message, MAIN)
-        if not loader.pin_memory:
+        if not self.run.scenario.pins:
             yield from receive(self.run, answer)
         return answer
 
@@ -198,7 +202,7 @@ class MainProcess:
         outcome, size = yield from fetch(self.run, job, MAIN, self.samples)
         answer = Answer(MAIN, number, outcome, size)
         recorder.arrived[number] = recorder.received[number] = env.now
-        if self.run.scenario.loader.pin_memory:
+        if self.run.scenario.pins:
             yield from pin(self.run, answer)
         if outcome is ENDED:
             recorder.status[number] = fates.ENDED
@@ -224,11 +228,13 @@ def checked(run: Run, job: Job, answer: Answer) -> Batch:
 def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -> Steps:
     """All epochs: a step for each batch, until the loader or `stop_after` ends the epoch.
 
-    An exception ends the loop; it is written down, and nothing is raised.
+    An exception is written down, and nothing is raised: it ends the loop, or the loop catches what
+    `next()` raises and goes on.
     """
     env, recorder, scenario = run.env, run.recorder, run.scenario
     training = Training(run)
     last = last_of_epoch(scenario)
+    catches = scenario.consumer.on_error == "continue"
     try:
         for epoch in range(scenario.epochs):
             recorder.epoch(env.now, endless=scenario.loader.endless)
@@ -237,7 +243,13 @@ def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -
             count = 0
             while count != last:
                 requested = env.now
-                batch = yield from loader.next()
+                try:
+                    batch = yield from loader.next()
+                except LoaderError as error:
+                    if not catches:
+                        raise
+                    recorder.caught.append(error.at(env.now))
+                    continue
                 if batch is None:
                     break
                 recorder.returned_to_user(batch.number, requested, env.now)
@@ -249,4 +261,4 @@ def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -
                 yield from loader.close()
             recorder.epoch_ended[-1] = env.now
     except LoaderError as error:
-        recorder.problem = Problem(error.kind, str(error), error.batch, env.now)
+        recorder.problem = error.at(env.now)

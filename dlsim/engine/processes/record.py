@@ -43,6 +43,7 @@ class Recorder:
         self.epoch_primed = array("d")
         self.epoch_ended = array("d")
         self.problem: Problem | None = None
+        self.caught: list[Problem] = []
         self._later = [getattr(self, name) for name in MOMENTS[1:]]
         self.samples: SampleRecorder | None = SampleRecorder() if samples else None
 

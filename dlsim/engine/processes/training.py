@@ -27,9 +27,7 @@ class Training:
     def step(self, number: int, seconds: float, size: float) -> Steps:
         """Train on batch `number` of `size` bytes for `seconds`; returns when the host goes on."""
         if self.consumer.device == "cpu":
-            # The first of its threads is the main process itself.
-            threads = [MAIN - thread for thread in range(self.consumer.threads)]
-            yield from self.run.compute_together(threads, seconds, LAST)
+            yield from self._on_cores(seconds)
             self.run.recorder.finished[number] = self.run.env.now
             return
         env = self.run.env
@@ -44,6 +42,14 @@ class Training:
         self.run.recorder.finished[number] = self._free
         self._under_way.append(self._free)
         yield from self._wait(self.consumer.run_ahead)
+
+    def _on_cores(self, seconds: float) -> Steps:
+        """Keep the threads of a step busy, the first of which is the main process itself."""
+        if self.run.cores is None:
+            yield from self.run.compute(MAIN, seconds)
+        else:
+            threads = [MAIN - thread for thread in range(self.consumer.threads)]
+            yield from self.run.compute_together(threads, seconds, LAST)
 
     def drain(self) -> Steps:
         """Wait until the accelerator has done everything, as the end of an epoch does."""

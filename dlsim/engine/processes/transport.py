@@ -87,7 +87,7 @@ def pin(run: Run, answer: Answer, turn: int = LAST) -> Steps:
 
 def answers(run: Run, pool: Pool) -> Mailbox:
     """Where `next()` looks for answers."""
-    return pool.pinned if run.scenario.loader.pin_memory else pool.result_queue
+    return pool.pinned if run.scenario.pins else pool.result_queue
 
 
 def _content(run: Run, answer: Answer) -> tuple[int, float]:

@@ -58,6 +58,7 @@ def run_virtual(scenario: Scenario, seed: int = 0, *, samples: bool = False) -> 
         seed=seed,
         versions={**versions(), "torch": torch.__version__},
         problem=problem,
+        caught=tuple(watcher.recorder.caught),
     )
     return watcher.recorder.trace(meta, end)
 
@@ -92,7 +93,7 @@ def _training_loop(
                 del iterator  # unless workers are persistent, this shuts them down
             recorder.epoch_ended[-1] = clock.now
     except (UserError, RuntimeError) as error:
-        problem = _problem(error, clock.now, watcher)
+        problem = _problem(error, clock.now, watcher, 0)
         # Its frames hold the iterator in a cycle, which might be collected in some worker.
         error.__traceback__ = None
     clock.after_others()
@@ -101,7 +102,8 @@ def _training_loop(
 
 
 def _returned(iterator: Iterator[Batch], watcher: Watcher) -> Iterator[Batch]:
-    """What `next(iterator)` returns, one by one, written down."""
+    """What `next(iterator)` returns, one by one, written down; so is what it raises, if caught."""
+    catches = watcher.scenario.consumer.on_error == "continue"
     while True:
         requested = watcher.request()
         try:
@@ -109,6 +111,13 @@ def _returned(iterator: Iterator[Batch], watcher: Watcher) -> Iterator[Batch]:
         except StopIteration:
             watcher.exhausted()
             return
+        except (UserError, UnboundLocalError, RuntimeError) as error:
+            if not catches:
+                raise
+            problem = _problem(error, watcher.clock.now, watcher, getattr(iterator, "_rcvd_idx", 0))
+            watcher.recorder.caught.append(problem)
+            error.__traceback__ = None
+            continue
         watcher.returned(batch, requested)
         yield batch
 
@@ -122,17 +131,25 @@ def _raise(raised: Raised | None, number: int) -> None:
         raise UserError(f"<{raised.kind}|{number}|{raised.message}>")
 
 
-def _problem(error: Exception, now: float, watcher: Watcher) -> Problem:
+def _problem(error: Exception, now: float, watcher: Watcher, passed: int) -> Problem:
+    """What was raised `now`, when torch had passed over the epoch's first `passed` batches."""
     found = re.search(r"<(\w+)\|(-?\d+)\|(.*)>", str(error))
-    if found is None:
+    if isinstance(error, UnboundLocalError):  # worker_init_fn failed, and this is not the first job
+        number = watcher.passed_last(passed)
+        worker = int(watcher.recorder.worker[number])
+        raised = failure(watcher.scenario, "worker_init_fn", worker)
+        assert raised is not None
+        kind, message = raised.kind, raised.message
+    elif found is None:
         if "timed out" not in str(error):
             raise error
         return Problem("timeout", str(error), MAIN, now)
-    number = int(found[2])
-    if found[1] == "worker_init_fn":  # here the number is the worker's
-        number = watcher.first_job[number]
+    else:
+        kind, number, message = found[1], int(found[2]), found[3]
+        if kind == "worker_init_fn":  # here the number is the worker's
+            number = watcher.first_job[number]
     watcher.failed(number)
-    return Problem(found[1], found[3], number, now)
+    return Problem(kind, message, number, now)
 
 
 class VirtualWork:
@@ -231,6 +248,8 @@ def _loader(
     loader = DataLoader(
         dataset,
         num_workers=ours.num_workers,
+        # Without an accelerator torch does nothing about it, which is what is asked of it here.
+        pin_memory=ours.pin_memory and not torch.accelerator.is_available(),
         prefetch_factor=ours.prefetch_factor,
         persistent_workers=ours.persistent_workers,
         timeout=ours.timeout,
@@ -282,6 +301,7 @@ def undisturbed() -> Iterator[None]:
             warnings.catch_warnings(),
         ):
             warnings.filterwarnings("ignore", message="This DataLoader will create")
+            warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
             yield
     finally:
         torch.set_num_threads(threads)

@@ -48,7 +48,7 @@ class Watcher:
         self._in_flight: dict[int, Job] = {}
         self._ended: set[int] = set()
         self._resuming = False
-        self._requested = 0.0
+        self._last_received = MAIN
 
     def start_epoch(self, epoch: int) -> None:
         """`iter(loader)` is about to be called."""
@@ -130,6 +130,7 @@ class Watcher:
         """Main takes an answer off the result queue."""
         if number is None or self.over:
             return
+        self._last_received = number
         self.recorder.received[number] = self.clock.now
         if self._resuming:
             self.recorder.status[number] = fates.DISCARDED
@@ -191,6 +192,11 @@ class Watcher:
         self._fetched_here(batch.number, batch)
         self.recorder.returned_to_user(batch.number, requested, self.clock.now)
         self.count += 1
+
+    def passed_last(self, passed: int) -> int:
+        """The batch of the last `next(iterator)`; torch has passed over `passed` of the epoch."""
+        in_order = self.scenario.loader.in_order
+        return self.recorder.first[-1] + passed - 1 if in_order else self._last_received
 
     def exhausted(self) -> None:
         """`next(iterator)` raised StopIteration: without workers, so did the dataset's own."""
