@@ -3,7 +3,7 @@
 from dlsim.testing import assert_stall_below
 
 def test_training_does_not_wait():
-    assert_stall_below("scenarios/training.toml", 0.05)
+    assert_stall_below("scenarios/training.toml", "5%")
 
 What is asserted of is a `Scenario`, the path of a scenario file, or a torch DataLoader. Scenarios
 are simulated, under a fixed seed, so that a test gives the same result each time. A DataLoader is
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dlsim.engine import simulate
-from dlsim.scenario import DlsimError, Scenario, load
-from dlsim.scenario.units import size
+from dlsim.scenario import DlsimError, Scenario, ScenarioError, load
+from dlsim.scenario.units import parse, size
 from dlsim.trace import overflow, summarize
 from dlsim.whatif.cheapest import advise
 from dlsim.whatif.explain import explain
@@ -37,14 +37,14 @@ SECONDS = 10.0  # a loader is watched
 
 def assert_stall_below(
     subject: Subject,
-    limit: float,
+    limit: float | str,
     *,
     step: Callable[[Any], object] | None = None,
     batches: int | None = None,
     replications: int = REPLICATIONS,
     seed: int = 0,
 ) -> None:
-    """Assert that training waits for less than the share `limit` of the time: 0.05 is 5 %.
+    """Assert that training waits for less than the share `limit` of the time: 0.05 or "5%".
 
     Of a scenario, the mean over `replications` must surely be less: its 95 % interval is. A
     DataLoader is watched with `step` called for each batch, for `batches` or 10 seconds.
@@ -52,24 +52,37 @@ def assert_stall_below(
     Raises `AssertionError` that says what limits and what would help; `DlsimError` for what
     cannot be simulated or watched.
     """
-    _assert(subject, Target("stall", limit), step, batches, replications, seed)
+    _assert(
+        subject, Target("stall", number("limit", limit, "share")), step, batches, replications, seed
+    )
 
 
 def assert_throughput_above(
     subject: Subject,
-    samples_per_s: float,
+    samples_per_s: float | str,
     *,
     step: Callable[[Any], object] | None = None,
     batches: int | None = None,
     replications: int = REPLICATIONS,
     seed: int = 0,
 ) -> None:
-    """Assert that more than so many samples a second are returned.
+    """Assert that more than so many samples a second are returned: 500 or "500 samples/s".
 
     All else as in `assert_stall_below`.
     """
-    target = Target("samples_per_s", samples_per_s, at_most=False)
+    wanted = number("samples_per_s", samples_per_s, "throughput")
+    target = Target("samples_per_s", wanted, at_most=False)
     _assert(subject, target, step, batches, replications, seed)
+
+
+def number(key: str, value: float | str, quantity: str) -> float:
+    """The value, or what it states as text. Raises `ScenarioError` if it states nothing."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse(value, quantity)
+    except ValueError as error:
+        raise ScenarioError(f"{key}: {error}") from None
 
 
 def _assert(

@@ -3,7 +3,7 @@
 project = "dlsim"
 author = "The dlsim developers"
 copyright = "2026, The dlsim developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = "dlsim"
 myst_heading_anchors = 3

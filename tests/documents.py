@@ -70,6 +70,7 @@ def output(program: str, *args: str, typed: str = "") -> str:
         contextlib.redirect_stdout(io.StringIO()) as out,
         mock.patch("sys.stdin", io.StringIO(typed)),
         mock.patch("sys.argv", list(args)),
+        mock.patch.dict("os.environ", COLUMNS="100"),
     ):
         if program == "dlsim":
             assert main_of_dlsim(args) == 0

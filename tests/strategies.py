@@ -169,7 +169,7 @@ def _failures(length: int, workers: int) -> st.SearchStrategy[list[dlsim.Failure
 
 @cache
 def _older(any_order: bool) -> st.SearchStrategy[dict[str, object]]:
-    releases = ["2.6", "2.7", "2.13"] if any_order else ["2.0", "2.5", "2.13"]
+    releases = ["2.6", "2.7", "2.15"] if any_order else ["2.0", "2.5", "2.15"]
     return st.fixed_dictionaries(
         {
             "torch": st.sampled_from(releases),

@@ -49,6 +49,16 @@ def test_what_holds_passes(tmp_path: Path) -> None:
     for subject in (TIGHT, path, str(path)):
         assert_stall_below(subject, 0.70)
         assert_throughput_above(subject, 1.84)
+        assert_stall_below(subject, "70%")
+        assert_throughput_above(subject, "1.84 samples/s")
+
+
+def test_limits_that_state_nothing() -> None:
+    """A limit that is text and no share or throughput is refused by name."""
+    with pytest.raises(DlsimError, match="limit: expected a share such as"):
+        assert_stall_below(TIGHT, "5 s")
+    with pytest.raises(DlsimError, match="samples_per_s: expected a throughput such as"):
+        assert_throughput_above(TIGHT, "fast")
 
 
 def test_a_failure_explains() -> None:

@@ -28,6 +28,7 @@ from dlsim.cli.files import (
     simulated,
     watching,
 )
+from dlsim.cli.keys import keys
 from dlsim.cli.page import report
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, Flag, OutFile
 from dlsim.cli.stepping import step_of
@@ -53,7 +54,7 @@ def run(
     Example: dlsim run scenarios/imagenet_a100.toml --loader.num-workers 16 --plot run.png
 
     Every key of the scenario is an option, too: --loader.prefetch-factor 4, --torch 2.6,
-    --consumer.step "0.2 s", --dataset.fetch.0.cpu.mean "5 ms". All keys: dlsim schema.
+    --consumer.step "0.2 s", --dataset.fetch.0.cpu.mean "5 ms". All keys: dlsim keys.
 
     Args:
         scenario: A TOML file that describes the dataset, the loader, and the training step.
@@ -148,5 +149,6 @@ COMMANDS: tuple[Command, ...] = (
     calibrate,
     validate,
     compare,
+    keys,
     schema,
 )

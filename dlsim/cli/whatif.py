@@ -125,9 +125,8 @@ def share_of(name: str, text: str | None) -> float | None:
     """The share that "1%" or "0.01" states. Raises `UsageError` if it states none."""
     if text is None:
         return None
-    number = text.strip().removesuffix("%")
     try:
-        share = float(number) / (100 if "%" in text else 1)
+        share = parse(text, "share")
     except ValueError:
         share = float("nan")
     if not 0 <= share <= 1:

@@ -16,10 +16,14 @@ ZERO = Constant(0.0)
 
 
 class Stage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One thing done for each sample.
+    """One thing done for each sample: bytes are read, then time passes blocked, then on a core.
 
-    `read_bytes` are read from `machine.storage`, then `wait` seconds pass blocked, then `cpu`
-    seconds of processor time are needed.
+    Args:
+        name: What it is called in answers and pictures. Example: "decode"
+        wait: Time that passes while no core is needed: a request to another machine, a sleep.
+            Example: "5 ms"
+        cpu: Time of a core that is needed: decoding, transforming. Example: "1.86 ms"
+        read_bytes: Bytes read from `machine.storage`. Example: "110 KiB"
     """
 
     name: str
@@ -53,12 +57,21 @@ class MapDataset(
     tag_field="kind",
     tag="map",
 ):
-    """A map-style dataset of `length` samples; the stages of `fetch` make one `__getitem__`.
+    """A map-style dataset: any sample can be had by its index.
 
-    `collate` is the processor time of `collate_fn` for a batch, `sample_bytes` the size of one
-    sample. `batched=True` stands for `__getitems__`: the stages happen once for each batch.
-    A batch travels to the main process as `tensors` tensors in shared memory (`path="shm"`) or
-    pickled through a pipe (`path="pipe"`).
+    Args:
+        length: How many samples there are. In torch: `len(dataset)`. Example: 50_000
+        fetch: Stages, one after another, that each sample takes; in a file, one [[dataset.fetch]]
+            for each. In torch: `dataset[index]`, or one `next()` of an iterable-style dataset.
+            Example: [{ name = "decode", cpu = "1.86 ms" }]
+        collate: Time of a core that making a batch of its samples takes. In torch: `collate_fn`.
+            Example: "2 ms"
+        sample_bytes: How large a sample is once it is fetched. Example: 602_112
+        batched: Whether the stages happen once for each batch (map only). In torch: `__getitems__`.
+            Example: true
+        tensors: Of how many tensors a batch consists. Example: 2
+        path: How a batch gets to the main process: its tensors through shared memory (/dev/shm),
+            or all of it pickled, through a pipe, as NumPy arrays are. Example: "pipe"
     """
 
     length: int
@@ -82,13 +95,15 @@ class IterableDataset(
     tag_field="kind",
     tag="iterable",
 ):
-    """An iterable-style dataset; the stages of `fetch` make one `next()` of its iterator.
+    """An iterable-style dataset: each worker has an iterator that yields samples.
 
-    `sharding` says what each worker's iterator yields: `"none"`, all `length` samples, so that
-    every worker repeats the data; `"split"`, consecutive shares of `ceil(length / num_workers)`
-    by worker id, as torch's documentation of `IterableDataset` splits a range; a list, that many
-    samples for each worker, in worker order (`length` is then not used). The other arguments are
-    those of `MapDataset`.
+    The arguments that are not described here are those of `MapDataset`.
+
+    Args:
+        sharding: What each worker's iterator yields (iterable only). none: all samples, so that
+            every worker repeats the data; split: consecutive shares of `ceil(length /
+            num_workers)`, as torch's documentation of `IterableDataset` splits a range; a list:
+            that many samples for each worker (`length` is then not used). Example: "split"
     """
 
     length: int

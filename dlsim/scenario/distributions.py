@@ -2,18 +2,6 @@
 
 Every distribution is non-negative and has `mean` and `sample(rng, size)`. `Recorded` is the
 exception to randomness: it replays what was observed, by index.
-
-==============  ==========================  ============================================
-`Constant`      value                       always the same
-`Uniform`       low, high                   anything between, equally likely
-`Exponential`   mean                        memoryless; cv = 1
-`Gamma`         mean, cv                    a sum of small parts; cv = standard deviation / mean
-`Lognormal`     mean, cv                    a product of small factors; a longer tail than gamma
-`Pareto`        scale, shape                the heavy tail; values >= scale
-`Mixture`       parts, weights              one of the parts, chosen by weight
-`Empirical`     values                      resampled from observations
-`Recorded`      values                      value of dataset index i (sample) or batch k (step)
-==============  ==========================  ============================================
 """
 
 from __future__ import annotations
@@ -29,6 +17,11 @@ from dlsim.scenario.errors import LARGEST, is_number, is_positive, require
 
 Floats: TypeAlias = NDArray[np.float64]
 
+# Plain numbers with units.
+Seconds: TypeAlias = Annotated[float, Meta(extra={"quantity": "duration"})]
+Bytes: TypeAlias = Annotated[float, Meta(extra={"quantity": "size"})]
+Bandwidth: TypeAlias = Annotated[float, Meta(extra={"quantity": "bandwidth"})]
+Share: TypeAlias = Annotated[float, Meta(extra={"quantity": "share"})]
 # A number whose unit follows from where the distribution stands: seconds or bytes.
 Quantity: TypeAlias = Annotated[float, Meta(extra={"quantity": "inherited"})]
 
@@ -47,7 +40,11 @@ def _positive(key: str, value: object) -> None:
 
 
 class Constant(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="constant"):
-    """Always `value`."""
+    """Always the same; a plain number or text with a unit means it, too.
+
+    Args:
+        value: What it is. Example: { kind = "constant", value = "5 ms" }
+    """
 
     value: Quantity
 
@@ -65,7 +62,12 @@ class Constant(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"
 
 
 class Uniform(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="uniform"):
-    """Anything from `low` up to `high`, equally likely."""
+    """Anything between two limits, equally likely.
+
+    Args:
+        low: The lower limit. Example: { kind = "uniform", low = "4 ms", high = "6 ms" }
+        high: The upper limit. Example: { kind = "uniform", low = "4 ms", high = "6 ms" }
+    """
 
     low: Quantity
     high: Quantity
@@ -88,7 +90,11 @@ class Uniform(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
 class Exponential(
     Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="exponential"
 ):
-    """Memoryless with the given `mean`."""
+    """Memoryless: its coefficient of variation is 1.
+
+    Args:
+        mean: The mean. Example: { kind = "exponential", mean = "5 ms" }
+    """
 
     mean: Quantity
 
@@ -101,13 +107,16 @@ class Exponential(
 
 
 class Gamma(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="gamma"):
-    """Gamma with the given `mean` and coefficient of variation `cv`.
+    """A sum of small parts: shape `1 / cv**2`, scale `mean * cv**2`.
 
-    Shape `1 / cv**2`, scale `mean * cv**2`.
+    Args:
+        mean: The mean. Example: { kind = "gamma", mean = "5 ms", cv = "30%" }
+        cv: The coefficient of variation: standard deviation over mean.
+            Example: { kind = "gamma", mean = "5 ms", cv = 0.3 }
     """
 
     mean: Quantity
-    cv: float
+    cv: Share
 
     def __post_init__(self) -> None:
         _non_negative("mean", self.mean)
@@ -119,13 +128,18 @@ class Gamma(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", t
 
 
 class Lognormal(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="lognormal"):
-    """Lognormal with the given `mean` and coefficient of variation `cv`.
+    """A product of small factors, with a longer tail than gamma.
 
     The logarithm has variance `log(1 + cv**2)` and mean `log(mean) - variance / 2`.
+
+    Args:
+        mean: The mean. Example: { kind = "lognormal", mean = "5 ms", cv = "50%" }
+        cv: The coefficient of variation: standard deviation over mean.
+            Example: { kind = "lognormal", mean = "5 ms", cv = 0.5 }
     """
 
     mean: Quantity
-    cv: float
+    cv: Share
 
     def __post_init__(self) -> None:
         _positive("mean", self.mean)
@@ -138,9 +152,12 @@ class Lognormal(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind
 
 
 class Pareto(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="pareto"):
-    """The classical Pareto distribution: `P(X > x) = (scale / x)**shape` for `x >= scale`.
+    """The heavy tail: `P(X > x) = (scale / x)**shape` for `x >= scale`.
 
-    `shape` must exceed 1, or there would be no mean.
+    Args:
+        scale: The least value. Example: { kind = "pareto", scale = "5 ms", shape = 2.5 }
+        shape: How fast the tail thins out; above 1, or there would be no mean.
+            Example: { kind = "pareto", scale = "5 ms", shape = 2.5 }
     """
 
     scale: Quantity
@@ -166,10 +183,17 @@ class Pareto(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
 
 
 class Mixture(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mixture"):
-    """One of `parts`, chosen with probability proportional to its weight."""
+    """One of several distributions, chosen anew each time.
+
+    Args:
+        parts: The distributions.
+            Example: { kind = "mixture", parts = ["5 ms", "1 s"], weights = ["99%", "1%"] }
+        weights: How likely each is, in proportion.
+            Example: { kind = "mixture", parts = ["5 ms", "1 s"], weights = [99, 1] }
+    """
 
     parts: tuple[RandomDistribution, ...]
-    weights: tuple[float, ...]
+    weights: tuple[Share, ...]
 
     def __post_init__(self) -> None:
         for key in ("parts", "weights"):
@@ -240,7 +264,11 @@ class Observed(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"
 
 
 class Empirical(Observed, frozen=True, forbid_unknown_fields=True, tag="empirical"):
-    """Resampled, with replacement, from the observed `values`."""
+    """Resampled, with replacement, from observations.
+
+    Args:
+        values: The observations. Example: { kind = "empirical", values = ["4 ms", "5 ms"] }
+    """
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """`size` independent values."""
@@ -248,10 +276,14 @@ class Empirical(Observed, frozen=True, forbid_unknown_fields=True, tag="empirica
 
 
 class Recorded(Observed, frozen=True, forbid_unknown_fields=True, tag="recorded"):
-    """What was observed, by index: `values[i]` for dataset index `i`, or for batch number `k`.
+    """What was observed, by index, without any chance.
 
     Stage times go by dataset index (one call for each batch, `batched=True`: by batch number);
     collate and step times go by batch number.
+
+    Args:
+        values: One for each dataset index or batch number.
+            Example: { kind = "recorded", values = ["4 ms", "5 ms"] }
     """
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
@@ -274,7 +306,3 @@ KINDS = (*RANDOM_KINDS, Recorded)
 # Where a distribution stands decides the unit of its numbers.
 Duration: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "duration"})]
 Size: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "size"})]
-
-# Plain numbers with units.
-Seconds: TypeAlias = Annotated[float, Meta(extra={"quantity": "duration"})]
-Bytes: TypeAlias = Annotated[float, Meta(extra={"quantity": "size"})]

@@ -26,15 +26,34 @@ _NEEDS = "needs num_workers above 0"
 class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The keyword arguments of `torch.utils.data.DataLoader`, with its defaults and its rules.
 
-    `sampler` is a recorded order of dataset indices, `batch_sampler` a recorded list of batches
-    of any lengths. `prefetch_factor=None` means 2 when there are workers.
-    `multiprocessing_context` and `pin_memory` are accepted as torch accepts them.
-
-    `endless`, no keyword of torch's, is a sampler that begins anew by itself, as timm's
-    `MultiEpochsDataLoader` and ultralytics' `InfiniteDataLoader` have it: the iterator is made
-    once, workers go on into the next epoch, and an epoch that is left early goes on in the next.
-
     Raises `ScenarioError` for every combination that torch refuses.
+
+    Args:
+        batch_size: Samples in a batch; none: samples come one by one, and are not collated.
+            Example: 32
+        shuffle: Whether the order of samples is drawn anew in each epoch. Example: true
+        sampler: A recorded order of dataset indices. Example: [3, 1, 2]
+        batch_sampler: A recorded list of batches of any lengths. Example: [[3, 1], [2]]
+        num_workers: Processes that load batches; 0: the main process does, inside `next()`.
+            Example: 8
+        pin_memory: Whether a thread of the main process copies each batch into page-locked memory,
+            from where it is copied to a GPU faster; what that costs is `costs.pin`. Example: true
+        drop_last: Whether a last batch that is not full is left out. Example: true
+        timeout: How long `next()` waits for a worker before it raises; 0: for ever.
+            Example: "2 min"
+        multiprocessing_context: How workers are started. It decides what `costs.worker_start` and
+            `costs.worker_ready` are in reality; by itself it changes nothing here.
+            Example: "spawn"
+        prefetch_factor: Batches on their way for each worker: num_workers * prefetch_factor, the
+            credit window, are sent and not yet returned. None: 2, where there are workers.
+            Example: 4
+        persistent_workers: Whether workers stay from one epoch to the next. Example: true
+        in_order: Whether batches are returned in the order in which they were sent; if not, as
+            they arrive (from torch 2.6 on). Example: false
+        endless: Whether the sampler begins anew by itself, as timm's `MultiEpochsDataLoader` and
+            ultralytics' `InfiniteDataLoader` have it: the iterator is made once, workers go on
+            into the next epoch, and an epoch that is left early goes on in the next.
+            In torch: a sampler of one's own. Example: true
     """
 
     batch_size: int | None = 1

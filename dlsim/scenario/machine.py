@@ -7,7 +7,7 @@ from math import inf
 from msgspec import Struct
 
 from dlsim.scenario.checks import check_distribution, check_positive, check_seconds, check_struct
-from dlsim.scenario.distributions import Bytes, Duration, Seconds
+from dlsim.scenario.distributions import Bandwidth, Bytes, Duration, Seconds, Share
 from dlsim.scenario.errors import is_number, require
 
 PIPE_BYTES = 65536  # Linux's default capacity of a pipe
@@ -19,13 +19,16 @@ STAGED_BYTES = 1 << 20
 class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Shared storage, read by the stages that have `read_bytes`.
 
-    `bandwidth`: bytes a second, shared equally among all reads under way; None: unlimited.
-    `latency`: seconds before the first byte of a read. `requests_per_second`: reads begin no
-    faster. `cache`: bytes of page cache; a sample read once stays in it while there is room,
-    and reading it again takes no time.
+    Args:
+        bandwidth: Bytes a second, shared equally among all reads under way; none: unlimited.
+            Example: "2 GB/s"
+        latency: Time before the first byte of a read comes. Example: "0.1 ms"
+        requests_per_second: How many reads can begin in a second; none: any number. Example: 3000
+        cache: Bytes of page cache: a sample that was read stays in it while there is room, and
+            reading it again takes no time. Example: "64 GiB"
     """
 
-    bandwidth: Bytes | None = None
+    bandwidth: Bandwidth | None = None
     latency: Duration | None = None
     requests_per_second: float | None = None
     cache: Bytes = 0.0
@@ -39,22 +42,32 @@ class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
 class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The machine the loader runs on; by default an ideal one.
 
-    `cores` are shared equally among all processes that can run (None: one for each);
-    `background` is the number of other processes that always can. While all cores are busy, work
-    takes `1 + contention` times as long as on the only busy one, and in between in proportion: they
-    share caches, memory and what the system keeps under lock. With `crosstalk` it takes
-    `1 + crosstalk * (n - 1) ** crosstalk_power` times as long while n processes can run, whatever
-    the cores: what they all want, one lock or one disk's head, they wait for, and hand on. So
-    more of them may do less, as in Gunther's universal scalability law (Guerrilla Capacity
-    Planning, 2007, ch. 4), whose power is about 2. `memory` and `shm` are the
-    bytes of RAM and of /dev/shm, which `dlsim.memory` holds the run against. `price_per_hour`, in
-    any currency, is what `dlsim.rent` compares machines by.
+    Args:
+        cores: Processor cores, shared equally among all processes that can run; none: one for
+            each. Example: 16
+        background: How many other processes always want a core. Example: 1
+        contention: How much longer work takes while all cores are busy than on the only busy one,
+            as a share, and in between in proportion: cores share caches, memory, and what the
+            system keeps under lock. Example: "20%"
+        crosstalk: How much longer work takes for each two that want what only one can have, a lock
+            or a disk's head, whatever the cores: work takes `1 + crosstalk * (n - 1) **
+            crosstalk_power` times as long while n processes can run. So more of them may do less,
+            as in Gunther's universal scalability law (Guerrilla Capacity Planning, 2007, ch. 4).
+            Example: "2%"
+        crosstalk_power: How fast that grows; about 2 in Gunther's law. Example: 2
+        storage: Shared storage, read by the stages that have `read_bytes`.
+            Example: { bandwidth = "2 GB/s" }
+        memory: Bytes of RAM, which batches on their way must fit into. Example: "64 GiB"
+        shm: Bytes of /dev/shm, which tensors on their way must fit into; a container has often
+            64 MiB. Example: "8 GiB"
+        price_per_hour: What the machine costs, in any currency, by which `dlsim advise` compares
+            the machines of several scenarios. Example: 3.06
     """
 
     cores: float | None = None
     background: float = 0.0
-    contention: float = 0.0
-    crosstalk: float = 0.0
+    contention: Share = 0.0
+    crosstalk: Share = 0.0
     crosstalk_power: float = 2.0
     storage: Storage = Storage()
     memory: Bytes | None = None
@@ -88,7 +101,13 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
 
 
 class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Processor seconds to handle a batch: for the message, for each tensor, for each byte."""
+    """Processor seconds to handle a batch.
+
+    Args:
+        message: For the message, whatever is in it. Example: "60 µs"
+        tensor: For each tensor. Example: "20 µs"
+        byte: For each byte. Example: "0.3 ns"
+    """
 
     message: Seconds = 0.0
     tensor: Seconds = 0.0
@@ -111,24 +130,30 @@ class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
 class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the machinery around the schedule costs, in seconds; all zero is the ideal machine.
 
-    Start and end: `worker_start`, in the main process for each worker, one after another;
-    `worker_ready`, processor time in each worker before it can take work (imports, unpickling
-    the dataset, `worker_init_fn`), and `worker_wait`, for which it is blocked then (a
-    `worker_init_fn` that sleeps, a file that is opened); `worker_stop`, processor time before a
-    worker told to stop is gone.
-
-    Batches: `index_put`, in the main process for each index list; `index_latency`, from then
-    until the worker can read it; `take`, processor time of the worker between two batches.
-
-    Transport: `share`, in a worker that collates into shared memory, beyond what collating takes;
-    `serialise`, in the worker's feeder thread, beside the fetching of the next batch; `receive`,
-    in the main process, inside `next()` or in the pin-memory thread; `hand_over`, in a thread of
-    the worker: giving out the descriptors of tensors in shared memory, which the main process waits
-    for, or writing into the pipe, what does not fit into it at the same time as it is read: that is
-    part of `receive`.
-
-    Accelerator: `pin`, in the pin-memory thread (inside `next()` without workers); `copy_byte`,
-    to the device.
+    Args:
+        worker_start: Starting a worker, in the main process, one after another. Example: "10 ms"
+        worker_ready: Time of a core before a worker can take work: imports, unpickling the
+            dataset, `worker_init_fn`. Example: "0.5 s"
+        worker_wait: For how long a worker is blocked then: a `worker_init_fn` that sleeps, a file
+            that is opened. Example: "0.2 s"
+        worker_stop: Time of a core before a worker that was told to stop is gone.
+            Example: "20 ms"
+        index_put: Sending an index list, in the main process. Example: "40 µs"
+        index_latency: From then until the worker can read it. Example: "0.5 ms"
+        take: Time of a core that a worker takes between two batches. Example: "0.2 ms"
+        share: Collating into shared memory, in a worker, beyond what `dataset.collate` takes.
+            Example: { byte = "0.2 ns" }
+        serialise: Pickling a batch, in the feeder thread of a worker, beside fetching the next.
+            Example: { message = "0.1 ms" }
+        hand_over: In a thread of the worker, giving out the descriptors of tensors in shared
+            memory, which the main process waits for; or writing into the pipe: what does not
+            fit into it, at the same time as it is read, which is part of `receive`.
+            Example: { tensor = "0.1 ms" }
+        receive: Taking a batch off the queue and rebuilding it, in the main process: inside
+            `next()`, or in the pin-memory thread. Example: { tensor = "0.2 ms" }
+        pin: Copying into page-locked memory, in the pin-memory thread (inside `next()` without
+            workers). Example: { message = "60 µs", tensor = "20 µs", byte = "0.3 ns" }
+        copy_byte: Copying a byte to the accelerator. Example: "0.02 ns"
     """
 
     worker_start: Seconds = 0.0

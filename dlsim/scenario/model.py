@@ -24,6 +24,8 @@ from dlsim.scenario.errors import require
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import STAGED_BYTES, Costs, Machine
 
+OLD, LAST = ((1, 12), (1, 13)), (2, 15)  # torch's releases before 2.0, and the last one known
+LATEST = f"{LAST[0]}.{LAST[1]}"
 UNLIMITED, FREE = Machine().storage, Costs()
 SHORTEST_TIMEOUT = 1e-3  # seconds, where timeouts are caught: each of them is kept
 SHARING = {*Costs.__struct_fields__} - {"worker_start", "index_latency"}  # costs of what is shared
@@ -34,18 +36,26 @@ FailurePoint: TypeAlias = Literal["fetch", "collate", "worker_init_fn"]
 
 
 class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The training loop: a step for each batch; leaves each epoch after `stop_after` batches.
+    """The training loop: a step for each batch.
 
-    On an accelerator (`device="accelerator"`) a step of `step` seconds uses no cores, and the
-    host may run `run_ahead` steps ahead of it. Batches are copied to it in turn with the steps;
-    with `overlap_copy`, as on a stream of their own, while it computes. Without `pin_memory` the
-    host waits until a batch is copied, if its tensors are larger than 1 MiB. With `spin` the host
-    keeps a core busy while it waits for the accelerator, as CUDA's does by default. On a machine
-    that has none (`device="cpu"`) a step keeps `threads` threads busy for `step` seconds of a core
-    each, and torch pins nothing, whatever `pin_memory` says.
+    Without `pin_memory` the host waits until a batch is copied to the accelerator, if its tensors
+    are larger than 1 MiB.
 
-    An exception that `next()` raises, of user code or a timeout, ends the run (`on_error="stop"`);
-    or the loop catches it and calls `next()` again at once (`"continue"`).
+    Args:
+        step: How long training on a batch takes. Example: "435 ms"
+        stop_after: Leave each epoch after so many batches; none: at its end. Example: 200
+        device: Where the step happens: on an accelerator it needs no core; on the cpu, of a machine
+            that has no accelerator, it keeps `threads` cores busy, and torch pins nothing,
+            whatever `pin_memory` says. Example: "cpu"
+        threads: Threads of a step on the cpu, each busy for `step` seconds of a core. Example: 4
+        run_ahead: How many steps the host may be ahead of the accelerator. Example: 2
+        overlap_copy: Whether batches are copied to the accelerator while it computes, as on a
+            stream of their own; if not, in turn with the steps. Example: true
+        spin: Whether the host keeps a core busy while it waits for the accelerator, as CUDA's does
+            by default. Example: true
+        on_error: What becomes of an exception that `next()` raises, of user code or a timeout.
+            stop: it ends the run; continue: the loop catches it and calls `next()` again at once.
+            Example: "continue"
     """
 
     step: Duration = ZERO
@@ -78,11 +88,13 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
 
 class Failure(Struct, frozen=True, forbid_unknown_fields=True):
-    """An exception raised by user code, `at` a dataset index, a batch number or a worker number.
+    """An exception raised by user code.
 
-    `where="fetch"`: whenever the sample of dataset index `at` is fetched, at the end of its
-    stages. `"collate"`: in `collate_fn` of batch number `at` (over all epochs), at its end.
-    `"worker_init_fn"`: in worker `at`, in every epoch that starts workers.
+    Args:
+        where: fetch: when the sample of dataset index `at` is fetched, at the end of its stages;
+            collate: in `collate_fn` of batch number `at` (over all epochs), at its end;
+            worker_init_fn: in worker `at`, in every epoch that starts workers. Example: "fetch"
+        at: The dataset index, batch number or worker number. Example: 17
     """
 
     where: FailurePoint
@@ -97,11 +109,23 @@ class Failure(Struct, frozen=True, forbid_unknown_fields=True):
 class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything that decides how loading unfolds, but for the seed.
 
-    `torch` is the release whose rules apply, as `"major.minor"`; `policy` is `"torch"`, or
-    `"row"` for the protocol in which indices are sent one at a time. `epochs` passes over the
-    loader are made. `failures` are exceptions that user code raises.
-
     Raises `ScenarioError` where the parts do not fit each other.
+
+    Args:
+        loader: The keyword arguments of the DataLoader. Example: { num_workers = 8 }
+        dataset: Where samples come from, what each costs, how large it is.
+            Example: { kind = "map", length = 50_000 }
+        consumer: The training loop. Example: { step = "435 ms" }
+        machine: The machine it runs on. Example: { cores = 16 }
+        costs: What the machinery around the schedule costs; free until it is said.
+            Example: { take = "0.2 ms" }
+        failures: Exceptions that user code raises; in a file, one [[failures]] for each.
+            Example: [{ where = "fetch", at = 17 }]
+        torch: The release of torch whose rules apply, from 1.12 to 2.15. Example: "2.6"
+        policy: torch: one message for each batch, as torch does it; row: indices are sent one at
+            a time. Example: "row"
+        epochs: How many passes over the loader are made. Example: 3
+        name: What it is called in answers and pictures. Example: "ResNet-50 on one A100"
     """
 
     loader: Loader
@@ -110,7 +134,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     machine: Machine = Machine()
     costs: Costs = Costs()
     failures: tuple[Failure, ...] = ()
-    torch: str = "2.13"
+    torch: str = LATEST
     policy: Policy = "torch"
     epochs: int = 1
     name: str = ""
@@ -199,11 +223,13 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         require(
             len(parts) in (2, 3) and all(p.isdecimal() for p in parts),
             "torch",
-            'a release such as "2.13"',
+            f'a release such as "{LATEST}"',
             self.torch,
         )
         release = (int(parts[0]), int(parts[1]))
-        require(release >= (1, 12), "torch", "a release from 1.12 on", self.torch)
+        known = release in OLD or (2, 0) <= release <= LAST
+        expected = f"a release from {OLD[0][0]}.{OLD[0][1]} to {LATEST}, whose rules are known"
+        require(known, "torch", expected, self.torch)
         return release
 
     def _check_iterable(self, dataset: IterableDataset) -> None:

@@ -96,8 +96,13 @@ def keys() -> list[str]:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of scenario files, for editors that check TOML as it is typed."""
-    tree: dict[str, Any] = _loosened(msgspec.json.schema(Scenario))
+    """The JSON Schema of scenario files, for editors that check TOML as it is typed.
+
+    It says what each key means, as `dlsim keys` does.
+    """
+    from dlsim.scenario.keys import with_descriptions
+
+    tree: dict[str, Any] = with_descriptions(_loosened(msgspec.json.schema(Scenario)))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **tree}
 
 

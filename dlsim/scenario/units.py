@@ -1,16 +1,16 @@
-"""Numbers with units, in and out of scenario files: `"6.1 ms"`, `"110 KiB"`."""
+"""Numbers with units, in and out of scenario files: `"6.1 ms"`, `"110 KiB"`, `"2 GB/s"`, `"5%"`."""
 
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 
 # Decimals, because 6.1 / 1000 is not the float nearest to 0.0061, and people compare.
 SECONDS = {
     unit: Decimal(value)
     for unit, value in {
         "ns": "1e-9", "us": "1e-6", "µs": "1e-6", "μs": "1e-6", "ms": "1e-3", "s": "1",
-        "min": "60", "h": "3600",
+        "min": "60", "h": "3600", "d": "86400",
     }.items()
 }  # fmt: skip
 BYTES = {
@@ -20,14 +20,34 @@ BYTES = {
         "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
     }.items()
 }  # fmt: skip
-UNITS = {"duration": SECONDS, "size": BYTES}
-EXAMPLES = {"duration": '0.0061 or "6.1 ms"', "size": '112640 or "110 KiB"'}
+BITS = {
+    f"{prefix}bit": Decimal(count) / 8
+    for prefix, count in {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}.items()
+}
+UNITS = {
+    "duration": SECONDS,
+    "size": BYTES,
+    # by themselves, bytes are bytes a second here
+    "bandwidth": BYTES | {f"{unit}/s": count for unit, count in (BYTES | BITS).items()},
+    "share": {"%": Decimal("0.01")},
+    "throughput": {"/s": Decimal(1), "samples/s": Decimal(1)},
+}
+EXAMPLES = {
+    "duration": '0.0061 or "6.1 ms"',
+    "size": '112640 or "110 KiB"',
+    "bandwidth": '2e9 or "2 GB/s"',
+    "share": '0.05 or "5%"',
+    "throughput": '500 or "500 samples/s"',
+}
 
-_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµμ]*)\s*")
+_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµμ/%]*)\s*")
 
 
 def parse(text: str, quantity: str) -> float:
-    """The number of seconds (`quantity="duration"`) or bytes (`"size"`) that `text` states.
+    """The number that `text` states.
+
+    By `quantity`: seconds (`"duration"`), bytes (`"size"`), bytes a second (`"bandwidth"`), 0.05
+    for 5% (`"share"`), samples a second (`"throughput"`).
 
     Raises `ValueError` when it states none.
     """
@@ -35,7 +55,10 @@ def parse(text: str, quantity: str) -> float:
     units = UNITS[quantity]
     if match is None or (match[2] and match[2] not in units):
         raise ValueError(f"expected a {quantity} such as {EXAMPLES[quantity]}, got {text!r}")
-    return float(Decimal(match[1]) * units.get(match[2], Decimal(1)))
+    try:
+        return float(Decimal(match[1]) * units.get(match[2], Decimal(1)))
+    except DecimalException:  # an exponent of more digits than there are numbers for
+        raise ValueError(f"expected a {quantity} of a sensible size, got {text!r}") from None
 
 
 def duration(seconds: float) -> str:

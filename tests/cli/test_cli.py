@@ -401,3 +401,22 @@ def test_where_compiled_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert jit._home() is None
     assert not jit.kept()
     assert jit.compiled(lambda number: 2 * number)(21) == 42
+
+
+def test_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`keys` lists all keys with defaults, and tells all of those named, or of their meaning."""
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["keys"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("loader.num_workers = 0  ") for line in lines)
+    assert all(len(line) <= 100 for line in lines)
+    assert main(["keys", "storage.band"]) == 0
+    assert capsys.readouterr().out == (
+        "machine.storage.bandwidth\n"
+        "  Bytes a second, shared equally among all reads under way; none: unlimited.\n"
+        "  bytes a second or none; default none\n"
+        '  for example bandwidth = "2 GB/s"\n'
+    )
+    assert main(["keys", "collate_fn"]) == 0
+    assert "dataset.collate\n" in capsys.readouterr().out
+    assert "did you mean num_workers?" in refused(capsys, "keys", "num_wrkers")
