@@ -134,8 +134,10 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
         worker_start: Starting a worker, in the main process, one after another. Example: "10 ms"
         worker_ready: Time of a core before a worker can take work: imports, unpickling the
             dataset, `worker_init_fn`. Example: "0.5 s"
-        worker_wait: For how long a worker is blocked then: a `worker_init_fn` that sleeps, a file
-            that is opened. Example: "0.2 s"
+        worker_wait: For how long a worker is blocked then: a `worker_init_fn` that sleeps.
+            Example: "0.2 s"
+        first_sample: For how long each process that fetches, without workers the main one, is
+            blocked with its first sample: a file that is opened. Example: "0.2 s"
         worker_stop: Time of a core before a worker that was told to stop is gone.
             Example: "20 ms"
         index_put: Sending an index list, in the main process. Example: "40 µs"
@@ -159,6 +161,7 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     worker_start: Seconds = 0.0
     worker_ready: Seconds = 0.0
     worker_wait: Seconds = 0.0
+    first_sample: Seconds = 0.0
     worker_stop: Seconds = 0.0
     index_put: Seconds = 0.0
     index_latency: Seconds = 0.0

@@ -10,6 +10,10 @@ from dlsim.trace.trace import Floats, Trace
 
 # Its columns besides those of a trace: one entry for each batch, or for each row of `samples`.
 BATCH_COLUMNS = (
+    "initialising",
+    "initialised",
+    "init_cpu",
+    "init_queued",
     "collating",
     "collate_cpu",
     "collate_queued",
@@ -43,8 +47,9 @@ BATCH_COLUMNS = (
     "tensor_bytes",
     "pickled_bytes",
 )
-# What files have had only since accelerators were watched.
+# What files have had only since accelerators, and the beginnings of workers, were watched.
 ADDED = (
+    *("initialising", "initialised", "init_cpu", "init_queued"),
     *("pinning", "pinned", "pin_cpu", "pin_queued", "pin_thread"),
     *("entered", "left", "device_began", "device_ended"),
 )
@@ -55,7 +60,10 @@ SAMPLE_COLUMNS = ("sample_cpu", "sample_queued")
 class Observation(Trace):
     """The trace of a real run, with what only watching tells.
 
-    One entry for each batch number: `collating`: the moment `collate_fn` is called;
+    One entry for each batch number: `initialising`, `initialised`: the moments that
+    `worker_init_fn`, and after it the dataset's `__iter__`, began and ended in the worker of which
+    this is the first batch, `init_cpu`, `init_queued` what they used and waited for a core; NaN for
+    other batches. `collating`: the moment `collate_fn` is called;
     `collate_cpu`, `collate_queued`: CPU seconds of the thread that called it, and seconds it
     waited for a core. `serialising`, `serialised`: the moments its pickling began and ended, in the
     worker's feeder thread, and `serialise_cpu`, `serialise_queued`, what that thread used for it
@@ -80,6 +88,10 @@ class Observation(Trace):
     it was blocked.
     """
 
+    initialising: Floats
+    initialised: Floats
+    init_cpu: Floats
+    init_queued: Floats
     collating: Floats
     collate_cpu: Floats
     collate_queued: Floats

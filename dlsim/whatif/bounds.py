@@ -120,7 +120,7 @@ def disagrees(limits: Bounds, found: Replications) -> str | None:
         return None  # how long leaving an epoch early takes is not bounded here
     costs, workers = scenario.costs, scenario.loader.num_workers
     edges = workers * (costs.worker_start + costs.worker_ready + costs.worker_stop)
-    edges += costs.worker_wait
+    edges += costs.worker_wait + costs.first_sample
     longest = edges + (returned + 2 * workers + 1) * limits.at_most
     epoch = float(found["epoch_time"].mean())
     if epoch > (1 + chance) * longest:

@@ -125,7 +125,7 @@ def scaled(distribution: D, factor: float) -> D:
     return result  # type: ignore[return-value]
 
 
-_SECONDS = ("worker_ready", "worker_wait", "index_put", "index_latency", "take")
+_SECONDS = ("worker_ready", "worker_wait", "first_sample", "index_put", "index_latency", "take")
 
 
 def _stage(stage: Stage, factor: float) -> Stage:

@@ -272,6 +272,19 @@ def test_workers_that_wait_to_begin_with_wait_together(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_first_samples_take_longer_once_in_each_process(engine: str, workers: int) -> None:
+    """The first batch of each worker, or of the main process, comes 5 s later; no other one."""
+    settings = {"loader.num_workers": workers}
+    if not workers:
+        settings["loader.prefetch_factor"] = None
+    plain = dlsim.simulate(loading(**settings), engine=engine)
+    late = dlsim.simulate(loading(**settings, **{"costs.first_sample": 5.0}), engine=engine)
+    assert (late.fetched - plain.fetched).tolist() == pytest.approx([5.0] * len(plain))
+    assert late.sent[0] == plain.sent[0]
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
 def test_a_host_that_spins_takes_a_core(engine: str) -> None:
     """On one core, the host's wait for a step of 2 s leaves a worker half of the core meanwhile.
 

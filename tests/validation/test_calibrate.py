@@ -21,7 +21,7 @@ from dlsim.validation import (
 )
 from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
 from dlsim.validation.calibrating.crowding import crowding
-from dlsim.validation.calibrating.lifetimes import exiting
+from dlsim.validation.calibrating.lifetimes import exiting, first_samples
 from dlsim.validation.calibrating.scenario import consumer_of, of_runs
 from dlsim.validation.calibrating.throughput import simulated
 from dlsim.validation.calibrating.uncertainty import PACE, PRIOR, unsteadiness
@@ -50,6 +50,64 @@ def test_waits_are_found_by_index():
     assert scenario.costs.take > 0
     assert scenario.costs.worker_ready > 0
     assert scenario.machine.cores >= 1
+
+
+class Opening(Rows):
+    """The first sample of each worker waits for a file to be opened."""
+
+    opened = False
+
+    def __getitem__(self, index):
+        if not self.opened:
+            time.sleep(0.3)
+        self.opened = True
+        return super().__getitem__(index)
+
+
+def prepare(worker):
+    """A `worker_init_fn` that waits."""
+    time.sleep(0.4)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "init", "blocked", "first"),
+    [
+        (Rows(), None, 0.0, 0.0),
+        (Rows(), prepare, 0.4, 0.0),
+        (Opening(), None, 0.0, 0.3),
+        (Opening(), prepare, 0.4, 0.3),
+    ],
+)
+@pytest.mark.parametrize("persistent", [False, True])
+def test_starts_that_wait_are_kept_as_such(dataset, init, blocked, first, persistent):
+    """What workers wait for before their first batch, or with their first sample, is a start."""
+    loader = DataLoader(
+        dataset, 3, num_workers=2, worker_init_fn=init, persistent_workers=persistent
+    )
+    seen = observe(loader, epochs=2)
+    scenario = calibrate(seen, transport=TRANSPORT)
+    assert scenario.costs.worker_wait == pytest.approx(blocked, abs=0.05)
+    assert scenario.costs.first_sample == pytest.approx(first, abs=0.05)
+    wait = blocked + first
+    assert max(scenario.dataset.fetch[0].wait.values) < 0.1
+    simulated = dlsim.simulate(scenario)
+    starts = simulated.epochs.first
+    assert simulated.started[starts[0]] >= wait - 0.05
+    later = (simulated.started - simulated.epochs.started[1])[starts[1]]
+    assert (later < 0.1) if persistent or not wait else (later >= wait - 0.05)
+
+
+def test_a_start_is_no_sample_that_is_long_by_chance():
+    """Where any sample may be long, the first ones are like all others."""
+    rng = np.random.default_rng(0)
+    lengths = rng.lognormal(0.0, 1.5, 400)
+    for length in (lengths, np.sort(lengths)):
+        dataset = dlsim.MapDataset(400, fetch=[Stage("read", wait=Recorded(tuple(length)))])
+        loader = dlsim.Loader(batch_size=4, num_workers=2)
+        seen = watched(dlsim.simulate(dlsim.Scenario(loader=loader, dataset=dataset), samples=True))
+        wait = seen.samples.fetched - seen.samples.started
+        later, _ = first_samples(seen, seen.samples.batch, wait, np.zeros(400))
+        assert len(later) == 0
 
 
 def test_the_reasons_come_with_the_scenario():

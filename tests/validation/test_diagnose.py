@@ -14,6 +14,7 @@ from dlsim.cli import main
 from dlsim.trace import load_trace
 from dlsim.validation import diagnose, diagnose_run, observe
 from dlsim.validation.diagnosing.memory import Room, room
+from dlsim.validation.diagnosing.starts import lasting
 from dlsim.validation.observing import target
 from tests.cli.test_cli import refused
 
@@ -128,6 +129,72 @@ def test_a_stream_that_is_split():
     assert diagnose_run(seen).advised["num_workers"] == 2
     assert "say --split" in str(diagnose_run(seen))
     assert diagnose_run(seen, split=True).settings["num_workers"] > 2
+
+
+class Opening(Rows):
+    """The first sample of each process waits for a file to be opened."""
+
+    opened = False
+
+    def __getitem__(self, index):
+        if not self.opened:
+            time.sleep(0.6)
+        self.opened = True
+        return super().__getitem__(index)
+
+
+def prepare(worker):
+    """A `worker_init_fn` that waits."""
+    time.sleep(0.6)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "init", "said"),
+    [
+        (Rows(0.005, 64), prepare, "each worker is blocked 60"),
+        (Opening(0.005, 64), None, "the first sample of each takes 6"),
+    ],
+)
+def test_starts_that_wait_are_named(dataset, init, said):
+    """What workers wait for at their start is named, and that it may be spared in later epochs."""
+    found = diagnose_run(observe(DataLoader(dataset, 4, num_workers=2, worker_init_fn=init)))
+    assert said in str(found)
+    assert found.advised["persistent_workers"] is True
+    assert found.lasting > 1
+    assert "persistent_workers=True: " in str(found).splitlines()[1]
+    assert str(found).splitlines()[1].endswith("from the second epoch on; it fits in memory.")
+
+
+def test_what_persistent_workers_gain_later():
+    """Of an epoch of 1 s to start and 0.5 s to fetch, 1 s is spared; of a longer one, no more."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=2),
+        dataset=dlsim.MapDataset(100, fetch=[dlsim.Stage("read", wait=dlsim.Constant(0.01))]),
+        costs=dlsim.Costs(worker_wait=1.0),
+    )
+    assert lasting(scenario, scenario.loader, 100, 0) == pytest.approx(1 / 0.5, rel=0.01)
+    assert lasting(scenario, scenario.loader, 1000, 0) == pytest.approx(1 / 5.0, rel=0.01)
+    more = dlsim.replace(scenario, {"loader.num_workers": 4}).loader
+    assert lasting(scenario, more, 100, 0) == pytest.approx(1.5 / 0.25 - 1, rel=0.01)
+    alone = dlsim.Loader()
+    assert lasting(scenario, alone, 100, 0) == 0.0
+
+
+def test_workers_that_get_no_data_are_named():
+    """Of a stream of two shards, only two workers of four have any."""
+    found = diagnose_run(observe(DataLoader(Shards(), 4, num_workers=4)))
+    assert "2 of 4 workers got no data" in str(found)
+
+
+class Shards(IterableDataset):
+    """Two shards, which whole workers take."""
+
+    def __iter__(self):
+        info = get_worker_info()
+        for _ in range(info.id, 2, info.num_workers):
+            for row in range(40):
+                time.sleep(0.002)
+                yield row
 
 
 def test_room():

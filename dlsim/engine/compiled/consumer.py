@@ -177,7 +177,7 @@ def fetch_alone(s: State) -> int:
     w = s.workers[0]
     w.job = new_job(s, MAIN)
     w.doing = TAKEN
-    wake(s, 0, m.now)
+    wake(s, 0, m.now + s.rules[0].first_sample if m.answer == 0 else m.now)
     return WAIT
 
 

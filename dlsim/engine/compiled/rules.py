@@ -54,7 +54,8 @@ RULES = np.dtype(
         # Costs:
         ("worker_start", "f8"),
         ("worker_ready", "f8"),
-        ("worker_wait", "f8"),
+        ("worker_wait", "f8"),  # for which workers are blocked before they begin,
+        ("first_sample", "f8"),  # and the main process, where it fetches
         ("worker_stop", "f8"),
         ("index_put", "f8"),
         ("take", "f8"),
@@ -80,7 +81,8 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
     made = np.zeros(1, RULES)
     for name in ("start", "ready", "wait", "stop"):
         made[f"worker_{name}"] = getattr(costs, f"worker_{name}")
-    for name in ("index_put", "take"):
+    made["worker_wait"] += costs.first_sample
+    for name in ("first_sample", "index_put", "take"):
         made[name] = getattr(costs, name)
     for name in HANDLING:
         for unit in ("message", "tensor", "byte"):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from dlsim.engine.processes.buffer import Pool
-from dlsim.engine.processes.clock import Steps, settle
+from dlsim.engine.processes.clock import LAST, Steps, settle, sleep
 from dlsim.engine.processes.dispatcher import Dispatcher
 from dlsim.engine.processes.fetch import fetch, source
 from dlsim.engine.processes.messages import ENDED, RESUME, STOP, Answer, Batch
@@ -199,6 +199,8 @@ class MainProcess:
         number = len(recorder)
         job = self.jobs.job(number, indices)
         recorder.sent_to(MAIN, len(indices), env.now)
+        if number == 0 and self.run.scenario.costs.first_sample > 0:
+            yield sleep(env, self.run.scenario.costs.first_sample, LAST)
         outcome, size = yield from fetch(self.run, job, MAIN, self.samples)
         answer = Answer(MAIN, number, outcome, size)
         recorder.arrived[number] = recorder.received[number] = env.now

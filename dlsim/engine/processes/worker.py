@@ -21,8 +21,9 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
         yield sleep(run.env, 0.0, WORKERS + number)
         costs = run.scenario.costs
         yield from run.compute(number, costs.worker_ready)
-        if costs.worker_wait > 0:
-            yield sleep(run.env, costs.worker_wait, WORKERS + number)
+        blocked = costs.worker_wait + costs.first_sample
+        if blocked > 0:
+            yield sleep(run.env, blocked, WORKERS + number)
         yield from work(run, number, epoch, pool)
     except simpy.Interrupt:  # terminated, having taken too long to stop
         if run.recorder.samples is not None:

@@ -19,7 +19,7 @@ from dlsim.scenario import DlsimError, Scenario
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 from dlsim.validation.calibrating.crowding import crowding
-from dlsim.validation.calibrating.lifetimes import lifetimes
+from dlsim.validation.calibrating.lifetimes import first_samples, lifetimes
 from dlsim.validation.calibrating.steps import letting_go, steps
 
 LEAST_BATCHES = 5
@@ -42,8 +42,10 @@ class Accounts:
     `step_threads`: threads busy in it. `device`: what the accelerator took for each, copying
     included, if it was seen; `host`: what passed until the host left it; `ahead`: how many steps it
     was ahead at most; `copy`: of copying a batch to the accelerator, NaN if not known. `start`,
-    `ready`, `stop`: of each worker. `tensors`, `bytes`, `path`: of the mean batch. `crowding`: for
-    each batch collated, how busy the other cores were meanwhile, from 0 to 1.
+    `ready`, `stop`: of each worker, and `begin`: for which it is blocked before it takes work;
+    `begin_wait`, `begin_cpu`: by how much its first sample exceeds others. `tensors`, `bytes`,
+    `path`: of the mean batch. `crowding`: for each batch collated, how busy the other cores were
+    meanwhile, from 0 to 1.
     """
 
     scenario: Scenario
@@ -70,6 +72,9 @@ class Accounts:
     copy: float
     start: Floats
     ready: Floats
+    begin: Floats
+    begin_wait: Floats
+    begin_cpu: Floats
     stop: Floats
     tensors: float
     bytes: float
@@ -154,7 +159,7 @@ def samples(seen: Observation) -> dict[str, Any]:
     rows = seen.samples
     assert rows is not None
     assert seen.meta.scenario is not None
-    wall, cpu = rows.fetched - rows.started, seen.sample_cpu
+    wall, cpu = rows.fetched - rows.started, seen.sample_cpu.copy()
     wait = np.maximum(wall - cpu - seen.sample_queued, 0.0)
     index, batch = rows.index, rows.batch
     calls, first, count = np.unique(batch, return_index=True, return_counts=True)
@@ -162,11 +167,19 @@ def samples(seen: Observation) -> dict[str, Any]:
         index, batch, cpu = calls, calls, cpu[first] * count
         wait = np.maximum(wall[first] - cpu - seen.sample_queued[first] * count, 0.0)
         first = np.arange(len(calls))
+    later, computed = first_samples(seen, batch, wait, cpu)
     # Pickling holds up samples that wait as well as the taking of the next index list. Where
     # samples compute, a simulation shares the worker's time between the two by itself.
     blocked = wait.sum() / ((wait + cpu).sum() or 1.0)
     wait[first] += blocked * held_up(seen)[calls]
-    return {"index": index, "batch": batch, "wait": wait, "cpu": cpu}
+    return {
+        "index": index,
+        "batch": batch,
+        "wait": wait,
+        "cpu": cpu,
+        "begin_wait": later,
+        "begin_cpu": computed,
+    }
 
 
 def held_up(seen: Observation) -> Floats:

@@ -1,4 +1,8 @@
-"""How long workers live besides working, in a run that was observed: to start, and to go."""
+"""How long workers live besides working, in a run that was observed: to start, and to go.
+
+A worker may be blocked before it takes work, in `worker_init_fn`; and its first sample may take
+longer than others do, as a file is opened or something is imported with it. Both are its start.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from dlsim.engine.rules import MAIN
 from dlsim.trace.observation import Observation
-from dlsim.trace.trace import Floats
+from dlsim.trace.trace import Floats, Integers
+
+LEAST = 5e-3  # seconds that first samples take longer, or nothing is made of it
+CHANCE = 0.02  # that the first ones are the longest by chance, at most
 
 
 def lifetimes(seen: Observation, machine: dict[str, float], between: float) -> dict[str, Any]:
@@ -16,12 +24,15 @@ def lifetimes(seen: Observation, machine: dict[str, float], between: float) -> d
     Workers start one after another, and exit beside each other, as far as there are cores. Getting
     ready is all that a worker computes before its first batch, exiting what it computes after its
     last. `machine`: what is known of it, in numbers; `between`: the CPU seconds of a worker between
-    two batches, beside fetching, collating and pickling.
+    two batches, beside fetching, collating and pickling. `begin`: for which workers are blocked
+    before they take work, `first_samples` apart.
     """
     assert seen.meta.scenario is not None
     loader, epochs = seen.meta.scenario.loader, seen.epochs
     workers = loader.num_workers
     start, ready, stop = [], [], []
+    initialising = seen.initialised - seen.initialising - seen.init_cpu - seen.init_queued
+    begin = np.maximum(initialising[(seen.worker != MAIN) & ~np.isnan(initialising)], 0.0)
     for epoch in range(len(epochs.first) if workers else 0):
         here = np.flatnonzero(seen.epoch_of(np.arange(len(seen))) == epoch)
         if not len(here) or (epoch and loader.persistent_workers):
@@ -36,7 +47,42 @@ def lifetimes(seen: Observation, machine: dict[str, float], between: float) -> d
             stop.append(max(epochs.ended[epoch] - last, 0.0) * min(1.0, cores / workers))
     told = exiting(seen, machine.get("workers_cpu", float("nan")), between)
     ended = told if len(told) else np.array(stop)
-    return {"start": np.array(start), "ready": np.array(ready), "stop": ended}
+    return {"start": np.array(start), "ready": np.array(ready), "begin": begin, "stop": ended}
+
+
+def first_samples(
+    seen: Observation, batch: Integers, wait: Floats, cpu: Floats
+) -> tuple[Floats, Floats]:
+    """By how much each worker's first sample exceeds the typical other one: waiting, and CPU.
+
+    `batch`, `wait`, `cpu`: of each sample, or each call for a batch; in them the first ones are
+    made typical. Nothing where the first ones are not surely longer: they have to be among the
+    longest, all of them, as chance has it once in fifty times, and twice as long as others.
+    """
+    assert seen.meta.scenario is not None
+    loader = seen.meta.scenario.loader
+    generation = 0 if loader.persistent_workers else seen.epoch_of(batch)
+    worker = seen.worker[batch]
+    process = np.where(worker == MAIN, -1, generation * loader.num_workers + worker)
+    found, first = np.unique(process, return_index=True)
+    first = first[found >= 0]
+    rest = np.ones(len(batch), bool)
+    rest[first] = False
+    nothing = np.empty(0), np.empty(0)
+    if not len(first) or not rest.any():
+        return nothing
+    took = wait + cpu
+    longer = np.array([(took[rest] >= took[row]).mean() for row in first])
+    chance = float(np.prod(np.maximum(longer, 1 / (1 + rest.sum()))))
+    typical = float(np.median(took[rest]))
+    if chance > CHANCE or float(took[first].mean()) - typical < max(LEAST, typical):
+        return nothing
+    more = []
+    for values in (wait, cpu):
+        usual = np.minimum(values[first], np.median(values[rest]))
+        more.append(values[first] - usual)
+        values[first] = usual
+    return more[0], more[1]
 
 
 def exiting(seen: Observation, used: float, between: float) -> Floats:

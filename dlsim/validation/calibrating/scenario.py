@@ -43,6 +43,7 @@ MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put", "ready")
 PINNING = Cost(message=60e-6, tensor=20e-6, byte=0.3e-9)
 HELD = 0.5  # of a step's time: a host that leaves it sooner is not held back by the accelerator
 AHEAD = 1000  # steps of one kernel that CUDA takes before the host has to wait (docs/device.md)
+NOTICEABLE = 1e-3  # of a start; less is the system's, and in the latency
 NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
 
 
@@ -261,6 +262,7 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
         values = together(runs, name)
         return float(values.mean()) if len(values) else otherwise
 
+    waited = mean("begin", 0.0)
     latency = together(runs, "latency")
     take = mean("take", transport.take)
     known = float(np.quantile(latency, 0.25)) if len(latency) else transport.index_latency
@@ -276,7 +278,9 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
         share = share.times(float(min(collated)) / share.of(tensors, size))
     return Costs(
         worker_start=mean("start", transport.worker_start),
-        worker_ready=mean("ready", transport.worker_ready),
+        worker_ready=mean("ready", transport.worker_ready) + mean("begin_cpu", 0.0),
+        worker_wait=waited if waited >= NOTICEABLE else 0.0,
+        first_sample=mean("begin_wait", 0.0),
         worker_stop=mean("stop", transport.worker_stop),
         index_put=mean("put", transport.index_put),
         index_latency=max(known - take, 0.0),

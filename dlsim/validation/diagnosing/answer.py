@@ -14,12 +14,14 @@ from dlsim.trace.metrics import samples_per_second, stall
 from dlsim.trace.observation import Observation
 from dlsim.trace.summary import number, percent
 from dlsim.validation.diagnosing.memory import Room
+from dlsim.validation.diagnosing.starts import LASTING, without_data
 from dlsim.whatif import Advice, Explanation, Interval
 from dlsim.whatif.explain import LIMITS, WORTH, group_shares
 
 NOISE = 0.2  # cores that others use and that matter
 WRONG = 0.1  # a simulation that misses the watched run by more is not to be trusted
 LIKELY = 0.6  # of the half-width: nine of ten runs gain if the gain is so large
+NAMED = 0.05  # seconds of a start
 SLOWER = 1.2  # times as long for the same work, and two runs cannot be compared
 
 
@@ -32,7 +34,8 @@ class Diagnosis:
     wait, None where there was no training step. `settings`: keyword arguments of the DataLoader,
     which may be the present ones. `gain`: how many times as many samples a second less one, in an
     epoch, with an interval for one real run of each; `gain_as_watched`: over as many batches as
-    were watched. `tried`: a real run with the settings, None if there was none.
+    were watched; `lasting`: from the second epoch on, with workers that persist, too. `tried`: a
+    real run with the settings, None if there was none.
     """
 
     seen: Observation
@@ -43,6 +46,7 @@ class Diagnosis:
     settings: Mapping[str, Any]
     gain: Interval
     gain_as_watched: Interval
+    lasting: float
     simulated: float
     room: Room
     tried: Observation | None = None
@@ -68,8 +72,18 @@ class Diagnosis:
 
     @property
     def advised(self) -> Mapping[str, Any]:
-        """The settings, if they help or spare something, else the present ones."""
+        """The settings, if they help or spare something, else the present ones.
+
+        With workers that persist, if that gains something.
+        """
+        if self.persists:
+            return {**self.settings, "persistent_workers": True}
         return self.settings if self.changes else settings_of(self.scenario)
+
+    @property
+    def persists(self) -> bool:
+        """Whether workers that persist are advised: later epochs are faster with them."""
+        return self.lasting >= max(LASTING, (1 + LASTING) * (1 + self.gain.mean) - 1)
 
     @property
     def tried_gain(self) -> float:
@@ -106,6 +120,8 @@ def settings_of(scenario: Scenario) -> dict[str, Any]:
         found["prefetch_factor"] = loader.window // workers
     if workers > 1 and not loader.in_order:
         found["in_order"] = False
+    if loader.persistent_workers:
+        found["persistent_workers"] = True
     return found
 
 
@@ -131,6 +147,9 @@ def _answer(found: Diagnosis) -> list[str]:
 
 
 def _action(found: Diagnosis) -> str:
+    fits = "it fits in memory" if found.room.fits else "but it does not fit"
+    if found.persists:
+        return f"Set {keywords(found.advised)}: {_later(found)}; {fits}."
     if found.helps:
         said = (
             f"Set {keywords(found.settings)}: {1 + found.gain.mean:.2g} times as fast "
@@ -144,7 +163,11 @@ def _action(found: Diagnosis) -> str:
         little = f"{keywords(found.settings)} would ({_range(found.gain)})"
         unsure = "" if found.settings == settings_of(found.scenario) else f", as {little}"
         return f"Keep your settings: others gain nothing, or nothing that is sure{unsure}."
-    return f"{said}; " + ("it fits in memory." if found.room.fits else "but it does not fit.")
+    return f"{said}; {fits}."
+
+
+def _later(found: Diagnosis) -> str:
+    return f"{1 + found.lasting:.2g} times as fast from the second epoch on"
 
 
 def _range(gain: Interval) -> str:
@@ -162,6 +185,7 @@ def _reasons(found: Diagnosis) -> list[str]:
         ("memory", f"{'fits' if found.room.fits else 'does not fit'}: {found.room}"),
         ("besides", _besides(found)),
         ("workers", _starting(found)),
+        ("idle", _idle(found)),
         ("data", _sharing(found)),
     ]
     return [f"{name:<9} {text}" for name, text in rows if text]
@@ -232,16 +256,38 @@ def _besides(found: Diagnosis) -> str:
 
 
 def _starting(found: Diagnosis) -> str:
-    """Whether starting workers anew for each epoch matters."""
-    shares = found.explanation.shares
+    """What starting workers takes, and whether doing so for each epoch matters."""
+    shares, costs = found.explanation.shares, found.scenario.costs
     share = sum(shares[cause].mean for cause in (START, EDGE) if cause in shares)
     loader = found.scenario.loader
-    if not loader.num_workers or loader.persistent_workers or share < 0.05:
+    if not loader.num_workers or share < 0.05:
         return ""
-    return (
-        f"{percent(share)} of the epoch goes into its beginning and end; "
-        "persistent_workers=True spares it much of that from the second one on"
+    said = f"{percent(share)} of the epoch goes into its beginning and end"
+    if costs.worker_wait >= NAMED:
+        said += f"; each worker is blocked {duration(costs.worker_wait)} before it takes work"
+        said += " (worker_init_fn)"
+    if costs.first_sample >= NAMED:
+        said += (
+            f"; the first sample of each takes {duration(costs.first_sample)} longer than others"
+        )
+    if costs.worker_ready >= NAMED:
+        said += f"; each computes {duration(costs.worker_ready)} before its first batch"
+    if loader.persistent_workers:
+        return f"{said}; once, as they persist"
+    return f"{said}; persistent_workers=True spares much of that" if found.persists else said
+
+
+def _idle(found: Diagnosis) -> str:
+    """Which workers got no data."""
+    idle, workers = without_data(found.seen), settings_of(found.scenario)["num_workers"]
+    if not idle:
+        return ""
+    why = (
+        "its shards, or samples, are too few for them"
+        if isinstance(found.scenario.dataset, IterableDataset)
+        else "there are fewer batches than workers"
     )
+    return f"{len(idle)} of {workers} workers got no data: {why}"
 
 
 def _sharing(found: Diagnosis) -> str:

@@ -26,6 +26,7 @@ from dlsim.trace.observation import Observation
 from dlsim.validation.calibrating.scenario import Calibration, calibration
 from dlsim.validation.diagnosing.answer import Diagnosis, facts, settings_of
 from dlsim.validation.diagnosing.memory import room
+from dlsim.validation.diagnosing.starts import LASTING, lasting, there_already
 from dlsim.validation.fidelity.trials import with_settings
 from dlsim.validation.observing.run import observe
 from dlsim.whatif import Advice, Interval, advise, explain
@@ -100,8 +101,11 @@ def diagnose_run(
     assert isinstance(seen, Observation)
     scenario = shaped(calibrated.scenario, split)
     now = settings_of(scenario)
+    epoch = batches_to_simulate(without_end(calibrated.scenario, split))
+    # Where starting workers matters, settings are those for epochs in which they are there already.
+    lasts = lasting(scenario, scenario.loader, epoch, seed) >= LASTING
     advice = advise(
-        scenario,
+        there_already(scenario) if lasts else scenario,
         max_stall=max_stall,
         workers={*WORKERS, now["num_workers"]},
         prefetch={*PREFETCH, now.get("prefetch_factor", PREFETCH[0])},
@@ -117,6 +121,7 @@ def diagnose_run(
     promised = gain(calibrated, as_watched, chosen.scenario.loader, unsure, seed)
     has_step = scenario.consumer.step.mean * len(seen.order) > A_STEP * seen.end
     return Diagnosis(
+        lasting=lasting(scenario, chosen.scenario.loader, epoch, seed) if lasts else 0.0,
         seen=seen,
         scenario=scenario,
         explanation=explain(scenario, EXPLAINED, seed, jobs=jobs),
@@ -174,19 +179,24 @@ def check(seen: Observation) -> None:
 
 def shaped(scenario: Scenario, split: bool, batches: int | None = None) -> Scenario:
     """`scenario` for so many `batches`, or for an epoch of at most as many as are worth it."""
-    dataset, consumer = scenario.dataset, scenario.consumer
-    if split and isinstance(dataset, IterableDataset):
-        dataset = msgspec.structs.replace(dataset, sharding="split")
-    whole = msgspec.structs.replace(
-        scenario, dataset=dataset, consumer=msgspec.structs.replace(consumer, stop_after=None)
-    )
+    whole = without_end(scenario, split)
     if batches is None:
         samples = COMPILED if installed() else INTERPRETED
         batches = max(samples // (scenario.loader.batch_size or 1), 1)
     if batches >= batches_to_simulate(whole):
         batches = None
     return msgspec.structs.replace(
-        whole, consumer=msgspec.structs.replace(consumer, stop_after=batches)
+        whole, consumer=msgspec.structs.replace(whole.consumer, stop_after=batches)
+    )
+
+
+def without_end(scenario: Scenario, split: bool) -> Scenario:
+    """`scenario`, of which no epoch is left early, its samples shared if they are to be `split`."""
+    dataset, consumer = scenario.dataset, scenario.consumer
+    if split and isinstance(dataset, IterableDataset):
+        dataset = msgspec.structs.replace(dataset, sharding="split")
+    return msgspec.structs.replace(
+        scenario, dataset=dataset, consumer=msgspec.structs.replace(consumer, stop_after=None)
     )
 
 

@@ -27,6 +27,7 @@ from dlsim.validation.observing.hooks import (
     EXHAUSTED,
     MAIN,
     RAISED,
+    READY,
     SAMPLE,
     SERIALISED,
     TAKEN,
@@ -195,6 +196,7 @@ class Assembly:
             epochs=self.epochs(),
             meta=meta,
             samples=samples if self.setup.samples else None,
+            **self.beginnings(),
             collating=self.column(COLLATED, "began") - self.zero,
             collate_cpu=self.column(COLLATED, "cpu"),
             collate_queued=self.column(COLLATED, "queued"),
@@ -218,6 +220,22 @@ class Assembly:
             sample_cpu=sample_rows["cpu"].copy(),
             sample_queued=sample_rows["queued"].copy(),
         )
+
+    def beginnings(self) -> dict[str, Floats]:
+        """When and how each worker got ready, at its first batch."""
+        columns = ("initialising", "initialised", "init_cpu", "init_queued")
+        found = {name: np.full(len(self.numbers), NAN) for name in columns}
+        rows = self.rows
+        for process in np.unique(rows["process"][rows["kind"] == READY]):
+            mine = rows[rows["process"] == process]
+            taken = mine[(mine["kind"] == TAKEN) & (mine["batch"] >= 0)]["batch"]
+            ready = mine[(mine["kind"] == READY) & (mine["batch"] < 0)]  # not of later epochs
+            if len(taken) and len(ready):
+                found["initialising"][taken[0]] = ready["began"].min() - self.zero
+                found["initialised"][taken[0]] = ready["ended"].max() - self.zero
+                for name in ("cpu", "queued"):
+                    found[f"init_{name}"][taken[0]] = ready[name].sum()
+        return found
 
     def payload(self) -> dict[str, Floats]:
         """What the batches are made of that were looked at."""

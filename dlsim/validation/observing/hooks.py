@@ -37,6 +37,7 @@ COLLATED = 3  # collate_fn was called; what: the number of samples
 EXHAUSTED = 4  # the iterator has nothing more
 RAISED = 5  # what: which of POINTS raised an exception
 SERIALISED = 6  # a finished batch was pickled, mostly by the feeder thread
+READY = 7  # worker_init_fn, or the dataset's __iter__, has returned; before the next batch
 
 POINTS = ("fetch", "collate", "worker_init_fn")
 FETCH, COLLATE, INIT = range(3)
@@ -129,6 +130,13 @@ class Probe:
             raise
         self.fetched(indices, began)
         return values
+
+    def iterating(self, dataset: Any) -> Iterator[Any]:
+        """`iter(dataset)`, timed."""
+        began = self.begin()
+        iterator: Iterator[Any] = iter(dataset)
+        self.done(READY, began)
+        return iterator
 
     def following(self, iterator: Iterator[Any]) -> Any:
         """`next(iterator)`, timed."""
@@ -295,6 +303,7 @@ class WorkerInit:
             except Exception:
                 _here.done(RAISED, began, what=INIT)
                 raise
+        _here.done(READY, began)
 
 
 def as_integer(index: Any) -> int:

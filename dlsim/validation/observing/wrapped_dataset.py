@@ -56,7 +56,7 @@ class WatchedIterable(Watched):
     """An iterable-style dataset."""
 
     def __iter__(self) -> Iterator[Any]:
-        return WatchedIterator(iter(self._dataset), self._probe)
+        return WatchedIterator(self._probe.iterating(self._dataset), self._probe)
 
 
 class WatchedIterator:
