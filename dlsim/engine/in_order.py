@@ -17,6 +17,7 @@ from dlsim.engine.rules import JOIN_TIMEOUT, round_trip
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
 
+AT_ONCE = 30  # replications take hardly longer than one
 MOST_BATCHES = 2_000_000  # of all replications that are simulated at once: 128 MB
 
 

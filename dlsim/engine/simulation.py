@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Literal, TypeAlias, get_args
 
 from dlsim.engine.compiled import installed
+from dlsim.engine.effort import SECONDS, effort, worth_compiling
 from dlsim.engine.rules import batches_to_simulate
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, lacking, require
@@ -14,7 +15,6 @@ from dlsim.trace.tally import KEPT, Tally
 from dlsim.trace.trace import Meta, Trace
 
 Engine: TypeAlias = Literal["auto", "simpy", "compiled"]
-WITHOUT = "the compiled engine needs numba, which is not installed"
 
 
 def simulate(
@@ -28,8 +28,8 @@ def simulate(
     """The trace of `scenario` under `seed`, an integer of at least 0.
 
     `engine`: `"simpy"`, the processes to read; `"compiled"`, the same faster, with numba; or
-    `"auto"`, the fast one where numba is installed. `trace.meta.engine` says which ran, and
-    `trace.meta.notes` why not the fast one.
+    `"auto"`, whichever is done sooner (see `dlsim.engine.effort`). `trace.meta.engine` says which
+    ran, and `trace.meta.notes` why not the compiled one.
     `samples`: keep the times of every sample too. `progress` is called with the number of
     batches finished since it was last called.
 
@@ -45,14 +45,13 @@ def simulate(
     require(is_integer(seed) and seed >= 0, "seed", "an integer of at least 0", seed)
     if engine not in get_args(Engine):
         raise ScenarioError(f"engine: expected auto, simpy or compiled, got {engine!r}")
-    notes = {}
+    if engine == "compiled" and not installed():
+        raise ScenarioError(lacking("engine: compiled", "numba", "fast"))
     if engine != "simpy":
-        if installed():
+        if engine == "compiled" or worth_compiling(SECONDS * effort(scenario)):
             return compiled(scenario, seed, samples, progress)
-        if engine == "compiled":
-            raise ScenarioError(lacking("engine: compiled", "numba", "fast"))
-        notes["engine"] = f"simpy, as {WITHOUT}"
-    return processes(scenario, seed, samples, progress, notes)
+        return processes(scenario, seed, samples, progress, {"engine": f"simpy, {_why()}"})
+    return processes(scenario, seed, samples, progress)
 
 
 def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
@@ -60,54 +59,62 @@ def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
     return next(outcomes(scenario, [seed]))
 
 
-def outcomes(scenario: Scenario, seeds: Iterable[int]) -> Iterator[Trace | Tally]:
+def outcomes(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | Tally]:
     """For each of `seeds`, what the metrics follow from, as little of it as possible.
 
     A tally, in memory that does not grow with the number of batches, where the compiled engine
     can make one: of batches in order of a map-style dataset on the ideal machine, and of every
     long run that nothing ends early; else the trace.
     """
-    if installed():
-        from dlsim.engine.in_order import suits
+    if not worth_compiling(_seconds(scenario, len(seeds))):
+        return replications(scenario, seeds)
+    from dlsim.engine.in_order import suits
 
-        if suits(scenario):
-            from dlsim.engine.compiled.in_order import tallies
+    if suits(scenario):
+        from dlsim.engine.compiled.in_order import tallies
 
-            return tallies(scenario, seeds)
-        from dlsim.engine.compiled import simulation
-        from dlsim.engine.compiled.counting import goes_on
+        return tallies(scenario, seeds)
+    from dlsim.engine.compiled import simulation
+    from dlsim.engine.compiled.counting import goes_on
 
-        if goes_on(scenario) and batches_to_simulate(scenario) > KEPT:
-            return (simulation.tally(scenario, seed) for seed in seeds)
-    return (simulate(scenario, seed) for seed in seeds)
+    if goes_on(scenario) and batches_to_simulate(scenario) > KEPT:
+        return (simulation.tally(scenario, seed) for seed in seeds)
+    return (simulate(scenario, seed, engine="compiled") for seed in seeds)
 
 
 def replications(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace]:
     """The trace of `scenario` under each of `seeds`, as `simulate` has it.
 
-    Without numba, replications in order of a map-style dataset on the ideal machine are
-    simulated by NumPy, many at once; their `meta.engine` is numpy.
+    Without the compiled engine, replications in order of a map-style dataset on the ideal machine
+    are simulated by NumPy, many at once; their `meta.engine` is numpy.
     """
-    if not installed():
-        from dlsim.engine.in_order import suits, traces
+    from dlsim.engine.in_order import suits, traces
 
-        if suits(scenario):
-            notes = {"engine": f"numpy, as {WITHOUT}"}
-            yield from traces(
-                scenario,
-                [
-                    Meta(
-                        engine="numpy",
-                        scenario=scenario,
-                        seed=seed,
-                        versions=versions(),
-                        notes=notes,
-                    )
-                    for seed in seeds
-                ],
-            )
-            return
-    yield from (simulate(scenario, seed) for seed in seeds)
+    if worth_compiling(_seconds(scenario, len(seeds))):
+        return (simulate(scenario, seed, engine="compiled") for seed in seeds)
+    if not suits(scenario):
+        return (simulate(scenario, seed) for seed in seeds)
+    notes, found = {"engine": f"numpy, {_why()}"}, versions()
+    metas = [
+        Meta(engine="numpy", scenario=scenario, seed=seed, versions=found, notes=notes)
+        for seed in seeds
+    ]
+    return traces(scenario, metas)
+
+
+def _seconds(scenario: Scenario, runs: int) -> float:
+    """About how long `runs` of `scenario` take without compiled code; NumPy makes many at once."""
+    from dlsim.engine.in_order import AT_ONCE, suits
+
+    times = max(runs / AT_ONCE, 1) if suits(scenario) else runs
+    return SECONDS * effort(scenario) * times
+
+
+def _why() -> str:
+    """Why it was not the compiled engine that simulated."""
+    if installed():
+        return "as it is done before the compiled engine would be loaded"
+    return "as the compiled engine needs numba, which is not installed"
 
 
 def processes(
@@ -115,7 +122,7 @@ def processes(
     seed: int,
     samples: bool,
     progress: Callable[[int], object],
-    notes: dict[str, str],
+    notes: dict[str, str] | None = None,
 ) -> Trace:
     """The trace from the SimPy processes, which are not loaded before they are wanted."""
     from dlsim.engine.processes.clock import settle
@@ -137,7 +144,7 @@ def processes(
             versions=versions("simpy"),
             problem=run.recorder.problem,
             caught=tuple(run.recorder.caught),
-            notes=notes,
+            notes=notes or {},
         ),
         end=env.now,
     )

@@ -20,8 +20,8 @@ import math
 
 import numpy as np
 
+from dlsim.engine.effort import counts
 from dlsim.scenario.distributions import Floats
-from dlsim.whatif.demand import counts
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.luck import luck, told
 from dlsim.whatif.replicate import Replications

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlsim.engine.effort import counts
 from dlsim.scenario import (
     Constant,
     Distribution,
     Empirical,
     Exponential,
     Gamma,
-    IterableDataset,
     Lognormal,
     MapDataset,
     Mixture,
@@ -121,30 +121,6 @@ def demand(scenario: Scenario) -> Demand:
         bytes=read_bytes,
         requests=requests,
     )
-
-
-def counts(scenario: Scenario) -> tuple[float, float, float]:
-    """Batches and samples returned in an epoch, and batches of the worker that has most."""
-    loader, dataset = scenario.loader, scenario.dataset
-    workers = max(loader.num_workers, 1)
-    size = loader.batch_size or 1
-    if isinstance(dataset, IterableDataset):
-        shards = [len(dataset.shard(w, loader.num_workers)) for w in range(workers)]
-    elif loader.batch_sampler is not None:
-        sizes = [len(batch) for batch in loader.batch_sampler][: scenario.consumer.stop_after]
-        return len(sizes), sum(sizes), len(sizes) / workers
-    else:
-        shards = [dataset.length if loader.sampler is None else len(loader.sampler)]
-    each = [n // size if loader.drop_last else -(-n // size) for n in shards]
-    batches = sum(each)
-    samples = sum(min(n * size, shard) for n, shard in zip(each, shards, strict=True))
-    most = scenario.consumer.stop_after
-    if most is not None and most < batches:  # the smaller batch is the last, or each worker's last
-        full = isinstance(dataset, MapDataset)
-        left = most * size if full else samples * most / batches
-        return most, left, most / workers
-    longest = max(each) if isinstance(dataset, IterableDataset) else batches / workers
-    return batches, samples, longest
 
 
 def variation(scenario: Scenario) -> float:

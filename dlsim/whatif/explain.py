@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlsim.engine.effort import effort
 from dlsim.scenario import Scenario
 from dlsim.trace.critical_path import (
     COLLATE,
@@ -26,7 +27,7 @@ from dlsim.trace.summary import number
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import Change, changes, perfect_loader
 from dlsim.whatif.controls import gained
-from dlsim.whatif.extent import SHARE, effort, measured, part_of, shortened
+from dlsim.whatif.extent import SHARE, measured, part_of, shortened
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.space import space

@@ -15,11 +15,11 @@ from typing import TypeAlias
 import numpy as np
 from msgspec import structs
 
+from dlsim.engine.effort import counts, effort
 from dlsim.scenario import IterableDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace import Trace, metrics
 from dlsim.trace.critical_path import causes
-from dlsim.whatif.demand import counts
 from dlsim.whatif.parallel import Measure, Row
 
 SHARE = "share of "
@@ -28,24 +28,6 @@ WORTH = 0.75  # an epoch is left early only if that saves a quarter of it
 REPEATS = 50  # how often the second half counts at most, for a percentile
 
 Clock: TypeAlias = Callable[[Floats], Floats]
-
-
-def effort(scenario: Scenario) -> float:
-    """About what a simulation of `scenario` takes, in batches of one sample on an ideal machine.
-
-    On the SimPy engine, for which these numbers are: such a batch takes some 50 µs.
-    """
-    batches, samples, _ = counts(scenario)
-    calls = samples * max(len(scenario.dataset.fetch), 1)
-    machine = scenario.machine
-    if (
-        machine.cores is not None or machine.crosstalk
-    ):  # whoever computes is told when anyone else begins
-        each = 4 * batches + calls
-    else:
-        each = batches + 0.01 * calls if scenario.ideal else 2 * batches + 0.3 * calls
-    shuffled = scenario.dataset.length / 2500 if scenario.loader.shuffle else 0.0
-    return max(scenario.epochs * (each + shuffled), 1.0)
 
 
 def shortened(scenario: Scenario, most: float) -> Scenario:

@@ -18,13 +18,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from dlsim.engine.effort import effort
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import duration
 from dlsim.trace.summary import number, percent
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import Demand, demand
-from dlsim.whatif.extent import effort, measured, shortened
+from dlsim.whatif.extent import measured, shortened
 from dlsim.whatif.parallel import Row
 from dlsim.whatif.replicate import columns, more
 

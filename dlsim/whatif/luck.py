@@ -28,11 +28,12 @@ from typing import TypeAlias
 import numpy as np
 
 from dlsim.engine.draws import COLLATE, STEP, SampleDraws, Stream
+from dlsim.engine.effort import counts
 from dlsim.scenario import Constant, Distribution, MapDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.trace import Integers
 from dlsim.whatif.bounds import bounds
-from dlsim.whatif.demand import counts, cv, variation
+from dlsim.whatif.demand import cv, variation
 from dlsim.whatif.statistics import ROUNDING
 
 MOST = 2_000_000  # samples of a run; of more, drawing them takes as long as simulating

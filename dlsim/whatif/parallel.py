@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from dlsim.engine import outcomes, replications
-from dlsim.engine.compiled import installed
+from dlsim.engine.effort import decided, decision
 from dlsim.engine.kept import kept
 from dlsim.scenario import Scenario
 from dlsim.scenario.errors import is_integer
@@ -84,7 +84,7 @@ def simulations(
     """
     seeds = [replication_seed(seed, number) for number in numbers]
     with kept():
-        if measured is measure and installed():
+        if measured is measure:
             return measure_all(outcomes(scenario, seeds))
         return [measured(trace) for trace in replications(scenario, seeds)]
 
@@ -120,7 +120,8 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
     wanted = [True]
     begun = takewhile(lambda _: bool(wanted), tasks)
     with deaf():
-        results = parallel(delayed(_followed)(os.getpid(), function, *task) for task in begun)
+        about = os.getpid(), decision()
+        results = parallel(delayed(_followed)(*about, function, *task) for task in begun)
     try:
         for result in results:  # noqa: UP028 (that would close them outside of what follows)
             yield result
@@ -140,11 +141,12 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
             results.close()
 
 
-def _followed(parent: int, function: Callable[..., T], *task: Any) -> T:
-    """The result of a task, in a process that does not outlive its `parent`."""
+def _followed(parent: int, compiled: bool | None, function: Callable[..., T], *task: Any) -> T:
+    """The result of a task, one of many, in a process that does not outlive its `parent`."""
     if os.getppid() == parent:
         _follow(parent)
-    return function(*task)
+    with decided(compiled):
+        return function(*task)
 
 
 @lru_cache

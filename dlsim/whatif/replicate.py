@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlsim.engine.effort import SECONDS, deciding, effort
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.summary import give_or_take
@@ -101,7 +102,8 @@ def replicate(
     rows: list[Row] = []
     wanted = replications if precision is None else min(max(replications, FEWEST), maximum)
     while len(rows) < wanted:
-        rows += more(scenario, seed, range(len(rows), wanted), jobs, measured)
+        with deciding(SECONDS * effort(scenario) * (wanted - len(rows))):
+            rows += more(scenario, seed, range(len(rows), wanted), jobs, measured)
         found = Replications(scenario, seed, columns(rows), confidence)
         if precision is not None:
             wanted = min(_needed(found.interval(metric), precision), maximum)

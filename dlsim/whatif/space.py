@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from dlsim.engine.effort import counts
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import size
-from dlsim.whatif.demand import counts
 
 UNSTATED = 1.0  # bytes of a sample, at most: only costs that grow with batches need them
 SMALL = 64 * 2**20  # bytes of /dev/shm that Docker gives a container unless it is told otherwise

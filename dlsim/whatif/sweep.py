@@ -14,11 +14,12 @@ import msgspec
 import numpy as np
 
 from dlsim.engine.compiled import installed
+from dlsim.engine.effort import SECONDS, deciding, effort
 from dlsim.engine.rules import batches_to_simulate
 from dlsim.scenario import Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.extent import effort, measured, shortened
+from dlsim.whatif.extent import measured, shortened
 from dlsim.whatif.journal import Journal
 from dlsim.whatif.parallel import Row, check_counts, check_jobs, measure, run_all, simulations
 from dlsim.whatif.replicate import columns
@@ -95,6 +96,8 @@ def sweep(
         total = len(rows) * replications
         report = progress or (lambda done, total: None)
         report(total - len(left) * replications, total)
+        simulated = effort(part(scenario, most)) * replications * len(rows)
+        stack.enter_context(deciding(SECONDS * simulated))
         try:
             for done, ready in _finish(
                 scenario, {n: rows[n] for n in left}, replications, most, seed, confidence, jobs

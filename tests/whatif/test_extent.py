@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 
 import dlsim
+from dlsim.engine.effort import effort
 from dlsim.trace import summarize
 from dlsim.trace.critical_path import shares
 from dlsim.whatif import replicate
-from dlsim.whatif.extent import SHARE, effort, measured, part_of, shortened
+from dlsim.whatif.extent import SHARE, measured, part_of, shortened
 from tests.strategies import scenarios
 
 METRICS = ("samples_per_s", "batches_per_s", "elapsed", "batches", "epoch_time")

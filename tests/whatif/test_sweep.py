@@ -15,6 +15,7 @@ import pytest
 from joblib.externals.loky import get_reusable_executor
 
 import dlsim
+from dlsim.engine.effort import decided
 from dlsim.whatif import Between, WhatIfError, configurations, replicate, sweep
 from dlsim.whatif.journal import Journal
 from dlsim.whatif.parallel import run_all
@@ -202,9 +203,10 @@ def test_full_disk(tmp_path: Path) -> None:
     out = tmp_path / "sweep.csv"
     program = (
         "import resource, sys; from tests.whatif.test_sweep import BASE, VARY\n"
-        "from dlsim.whatif import sweep\n"
+        "from dlsim.engine.effort import decided; from dlsim.whatif import sweep\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
-        "try: sweep(BASE, VARY, 5, jobs=1, out=sys.argv[1])\n"
+        "try:\n"
+        "    with decided(False): sweep(BASE, VARY, 5, jobs=1, out=sys.argv[1])\n"
         "except Exception as error: print(error)"
     )
     found = subprocess.run(
@@ -213,9 +215,10 @@ def test_full_disk(tmp_path: Path) -> None:
     assert found.stdout.startswith(f"{out}.journal: cannot be written: File too large; ")
     assert found.stdout.endswith(" of 6 rows are kept: sweep again to go on\n")
     told: list[int] = []
-    again = sweep(BASE, VARY, 5, jobs=1, out=out, progress=lambda done, _: told.append(done))
-    assert told[0] > 0
-    assert same(again, sweep(BASE, VARY, 5, jobs=1))
+    with decided(False):
+        again = sweep(BASE, VARY, 5, jobs=1, out=out, progress=lambda done, _: told.append(done))
+        assert told[0] > 0
+        assert same(again, sweep(BASE, VARY, 5, jobs=1))
 
 
 def test_full_disk_for_the_table(tmp_path: Path) -> None:

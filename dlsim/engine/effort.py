@@ -1,0 +1,101 @@
+"""How long simulations take, known beforehand; and whether compiled code is worth loading for them.
+
+Loading it takes longer than many a question takes without it, and compiling it, once for each
+installation, longer still. What is asked may be many simulations, of which each sees only itself,
+and in many processes: who asks says how much there is in all, and it is decided once (`deciding`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from dlsim.engine.compiled import installed
+from dlsim.scenario import IterableDataset, MapDataset, Scenario
+
+SECONDS = 50e-6  # that the SimPy engine takes for one unit of effort, on one core of some 3 GHz
+LOADING, COMPILING = 1.0, 14.0  # seconds on such a core: what was compiled before, or is to be
+
+_decided: ContextVar[bool | None] = ContextVar("decided", default=None)
+
+
+def effort(scenario: Scenario) -> float:
+    """About what a simulation of `scenario` takes, in batches of one sample on an ideal machine.
+
+    On the SimPy engine, for which these numbers are: such a batch takes some 50 µs.
+    """
+    batches, samples, _ = counts(scenario)
+    calls = samples * max(len(scenario.dataset.fetch), 1)
+    machine = scenario.machine
+    if (
+        machine.cores is not None or machine.crosstalk
+    ):  # whoever computes is told when anyone else begins
+        each = 4 * batches + calls
+    else:
+        each = batches + 0.01 * calls if scenario.ideal else 2 * batches + 0.3 * calls
+    shuffled = scenario.dataset.length / 2500 if scenario.loader.shuffle else 0.0
+    return max(scenario.epochs * (each + shuffled), 1.0)
+
+
+def counts(scenario: Scenario) -> tuple[float, float, float]:
+    """Batches and samples returned in an epoch, and batches of the worker that has most."""
+    loader, dataset = scenario.loader, scenario.dataset
+    workers = max(loader.num_workers, 1)
+    size = loader.batch_size or 1
+    if isinstance(dataset, IterableDataset):
+        shards = [len(dataset.shard(w, loader.num_workers)) for w in range(workers)]
+    elif loader.batch_sampler is not None:
+        sizes = [len(batch) for batch in loader.batch_sampler][: scenario.consumer.stop_after]
+        return len(sizes), sum(sizes), len(sizes) / workers
+    else:
+        shards = [dataset.length if loader.sampler is None else len(loader.sampler)]
+    each = [n // size if loader.drop_last else -(-n // size) for n in shards]
+    batches = sum(each)
+    samples = sum(min(n * size, shard) for n, shard in zip(each, shards, strict=True))
+    most = scenario.consumer.stop_after
+    if most is not None and most < batches:  # the smaller batch is the last, or each worker's last
+        full = isinstance(dataset, MapDataset)
+        left = most * size if full else samples * most / batches
+        return most, left, most / workers
+    longest = max(each) if isinstance(dataset, IterableDataset) else batches / workers
+    return batches, samples, longest
+
+
+@contextmanager
+def deciding(seconds: float) -> Iterator[None]:
+    """Decide for all that is simulated inside, which takes about so many `seconds` on SimPy."""
+    with decided(worth_compiling(seconds)):
+        yield
+
+
+@contextmanager
+def decided(compile: bool | None) -> Iterator[None]:
+    """What was decided elsewhere holds for all that is simulated inside."""
+    before = _decided.set(compile)
+    try:
+        yield
+    finally:
+        _decided.reset(before)
+
+
+def decision() -> bool | None:
+    """Whether compiled code is to be used, if that is decided."""
+    return _decided.get()
+
+
+def worth_compiling(seconds: float) -> bool:
+    """Whether compiled code is there, and sooner done with what takes so many `seconds` without.
+
+    It is where it is loaded already. What was decided holds.
+    """
+    if not installed():
+        return False
+    if (before := _decided.get()) is not None:
+        return before
+    if "numba" in sys.modules:
+        return True
+    from dlsim.engine.compiled.jit import kept
+
+    return seconds > (LOADING if kept() else COMPILING)
