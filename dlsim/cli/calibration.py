@@ -8,8 +8,8 @@ from typing import Annotated, TypeAlias
 from tyro.conf import Positional, arg
 
 import dlsim
-from dlsim.cli.files import check_torch, check_writable
-from dlsim.cli.parsing import Number, Text, UsageError
+from dlsim.cli.files import check_torch, check_writable, is_profile, scenario_from
+from dlsim.cli.parsing import Count, Number, Text, UsageError
 from dlsim.cli.whatif import quantity_of
 
 Runs: TypeAlias = Annotated[
@@ -26,13 +26,15 @@ def calibrate(
     cores: Number = None,
     sample_bytes: Text = None,
     step: Text = None,
+    num_workers: Count = None,
 ) -> None:
-    """Turn runs that were observed, or a few throughputs, into a scenario of this machine.
+    """Turn runs that were observed, a profile, or a few throughputs, into a scenario.
 
     Example: dlsim calibrate run.npz -o scenario.toml
 
     Args:
         runs: Traces that dlsim observe wrote, of the same loader; the first one's settings count.
+            Or one profile of torch.profiler (.json, .json.gz).
         out: Write the scenario here, as TOML.
         throughput: Samples a second by workers instead of runs, as 0=517,2=844,8=1275.
         batch_size: The batch size of the throughputs.
@@ -40,6 +42,7 @@ def calibrate(
         sample_bytes: The size of a sample of theirs, as "600 KB", to know what fits.
         step: The training step for each batch that they were measured with, as "65 ms".
             Not given: one is fitted, if the table has 0 workers and asks for it.
+        num_workers: How many workers were profiled, where the profile does not tell.
     """
     from dlsim import validation
 
@@ -50,7 +53,14 @@ def calibrate(
         raise UsageError(
             "calibrate: --cores, --sample-bytes and --step go with --throughput; runs tell"
         )
-    if throughput is not None:
+    profiles = [run for run in runs if is_profile(run)]
+    if profiles and len(runs) > 1:
+        raise UsageError(f"calibrate: expected one profile, or observed runs, got {len(runs)}")
+    if num_workers is not None and not profiles:
+        raise UsageError("calibrate: --num-workers goes with a profile; runs tell")
+    if profiles:
+        scenario = scenario_from(runs[0], {}, profile=True, num_workers=num_workers)
+    elif throughput is not None:
         size = quantity_of("sample-bytes", sample_bytes, "size")
         stated = {} if size is None else {"sample_bytes": size}
         fitted = validation.fit_throughput(

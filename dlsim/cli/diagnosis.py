@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 import dlsim
-from dlsim.cli.files import check_torch, check_trace, kept, tell, watching
+from dlsim.cli.files import check_torch, check_trace, is_profile, kept, tell, watching
 from dlsim.cli.parsing import Count, Flag, OutFile
 from dlsim.cli.stepping import step_of
 from dlsim.cli.whatif import quantity_of, share_of
+from dlsim.scenario import DlsimError
 
 
 def diagnose(
@@ -35,7 +37,8 @@ def diagnose(
 
     Args:
         target: A DataLoader, or a function that makes one, as module:name or file.py:name.
-            Or a run that dlsim observe or diagnose wrote (.npz).
+            Or a run that dlsim observe or diagnose wrote (.npz),
+            or a profile of torch.profiler (.json, .json.gz).
         step: Sleep so long for each batch, in place of the training step.
             Or call with each batch what train.py:step names.
         batches: Watch so many batches at most.
@@ -47,6 +50,9 @@ def diagnose(
         jobs: How many processes simulate; -1 for one on each core.
         out: Write the run that was watched here, as NPZ, also when interrupted.
     """
+    if is_profile(Path(target)):
+        print(of_profile(Path(target), max_stall, seed, jobs))
+        return
     check_torch("diagnose")
     from dlsim import validation
 
@@ -78,3 +84,23 @@ def diagnose(
         with watching(target) as advance:
             found = validation.try_out(found, loader, step=training, progress=advance)
     print(found)
+
+
+def of_profile(path: Path, max_stall: str, seed: int, jobs: int) -> str:
+    """The diagnosis of a profile: its waits, what can be read off them, and what would help."""
+    from dlsim.report import run_text
+    from dlsim.trace import read_profiler
+    from dlsim.validation import fit_profile
+    from dlsim.whatif import advise, explain
+
+    profile = read_profiler(path)
+    said = run_text(profile)
+    try:
+        fitted = fit_profile(profile)
+    except DlsimError as error:
+        return f"{said}\n\n{error}"
+    tell("simulating other settings")
+    stall = share_of("max-stall", max_stall)
+    advice = advise(fitted.scenario, max_stall=stall, seed=seed, jobs=jobs)
+    found = explain(fitted.scenario, None, seed, jobs=jobs)
+    return f"{said}\n\n{fitted}\n\n{found}\n\n{advice}"

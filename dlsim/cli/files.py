@@ -25,12 +25,29 @@ if TYPE_CHECKING:
 PATIENCE = 1.5  # seconds before a progress bar appears
 
 
-def scenario_from(path: Path, changes: Mapping[str, str]) -> Scenario:
+def scenario_from(
+    path: Path, changes: Mapping[str, str], *, profile: bool = False, num_workers: int | None = None
+) -> Scenario:
     """The scenario in the file at `path`, with the values at dotted keys changed.
 
-    Raises `ScenarioError` for a file or a change that does not make a scenario.
+    With `profile`, the file may be one of torch.profiler's, of a loop with `num_workers`: what was
+    made of it is printed. Raises `ScenarioError` for a file or a change that does not make a
+    scenario.
     """
-    scenario = dlsim.load(path)
+    if is_profile(path):
+        if not profile:
+            raise ScenarioError(
+                f"{path}: expected a scenario (.toml), got a profile: dlsim diagnose, calibrate, "
+                "explain, report and compare take one"
+            )
+        from dlsim.trace import read_profiler
+        from dlsim.validation import fit_profile
+
+        fitted = fit_profile(read_profiler(path), num_workers=num_workers)
+        print(f"{fitted}\n")
+        scenario = fitted.scenario
+    else:
+        scenario = dlsim.load(path)
     if not changes:
         return scenario
     try:
@@ -63,11 +80,17 @@ def value_of(text: str, scenario: Scenario, key: str) -> Any:
 def trace_from(path: Path, seed: int, changes: Mapping[str, str]) -> Trace:
     """The trace in the file at `path`, or of the scenario in it, simulated."""
     from dlsim.trace import load_trace, read_profiler
-    from dlsim.trace.chrome import SUFFIXES
 
     if path.suffix == ".toml":
         return simulated(scenario_from(path, changes), seed, "auto", samples=True)
-    return read_profiler(path) if path.name.endswith(SUFFIXES) else load_trace(path)
+    return read_profiler(path) if is_profile(path) else load_trace(path)
+
+
+def is_profile(path: Path) -> bool:
+    """Whether the name is one of a profile of torch.profiler, or of another Chrome trace."""
+    from dlsim.trace.chrome import SUFFIXES
+
+    return path.name.endswith(SUFFIXES)
 
 
 def simulated(scenario: Scenario, seed: int, engine: Engine, *, samples: bool) -> Trace:

@@ -29,6 +29,7 @@ def report(
 
     Args:
         scenario: A scenario (.toml), or a trace that run, observe or diagnose wrote (.npz).
+            Or a profile of torch.profiler (.json, .json.gz).
         html: Write one page here that holds everything, to be read, sent or printed.
         seed: What all random times follow from.
         jobs: How many processes simulate; -1 for one on each core.
@@ -45,7 +46,7 @@ def report(
         trace = dlsim.load_trace(scenario)
         text = run_text(trace)
     else:
-        chosen = scenario_from(scenario, changes)
+        chosen = scenario_from(scenario, changes, profile=True)
         found = explain(chosen, None, seed, jobs=jobs)
         trace = dlsim.simulate(chosen, seed)
         text = f"{found}\n\n{run_text(trace)}"

@@ -37,6 +37,7 @@ def explain(
 
     Args:
         scenario: A TOML file that describes the dataset, the loader, and the training step.
+            Or a profile of torch.profiler (.json, .json.gz), from which they are read off.
         replications: How often each change is simulated; by default 5 to 30, by their length.
         seed: What all random times follow from.
         jobs: How many processes; -1 for one on each core.
@@ -45,7 +46,8 @@ def explain(
     from dlsim.whatif import explain as explained
 
     check_drawable(plot)
-    found = explained(scenario_from(scenario, changes), replications, seed, jobs=jobs)
+    chosen = scenario_from(scenario, changes, profile=True)
+    found = explained(chosen, replications, seed, jobs=jobs)
     if plot is not None:
         from dlsim.report.whatif_plots import critical_path_bar
 

@@ -129,6 +129,12 @@ def _epochs(lane: Sequence[Event], name: str) -> list[_Epoch]:
     if not bounds or bounds[0] > 0:
         begins, bounds = [nexts[0].ts, *begins], [0, *bounds]
     ours = any(_batch(event) is not None for event in nexts)
+    if ours:  # what finds the end of an epoch may take no time, nor may the next one to begin
+        bounds[1:] = [
+            place + (event.ts == begin and event.dur == 0 and _batch(event) is None)
+            for place, begin in zip(bounds[1:], begins[1:], strict=True)
+            for event in nexts[place : place + 1]
+        ]
     found = []
     for number, first in enumerate(bounds):
         last = number + 1 == len(bounds)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dlsim.trace.observation import Observation
     from dlsim.validation.calibrating.predict import Prediction, predict
+    from dlsim.validation.calibrating.profiled import fit_profile
     from dlsim.validation.calibrating.replay import replay
     from dlsim.validation.calibrating.scenario import calibrate, calibration
     from dlsim.validation.calibrating.throughput import calibrate_throughput, fit_throughput
@@ -29,6 +30,7 @@ _HOMES = {
     "calibrate_throughput": "dlsim.validation.calibrating.throughput",
     "calibration": "dlsim.validation.calibrating.scenario",
     "compare": "dlsim.validation.comparison",
+    "fit_profile": "dlsim.validation.calibrating.profiled",
     "fit_throughput": "dlsim.validation.calibrating.throughput",
     "diagnose": "dlsim.validation.diagnosing.search",
     "diagnose_run": "dlsim.validation.diagnosing.search",
@@ -54,6 +56,7 @@ __all__ = [
     "compare",
     "diagnose",
     "diagnose_run",
+    "fit_profile",
     "fit_throughput",
     "load_step",
     "load_target",
