@@ -15,18 +15,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dlsim.engine import simulate
+    from dlsim.engine import simulate, simulate_job
     from dlsim.scenario import (
         Constant,
         Consumer,
         Cost,
         Costs,
+        Differs,
         DlsimError,
         Empirical,
         Exponential,
         Failure,
         Gamma,
         IterableDataset,
+        Job,
         Loader,
         Lognormal,
         Machine,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         Mixture,
         Pareto,
         Recorded,
+        RemoteStorage,
         Scenario,
         ScenarioError,
         Stage,
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
         replace,
         schema,
     )
-    from dlsim.trace import Trace, load_trace, memory, overflow, save, summarize
+    from dlsim.trace import JobTrace, Trace, load_trace, memory, overflow, save, summarize
     from dlsim.whatif.cheapest import advise
     from dlsim.whatif.explain import explain
     from dlsim.whatif.rent import rent
@@ -56,8 +59,8 @@ __version__ = "0.1.0"
 
 _ROOMS = ("engine", "report", "scenario", "testing", "trace", "validation", "whatif")
 _HOMES = {
-    "engine": ("simulate",),
-    "trace": ("Trace", "load_trace", "memory", "overflow", "save", "summarize"),
+    "engine": ("simulate", "simulate_job"),
+    "trace": ("JobTrace", "Trace", "load_trace", "memory", "overflow", "save", "summarize"),
     "whatif": ("advise", "compare", "explain", "rent", "replicate", "sweep"),
 }  # and all other names are at home in dlsim.scenario
 
@@ -66,12 +69,15 @@ __all__ = [
     "Consumer",
     "Cost",
     "Costs",
+    "Differs",
     "DlsimError",
     "Empirical",
     "Exponential",
     "Failure",
     "Gamma",
     "IterableDataset",
+    "Job",
+    "JobTrace",
     "Loader",
     "Lognormal",
     "Machine",
@@ -79,6 +85,7 @@ __all__ = [
     "Mixture",
     "Pareto",
     "Recorded",
+    "RemoteStorage",
     "Scenario",
     "ScenarioError",
     "Stage",
@@ -99,6 +106,7 @@ __all__ = [
     "save",
     "schema",
     "simulate",
+    "simulate_job",
     "summarize",
     "sweep",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from hypothesis import reject
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -273,6 +274,54 @@ costs = st.fixed_dictionaries(
         "copy_byte": per_byte,
     }
 )
+
+
+worlds = st.sampled_from([(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
+differs = st.lists(
+    st.builds(
+        dlsim.scenario.Differs,
+        rank=st.just(0),
+        loader=st.sampled_from([1.0, 2.0]),
+        step=st.sampled_from([1.0, 0.5, 3.0]),
+    ),
+    max_size=1,
+)
+
+
+@st.composite
+def jobs(draw: st.DrawFn, alone: st.SearchStrategy[Scenario]) -> Scenario:
+    """Ranks that each do what one does alone: on a node or several, dealt data in any way."""
+    scenario = draw(alone)
+    loader, dataset = scenario.loader, scenario.dataset
+    ranks, nodes = draw(worlds)
+    deals = ["same"]
+    if loader.batch_sampler is None:
+        deals.append("distributed")
+    if isinstance(dataset, dlsim.MapDataset) and loader.batch_size and not loader.batch_sampler:
+        deals.append("batches")
+    deal = draw(st.sampled_from(deals))
+    if isinstance(dataset, dlsim.IterableDataset) and isinstance(dataset.sharding, tuple):
+        shards = max(loader.num_workers, 1) * (1 if deal == "same" else ranks * nodes)
+        lengths = draw(st.lists(st.integers(0, 12), min_size=shards, max_size=shards))
+        dataset = structs.replace(dataset, sharding=lengths, length=sum(lengths), fetch=[])
+    try:
+        return structs.replace(
+            scenario,
+            dataset=dataset,
+            job=dlsim.scenario.Job(
+                ranks=ranks,
+                nodes=nodes,
+                sync=draw(st.sampled_from([1, 1, 2, 3, "epoch", "never"])),
+                sync_time=draw(st.sampled_from([dlsim.Constant(0.0)]) | distributions()),
+                deal=deal,
+                drop_last=draw(flags),
+                even_batches=draw(flags),
+                uneven=draw(st.sampled_from(["wait", "stop", "join"])),
+                differs=draw(differs),
+            ),
+        )
+    except dlsim.ScenarioError:  # more ranks than batches
+        reject()
 
 
 @st.composite

@@ -2,9 +2,11 @@
 
 Read `processes/` first: the SimPy processes, which are the readable specification. `compiled/` is
 their fast twin, equal moment for moment. Neither imports the other; what both go by is in
-`rules.py` (facts without time) and `draws.py` (chance). `simulation.py` chooses one, and runs it.
+`rules.py` (facts without time) and `draws.py` (chance). `simulation.py` chooses one,
+and runs it; `job.py`, where many ranks train together.
 """
 
+from dlsim.engine.job import simulate_job
 from dlsim.engine.simulation import outcome, outcomes, replications, simulate
 
-__all__ = ["outcome", "outcomes", "replications", "simulate"]
+__all__ = ["outcome", "outcomes", "replications", "simulate", "simulate_job"]

@@ -23,6 +23,7 @@ from dlsim.scenario import Constant, Distribution, Mixture, Recorded, Scenario, 
 
 # The roles: first element of every spawn key. A number once given is never reused.
 SAMPLER, WAIT, CPU, COLLATE, STEP, READ, LATENCY, SIZE = range(8)
+SYNC = 64
 
 # Who takes few at a time has them drawn ahead in blocks that grow from 64 to 4096. A mixture is
 # always drawn so: its numbers depend on the sizes of blocks, which are part of the definition.
@@ -227,13 +228,16 @@ class SampleDraws:
 
 def _reads(scenario: Scenario, seed: int, *place: int) -> list[tuple[Stream, Stream] | None]:
     """For each stage its streams of bytes to read and of latencies, or None."""
-    latency = scenario.machine.storage.latency or Constant(0.0)
+    where, storage = "machine.storage", scenario.machine.storage.latency
+    if scenario.job.remote:
+        where, storage = "job.storage", scenario.job.storage.latency
+    latency = storage or Constant(0.0)
     return [
         None
         if stage.read_bytes is None
         else (
             Stream(stage.read_bytes, f"dataset.fetch.{i}.read_bytes", (READ, i), seed, *place),
-            Stream(latency, "machine.storage.latency", (LATENCY, i), seed, *place),
+            Stream(latency, f"{where}.latency", (LATENCY, i), seed, *place),
         )
         for i, stage in enumerate(scenario.dataset.fetch)
     ]

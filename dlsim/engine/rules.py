@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from dlsim.engine.draws import SAMPLER, Indices, generator
-from dlsim.scenario import MapDataset, Scenario
+from dlsim.engine.ranks import job_seed
+from dlsim.scenario import IterableDataset, MapDataset, Scenario, dealing
+from dlsim.scenario.job import Job
 
 MAIN = -1  # the worker number of the main process
 JOIN_TIMEOUT = 5.0  # torch's MP_STATUS_CHECK_INTERVAL, seconds it waits for a worker to exit
@@ -39,13 +43,48 @@ def round_trip(scenario: Scenario) -> float:
 
 
 def index_order(scenario: Scenario, seed: int, epoch: int) -> Indices:
-    """The dataset indices of one epoch in the order of the sampler: recorded, shuffled, or all."""
+    """The dataset indices of one epoch in the order of the sampler: recorded, shuffled, or all.
+
+    In a job, of all ranks: they are dealt from one order.
+    """
     loader, length = scenario.loader, scenario.dataset.length
+    if loader.batch_sampler is not None:
+        return [index for batch in loader.batch_sampler for index in batch]
     if loader.sampler is not None:
         return loader.sampler
     if loader.shuffle:
+        seed = seed if scenario.job.rank is None else job_seed(seed)
         return generator(seed, SAMPLER, epoch).permutation(length)
     return range(length)
+
+
+def batch_indices(scenario: Scenario, seed: int, epoch: int) -> Indices:
+    """The dataset indices of the batches of one epoch, one batch after another."""
+    order = index_order(scenario, seed, epoch)
+    places, _ = dealing.places(scenario.loader, scenario.dataset, *_rank(scenario))
+    return order if places is None else np.asarray(order, np.int64)[places]
+
+
+def batch_ends(scenario: Scenario) -> Indices:
+    """Where each batch of an epoch ends in `batch_indices`."""
+    return dealing.places(scenario.loader, scenario.dataset, *_rank(scenario))[1]
+
+
+def epoch_batches(scenario: Scenario) -> int:
+    """How many batches an epoch has that nothing ends early; of a rank, where there are many."""
+    return dealing.batches(scenario.loader, scenario.dataset, *_rank(scenario))
+
+
+def shard_of(scenario: Scenario, worker: int) -> range:
+    """The dataset indices that the iterator of `worker` yields, of an iterable-style dataset."""
+    assert isinstance(scenario.dataset, IterableDataset)
+    return dealing.shard(scenario.dataset, scenario.job, worker, scenario.loader.num_workers)
+
+
+def _rank(scenario: Scenario) -> tuple[Job, int]:
+    """The job as far as dealing is concerned, and the rank."""
+    rank = scenario.job.rank
+    return (Job(), 0) if rank is None else (scenario.job, rank)
 
 
 def goes_on(scenario: Scenario) -> bool:
@@ -61,7 +100,7 @@ def last_of_epoch(scenario: Scenario) -> int | None:
     loader, stop_after = scenario.loader, scenario.consumer.stop_after
     if not loader.endless:
         return stop_after
-    batches = loader.batches(scenario.dataset.length)
+    batches = epoch_batches(scenario)
     return batches if stop_after is None else min(batches, stop_after)
 
 

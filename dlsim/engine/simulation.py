@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.effort import SECONDS, effort, worth_compiling
+from dlsim.engine.ranks import rank_seed
 from dlsim.engine.rules import batches_to_simulate
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, lacking, require
@@ -41,17 +42,29 @@ def simulate(
     unlimited, and what `Costs` does not name is free; the garbage collector, the operating
     system and clocks cost nothing.
     """
+    check(scenario, seed, engine)
+    require(
+        not scenario.is_job or scenario.job.rank is not None,
+        "job",
+        "one rank (dlsim.simulate_job is for jobs)",
+        scenario.job.world,
+    )
+    seed = rank_seed(seed, scenario.job.rank or 0)
+    if engine != "simpy" and not scenario.job.remote:
+        if engine == "compiled" or worth_compiling(SECONDS * effort(scenario)):
+            return compiled(scenario, seed, samples, progress)
+        return processes(scenario, seed, samples, progress, {"engine": f"simpy, {_why()}"})
+    return processes(scenario, seed, samples, progress)
+
+
+def check(scenario: Scenario, seed: int, engine: Engine) -> None:
+    """Raise `ScenarioError` unless these can be simulated."""
     require(isinstance(scenario, Scenario), "scenario", "a Scenario", scenario)
     require(is_integer(seed) and seed >= 0, "seed", "an integer of at least 0", seed)
     if engine not in get_args(Engine):
         raise ScenarioError(f"engine: expected auto, simpy or compiled, got {engine!r}")
     if engine == "compiled" and not installed():
         raise ScenarioError(lacking("engine: compiled", "numba", "fast"))
-    if engine != "simpy":
-        if engine == "compiled" or worth_compiling(SECONDS * effort(scenario)):
-            return compiled(scenario, seed, samples, progress)
-        return processes(scenario, seed, samples, progress, {"engine": f"simpy, {_why()}"})
-    return processes(scenario, seed, samples, progress)
 
 
 def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
@@ -125,13 +138,17 @@ def processes(
     notes: dict[str, str] | None = None,
 ) -> Trace:
     """The trace from the SimPy processes, which are not loaded before they are wanted."""
+    from simpy import Environment
+
     from dlsim.engine.processes.clock import settle
     from dlsim.engine.processes.consumer import MainProcess, Workers, training_loop
     from dlsim.engine.processes.record import Recorder
-    from dlsim.engine.processes.run import Run
+    from dlsim.engine.processes.run import Node, Run
+    from dlsim.engine.processes.storage import remote
 
-    run = Run(scenario, seed, Recorder(samples=samples))
-    env = run.env
+    env, job = Environment(), scenario.job
+    source = None if not job.remote else remote(env, job.storage, job.ranks, job.nodes)
+    run = Run(scenario, seed, Recorder(samples=samples), Node(env, scenario, source))
     loader = Workers(run) if scenario.loader.num_workers else MainProcess(run)
     main = env.process(training_loop(run, loader, progress))
     env.run(main)

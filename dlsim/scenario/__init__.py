@@ -15,6 +15,7 @@ from dlsim.scenario.distributions import (
 )
 from dlsim.scenario.errors import DlsimError, ScenarioError
 from dlsim.scenario.files import dump, dumps, load
+from dlsim.scenario.job import Differs, Job, RemoteStorage
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import Cost, Costs, Machine, Storage
 from dlsim.scenario.model import Consumer, Failure, Scenario
@@ -26,6 +27,7 @@ __all__ = [
     "Cost",
     "Costs",
     "Dataset",
+    "Differs",
     "Distribution",
     "DlsimError",
     "Empirical",
@@ -33,6 +35,7 @@ __all__ = [
     "Failure",
     "Gamma",
     "IterableDataset",
+    "Job",
     "Loader",
     "Lognormal",
     "Machine",
@@ -40,6 +43,7 @@ __all__ = [
     "Mixture",
     "Pareto",
     "Recorded",
+    "RemoteStorage",
     "Scenario",
     "ScenarioError",
     "Stage",

@@ -303,6 +303,23 @@ Distribution: TypeAlias = (
 RANDOM_KINDS = (Constant, Uniform, Exponential, Gamma, Lognormal, Pareto, Mixture, Empirical)
 KINDS = (*RANDOM_KINDS, Recorded)
 
+
+def scaled(distribution: Distribution, factor: float) -> Distribution:
+    """A distribution of which every number is `factor` times that of `distribution`.
+
+    So are the numbers that are drawn of both with equal generators, but for rounding.
+    """
+    if factor == 1:
+        return distribution
+    if isinstance(distribution, Mixture):
+        parts = tuple(scaled(part, factor) for part in distribution.parts)
+        return structs.replace(distribution, parts=parts)
+    if isinstance(distribution, Observed):
+        return structs.replace(distribution, values=[factor * v for v in distribution.values])
+    scales = {"value", "low", "high", "mean", "scale"} & {*distribution.__struct_fields__}
+    return structs.replace(distribution, **{k: factor * getattr(distribution, k) for k in scales})
+
+
 # Where a distribution stands decides the unit of its numbers.
 Duration: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "duration"})]
 Size: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "size"})]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias, get_args
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from dlsim.scenario.checks import (
     check_conflict,
@@ -19,14 +19,16 @@ from dlsim.scenario.checks import (
     check_tuples,
 )
 from dlsim.scenario.dataset import ZERO, Dataset, IterableDataset, MapDataset
+from dlsim.scenario.dealing import batches
 from dlsim.scenario.distributions import Duration, Recorded
 from dlsim.scenario.errors import require
+from dlsim.scenario.job import Job
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import STAGED_BYTES, Costs, Machine
 
 OLD, LAST = ((1, 12), (1, 13)), (2, 15)  # torch's releases before 2.0, and the last one known
 LATEST = f"{LAST[0]}.{LAST[1]}"
-UNLIMITED, FREE = Machine().storage, Costs()
+UNLIMITED, FREE, ALONE = Machine().storage, Costs(), Job()
 SHORTEST_TIMEOUT = 1e-3  # seconds, where timeouts are caught: each of them is kept
 SHARING = {*Costs.__struct_fields__} - {"worker_start", "index_latency"}  # costs of what is shared
 
@@ -109,6 +111,8 @@ class Failure(Struct, frozen=True, forbid_unknown_fields=True):
 class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything that decides how loading unfolds, but for the seed.
 
+    All of it, but for the machine, is that of one rank.
+
     Raises `ScenarioError` where the parts do not fit each other.
 
     Args:
@@ -119,6 +123,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         machine: The machine it runs on. Example: { cores = 16 }
         costs: What the machinery around the schedule costs; free until it is said.
             Example: { take = "0.2 ms" }
+        job: The ranks that train together, each as the rest of the scenario says.
+            Example: { ranks = 8 }
         failures: Exceptions that user code raises; in a file, one [[failures]] for each.
             Example: [{ where = "fetch", at = 17 }]
         torch: The release of torch whose rules apply, from 1.12 to 2.15. Example: "2.6"
@@ -133,6 +139,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     consumer: Consumer = Consumer()
     machine: Machine = Machine()
     costs: Costs = Costs()
+    job: Job = Job()
     failures: tuple[Failure, ...] = ()
     torch: str = LATEST
     policy: Policy = "torch"
@@ -180,6 +187,13 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
                 f"{needed} values, one for each dataset index",
                 distribution.values,
             )
+        if self.is_job:
+            self._check_job()
+
+    @property
+    def is_job(self) -> bool:
+        """Whether ranks train together, and each has a trace of its own."""
+        return self.job != ALONE
 
     @property
     def ideal(self) -> bool:
@@ -189,7 +203,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         """
         machine, costs = self.machine, self.costs
         shared = machine.cores or machine.background or machine.crosstalk
-        limited = machine.storage != UNLIMITED or self.pins
+        limited = machine.storage != UNLIMITED or self.pins or self.job.remote
         return (
             not shared
             and not limited
@@ -243,11 +257,12 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
                 value,
             )
         if isinstance(dataset.sharding, tuple):
-            wanted = max(loader.num_workers, 1)
+            dealt = self.job.world if self.job.deal != "same" else 1
+            wanted = max(loader.num_workers, 1) * dealt
             require(
                 len(dataset.sharding) == wanted,
                 "dataset.sharding",
-                f"{wanted} lengths, one for each worker",
+                f"{wanted} lengths, one for each worker" + (" of each rank" if dealt > 1 else ""),
                 dataset.sharding,
             )
 
@@ -292,6 +307,42 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             "needs a sampler that has at least one batch",
         )
 
+    def _check_job(self) -> None:
+        """That data can be dealt as the job says, and that everyone gets some."""
+        loader, job, storage = self.loader, self.job, self.machine.storage
+        iterable = isinstance(self.dataset, IterableDataset)
+        many, whole = job.world > 1, job.deal == "batches"
+        check_conflict(whole and iterable, "job.deal", "batches needs a map-style dataset")
+        check_conflict(
+            many and job.deal == "distributed" and loader.batch_sampler is not None,
+            "job.deal",
+            "distributed excludes loader.batch_sampler; batches of it can be dealt",
+        )
+        check_conflict(
+            whole and loader.batch_sampler is None and loader.batch_size is None,
+            "job.deal",
+            "batches needs loader.batch_size",
+        )
+        check_conflict(
+            whole and job.even_batches and loader.batch_sampler is not None,
+            "job.even_batches",
+            "needs loader.batch_size; set it to false to deal a batch_sampler",
+        )
+        check_conflict(
+            job.remote and structs.replace(storage, cache=0.0) != UNLIMITED,
+            "job.storage",
+            "is read in place of machine.storage, of which only the cache may be set",
+        )
+        if many and not iterable and job.deal != "same":
+            last = batches(loader, self.dataset, job, job.world - 1)
+            first = batches(loader, self.dataset, Job(), 0)
+            require(
+                last > 0 or first == 0,
+                "job.ranks" if job.nodes == 1 else "job.nodes",
+                f"no more ranks than an epoch has batches ({first})",
+                job.world,
+            )
+
     def _recorded(self) -> list[tuple[str, Recorded]]:
         """Every `Recorded` in the scenario with its dotted key."""
         found: list[tuple[str, Any]] = [("consumer.step", self.consumer.step)]
@@ -311,4 +362,5 @@ _PARTS: dict[str, tuple[type, ...]] = {
     "consumer": (Consumer,),
     "machine": (Machine,),
     "costs": (Costs,),
+    "job": (Job,),
 }

@@ -3,6 +3,7 @@
 from dlsim.trace.chrome import write_chrome
 from dlsim.trace.difference import difference
 from dlsim.trace.files import load_trace, save, write_csv
+from dlsim.trace.job import JobTrace, Meetings, meetings
 from dlsim.trace.levels import Levels
 from dlsim.trace.log import events, narrate
 from dlsim.trace.memory import Memory, Overflow, memory, overflow
@@ -40,7 +41,9 @@ __all__ = [
     "MOMENTS",
     "STATUSES",
     "Epochs",
+    "JobTrace",
     "Levels",
+    "Meetings",
     "Memory",
     "Meta",
     "Overflow",
@@ -62,6 +65,7 @@ __all__ = [
     "head_of_line",
     "held",
     "load_trace",
+    "meetings",
     "memory",
     "narrate",
     "overflow",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dlsim.trace.job import JobTrace
 from dlsim.trace.trace import MOMENTS, Problem, Trace
 
 EXACT = ("worker", "size", "status", "order")
@@ -24,6 +25,10 @@ def difference(one: Trace, other: Trace, *, rtol: float = 1e-9) -> str | None:
             return found
     for name in MOMENTS:
         found = _first(getattr(one, name), getattr(other, name), rtol, name)
+        if found:
+            return found
+    if one.stepped is not None and other.stepped is not None:
+        found = _first(one.stepped, other.stepped, rtol, "stepped")
         if found:
             return found
     for name in ("first", "started", "primed", "ended"):
@@ -71,3 +76,14 @@ def _first(
         return None
     at = int(np.argmin(same))
     return f"{name}[{at}]: {a[at].item()!r}, against {b[at].item()!r}"
+
+
+def job_difference(one: JobTrace, other: JobTrace, *, rtol: float = 1e-9) -> str | None:
+    """The first difference between the traces of the ranks of two jobs, or None."""
+    if len(one) != len(other):
+        return f"{len(one)} ranks, against {len(other)}"
+    for rank, (mine, theirs) in enumerate(zip(one.ranks, other.ranks, strict=True)):
+        found = difference(mine, theirs, rtol=rtol)
+        if found is not None:
+            return f"rank {rank}: {found}"
+    return None

@@ -117,6 +117,9 @@ class Trace:
     the `next()` that returns it is called; `returned`: it returns; `finished`: the training step
     has ended. `worker`: who fetched it, -1 the main process; `size`: its number of samples;
     `status`: what became of it, an index into `STATUSES`.
+
+    `stepped`, of a rank that meets others after its steps: when its own part of the step has ended,
+    and it waits; `finished` is then when all go on.
     """
 
     sent: Floats
@@ -134,6 +137,7 @@ class Trace:
     epochs: Epochs
     meta: Meta
     samples: Samples | None = field(default=None)
+    stepped: Floats | None = field(default=None)
 
     def __len__(self) -> int:
         return len(self.sent)

@@ -410,7 +410,7 @@ def test_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("loader.num_workers = 0  ") for line in lines)
     assert all(len(line) <= 100 for line in lines)
-    assert main(["keys", "storage.band"]) == 0
+    assert main(["keys", "machine.storage.band"]) == 0
     assert capsys.readouterr().out == (
         "machine.storage.bandwidth\n"
         "  Bytes a second, shared equally among all reads under way; none: unlimited.\n"

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from dlsim.engine.compiled.ahead import ahead
 from dlsim.engine.draws import (
     COLLATE,
-    SAMPLER,
     STEP,
     Floats,
     Indices,
     SampleDraws,
     Stream,
-    generator,
 )
+from dlsim.engine.rules import batch_ends, batch_indices
 from dlsim.scenario import Constant, Distribution, IterableDataset, MapDataset, Recorded, Scenario
 
 LARGEST_BLOCK, MOST_SAMPLES = 16384, 65536  # jobs in a block, and their samples
@@ -170,15 +169,13 @@ class IndexLists:
 
     def __init__(self, scenario: Scenario, seed: int, epoch: int, *, indices: bool) -> None:
         loader, length = scenario.loader, scenario.dataset.length
-        self._loader, self._length, self._indices = loader, length, indices
+        self._scenario, self._indices = scenario, indices
         self._size = loader.batch_size or 1
         self._offsets: NDArray[np.int64] | None = None
         self.begin(seed, epoch)
-        if loader.batch_sampler is not None:
-            lengths = [len(batch) for batch in loader.batch_sampler]
-            self._offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-            self._total = int(self._offsets[-1])
-            self.batches = len(lengths)
+        if loader.batch_sampler is not None or scenario.job.rank is not None:
+            self._offsets = np.append(0, batch_ends(scenario))
+            self.batches = len(self._offsets) - 1
             return
         self._total = length if loader.sampler is None else len(loader.sampler)
         whole, rest = divmod(self._total, self._size)
@@ -192,18 +189,9 @@ class IndexLists:
     @cached_property
     def order(self) -> NDArray[np.int64] | None:
         """The dataset indices in all lists, one after another; made when they are wanted."""
-        loader = self._loader
         if not self._indices:
             return None
-        if loader.batch_sampler is not None:
-            flat = (index for batch in loader.batch_sampler for index in batch)
-            return np.fromiter(flat, np.int64, self._total)
-        if loader.sampler is not None:
-            return np.array(loader.sampler, np.int64)
-        if loader.shuffle:
-            seed, epoch = self._place
-            return generator(seed, SAMPLER, epoch).permutation(self._length)
-        return np.arange(self._length)
+        return np.asarray(batch_indices(self._scenario, *self._place), np.int64)
 
     def offsets(self, begin: int, end: int) -> NDArray[np.int64]:
         """Where the lists from `begin` to `end` begin, and the last one ends."""

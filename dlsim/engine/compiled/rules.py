@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.draws import CPU, READ, WAIT
-from dlsim.engine.rules import capacity_aware, goes_on, last_of_epoch, round_trip
+from dlsim.engine.rules import capacity_aware, goes_on, last_of_epoch, round_trip, shard_of
 from dlsim.scenario import Constant, Cost, IterableDataset, MapDataset, Scenario
 from dlsim.scenario.machine import STAGED_BYTES
 
@@ -167,7 +167,7 @@ def most_samples(scenario: Scenario) -> int:
         return max(map(len, loader.batch_sampler), default=0)
     if isinstance(dataset, IterableDataset):
         workers = range(max(loader.num_workers, 1))
-        length = max(len(dataset.shard(worker, loader.num_workers)) for worker in workers)
+        length = max(len(shard_of(scenario, worker)) for worker in workers)
     else:
         length = dataset.length if loader.sampler is None else len(loader.sampler)
     return min(loader.batch_size or 1, length)

@@ -35,7 +35,7 @@ from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
 from dlsim.engine.draws import SampleDraws
 from dlsim.engine.in_order import epochs, suits
-from dlsim.engine.rules import MAIN, failure
+from dlsim.engine.rules import MAIN, epoch_batches, failure, shard_of
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace.tally import KEPT, Tally
 from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace
@@ -137,14 +137,14 @@ class Simulation:
 
     def start_drawing(self, epoch: int) -> None:
         """Begin the streams of random numbers of an epoch; nothing is drawn yet."""
-        scenario, state, length = self.scenario, self.state, self.scenario.dataset.length
+        scenario, state = self.scenario, self.state
         fails = any(failure.where == "fetch" for failure in scenario.failures)
         indices = self.samples or fails or bool(state.rules["caching"][0])
         self.make = partial(Jobs, scenario, self.seed, indices=indices)
         self.jobs = self.make(epoch, int(self.main["sent"]))
         most, largest = self.most_to_send(), largest_block(int(state.rules["most"][0]))
         if scenario.loader.endless:
-            self.blocks = without_end(self.make, scenario.loader.batches(length), largest)
+            self.blocks = without_end(self.make, epoch_batches(scenario), largest)
         else:
             self.jobs.batches = most
             self.blocks = self.jobs.blocks(most or FIRST_BLOCK, largest)
@@ -152,7 +152,7 @@ class Simulation:
         if isinstance(scenario.dataset, IterableDataset):
             workers = scenario.loader.num_workers
             for number, shard in enumerate(state.shards):
-                mine = scenario.dataset.shard(number, workers)
+                mine = shard_of(scenario, number)
                 shard["index"], shard["rest"], shard["ended"] = mine.start, len(mine), False
                 shard["used"] = shard["have"] = 0
             self.draws = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from dlsim.engine.processes.barrier import StepsToBarrier
 from dlsim.engine.processes.buffer import Pool
 from dlsim.engine.processes.clock import LAST, Steps, settle, sleep
 from dlsim.engine.processes.dispatcher import Dispatcher
@@ -227,6 +228,14 @@ def checked(run: Run, job: Job, answer: Answer) -> Batch:
     return Batch(job.number, job.step, answer.size)
 
 
+def training_of(run: Run) -> Training | StepsToBarrier:
+    """Where steps are computed: up to a barrier, if there is one after steps."""
+    every = run.scenario.job.sync
+    if run.barrier is not None and isinstance(every, int):
+        return StepsToBarrier(run, run.barrier, every)
+    return Training(run)
+
+
 def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -> Steps:
     """All epochs: a step for each batch, until the loader or `stop_after` ends the epoch.
 
@@ -234,7 +243,7 @@ def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -
     `next()` raises and goes on.
     """
     env, recorder, scenario = run.env, run.recorder, run.scenario
-    training = Training(run)
+    training = training_of(run)
     last = last_of_epoch(scenario)
     catches = scenario.consumer.on_error == "continue"
     try:
@@ -262,5 +271,7 @@ def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -
             if count == last and not goes_on(scenario):
                 yield from loader.close()
             recorder.epoch_ended[-1] = env.now
+            if run.barrier is not None:
+                yield from run.barrier.end_epoch(run.rank, last=epoch + 1 == scenario.epochs)
     except LoaderError as error:
         recorder.problem = error.at(env.now)

@@ -14,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import TypeAlias
 
 import simpy
 
 from dlsim.engine.processes.clock import happen
+
+Who: TypeAlias = tuple[int, int]  # a rank, and a process of it
 
 
 class Customer:
@@ -51,14 +54,14 @@ class Sharing:
     ) -> None:
         self.env = env
         self.rate, self.background = rate, background
-        self._customers: dict[int, Customer] = {}
-        self._finishes: list[tuple[float, int, int, Customer, int]] = []
+        self._customers: dict[Who, Customer] = {}
+        self._finishes: list[tuple[float, int, int, Customer, Who]] = []
         self._number = count()
         self._level = 0.0
         self._since = env.now  # when the level was brought up to date
         self._alarm = 0  # the number of the alarm that counts; earlier ones are stale
 
-    def serve(self, amount: float, customer: int, turn: int) -> simpy.Event:
+    def serve(self, amount: float, customer: Who, turn: int) -> simpy.Event:
         """An event that happens when one more thread of `customer` has been served `amount` > 0.
 
         It happens for the one who has this `turn`.
@@ -72,7 +75,7 @@ class Sharing:
         self._set_alarm()
         return done
 
-    def leave(self, customer: int) -> None:
+    def leave(self, customer: Who) -> None:
         """The customer goes, whatever it still wanted; its events never happen."""
         self._advance()
         served = self._customers.pop(customer, None)
@@ -95,7 +98,7 @@ class Sharing:
             self._level += (self.env.now - self._since) * self._rate()
         self._since = self.env.now
 
-    def _queue(self, number: int, customer: Customer) -> None:
+    def _queue(self, number: Who, customer: Customer) -> None:
         customer.version += 1
         entry = (customer.due(), next(self._number), customer.version, customer, number)
         heappush(self._finishes, entry)

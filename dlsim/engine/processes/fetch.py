@@ -14,7 +14,7 @@ from dlsim.engine.processes.clock import Steps, sleep, until
 from dlsim.engine.processes.messages import ENDED, Fetched, Outcome
 from dlsim.engine.processes.run import Run, turn_of
 from dlsim.engine.processes.sampler import Job
-from dlsim.engine.rules import Raised, failure
+from dlsim.engine.rules import Raised, failure, shard_of
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 
 
@@ -54,11 +54,9 @@ class Shard:
     """
 
     def __init__(self, scenario: Scenario, seed: int, epoch: int, worker: int) -> None:
-        dataset, loader = scenario.dataset, scenario.loader
-        assert isinstance(dataset, IterableDataset)
-        self._rest: Iterator[int] = iter(dataset.shard(max(worker, 0), loader.num_workers))
+        self._rest: Iterator[int] = iter(shard_of(scenario, worker))
         self._samples = SampleDraws(scenario, seed, epoch, worker + 1)
-        self._drop_last = loader.drop_last
+        self._drop_last = scenario.loader.drop_last
         self._ended = False
 
     def take(self, job: Job) -> tuple[Sequence[int], Work]:
@@ -163,7 +161,7 @@ def fetch_sharing(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> 
             yield from run.compute(worker, owed)
             owed = 0.0
             if demand == READ:
-                yield from run.disk.read(worker, turn, stage, indices, *amount)
+                yield from run.disk.read((run.rank, worker), turn, stage, indices, *amount)
             elif amount[0] > 0:
                 yield sleep(env, amount[0], turn)
         if one_by_one:

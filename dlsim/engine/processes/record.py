@@ -25,7 +25,7 @@ NAN = float("nan")
 class Recorder:
     """The columns of a trace in the making; `sent_to` opens a row, the rest fill it in."""
 
-    def __init__(self, *, samples: bool) -> None:
+    def __init__(self, *, samples: bool, meets: bool = False) -> None:
         self.sent = array("d")
         self.started = array("d")
         self.fetched = array("d")
@@ -44,7 +44,12 @@ class Recorder:
         self.epoch_ended = array("d")
         self.problem: Problem | None = None
         self.caught: list[Problem] = []
+        self.over: float | None = None  # when the rank had left its last epoch, if others go on
         self._later = [getattr(self, name) for name in MOMENTS[1:]]
+        self.stepped = array("d")  # where the rank meets others after its steps
+        if meets:
+            self._later.append(self.stepped)
+        self._meets = meets
         self.samples: SampleRecorder | None = SampleRecorder() if samples else None
 
     def __len__(self) -> int:
@@ -86,6 +91,8 @@ class Recorder:
         columns = {name: np.frombuffer(getattr(self, name), np.float64) for name in MOMENTS}
         # An accelerator may have been behind the host when an error ended the loop.
         columns["finished"][columns["finished"] > end] = np.nan
+        if self._meets:
+            columns["stepped"] = np.frombuffer(self.stepped)
         return Trace(
             **columns,
             worker=np.frombuffer(self.worker, np.int32),

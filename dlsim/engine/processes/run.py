@@ -3,36 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import simpy
 
 from dlsim.engine.processes.clock import LAST, WORKERS, Steps, until
 from dlsim.engine.processes.cores import Sharing
 from dlsim.engine.processes.record import Recorder
-from dlsim.engine.processes.storage import Disk
+from dlsim.engine.processes.storage import Disk, Source, local
 from dlsim.engine.rules import MAIN, round_trip
 from dlsim.scenario import Scenario
+
+if TYPE_CHECKING:
+    from dlsim.engine.processes.barrier import Barrier
 
 # A write releases Python's lock: it needs a core, but shares it with no thread of its process.
 # Only one writes at a time.
 WRITING = 1 << 40
 
 
-class Run:
-    """One simulation: its clock, what is simulated, where it is written down, the machine.
+class Node:
+    """The machine that all ranks on it share, and the clock.
 
-    On the ideal machine nothing is shared: there are no `cores` to wait for.
+    On the ideal machine nothing is shared: there are no `cores` to wait for. `remote` is the
+    storage of all nodes, where disks are not read.
     """
 
-    def __init__(self, scenario: Scenario, seed: int, recorder: Recorder) -> None:
-        self.env = env = simpy.Environment()
-        self.scenario, self.seed, self.recorder = scenario, seed, recorder
-        self.round_trip = round_trip(scenario)
+    def __init__(
+        self, env: simpy.Environment, scenario: Scenario, remote: Source | None = None
+    ) -> None:
+        self.env = env
         machine = scenario.machine
-        self.disk = Disk(env, machine.storage)
+        self.disk = Disk(remote or local(env, machine.storage), machine.storage.cache)
         self.cores: Sharing | None = None
         if not scenario.ideal:
             self.cores = Sharing(env, machine.rate, machine.background)
+
+
+class Run:
+    """One rank: what is simulated, where it is written down, and the node it runs on.
+
+    What it asks of the node it asks under its own number, as others may be there.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        recorder: Recorder,
+        node: Node,
+        barrier: Barrier | None = None,
+    ) -> None:
+        self.env, self.node, self.cores, self.disk = node.env, node, node.cores, node.disk
+        self.scenario, self.seed, self.recorder = scenario, seed, recorder
+        self.rank = scenario.job.rank or 0
+        self.barrier = barrier
+        self.round_trip = round_trip(scenario)
 
     def compute(self, process: int, seconds: float, turn: int | None = None) -> Steps:
         """Use `seconds` of processor time in `process` (a worker's number, or MAIN).
@@ -44,20 +70,21 @@ class Run:
             if self.cores is None:
                 yield until(self.env, self.env.now + seconds, turn)
             else:
-                yield self.cores.serve(seconds, process, turn)
+                yield self.cores.serve(seconds, (self.rank, process), turn)
 
     def compute_together(self, processes: Sequence[int], seconds: float, turn: int) -> Steps:
         """Use `seconds` of processor time in each of the `processes`, at the same time."""
         assert self.cores is not None, "whatever asks for several makes the machine a shared one"
         if seconds > 0:
-            yield self.env.all_of([self.cores.serve(seconds, p, turn) for p in processes])
+            services = [self.cores.serve(seconds, (self.rank, p), turn) for p in processes]
+            yield self.env.all_of(services)
 
-    def spin(self, moment: float) -> Steps:
-        """Let the main process wait until `moment` for the accelerator, on a core if it spins."""
+    def spin(self, until_then: simpy.Event) -> Steps:
+        """Let the main process wait for the accelerator, on a core if it spins."""
         cores = self.cores if self.scenario.consumer.spin else None
         if cores is not None:
             cores.crowd(1)
-        yield until(self.env, moment, LAST)
+        yield until_then
         if cores is not None:
             cores.crowd(-1)
 
@@ -66,10 +93,10 @@ class Run:
         for process in workers:
             if process.is_alive:
                 process.interrupt("terminate")
-        for shared in (self.cores, self.disk.bandwidth):
+        for shared in (self.cores, self.disk.source.bandwidth):
             if shared is not None:
-                for customer in (*range(len(workers)), WRITING):
-                    shared.leave(customer)
+                for customer in (*range(len(workers)), WRITING, MAIN):
+                    shared.leave((self.rank, customer))
 
 
 def turn_of(process: int) -> int:

@@ -9,7 +9,7 @@ from itertools import repeat
 import numpy as np
 
 from dlsim.engine.draws import COLLATE, STEP, SampleDraws, Stream, Work
-from dlsim.engine.rules import index_order
+from dlsim.engine.rules import batch_ends, batch_indices
 from dlsim.scenario import Constant, MapDataset, Scenario
 
 
@@ -19,20 +19,14 @@ def index_lists(scenario: Scenario, seed: int, epoch: int) -> Iterator[Sequence[
     For an iterable-style dataset a list says only how many samples to take (torch sends as many
     Nones), and the lists never end. Without a batch size every list has one index.
     """
-    loader, dataset = scenario.loader, scenario.dataset
-    size = loader.batch_size or 1
-    if not isinstance(dataset, MapDataset):
-        yield from repeat(range(size))
+    if not isinstance(scenario.dataset, MapDataset):
+        yield from repeat(range(scenario.loader.batch_size or 1))
         return
-    if loader.batch_sampler is not None:
-        yield from loader.batch_sampler
-        return
-    order = index_order(scenario, seed, epoch)
-    for start in range(0, len(order), size):
-        indices = order[start : start + size]
-        if len(indices) < size and loader.drop_last:
-            return
+    order, start = batch_indices(scenario, seed, epoch), 0
+    for end in batch_ends(scenario):
+        indices = order[start:end]
         yield indices.tolist() if isinstance(indices, np.ndarray) else indices
+        start = end
 
 
 @dataclass(slots=True)

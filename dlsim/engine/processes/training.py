@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from dlsim.engine.processes.clock import LAST, Steps
+from dlsim.engine.processes.clock import LAST, Steps, until
 from dlsim.engine.processes.run import Run
 from dlsim.engine.rules import MAIN
 
@@ -27,7 +27,7 @@ class Training:
     def step(self, number: int, seconds: float, size: float) -> Steps:
         """Train on batch `number` of `size` bytes for `seconds`; returns when the host goes on."""
         if self.consumer.device == "cpu":
-            yield from self._on_cores(seconds)
+            yield from on_cores(self.run, seconds)
             self.run.recorder.finished[number] = self.run.env.now
             return
         env = self.run.env
@@ -37,19 +37,11 @@ class Training:
         else:
             ready = max(env.now, self._free) + copy
             if copy > 0 and self.run.scenario.copied_by_host(size):
-                yield from self.run.spin(ready)
+                yield from self.run.spin(until(env, ready, LAST))
         self._free = max(ready, self._free) + seconds
         self.run.recorder.finished[number] = self._free
         self._under_way.append(self._free)
         yield from self._wait(self.consumer.run_ahead)
-
-    def _on_cores(self, seconds: float) -> Steps:
-        """Keep the threads of a step busy, the first of which is the main process itself."""
-        if self.run.cores is None:
-            yield from self.run.compute(MAIN, seconds)
-        else:
-            threads = [MAIN - thread for thread in range(self.consumer.threads)]
-            yield from self.run.compute_together(threads, seconds, LAST)
 
     def drain(self) -> Steps:
         """Wait until the accelerator has done everything, as the end of an epoch does."""
@@ -60,4 +52,13 @@ class Training:
         while len(self._under_way) > ahead:
             end = self._under_way.popleft()
             if end > self.run.env.now:
-                yield from self.run.spin(end)
+                yield from self.run.spin(until(self.run.env, end, LAST))
+
+
+def on_cores(run: Run, seconds: float) -> Steps:
+    """Keep the threads of a step busy, the first of which is the main process itself."""
+    if run.cores is None:
+        yield from run.compute(MAIN, seconds)
+    else:
+        threads = [MAIN - thread for thread in range(run.scenario.consumer.threads)]
+        yield from run.compute_together(threads, seconds, LAST)

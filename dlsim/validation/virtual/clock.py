@@ -50,8 +50,14 @@ class Clock:
         self.main = self.current = Thread(MAIN_RANK)
         self.closed = False
         self.workers: list[Thread] = []
+        self.mains: list[Thread] = []  # of several ranks, beside the one that began
         self._due: list[tuple[float, int, int, int, Thread]] = []
         self._number = count()
+
+    @property
+    def in_main(self) -> bool:
+        """Whether a main process runs, rather than a worker."""
+        return self.current.rank >= MAIN_RANK
 
     def sleep(self, seconds: float) -> None:
         """Let `seconds` pass for the calling thread."""
@@ -80,6 +86,7 @@ class Clock:
         if self._pass_turn() is not leaving:
             leaving.turn.acquire()
         if leaving.killed:
+            leaving.killed = False  # what it does on its way out may wait
             raise Terminated
 
     def _pass_turn(self) -> Thread:
@@ -109,7 +116,7 @@ class Clock:
 
     def close(self) -> None:
         """Terminate whoever still runs. From now on nothing waits, and time stands still."""
-        for thread in self.workers:
+        for thread in (*self.workers, *self.mains):
             if thread.alive:
                 thread.killed = True
                 self.wake(thread)
@@ -148,7 +155,7 @@ class VirtualQueue:
         """The next message; raises `queue.Empty` when none arrives within `timeout` seconds."""
         clock = self._clock
         deadline = None if timeout is None else clock.now + timeout
-        if clock.current is clock.main:
+        if clock.in_main:
             clock.after_others()
         while not (self._messages and self._messages[0][0] <= clock.now):
             if deadline is not None and clock.now >= deadline:
@@ -158,7 +165,7 @@ class VirtualQueue:
                 clock.wake(clock.current, self._messages[0][0])
             clock.wait(deadline)
             self._reader = None
-            if clock.current is clock.main:
+            if clock.in_main:
                 clock.after_others()
         _, _, _, label, message = heappop(self._messages)
         self._on_get(label)

@@ -12,16 +12,18 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 from unittest import mock
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, _utils, get_worker_info
+from torch.utils.data import DataLoader, DistributedSampler, _utils, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterable
 
 from dlsim.engine.draws import ServiceTimes
-from dlsim.engine.rules import MAIN, Raised, failure, index_order, last_of_epoch
+from dlsim.engine.processes.sampler import index_lists
+from dlsim.engine.ranks import rank_seed
+from dlsim.engine.rules import MAIN, Raised, failure, index_order, last_of_epoch, shard_of
 from dlsim.engine.simulation import versions
 from dlsim.scenario import IterableDataset, Scenario, ScenarioError
 from dlsim.trace.trace import Meta, Problem, Trace
@@ -36,6 +38,27 @@ def run_virtual(scenario: Scenario, seed: int = 0, *, samples: bool = False) -> 
     `ScenarioError` for what the installed torch cannot run: another policy than torch's, or the
     rules of another release.
     """
+    check_runnable(scenario)
+    if scenario.is_job and scenario.job.rank is None:
+        raise ScenarioError("job: expected one rank (run_virtual_job is for jobs)")
+    seed = rank_seed(seed, scenario.job.rank or 0)
+    clock = Clock()
+    watcher = Watcher(scenario, seed, clock, samples=samples)
+    with undisturbed(), contextlib.closing(clock):
+        end, problem = training_loop(scenario, seed, clock, watcher)
+    meta = Meta(
+        engine="torch",
+        scenario=scenario,
+        seed=seed,
+        versions={**versions(), "torch": torch.__version__},
+        problem=problem,
+        caught=tuple(watcher.recorder.caught),
+    )
+    return watcher.recorder.trace(meta, end)
+
+
+def check_runnable(scenario: Scenario) -> None:
+    """Raise `ScenarioError` for what the installed torch cannot run in virtual time."""
     installed = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if scenario.policy != "torch":
         raise ScenarioError(f"policy: expected torch, whose code is run, got {scenario.policy!r}")
@@ -48,23 +71,23 @@ def run_virtual(scenario: Scenario, seed: int = 0, *, samples: bool = False) -> 
         raise ScenarioError(
             "machine, costs, pin_memory: expected an ideal machine, on which time is virtual"
         )
-    clock = Clock()
-    watcher = Watcher(scenario, seed, clock, samples=samples)
-    with undisturbed(), contextlib.closing(clock):
-        end, problem = _training_loop(scenario, seed, clock, watcher)
-    meta = Meta(
-        engine="torch",
-        scenario=scenario,
-        seed=seed,
-        versions={**versions(), "torch": torch.__version__},
-        problem=problem,
-        caught=tuple(watcher.recorder.caught),
-    )
-    return watcher.recorder.trace(meta, end)
 
 
-def _training_loop(
-    scenario: Scenario, seed: int, clock: Clock, watcher: Watcher
+class Others(Protocol):
+    """Other ranks of a job, as one of them meets them."""
+
+    def stepped(self, batch: int) -> None:
+        """The step on a batch is done."""
+
+    def epoch_over(self, *, last: bool) -> None:
+        """The loop over the loader is left."""
+
+    def left(self, problem: Problem | None) -> None:
+        """The last epoch is over, or something went wrong."""
+
+
+def training_loop(
+    scenario: Scenario, seed: int, clock: Clock, watcher: Watcher, others: Others | None = None
 ) -> tuple[float, Problem | None]:
     """The loop over all epochs; when it ended, and the error that ended it if one did."""
     work = VirtualWork(scenario, seed, clock, watcher)
@@ -84,6 +107,8 @@ def _training_loop(
             try:
                 for batch in _returned(iterator, watcher):
                     clock.sleep(watcher.step(batch.number))
+                    if others is not None:
+                        others.stepped(batch.number)
                     recorder.finished[batch.number] = clock.now
                     if watcher.count == last:
                         break
@@ -92,12 +117,16 @@ def _training_loop(
             if not endless:
                 del iterator  # unless workers are persistent, this shuts them down
             recorder.epoch_ended[-1] = clock.now
+            if others is not None:
+                others.epoch_over(last=epoch + 1 == scenario.epochs)
     except (UserError, RuntimeError) as error:
         problem = _problem(error, clock.now, watcher, 0)
         # Its frames hold the iterator in a cycle, which might be collected in some worker.
         error.__traceback__ = None
     clock.after_others()
     watcher.over = True
+    if others is not None:
+        others.left(problem)
     return clock.now, problem
 
 
@@ -213,10 +242,10 @@ class VirtualIterable(TorchIterable[int]):
 
     def _samples(self, epoch: int) -> Iterator[int]:
         info = get_worker_info()
-        worker, workers = (MAIN, 0) if info is None else (info.id, info.num_workers)
+        worker = MAIN if info is None else info.id
         work = self.work
         service = ServiceTimes(self.dataset.fetch, work.seed, epoch, worker + 1)
-        for index in self.dataset.shard(max(worker, 0), workers):
+        for index in shard_of(work.scenario, worker):
             work.fetch([index], service.take([index])[0])
             yield index
 
@@ -231,11 +260,16 @@ def _loader(
     else:
         kind = VirtualBatchedMap if scenario.dataset.batched else VirtualMap
         dataset = kind(scenario.dataset.length, work)
-        if ours.batch_sampler is not None:
+        deal = "same" if scenario.job.world == 1 else scenario.job.deal
+        if deal == "distributed":
+            settings["sampler"] = _Distributed(scenario, work)
+        elif deal == "batches":
+            settings["batch_sampler"] = _Dealt(scenario, work)
+        elif ours.batch_sampler is not None:
             settings["batch_sampler"] = [list(batch) for batch in ours.batch_sampler]
         elif ours.sampler is not None or ours.shuffle:
             settings["sampler"] = _Order(scenario, work)
-    if ours.batch_sampler is None:
+    if "batch_sampler" not in settings:
         settings.update(batch_size=ours.batch_size, drop_last=ours.drop_last)
     if ours.num_workers:
         settings["multiprocessing_context"] = VirtualContext(
@@ -276,6 +310,44 @@ class _Endless:
             self.work.epoch = epoch
             self.work.watcher.draw(epoch)
             yield from self.sampler
+
+
+class _Distributed:
+    """Torch's DistributedSampler over the scenario's order: its numbers are places in it.
+
+    What torch shuffles it shuffles by random numbers of its own, in place of which come ours.
+    """
+
+    def __init__(self, scenario: Scenario, work: VirtualWork) -> None:
+        self.scenario, self.work = scenario, work
+        job = scenario.job
+        self.order = _Order(scenario, work)
+        self.length = len(index_order(scenario, work.seed, 0))
+        self.sampler: DistributedSampler[int] = DistributedSampler(
+            range(self.length),  # type: ignore[arg-type]
+            job.world,
+            job.rank,
+            shuffle=scenario.loader.shuffle,
+            drop_last=job.drop_last,
+        )
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(self.order)
+        self.sampler.set_epoch(self.work.epoch)
+        if self.scenario.loader.shuffle:
+            with mock.patch.object(torch, "randperm", return_value=torch.tensor(order)):
+                return iter(list(self.sampler))
+        return (order[place] for place in list(self.sampler))
+
+
+class _Dealt:
+    """A batch sampler with the batches that are dealt to this rank."""
+
+    def __init__(self, scenario: Scenario, work: VirtualWork) -> None:
+        self.scenario, self.work = scenario, work
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return map(list, index_lists(self.scenario, self.work.seed, self.work.epoch))
 
 
 class _Order:

@@ -37,9 +37,11 @@ class Hand:
 class Watcher:
     """Is told what goes through the queues and what user code is called; fills the recorder."""
 
-    def __init__(self, scenario: Scenario, seed: int, clock: Clock, *, samples: bool) -> None:
+    def __init__(
+        self, scenario: Scenario, seed: int, clock: Clock, *, samples: bool, meets: bool = False
+    ) -> None:
         self.scenario, self.seed, self.clock = scenario, seed, clock
-        self.recorder = Recorder(samples=samples)
+        self.recorder = Recorder(samples=samples, meets=meets)
         self.over = False  # the trace has ended; what still happens is not part of it
         self.count = 0  # batches returned in this epoch
         self.first_job: dict[int, int] = {}  # the batch number each worker answered first
@@ -145,7 +147,7 @@ class Watcher:
     # Told by user code, in the process that runs it.
 
     def _here(self) -> int:
-        return MAIN if self.clock.current is self.clock.main else self.clock.current.rank
+        return MAIN if self.clock.in_main else self.clock.current.rank
 
     def _begun(self, worker: int) -> int:
         """The batch that `worker` fetches; it began when the worker took it."""

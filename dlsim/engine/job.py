@@ -1,0 +1,59 @@
+"""Simulating a job: a trace for each rank, on one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from msgspec import structs
+
+from dlsim.engine.simulation import Engine, check, versions
+from dlsim.scenario import Scenario, ScenarioError
+from dlsim.trace.job import JobTrace
+from dlsim.trace.trace import Meta, Problem, Trace
+
+
+def simulate_job(
+    scenario: Scenario,
+    seed: int = 0,
+    *,
+    engine: Engine = "auto",
+    samples: bool = False,
+    progress: Callable[[int], object] = lambda batches: None,
+) -> JobTrace:
+    """The traces of all ranks of `scenario.job` under `seed`; arguments are those of `simulate`.
+
+    Rank r draws its numbers under a seed of its own, which for rank 0 is `seed`; the order that
+    data are dealt from is that of `seed`. The first rank that raises anything ends the job, as
+    torchrun does; so does, where ranks wait for one that has left for good, the last of them to
+    come. Either is found in `meta.problem`, of the job and of each rank that did not come to its
+    end. Raises `ScenarioError` as `simulate` does.
+    """
+    check(scenario, seed, engine)
+    scenario = structs.replace(scenario, job=structs.replace(scenario.job, rank=None))
+    from dlsim.engine.processes.job import simulate_ranks
+
+    notes = {}
+    if engine == "compiled":
+        raise ScenarioError("engine: compiled does not simulate jobs; simpy does")
+    if engine == "auto":
+        notes["engine"] = "simpy, which is the engine for jobs"
+
+    def meta(mine: Scenario, problem: Problem | None, caught: Sequence[Problem] = ()) -> Meta:
+        return Meta(
+            engine="simpy",
+            scenario=mine,
+            seed=seed,
+            versions=versions("simpy"),
+            problem=problem,
+            caught=tuple(caught),
+            notes=notes,
+        )
+
+    ranks = simulate_ranks(scenario, seed, meta, samples=samples, progress=progress)
+    return JobTrace(ranks=tuple(ranks), meta=meta(scenario, first_problem(ranks)))
+
+
+def first_problem(ranks: Sequence[Trace]) -> Problem | None:
+    """What ended a job: what a rank raised itself, before what others have of it."""
+    problems = [trace.meta.problem for trace in ranks if trace.meta.problem is not None]
+    return min(problems, key=lambda problem: problem.kind == "job", default=None)

@@ -1,0 +1,96 @@
+"""A job: the processes of all ranks on one clock, and what ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import simpy
+
+from dlsim.engine.processes.barrier import Barrier
+from dlsim.engine.processes.clock import Steps, settle
+from dlsim.engine.processes.consumer import MainProcess, Workers, training_loop
+from dlsim.engine.processes.record import Recorder
+from dlsim.engine.processes.run import Node, Run
+from dlsim.engine.processes.storage import remote
+from dlsim.engine.ranks import rank_scenarios, rank_seed
+from dlsim.engine.rules import MAIN
+from dlsim.scenario import Scenario
+from dlsim.trace.trace import Meta, Problem, Trace
+
+
+def simulate_ranks(
+    scenario: Scenario,
+    seed: int,
+    metas: Callable[[Scenario, Problem | None, Sequence[Problem]], Meta],
+    *,
+    samples: bool,
+    progress: Callable[[int], object],
+) -> list[Trace]:
+    """The trace of every rank; `metas` makes what a trace tells about itself.
+
+    The job ends with its last rank; or, as torchrun does it, with the first that raises anything;
+    or when those left wait for ranks that are gone.
+    """
+    env, job = simpy.Environment(), scenario.job
+    source = None if not job.remote else remote(env, job.storage, job.ranks, job.nodes)
+    scenarios = rank_scenarios(scenario)
+    nodes = [Node(env, mine, source) for mine in scenarios[:: job.ranks]]
+    barrier = None if job.sync == "never" else Barrier(env, scenario, seed)
+    meets = isinstance(job.sync, int)
+    runs = [
+        Run(
+            mine,
+            rank_seed(seed, rank),
+            Recorder(samples=samples, meets=meets),
+            nodes[job.node_of(rank)],
+            barrier,
+        )
+        for rank, mine in enumerate(scenarios)
+    ]
+    failed = env.event()
+    mains = [env.process(one_rank(run, failed, progress)) for run in runs]
+    stuck = env.event() if barrier is None else barrier.stuck
+    env.run(env.all_of(mains) | failed | stuck)
+    while env.peek() <= env.now:  # what happens at the very moment the job ends
+        env.step()
+    problems = [
+        run.recorder.problem or (why_not(run, runs, barrier, env.now) if main.is_alive else None)
+        for run, main in zip(runs, mains, strict=True)
+    ]
+    return [
+        run.recorder.trace(
+            metas(run.scenario, problem, run.recorder.caught), end=run.recorder.over or env.now
+        )
+        for run, problem in zip(runs, problems, strict=True)
+    ]
+
+
+def one_rank(run: Run, failed: simpy.Event, progress: Callable[[int], object]) -> Steps:
+    """A rank from its start to its end."""
+    loader = Workers(run) if run.scenario.loader.num_workers else MainProcess(run)
+    yield from training_loop(run, loader, progress)
+    yield from settle(run.env)  # what happens at the very moment its loop ends
+    run.recorder.over = run.env.now
+    if isinstance(loader, Workers):
+        run.terminate(loader.pool.processes)
+    if run.recorder.problem is not None:
+        if not failed.triggered:
+            failed.succeed()
+    elif run.barrier is not None:
+        run.barrier.leave(run.rank)
+
+
+def why_not(run: Run, runs: Sequence[Run], barrier: Barrier | None, now: float) -> Problem:
+    """What kept a rank from coming to its end, though nothing went wrong in it."""
+    for other in runs:
+        if other.recorder.problem is not None:
+            message = f"rank {other.rank} ended the job: {other.recorder.problem.message}"
+            return Problem("job", message, MAIN, now)
+    assert barrier is not None
+    gone = min(barrier.gone)
+    over = runs[gone].recorder.epoch_ended[-1]
+    message = (
+        f"rank {run.rank} waits for rank {gone} after its step {len(run.recorder.order)}: rank"
+        f" {gone} took its last, number {len(runs[gone].recorder.order)}, and left at {over:g} s"
+    )
+    return Problem("hang", message, MAIN, now)

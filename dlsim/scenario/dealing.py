@@ -1,0 +1,115 @@
+"""How data are dealt to the ranks of a job: places in the order of all, in which each takes them.
+
+Follows torch's `DistributedSampler` and accelerate's `BatchSamplerShard`. No order is looked at
+here, only how long it is: who gets the k-th of it is the same in every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlsim.scenario.dataset import IterableDataset
+from dlsim.scenario.job import Job
+
+Places = NDArray[np.int64]
+
+
+def dealt_in_turn(length: int, rank: int, world: int, *, drop_last: bool) -> Places:
+    """The places that a rank takes of an order of `length`, as torch's DistributedSampler deals.
+
+    Everyone has equally many: the first places are repeated, or with `drop_last` the last left out.
+    """
+    if drop_last:
+        return np.arange(rank, length // world * world, world)
+    return np.arange(rank, -(-length // world) * world, world) % max(length, 1)
+
+
+def dealt_in_batches(
+    ends: Sequence[int], rank: int, world: int, *, size: int | None, drop_last: bool, even: bool
+) -> list[Places]:
+    """The places of each batch of a rank, where batches of all end at `ends` in the order.
+
+    As accelerate's BatchSamplerShard deals: batch b to rank b mod world; with `drop_last` only
+    whole rounds. With `even`, batches that are short of `size` are filled up with the first
+    places, and so are more batches until the round is whole.
+    """
+    lists = [np.arange(a, b) for a, b in pairwise([0, *ends])]
+    if drop_last:
+        del lists[len(lists) // world * world :]
+    elif even and lists and size is not None:
+        first = np.concatenate(lists[:world])
+        filling = np.resize(first, -(-max(world * size, 1) // len(first)) * len(first))
+        at = 0
+        while len(lists) % world or len(lists[-1]) < size:
+            short = len(lists[-1]) < size
+            batch = lists.pop() if short else filling[:0]
+            more = size - len(batch)
+            lists.append(np.concatenate((batch, filling[at : at + more])))
+            at += more
+    return lists[rank::world]
+
+
+def shard(dataset: IterableDataset, job: Job, worker: int, num_workers: int) -> range:
+    """The dataset indices that a worker's iterator yields, in the rank that sees this `job`.
+
+    `num_workers=0`: the main process's. Dealt out, the workers of all ranks are numbered one rank
+    after another, and each has its shard; else those of each rank are.
+    """
+    if job.rank is None or job.deal == "same":
+        return dataset.shard(max(worker, 0), num_workers)
+    each = max(num_workers, 1)
+    workers = each * job.world if num_workers or job.world > 1 else 0
+    return dataset.shard(job.rank * each + max(worker, 0), workers)
+
+
+def places(
+    loader: Any, dataset: Any, job: Job, rank: int
+) -> tuple[Places | None, NDArray[np.int64]]:
+    """The places in the order of all that a rank takes in an epoch, and where its batches end.
+
+    For a map-style dataset. None for the places stands for all of them, one after another.
+    """
+    if loader.batch_sampler is not None:
+        lengths = [len(batch) for batch in loader.batch_sampler]
+        ends = np.cumsum(lengths, dtype=np.int64)
+        length = int(ends[-1]) if len(ends) else 0
+    else:
+        length = dataset.length if loader.sampler is None else len(loader.sampler)
+        ends = batch_ends(length, loader.batch_size or 1, drop_last=loader.drop_last)
+    if job.world == 1 or job.deal == "same":
+        return None, ends
+    if job.deal == "distributed":
+        mine = dealt_in_turn(length, rank, job.world, drop_last=job.drop_last)
+        return mine, batch_ends(len(mine), loader.batch_size or 1, drop_last=loader.drop_last)
+    lists = dealt_in_batches(
+        ends.tolist(),
+        rank,
+        job.world,
+        size=None if loader.batch_sampler is not None else loader.batch_size,
+        drop_last=loader.drop_last,
+        even=job.even_batches,
+    )
+    flat = np.concatenate(lists) if lists else np.zeros(0, np.int64)
+    return flat, np.cumsum([len(batch) for batch in lists], dtype=np.int64)
+
+
+def batch_ends(length: int, size: int, *, drop_last: bool) -> NDArray[np.int64]:
+    """Where the batches of so many indices end."""
+    whole = np.arange(size, length + 1, size)
+    short = length % size and not drop_last
+    return np.append(whole, length) if short else whole
+
+
+def batches(loader: Any, dataset: Any, job: Job, rank: int) -> int:
+    """How many batches a rank has in an epoch that nothing ends early."""
+    if not isinstance(dataset, IterableDataset):
+        return len(places(loader, dataset, job, rank)[1])
+    size, workers = loader.batch_size or 1, loader.num_workers
+    mine = job.seen_by(rank)
+    shards = [len(shard(dataset, mine, worker, workers)) for worker in range(max(workers, 1))]
+    return sum(n // size if loader.drop_last else -(-n // size) for n in shards)

@@ -1,0 +1,254 @@
+"""Jobs: many ranks, what they share, and where they meet; against what is known in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dlsim
+from dlsim.engine.job import simulate_job
+from dlsim.engine.processes.storage import shares
+from dlsim.scenario import Job, Scenario, ScenarioError
+from dlsim.scenario.dealing import dealt_in_batches, dealt_in_turn
+from dlsim.trace import metrics
+from dlsim.trace.difference import difference
+from dlsim.trace.job import meetings
+from tests.strategies import ideal, on_machines
+
+SECOND = dlsim.Constant(1.0)
+
+
+def job(
+    *, batches: int = 50, step: dlsim.scenario.Distribution = SECOND, **keys: object
+) -> Scenario:
+    """So many batches of two samples for each rank; samples are there at once."""
+    ranks = int(keys.get("ranks", 1)) * int(keys.get("nodes", 1))
+    return Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=2),
+        dataset=dlsim.MapDataset(2 * batches * ranks),
+        consumer=dlsim.Consumer(step=step),
+        job=Job(**keys),
+    )
+
+
+def reading(nodes: int, ranks: int, **storage: object) -> Scenario:
+    """Every rank has two workers that read 100 bytes a sample from storage, and nothing else."""
+    return dlsim.replace(
+        job(ranks=ranks, nodes=nodes, sync="never", step=dlsim.Constant(0.0)),
+        {
+            "dataset.fetch": [{"name": "read", "read_bytes": 100.0}],
+            "job.storage": storage,
+        },
+    )
+
+
+@settings(max_examples=100)
+@given(ideal | on_machines(), st.integers(0, 2**32))
+def test_a_job_of_one_rank_is_that_rank(scenario: Scenario, seed: int) -> None:
+    """With nobody to wait for, a barrier after every step changes nothing, to the last bit."""
+    alone = dlsim.simulate(scenario, seed, engine="simpy", samples=True)
+    (rank,) = simulate_job(scenario, seed, engine="simpy", samples=True).ranks
+    if alone.meta.problem is None:
+        assert difference(alone, rank, rtol=0.0) is None
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 8])
+def test_the_slowest_of_many_takes_as_long_as_the_harmonic_number_says(ranks: int) -> None:
+    """The mean time between meetings after exponential steps of mean 1 is 1 + 1/2 + ... + 1/N."""
+    found = simulate_job(job(batches=3000, step=dlsim.Exponential(1.0), ranks=ranks), 1)
+    expected = sum(1 / n for n in range(1, ranks + 1))
+    spread = np.sqrt(sum(1 / n**2 for n in range(1, ranks + 1)) / 3000)
+    assert abs(found.end / 3000 - expected) < 4 * spread
+
+
+def test_all_wait_for_the_last() -> None:
+    """A rank whose steps take three times as long comes last, and everyone goes on when it has."""
+    scenario = job(batches=4, ranks=3, sync=2, sync_time=dlsim.Constant(0.5))
+    found = simulate_job(dlsim.replace(scenario, {"job.differs": [{"rank": 1, "step": 3.0}]}))
+    met = meetings(found)
+    assert met.stepped.tolist() == [[2.0, 6.0, 2.0], [8.5, 12.5, 8.5]]
+    assert met.released.tolist() == [6.5, 13.0]
+    assert met.last.tolist() == [1, 1]
+    assert met.waited.tolist() == [[4.0, 0.0, 4.0], [4.0, 0.0, 4.0]]
+    assert [trace.end for trace in found.ranks] == [13.0, 13.0, 13.0]
+
+
+def test_a_host_that_runs_ahead_goes_on_while_accelerators_wait() -> None:
+    """The accelerators meet; the host asks for the next batch as soon as the step is given away."""
+    scenario = dlsim.replace(job(batches=3, ranks=2), {"consumer.run_ahead": 1})
+    found = simulate_job(dlsim.replace(scenario, {"job.differs": [{"rank": 1, "step": 2.0}]}))
+    fast = found.ranks[0]
+    assert fast.requested.tolist() == [0.0, 0.0, 2.0]
+    assert fast.finished.tolist() == [2.0, 4.0, 6.0]
+    assert fast.stepped is not None
+    assert fast.stepped.tolist() == [1.0, 3.0, 5.0]
+
+
+def test_data_are_dealt_as_torch_and_accelerate_do() -> None:
+    """DistributedSampler's padding and cut, and accelerate's batches, as they came out of both."""
+    assert [dealt_in_turn(7, r, 3, drop_last=False).tolist() for r in range(3)] == [
+        [0, 3, 6],
+        [1, 4, 0],
+        [2, 5, 1],
+    ]
+    assert [dealt_in_turn(7, r, 3, drop_last=True).tolist() for r in range(3)] == [
+        [0, 3],
+        [1, 4],
+        [2, 5],
+    ]
+    assert dealt_in_turn(1, 2, 4, drop_last=False).tolist() == [0]
+    ends = [2, 4, 6, 7]
+    for even, drop_last, expected in (
+        (True, False, [[[0, 1], [6, 0]], [[2, 3], [1, 2]], [[4, 5], [3, 4]]]),
+        (False, False, [[[0, 1], [6]], [[2, 3]], [[4, 5]]]),
+        (True, True, [[[0, 1]], [[2, 3]], [[4, 5]]]),
+    ):
+        shares_of = [
+            dealt_in_batches(
+                ends[: 3 if drop_last else 4], r, 3, size=2, drop_last=drop_last, even=even
+            )
+            for r in range(3)
+        ]
+        assert [[batch.tolist() for batch in mine] for mine in shares_of] == expected
+
+
+def test_workers_of_all_ranks_have_shards_of_their_own() -> None:
+    """A split iterable-style dataset is divided by rank and worker: nobody repeats anything."""
+    scenario = dlsim.replace(
+        job(ranks=2, sync="never"),
+        {"dataset": dlsim.IterableDataset(16, sharding="split", fetch=[dlsim.Stage("read")])},
+    )
+    found = simulate_job(scenario, samples=True)
+    seen = [set(trace.samples.index.tolist()) for trace in found.ranks if trace.samples]
+    assert seen == [set(range(8)), set(range(8, 16))]
+    everything = simulate_job(dlsim.replace(scenario, {"job.deal": "same"}), samples=True)
+    assert [metrics.samples(trace) for trace in everything.ranks] == [16, 16]
+
+
+def test_ranks_of_a_node_share_its_cores() -> None:
+    """Eight workers of two ranks on four cores decode four samples at a time, not eight."""
+    scenario = dlsim.replace(
+        job(ranks=2, sync="never", step=dlsim.Constant(0.0)),
+        {
+            "loader.num_workers": 4,
+            "dataset.fetch": [{"name": "decode", "cpu": 1.0}],
+            "machine.cores": 4,
+        },
+    )
+    one_node = simulate_job(scenario)
+    two_nodes = simulate_job(dlsim.replace(scenario, {"job.ranks": 1, "job.nodes": 2}))
+    assert one_node.end == pytest.approx(200 / 4, rel=0.05)
+    assert two_nodes.end == pytest.approx(100 / 4, rel=0.05)
+
+
+def test_ranks_of_a_node_share_its_page_cache() -> None:
+    """What one rank has read the other finds in the cache in the next epoch, unless far away."""
+    scenario = dlsim.replace(
+        job(batches=10, ranks=2, sync="epoch", step=dlsim.Constant(0.0)),
+        {
+            "loader.shuffle": True,
+            "dataset.fetch": [{"name": "read", "read_bytes": 100.0}],
+            "machine.storage": {"requests_per_second": 10.0, "cache": 1e6},
+            "epochs": 2,
+        },
+    )
+    near = simulate_job(scenario)
+    assert [metrics.epoch_times(trace)[1] for trace in near.ranks] == [0.0, 0.0]
+    far = simulate_job(dlsim.replace(scenario, {"job.ranks": 1, "job.nodes": 2}))
+    assert all(metrics.epoch_times(trace)[1] > 0.3 for trace in far.ranks)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ranks", "storage", "expected"),
+    [
+        (4, 2, {"bandwidth": 1000.0}, 80.0),  # 8 * 100 samples of 100 bytes
+        (4, 2, {"bandwidth": 1000.0, "node_bandwidth": 200.0}, 100.0),  # 2 * 100 of each node
+        (2, 1, {"bandwidth": 1000.0, "node_bandwidth": 1000.0}, 20.0),
+        (2, 1, {"requests_per_second": 5.0}, 40.0),
+    ],
+)
+def test_saturated_storage(
+    nodes: int, ranks: int, storage: dict[str, float], expected: float
+) -> None:
+    """A storage that all nodes wait for gives what it has, and a node what it can take."""
+    assert simulate_job(reading(nodes, ranks, **storage)).end == pytest.approx(expected, rel=0.01)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.sampled_from([0.5, 1.0, 3.0, 1e9]))
+def test_shares_are_as_equal_as_nodes_allow(reads: list[int], most: float) -> None:
+    """All bandwidth is used that nodes can take, and nobody gets more while others could."""
+    found = shares(reads, 4.0, most)
+    taken = [rate * n for rate, n in zip(found, reads, strict=True)]
+    assert sum(taken) == pytest.approx(min(4.0, most * sum(n > 0 for n in reads)))
+    greatest = max(found)
+    for rate, n, all_of_it in zip(found, reads, taken, strict=True):
+        assert n == 0 or rate == pytest.approx(greatest) or all_of_it == pytest.approx(most)
+
+
+def test_ranks_that_wait_for_one_that_is_gone() -> None:
+    """Without join, where torch hangs, the trace says who waits for whom, and since when."""
+    scenario = dlsim.replace(
+        job(ranks=2, deal="batches", even_batches=False), {"dataset.length": 14}
+    )
+    found = simulate_job(scenario)
+    assert found.meta.problem is not None
+    assert found.meta.problem.kind == "hang"
+    assert found.meta.problem.message == (
+        "rank 0 waits for rank 1 after its step 4: rank 1 took its last, number 3, and left at 3 s"
+    )
+    assert found.meta.problem.time == 4.0
+    for uneven, steps in (("stop", [3, 3]), ("join", [4, 3])):
+        other = simulate_job(dlsim.replace(scenario, {"job.uneven": uneven}))
+        assert other.meta.problem is None
+        assert [len(trace.order) for trace in other.ranks] == steps
+
+
+def test_one_rank_that_fails_ends_the_job() -> None:
+    """An exception of one rank ends all of them, and each says which rank it was."""
+    scenario = dlsim.replace(
+        job(ranks=2), {"failures": [{"where": "fetch", "at": 9}], "loader.sampler": [*range(40)]}
+    )
+    found = simulate_job(scenario)
+    assert found.meta.problem is not None
+    assert found.meta.problem.kind == "fetch"
+    (other,) = (t.meta.problem for t in found.ranks if t.meta.problem != found.meta.problem)
+    assert other is not None
+    assert other.message.startswith("rank 1 ended the job: fetch raised")
+    assert {trace.end for trace in found.ranks} == {2.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"job.ranks": 200, "job.drop_last": True},
+            r"job.ranks: expected no more ranks than .* \(50\), got 200",
+        ),
+        ({"job.sync": 0}, "job.sync: expected a number of steps, epoch or never, got 0"),
+        ({"job.sync": "sometimes"}, "job.sync: expected .*epoch or never.*, got 'sometimes'"),
+        ({"job.differs": [{"rank": 1}]}, "job.differs.0.rank: expected a number below 1, got 1"),
+        ({"job.differs": [{"step": 2.0}]}, "job.differs.0.rank: expected a rank or a node"),
+        (
+            {"job.deal": "batches", "loader.batch_size": None},
+            "job.deal: batches needs loader.batch_size",
+        ),
+        (
+            {"job.storage": {"bandwidth": 1.0}, "machine.storage.bandwidth": 1.0},
+            "job.storage: is read in place of machine.storage",
+        ),
+    ],
+)
+def test_what_cannot_be(changes: dict[str, object], message: str) -> None:
+    """A job that cannot be is refused in one line that names the key."""
+    with pytest.raises(ScenarioError, match=message):
+        dlsim.replace(
+            dlsim.replace(job(), {"job.nodes": 2 if "job.deal" in changes else 1}), changes
+        )
+
+
+def test_a_job_has_no_single_trace() -> None:
+    """Who asks for one trace of a job is told what is for jobs."""
+    with pytest.raises(ScenarioError, match=r"simulate_job is for jobs\), got 2"):
+        dlsim.simulate(job(ranks=2))
