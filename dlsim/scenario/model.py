@@ -222,6 +222,11 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         """Whether the host waits until a batch of `size` bytes is copied to the accelerator."""
         return not self.pins and size > STAGED_BYTES * max(self.dataset.tensors, 1)
 
+    def copying(self, size: float) -> float:
+        """Seconds to copy so many samples to the accelerator, with as many bytes as on average."""
+        on_cpu = self.consumer.device == "cpu"
+        return 0.0 if on_cpu else self.costs.copy_byte * size * self.dataset.sample_bytes.mean
+
     def sharing(self, size: float) -> float:
         """Seconds that a worker takes to put a collated batch of `size` bytes into shared memory.
 

@@ -3,7 +3,8 @@
 ======================  ===========================================================
 time                    `span`, `elapsed`, `epoch_times`, `first_batch`
 throughput              `samples`, `samples_per_second`, `batches_per_second`
-the training loop       `waits`, `steps`, `stall`, `accelerator_utilisation`
+the training loop       `waits`, `steps`
+the accelerator         `busy`, `stall`, `accelerator_utilisation`
 what is ready, on hold  `buffer`, `credit`, `held`, `buffer_bytes`, `head_of_line`
 workers                 `fetches`, `worker_count`, `worker_utilisation`
 ======================  ===========================================================
@@ -19,6 +20,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.scenario import Scenario
 from dlsim.trace.levels import Levels, levels
 from dlsim.trace.trace import (
     DISCARDED,
@@ -130,14 +132,65 @@ def steps(trace: Trace) -> Floats:
     return times
 
 
+def busy(trace: Trace) -> tuple[Floats, Floats]:
+    """When the accelerator (or the CPU) began and ended to compute each step, in order of return.
+
+    Seconds, within the `span`. They do not overlap, and each ends when its batch is `finished`;
+    copying the batch to the accelerator is no part of it. NaN where a step was not observed.
+    """
+    order = trace.order
+    began, ended = computing(
+        trace.returned[order], trace.finished[order], trace.size[order], trace.meta.scenario
+    )
+    begin, end = span(trace)
+    return np.clip(began, begin, end), np.clip(ended, begin, end)
+
+
+def computing(
+    returned: Floats,
+    finished: Floats,
+    size: NDArray[np.integer],
+    scenario: Scenario | None,
+    free: float = -np.inf,
+    copied: float = -np.inf,
+) -> tuple[Floats, Floats]:
+    """When each step was computed, of batches in the order of return; began and ended, in seconds.
+
+    `size`: samples in each. `free` and `copied`: when the accelerator had done all steps before,
+    and had all batches before. A copy counts as many bytes as samples have on average.
+    """
+    ended = np.where(np.isnan(finished), NAN, np.fmax.accumulate(np.append(free, finished))[1:])
+    ready = np.maximum(returned, np.fmax.accumulate(np.append(free, finished))[:-1])
+    each = scenario.copying(1.0) if scenario is not None else 0.0
+    if each and scenario is not None:
+        copies = each * size
+        if scenario.consumer.overlap_copy:
+            ready = np.maximum(ready, arrivals(returned, copies, copied))
+        else:
+            ready = ready + copies
+    return np.minimum(ready, ended), ended
+
+
+def arrivals(asked: Floats, copies: Floats, copied: float = -np.inf) -> Floats:
+    """When each batch is copied, one after another, that take `copies` seconds from `asked` on."""
+    done = np.cumsum(copies)
+    found: Floats = done + np.maximum(np.maximum.accumulate(asked - done + copies), copied)
+    return found
+
+
 def stall(trace: Trace) -> float:
-    """The share of time the training loop waits for batches: `sum(waits) / elapsed`."""
-    return ratio(total(waits(trace)), elapsed(trace))
+    """The share of time that the accelerator (or the CPU step) is idle: 1 - `busy` / `elapsed`.
+
+    Start-up, the edges of epochs and copying are part of it. NaN where no time passes, and where
+    batches were returned and no step was observed.
+    """
+    return 1 - accelerator_utilisation(trace)
 
 
 def accelerator_utilisation(trace: Trace) -> float:
-    """MLPerf Storage's AU, the share of time spent training: `sum(steps) / elapsed`."""
-    return ratio(total(steps(trace)), elapsed(trace))
+    """MLPerf Storage's AU, the share of time spent training: the sum of `busy` / `elapsed`."""
+    began, ended = busy(trace)
+    return ratio(total(ended - began), elapsed(trace))
 
 
 def epoch_ends(trace: Trace) -> Floats:

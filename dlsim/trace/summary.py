@@ -63,7 +63,7 @@ class Summary:
     """The metrics of one trace; times in seconds, shares of 1, NaN where there is nothing to say.
 
     `batches`, `samples`: returned to the user. `wait_*`: mean and percentiles of `waits`, and
-    the first one. `stall`, `au`: shares of time waiting and training. `first_batch`: time to the
+    the first one. `stall`, `au`: shares of time the accelerator is idle and busy. `first_batch`: time to the
     first batch. `epoch_time`: mean time of an epoch. `buffer_*`, `credit_max`: batches ready, and
     sent but not returned. `held`: batches received before they were wanted; `held_max`: the most
     at a time. `head_of_line`: time waited while a later batch was ready. `worker_utilisation`:
@@ -131,7 +131,7 @@ _LINES = (
         "wait",
         "mean {wait_mean}, p50 {wait_p50}, p95 {wait_p95}, p99 {wait_p99}, first {wait_first}",
     ),
-    ("training", "{au} of the time; waiting {stall}"),
+    ("training", "busy {au} of the time, idle {stall}"),
     ("workers", "busy {worker_utilisation} of the time"),
     (
         "buffer",
@@ -195,7 +195,7 @@ def _of_tally(tally: Tally) -> Summary:
         wait_p95=p95,
         wait_p99=p99,
         wait_first=tally.wait_first,
-        stall=metrics.ratio(tally.wait, time),
+        stall=1 - metrics.ratio(tally.step, time),
         au=metrics.ratio(tally.step, time),
         first_batch=tally.first_batch,
         epoch_time=float(tally.epoch_times.mean()),

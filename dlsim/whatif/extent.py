@@ -68,10 +68,9 @@ def _measured(trace: Trace, *, whole: Scenario, shares: bool) -> Row:
     order = trace.order
     begin, end = clock(np.array(metrics.span(trace)))
     elapsed = float(end - begin)
-    returned, finished = clock(trace.returned[order]), clock(trace.finished[order])
-    waited = returned - clock(trace.requested[order])
-    before = np.fmax.accumulate(np.append(-np.inf, finished[:-1]))
-    trained = finished - np.maximum(returned, before)
+    waited = clock(trace.returned[order]) - clock(trace.requested[order])
+    began, ended = (clock(moments) for moments in metrics.busy(trace))
+    busy = metrics.ratio(metrics.total(ended - began), elapsed)
     epochs = clock(trace.epochs.ended) - clock(trace.epochs.started)
     samples = metrics.samples(trace) + float(((weights - 1) * trace.size[order]).sum())
     waits = np.repeat(metrics.waits(trace), np.minimum(weights, REPEATS).round().astype(int))
@@ -83,8 +82,8 @@ def _measured(trace: Trace, *, whole: Scenario, shares: bool) -> Row:
         "wait_mean": metrics.ratio(metrics.total(waited), float(weights.sum())),
         "epoch_time": metrics.mean(epochs),
         "wait_p95": float(np.percentile(waits, 95)) if len(waits) else metrics.NAN,
-        "stall": metrics.ratio(metrics.total(waited), elapsed),
-        "au": metrics.ratio(metrics.total(trained), elapsed),
+        "stall": 1 - busy,
+        "au": busy,
         "failed": float(trace.meta.problem is not None),
         "basis": float(len(order) if weights.max(initial=1.0) == 1.0 else (weights > 1).sum()),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlsim.trace import Trace
+from dlsim.trace import Trace, metrics
 from dlsim.trace.tally import MOST_MARKS, Marks, Tally
 from dlsim.whatif.statistics import GROUP, cut_offs
 
@@ -20,7 +20,7 @@ class Steady:
 
     `warmup`: batches deleted, over all epochs; `batches`: those that are left. `period`: seconds
     from one return to the next; `batches_per_s`, `samples_per_s`; `wait_mean` in seconds;
-    `stall` and `au`: shares of the time waiting and training.
+    `stall` and `au`: shares of the time that the accelerator is idle and busy.
     """
 
     warmup: float
@@ -86,7 +86,7 @@ def _steady(epochs: Sequence[tuple[Marks, int | None]]) -> Steady:
         batches_per_s=left / time,
         samples_per_s=samples / time,
         wait_mean=waited / left,
-        stall=waited / time,
+        stall=1 - stepped / time,
         au=stepped / time,
     )
 
@@ -99,8 +99,11 @@ def marks_of(run: Trace | Tally) -> Sequence[Marks]:
 def _marks(trace: Trace) -> Iterator[Marks]:
     order = trace.order
     wait = (trace.returned - trace.requested)[order]
-    step = (trace.finished - trace.returned)[order]
+    began, ended = metrics.busy(trace)
+    step = ended - began
+    free = np.append(-np.inf, ended[:-1])
     returned, size = trace.returned[order], trace.size[order]
+    under_way = np.fmax(free - returned, 0.0)  # what was counted and is still to be computed
     ends = np.flatnonzero(np.diff(trace.epoch_of(order), append=-1)) + 1
     for start, stop in zip([0, *ends[:-1]], ends, strict=True) if len(order) else ():
         stride = GROUP
@@ -112,6 +115,6 @@ def _marks(trace: Trace) -> Iterator[Marks]:
             batches=stop - start,
             time=returned[start:stop][at],
             waited=np.cumsum(wait[start:stop])[at],
-            stepped=(np.cumsum(step[start:stop]) - step[start:stop])[at],
+            stepped=(np.cumsum(step[start:stop]) - step[start:stop] - under_way[start:stop])[at],
             samples=np.cumsum(size[start:stop], dtype=np.float64)[at],
         )

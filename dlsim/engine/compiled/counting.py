@@ -13,6 +13,7 @@ import numpy as np
 from dlsim.engine.compiled.messages import EXHAUSTED
 from dlsim.engine.draws import Floats
 from dlsim.scenario import Scenario
+from dlsim.trace import metrics
 from dlsim.trace import trace as fates
 from dlsim.trace.tally import EXPONENTS, FINEST, KEPT, MOST_MARKS, PARTS, Marks, Tally
 from dlsim.trace.trace import MOMENTS
@@ -67,7 +68,7 @@ class Counting:
         self.waits: list[Floats] = []
         self.first = [np.nan, np.nan]  # when the first batch was requested, and returned
         self.marks: list[Marks] = []
-        self._accelerator = -np.inf
+        self._accelerator = self._copied = -np.inf
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -99,10 +100,15 @@ class Counting:
         wait, size = returned - requested, columns["size"][rows].astype(np.int64)
         if self.counted == 0:
             self.first = [float(requested[0]), float(returned[0])]
-        before = np.maximum.accumulate(np.append(self._accelerator, finished))
-        self._accelerator = float(before[-1])
+        began, ended = metrics.computing(
+            returned, finished, size, self.scenario, self._accelerator, self._copied
+        )
+        free = np.append(self._accelerator, ended[:-1])
+        copies = self.scenario.copying(1.0) * size
+        self._copied = float(metrics.arrivals(returned, copies, self._copied)[-1])
+        self._accelerator = float(ended[-1])
         self.wait += float(wait.sum())
-        self.step += float((finished - np.maximum(returned, before[:-1])).sum())
+        self.step += float((ended - began).sum())
         self.buffer += float((returned - arrived).sum())
         self.samples += int(size.sum())
         if self.counted + len(rows) <= KEPT:
@@ -111,15 +117,20 @@ class Counting:
         number = (exponent - 1 - FINEST) * PARTS + ((2 * part - 1) * PARTS).astype(np.int64) + 1
         number = np.where(wait > 0, np.clip(number, 0, len(self.classes) - 1), 0)
         self.classes += np.bincount(number, minlength=len(self.classes))
-        self._last = float(returned[-1]), float(finished[-1])
-        self._add_marks(returned, wait, finished - returned, size)
+        self._add_marks(returned, wait, ended - began, np.maximum(free - returned, 0.0), size)
         self._add_lost(columns, rows)
 
-    def _add_marks(self, returned: Floats, wait: Floats, step: Floats, size: Any) -> None:
-        """Write down where the epoch stood after every so many batches."""
+    def _add_marks(
+        self, returned: Floats, wait: Floats, step: Floats, under_way: Floats, size: Any
+    ) -> None:
+        """Write down where the epoch stood after every so many batches.
+
+        `under_way`: what is left of earlier steps when a batch is returned.
+        """
         sums = self._sums[:, None] + np.cumsum((wait, step, size), axis=1)
         self._sums = sums[:, -1].copy()
-        sums[1] -= step
+        sums[1] -= step + under_way
+        self._last = (float(returned[-1]), *sums[:, -1].tolist())
         at = np.arange((-self._returned) % self._stride, len(wait), self._stride)
         points = np.vstack((returned, sums))[:, at]
         self._points = np.hstack((self._points, points))
@@ -160,11 +171,9 @@ class Counting:
 
     def end_epoch(self) -> None:
         """Everything of an epoch is taken in."""
-        points, (waited, stepped, samples) = self._points, self._sums
+        points = self._points
         if self._returned:
-            returned, finished = self._last
-            ends = (returned, waited, stepped - (finished - returned), samples)
-            points = np.column_stack((points, ends))
+            points = np.column_stack((points, self._last))
         self.marks.append(Marks(self._stride, self._returned, *points))
         self._start_epoch()
 

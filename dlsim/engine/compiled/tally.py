@@ -128,7 +128,7 @@ def take_in(c: Course, t: Counts, begin: int, last: bool) -> None:
     if begin == 0:
         s.requested, s.first = requested[-base], returned[-base]
     waited, stepped, samples, accelerator = s.waited, s.stepped, s.returned, s.accelerator
-    wait = step = buffer = 0.0
+    wait = step = buffer = before = 0.0
     for k in range(begin, end):
         at = k - base
         own = returned[at] - requested[at]
@@ -136,10 +136,12 @@ def take_in(c: Course, t: Counts, begin: int, last: bool) -> None:
         wait += own
         waited += own
         samples += c.size[at]
+        before = stepped - max(accelerator - returned[at], 0.0)
         if k - first == s.next_mark:
-            mark(t, returned[at], waited, stepped, samples)
-        stepped += finished[at] - returned[at]
-        step += finished[at] - max(returned[at], accelerator)
+            mark(t, returned[at], waited, before, samples)
+        computed = finished[at] - max(returned[at], accelerator)
+        stepped += computed
+        step += computed
         accelerator = max(finished[at], accelerator)
         buffer += returned[at] - arrived[at]
         t.busy[c.worker[at]] += arrived[at] - started[at]
@@ -155,7 +157,7 @@ def take_in(c: Course, t: Counts, begin: int, last: bool) -> None:
     head_of_line(c, t, end if last else end - window)
     if last:
         at = end - 1 - base
-        write(t, returned[at], waited, stepped - (finished[at] - returned[at]), samples)
+        write(t, returned[at], waited, before, samples)
         s.samples += samples
         s.credit = max(s.credit, min(window, end - first - s.idle))
 
