@@ -66,8 +66,8 @@ def test_a_failure_explains() -> None:
     with pytest.raises(AssertionError) as caught:
         assert_stall_below(TIGHT, 0.6)
     first, second, third = str(caught.value).splitlines()
-    assert first == "training waits 69.2 % of the time (± 0.0 %), expected less than 60.0 %"
-    assert second.startswith("Fetching samples limits (")
+    assert first == "training is idle 69.2 % of the time (± 0.0 %), expected less than 60.0 %"
+    assert second.startswith("Training is idle 69.2 % of the time: 46.2 % for fetching samples")
     assert third == "num_workers=3, prefetch_factor=1 would hold it"
     with pytest.raises(AssertionError, match=r"^training gets 1\.85 samples/s \(± 0 samples/s\), "):
         assert_throughput_above(TIGHT, 2.0)
@@ -79,7 +79,7 @@ def test_chance_is_not_enough() -> None:
     random = dlsim.replace(TIGHT, {"dataset.fetch": [read]})
     found = dlsim.replicate(random, 10).interval("stall")
     between = (found.mean + found.high) / 2
-    with pytest.raises(AssertionError, match="training waits"):
+    with pytest.raises(AssertionError, match="training is idle"):
         assert_stall_below(random, between)
     assert_stall_below(random, found.high + 1e-9)
 
@@ -105,7 +105,7 @@ def test_a_real_loader() -> None:
         assert_throughput_above(loader, 1e6)
     first, second, _ = str(caught.value).splitlines()
     assert first.endswith(" samples/s, expected more than 1,000,000 samples/s")
-    assert second.startswith("Fetching samples limits: ")
+    assert second.startswith("Training is idle ")
     with pytest.raises(AssertionError, match="why is not known: run: expected at least 5 batches"):
         assert_stall_below(loader, 0.01, batches=3)
     with pytest.raises(AssertionError, match="the loader fails: ZeroDivisionError"):

@@ -31,7 +31,7 @@ NEAR = 0.01  # what is so near to the fastest is about as fast
 # By metric: the head of its column, and what it is multiplied with.
 _SHOWN = {
     "samples_per_s": ("samples/s", 1),
-    "stall": ("waiting, %", 100),
+    "stall": ("idle, %", 100),
     "wait_p95": ("wait p95, s", 1),
     "epoch_time": ("epoch, s", 1),
 }
@@ -207,7 +207,7 @@ def _best(table: Table, keys: list[str], cases: list[Scenario]) -> Iterator[str]
         return f"{_with_interval(table, 'samples_per_s', row)} samples/s"
 
     waiting = table["stall"][best]
-    waits = "" if waiting != waiting else f", training waits {100 * waiting:.1f} % of the time"
+    waits = "" if waiting != waiting else f", training is idle {100 * waiting:.1f} % of the time"
     left = int(_too_much(table).sum())
     why = f"the fastest{' that fits' if left else ''}"
     if best != fastest:

@@ -114,7 +114,7 @@ def workers(scenario: Scenario, replications: int, seed: int, jobs: int) -> str:
     ]
     caption = "Throughput over the number of workers, with 95 % intervals."
     picture = figure(sweep_curve(swept, "loader.num_workers"), caption)
-    return picture + table(rows, ("num_workers", "samples/s", "waiting"))
+    return picture + table(rows, ("num_workers", "samples/s", "idle"))
 
 
 def workers_table(scenario: Scenario, replications: int, seed: int, jobs: int) -> Table:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace import (
     Memory,
     Overflow,
     Problem,
-    Summary,
     Trace,
+    account,
     memory,
     metrics,
     overflow,
     summarize,
 )
-from dlsim.trace.critical_path import CORE, FETCH, STEP, STORAGE, grouped, shares
+from dlsim.trace.causes import STEP
+from dlsim.trace.critical_path import shares
 from dlsim.trace.summary import aligned, number, percent
+from dlsim.trace.telling import limit, sentence, table
 
-# A stall or an idle share below this is not worth a person's time.
-NEGLIGIBLE = 0.05
 # Workers busier than this have no slack: what they do not fetch is the start and the end.
 BUSY = 0.8
 
@@ -31,10 +29,13 @@ BUSY = 0.8
 def run_text(trace: Trace) -> str:
     """Text on a single run: an error if one ended it, verdict, configuration, summary."""
     parts = [verdict(trace), configuration(trace), str(summarize(trace))]
+    if len(trace.order):
+        found = account(trace)
+        parts.append(table(found.shares, 1 - found.stall, shares(trace)))
     if trace.meta.scenario is not None:
-        found = overflow(trace)
-        if found is not None:
-            parts.insert(0, does_not_fit(found))
+        outgrown = overflow(trace)
+        if outgrown is not None:
+            parts.insert(0, does_not_fit(outgrown))
         elif len(trace.order) and _sized(trace):
             parts[0] += f"\n{fits(trace)}"
     if trace.meta.problem is not None:
@@ -86,24 +87,16 @@ def setup(scenario: Scenario) -> str:
 
 
 def verdict(trace: Trace) -> str:
-    """A sentence on what limits the run, and one on what to make of it."""
+    """A sentence on what limits the run, and what else is to be known of it."""
     if not len(trace.order):
         return "No batch was returned."
-    found = summarize(trace)
-    if math.isnan(found.stall):
-        return "How long the training step waits is not known."
-    waits = f"The training step waits {percent(found.stall)} of the time"
-    workers = metrics.worker_count(trace)
-    shared = _sharing(trace)
-    if found.stall < NEGLIGIBLE:
-        return f"{waits}: the step is the bottleneck. {_slack(found, workers)}{shared}"
-    if workers == 0 and "workers" not in trace.meta.notes:
-        return (
-            f"{waits}: without workers, loading and training take turns. "
-            "With workers, batches are loaded during the step."
-        )
-    cause, advice = _cause(trace, found)
-    return f"{waits}: {cause}. {advice}.{shared}"
+    found = account(trace)
+    more = ""
+    if limit(found.shares, found.stall) == STEP:
+        more = f" {_slack(trace)}"
+    elif metrics.worker_count(trace) == 0 and "workers" not in trace.meta.notes:
+        more = " Without workers, loading and training take turns."
+    return f"{sentence(found.shares, found.stall)}.{more}{_sharing(trace)}"
 
 
 def _sharing(trace: Trace) -> str:
@@ -118,66 +111,12 @@ def _sharing(trace: Trace) -> str:
     return f" {idle} of {workers} workers have no data (dataset.sharding)." if idle else ""
 
 
-def _slack(found: Summary, workers: int) -> str:
+def _slack(trace: Trace) -> str:
     """What to make of a run in which the step is the bottleneck."""
-    idle = 1 - found.worker_utilisation
-    if workers > 1 and idle > 1 - BUSY:
+    idle = 1 - metrics.mean(metrics.worker_utilisation(trace))
+    if metrics.worker_count(trace) > 1 and idle > 1 - BUSY:
         return f"Workers are idle {percent(idle)} of the time: fewer may do."
     return "Loading faster would gain next to nothing."
-
-
-def _cause(trace: Trace, found: Summary) -> tuple[str, str]:
-    """Why the step waits for the workers, and what to do about it."""
-    waits = metrics.waits(trace)
-    waited = metrics.total(waits)
-    if len(waits) > 1 and _first_waits(trace) > waited / 2:
-        return (
-            "mostly for the first batch of an epoch",
-            "Longer epochs, faster starts (persistent_workers) or smaller batches shorten that",
-        )
-    path = grouped(shares(trace))
-    main = max(path.keys() - {STEP}, key=lambda cause: path[cause], default="")
-    busy = found.worker_utilisation >= BUSY
-    shared = _SHARED.get(_binding(trace) if busy and main == FETCH else main)
-    if shared:
-        return shared, "More workers would share it among more; it is what must be faster"
-    if busy:
-        return (
-            f"the workers, busy {percent(found.worker_utilisation)}, are the bottleneck",
-            "More workers or cheaper samples would help; a larger prefetch_factor would not",
-        )
-    if found.head_of_line > waited / 2:
-        return (
-            f"a later batch is ready during {duration(found.head_of_line)} of it, "
-            "but a slow one comes first",
-            "A larger prefetch_factor, or in_order=False, may let the other workers go on",
-        )
-    idle = percent(1 - found.worker_utilisation)
-    return (
-        f"yet workers are idle {idle} of it" if idle != "-" else "for the workers",
-        "What lies between them is to blame: the credit window, starting workers, moving batches",
-    )
-
-
-def _binding(trace: Trace) -> str:
-    """What busy workers are held up by: a word for what they share, where that is used up."""
-    from dlsim.whatif.bounds import bounds
-
-    scenario = trace.meta.scenario
-    binds = "" if scenario is None else bounds(scenario).binds
-    return {"storage": STORAGE, "cores": CORE}.get(binds, "")
-
-
-_SHARED = {
-    STORAGE: "the storage, which all workers share, is the bottleneck",
-    CORE: "the cores, which all processes share, are the bottleneck",
-}
-
-
-def _first_waits(trace: Trace) -> float:
-    """Seconds waited for the first batch returned in each epoch."""
-    first = np.unique(trace.epoch_of(trace.order), return_index=True)[1]
-    return metrics.total(metrics.waits(trace)[first])
 
 
 def fits(trace: Trace) -> str:

@@ -1,5 +1,6 @@
 """What happened: traces, metrics, event log, files."""
 
+from dlsim.trace.account import Account, account
 from dlsim.trace.chrome import write_chrome
 from dlsim.trace.difference import difference
 from dlsim.trace.files import load_trace, save, write_csv
@@ -12,6 +13,7 @@ from dlsim.trace.metrics import (
     batches_per_second,
     buffer,
     buffer_bytes,
+    busy,
     credit,
     elapsed,
     epoch_times,
@@ -40,6 +42,7 @@ from dlsim.trace.trace import (
 __all__ = [
     "MOMENTS",
     "STATUSES",
+    "Account",
     "Epochs",
     "JobTrace",
     "Levels",
@@ -53,9 +56,11 @@ __all__ = [
     "Trace",
     "TraceError",
     "accelerator_utilisation",
+    "account",
     "batches_per_second",
     "buffer",
     "buffer_bytes",
+    "busy",
     "credit",
     "difference",
     "elapsed",

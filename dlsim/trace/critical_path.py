@@ -6,40 +6,68 @@ arrival, by its fetching; a fetch, by the end of the worker's previous one, or e
 list that was sent; and that, by the return that gave the credit back. So every moment of the run
 is put down to exactly one cause, and the shares add up to the whole.
 
-=============  ==============================================================================
-step           the training loop was busy with a step (or with anything else but `next()`)
-fetch: ...     a worker was fetching: divided among its stages by their mean times
-collate        it was collating
-storage        it was reading from storage, or waited for others who were
-core           it waited for a core
-head of line   it was fetching, while a later batch lay ready that order forbade to return
-take           between two batches of a worker; the way of an index list to it
-transport      from the worker's collated batch to a message that can be read
-receive        from there to the return of `next()`: receiving, pinning, dispatching
-start-up       from the start of the first epoch to its first batch
-epoch edge     the same of later epochs; and from the last step of an epoch to its end
-error          from the last step to the exception or timeout that ended the run
-waiting        waiting in `next()` for something else, or for what was not observed
-=============  ==============================================================================
+==============  =============================================================================
+step            the training loop was busy with a step (or with anything else but `next()`)
+fetch: ...      a worker was fetching: divided among its stages by their mean times
+collate         it was collating
+storage         it was reading from storage, or waited for others who were
+core            it waited for a core
+contention      it computed more slowly than alone, as other cores were busy
+head of line    it was fetching, while a later batch lay ready that order forbade to return, and
+                another worker had done all it was sent
+shards          it was fetching, while another worker had used up its data and had none to share
+last round      it was fetching, while fewer batches were left than there are workers
+send            index lists were sent, or on their way
+take            between two batches of a worker
+transport       from the worker's collated batch to a message that can be read
+receive, pin    from there to the return of `next()`
+start-up: ...   workers were started, got ready, or were told of an epoch and answered
+first batch     from then to the first batch of an epoch: the pipeline was empty
+draining        workers finished, after an epoch, what nobody wanted any more
+joining         the main process waited for workers to be gone
+error, timeout  from the last step to the exception or timeout that ended the run
+waiting         waiting in `next()` for something else, or for what was not observed
+==============  =============================================================================
 
 Without workers there is no pipeline to fill: fetching the first batch is fetching.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from dlsim.scenario import MapDataset, Scenario
+from dlsim.scenario import Costs, MapDataset, Scenario
+from dlsim.trace.causes import (
+    COLLATE,
+    CONTENTION,
+    CORE,
+    DRAINING,
+    ERROR,
+    FETCH,
+    FIRST_BATCH,
+    HANDSHAKE,
+    HEAD_OF_LINE,
+    JOINING,
+    LAST_ROUND,
+    PIN,
+    READY,
+    RECEIVE,
+    SEND,
+    SHARDS,
+    STARTING,
+    STEP,
+    STORAGE,
+    TAKE,
+    TIMEOUT,
+    TRANSPORT,
+    WAITING,
+    ranked,
+)
 from dlsim.trace.metrics import NAN, fetches, mean, span, worker_count
-from dlsim.trace.trace import ENDED, SKIPPED, Floats, Integers, Trace
-
-STEP, FETCH, COLLATE, HEAD_OF_LINE = "step", "fetch", "collate", "head of line"
-CORE, STORAGE = "core", "storage"
-TAKE, TRANSPORT, RECEIVE = "take", "transport", "receive"
-START, EDGE, ERROR, WAITING = "start-up", "epoch edge", "error", "waiting"
+from dlsim.trace.trace import ENDED, PENDING, SKIPPED, Floats, Integers, Trace
 
 
 @dataclass(frozen=True)
@@ -91,17 +119,8 @@ def shares(trace: Trace) -> dict[str, float]:
     """
     seconds = causes(trace)
     whole = sum(seconds.values())
-    ranked = sorted(seconds.items(), key=lambda entry: -entry[1])
-    return {cause: value / whole for cause, value in ranked} if whole > 0 else {}
-
-
-def grouped(found: Mapping[str, float]) -> dict[str, float]:
-    """What is `found` of each cause, all stages of fetching taken together."""
-    groups: dict[str, float] = {}
-    for cause, value in found.items():
-        group = FETCH if cause.startswith(FETCH) else cause
-        groups[group] = groups.get(group, 0.0) + value
-    return groups
+    found = ranked(seconds)
+    return {cause: value / whole for cause, value in found.items()} if whole > 0 else {}
 
 
 def fetch_shares(trace: Trace) -> dict[str, float]:
@@ -109,7 +128,8 @@ def fetch_shares(trace: Trace) -> dict[str, float]:
 
     By the means that the scenario states, reading at its latency and full bandwidth. What
     fetches took on average beyond that, where cores or storage are limited, was spent waiting
-    for them: for each in proportion to what was asked of it.
+    for them: for each in proportion to what was asked of it. Contention has at most its share of
+    what was computed.
     """
     scenario = trace.meta.scenario
     if scenario is None:
@@ -119,13 +139,23 @@ def fetch_shares(trace: Trace) -> dict[str, float]:
     stated = sum(seconds.values())
     took = mean(fetches(trace)[1] - trace.started)
     limited = machine.storage.bandwidth or machine.storage.requests_per_second
-    asked = {CORE: computed if machine.cores else 0.0, STORAGE: read if limited else 0.0}
+    shared = machine.cores or machine.contention or machine.crosstalk
+    asked = {CORE: computed if shared else 0.0, STORAGE: read if limited else 0.0}
     total = sum(asked.values())
     if took > stated and total > 0:
         for cause, amount in asked.items():
             seconds[cause] = seconds.get(cause, 0.0) + (took - stated) * amount / total
+        seconds[CONTENTION] = min(seconds[CORE], computed * _slowed(scenario))
+        seconds[CORE] -= seconds[CONTENTION]
         stated = took
     return {name: value / stated for name, value in seconds.items()} if stated > 0 else {FETCH: 1.0}
+
+
+def _slowed(scenario: Scenario) -> float:
+    """By how much computing takes longer at most, relative, while others compute beside it."""
+    machine, workers = scenario.machine, max(scenario.loader.num_workers, 1)
+    processes = workers + machine.background
+    return min(1.0, (machine.cores or processes) / processes) / machine.rate(processes) - 1
 
 
 def _stated(scenario: Scenario, size: float) -> tuple[dict[str, float], float, float]:
@@ -145,6 +175,8 @@ def _stated(scenario: Scenario, size: float) -> tuple[dict[str, float], float, f
             # a rate of requests takes no time of its own, but there can be waiting for it
             read = max(read, 1e-12) if storage.requests_per_second else read
     seconds[STORAGE] = read
+    if scenario.policy == "row":
+        seconds[SEND] = calls * scenario.costs.index_latency
     collated = 0.0 if dataset.collate is None else dataset.collate.mean
     collated += scenario.sharing(size * dataset.sample_bytes.mean)
     if collated > 0:
@@ -162,13 +194,24 @@ class _Walk:
         self.floor = self.begin
         self.pieces: list[Piece] = []
         scenario = trace.meta.scenario
-        self.workers = worker_count(trace) > 0
+        self.workers = worker_count(trace)
         self.in_order = scenario is None or scenario.loader.in_order
-        self.latency = scenario.costs.index_latency if scenario is not None else 0.0
+        self.persistent = scenario is not None and scenario.loader.persistent_workers
+        self.costs = scenario.costs if scenario is not None else Costs()
+        self.pinning = _pinning(trace)
+        row = scenario is not None and scenario.policy == "row"
+        self.latency = 0.0 if row else self.costs.index_latency
         self.before = _previous_on_worker(trace)
         self.epochs = trace.epoch_of(np.arange(len(trace)))
         self.order_epochs = trace.epoch_of(trace.order)
         self.done = np.where(np.isnan(trace.fetched), trace.arrived, trace.fetched)
+        # of a run that was watched it is not known when messages could be read
+        self.arrived = np.where(np.isnan(trace.arrived), trace.fetched, trace.arrived)
+        self.line = np.full(len(trace), NAN)  # when a batch behind each one was ready
+        self.lanes: list[Integers] = []  # the batches of each worker in the epoch
+        self.short = NAN, LAST_ROUND  # since when not all workers of the epoch have work, and why
+        self.fresh = True  # whether workers were started for the epoch
+        self.filling = False  # before the first batch of an epoch is there
 
     def to(self, cause: str, moment: float, batch: int = -1) -> None:
         """Put the time from `moment` to where the walk is down to `cause`.
@@ -177,6 +220,8 @@ class _Walk:
         """
         moment = max(moment, self.floor)
         if moment < self.now:
+            if self.filling and cause not in (READY, SEND):
+                cause = FIRST_BATCH
             self.pieces.append(Piece(cause, moment, self.now, batch))
             self.now = moment
 
@@ -184,24 +229,65 @@ class _Walk:
         """All of one epoch: its end, the batches in reverse, its beginning."""
         trace = self.trace
         mine = trace.order[self.order_epochs == epoch]
-        started = trace.epochs.started[epoch]
+        started, primed = trace.epochs.started[epoch], trace.epochs.primed[epoch]
         begin = self.begin if epoch == 0 else started
-        failed = trace.meta.problem is not None and epoch == len(trace.epochs.started) - 1
+        problem = trace.meta.problem if epoch == len(trace.epochs.started) - 1 else None
+        self.fresh = self.workers > 0 and (epoch == 0 or not self.persistent)
+        self.short = self.shortage(epoch)
         self.floor = begin
+        last = float(np.fmax.reduce(trace.finished[mine] if len(mine) else (begin, primed)))
+        if problem is not None:
+            self.to(TIMEOUT if problem.kind == TIMEOUT else ERROR, last)
+        self.to(JOINING, max(last, self.drained(epoch, self.now)))
+        self.to(DRAINING, last)
         if len(mine):
-            self.to(ERROR if failed else EDGE, float(np.fmax.reduce(trace.finished[mine])))
             if self.workers:
                 self.floor = max(begin, trace.returned[mine[0]])
             self.batches(mine)
             self.floor = begin
-        elif failed:
-            self.to(ERROR, begin)
-        self.to(START if epoch == 0 else EDGE, begin)
+            if self.workers:
+                self.first_batch(epoch, int(mine[0]))
+        if self.fresh or not self.workers:
+            self.to(STARTING if self.workers else WAITING, begin)
+        self.to(HANDSHAKE, self.drained(epoch - 1, self.now))
+        self.to(DRAINING, begin)
+
+    def drained(self, epoch: int, until: float) -> float:
+        """When workers had done all that they were sent in `epoch`: `until` if some never had."""
+        mine = self.epochs == epoch
+        cut = mine & np.isnan(self.done) & ~np.isnan(self.trace.started)
+        if (cut & (self.trace.status == PENDING)).any():
+            return until
+        return float(np.fmax.reduce(self.done[mine], initial=self.floor))
+
+    def shortage(self, epoch: int) -> tuple[float, str]:
+        """Since when some worker had nothing left to do in `epoch`, while others had; and why.
+
+        It has used up its data, and at least as many batches as there are workers are still to
+        come; or else fewer batches are left than there are workers. NaN if neither ever is.
+        """
+        trace = self.trace
+        mine = self.epochs == epoch
+        over = (trace.status == ENDED) | (trace.status == SKIPPED)
+        coming = np.sort(np.nan_to_num(self.done[mine & ~over], nan=np.inf))
+        if self.workers > 1:
+            gone = np.fmin.reduce(self.done[mine & (trace.status == ENDED)], initial=np.inf)
+            if gone < np.inf and len(coming) - np.searchsorted(coming, gone, "right") >= (
+                self.workers
+            ):
+                return float(gone), SHARDS
+            if len(coming) < self.workers:
+                return -np.inf, LAST_ROUND
+            return float(coming[len(coming) - self.workers]), LAST_ROUND
+        return NAN, LAST_ROUND
 
     def batches(self, order: Integers) -> None:
         """From the end of the last step of an epoch back to the floor, along binding causes."""
         trace = self.trace
-        ready = _later_arrivals(trace, order, self.epochs) if self.in_order else None
+        if self.in_order:
+            self.line[order] = _later_arrivals(self, order)
+        numbers = np.flatnonzero(self.epochs == self.epochs[order[0]])
+        self.lanes = [numbers[trace.worker[numbers] == worker] for worker in range(self.workers)]
         returned = trace.returned[order]
         at = len(order) - 1
         while at >= 0 and self.now > self.floor:
@@ -213,30 +299,62 @@ class _Walk:
                 continue
             self.to(STEP, trace.returned[batch], batch)
             if trace.requested[batch] < self.now:
-                line = ready[at] if ready is not None else NAN
-                at = self.waited(at, order, returned, line)
+                at = self.waited(at, order, returned)
             else:
                 at -= 1
 
-    def waited(self, at: int, order: Integers, returned: Floats, line: float) -> int:
+    def waited(self, at: int, order: Integers, returned: Floats) -> int:
         """`next()` waited for the batch at place `at`: walk back to what it waited for.
 
-        `line` is when a later batch was ready. Returns the place to go on from, in whose step or
-        `next()` the walk now is.
+        Returns the place to go on from, in whose step or `next()` the walk now is.
         """
         trace, batch = self.trace, int(order[at])
         requested = float(trace.requested[batch])
-        arrived = trace.arrived[batch]
-        if not arrived > requested:  # it was there: the time went into handing it over
-            self.to(WAITING if np.isnan(arrived) else RECEIVE, requested, batch)
+        if not self.arrived[batch] > requested:  # it was there: handing it over took the time
+            unknown = np.isnan(self.arrived[batch])
+            self.to(WAITING, requested, batch) if unknown else self.handed_over(batch, requested)
             return at - 1
-        self.to(RECEIVE, arrived, batch)
+        self.fetched(batch)
+        return self.sender(at, returned, order)
+
+    def first_batch(self, epoch: int, batch: int) -> None:
+        """From the return of the first batch of an epoch back to where sending began."""
+        trace = self.trace
+        self.filling = True
+        if self.arrived[batch] > trace.requested[batch]:
+            self.fetched(batch)
+        else:
+            self.handed_over(batch, float(trace.requested[batch]))
+        self.filling = False
+        sent = np.fmin.reduce(trace.sent[self.epochs == epoch])
+        self.to(SEND, sent - self.costs.index_put)
+
+    def handed_over(self, batch: int, since: float) -> None:
+        """Back from the return of `batch`: the next index list, pinning, receiving; to `since`.
+
+        What a pin-memory thread did is divided by what either costs.
+        """
+        trace = self.trace
+        put = self.costs.index_put
+        if put and self.workers:
+            sent = trace.sent[np.searchsorted(trace.sent, trace.returned[batch], "right") - 1]
+            self.to(SEND, sent - put if sent > trace.requested[batch] else NAN, batch)
+        if self.pinning == self.pinning and self.now > since:
+            self.to(PIN, self.now - self.pinning * (self.now - since), batch)
+        self.to(RECEIVE, since, batch)
+
+    def fetched(self, batch: int) -> None:
+        """Back from where the walk is to the sending of the index list that `batch` hung on."""
+        trace = self.trace
+        self.handed_over(batch, self.arrived[batch])
         self.to(TRANSPORT, self.done[batch], batch)
-        if line < self.now:
-            started = trace.started[batch]
-            self.to(HEAD_OF_LINE, np.fmax(np.fmax(requested, line), started), batch)
         current: int = batch
         while True:
+            short, why = self.short
+            if short < self.now:
+                self.to(why, np.fmax(short, trace.started[current]), current)
+            if self.line[current] < self.now:
+                self.to(HEAD_OF_LINE, self.kept_back(current), current)
             self.to(FETCH, trace.started[current], current)
             previous = int(self.before[current])
             bound = previous >= 0 and self.done[previous] >= trace.sent[current] + self.latency
@@ -244,8 +362,19 @@ class _Walk:
                 break
             self.to(TAKE, self.done[previous], previous)
             current = previous
-        self.to(TAKE, trace.sent[current], current)
-        return self.sender(at, returned, order)
+        self.to(READY if previous < 0 and self.fresh else TAKE, trace.sent[current] + self.latency)
+        self.to(SEND, trace.sent[current], current)
+
+    def kept_back(self, batch: int) -> float:
+        """Since when others waited for `batch`: one was ready, and a worker out of work."""
+        trace = self.trace
+        since = np.max([trace.requested[batch], self.line[batch], trace.started[batch]])
+        sent = np.searchsorted(trace.sent, trace.returned[batch])
+        spare = np.inf  # until this batch is back, nothing more is sent
+        for numbers in self.lanes:
+            last = np.searchsorted(numbers, sent) - 1
+            spare = min(spare, self.done[numbers[last]] if last >= 0 else -np.inf)
+        return float(max(since, spare))
 
     def sender(self, at: int, returned: Floats, order: Integers) -> int:
         """The place in whose step the walk now is, or that `next()` was waiting for just then.
@@ -256,10 +385,22 @@ class _Walk:
         place = min(int(np.searchsorted(returned, self.now, side="right")) - 1, at - 1)
         following = int(order[place + 1])
         requested = self.trace.requested[following]
-        if place + 1 < at and self.trace.arrived[following] <= self.now:
+        if place + 1 < at and self.arrived[following] <= self.now:
             return place + 1  # it was about to return this one
         self.to(WAITING if self.workers else STEP, requested)
         return place
+
+
+def _pinning(trace: Trace) -> float:
+    """The share of handing batches over that goes into pinning them; NaN if none are pinned."""
+    scenario = trace.meta.scenario
+    if scenario is None or not scenario.loader.pin_memory:
+        return NAN
+    size = float(np.mean(trace.size)) if len(trace) else 0.0
+    content = scenario.dataset.tensors, size * scenario.dataset.sample_bytes.mean
+    pinned = scenario.costs.pin.of(*content)
+    received = scenario.costs.receive.of(*content) if scenario.loader.num_workers else 0.0
+    return pinned / (pinned + received) if pinned else NAN
 
 
 def _previous_on_worker(trace: Trace) -> Integers:
@@ -274,12 +415,12 @@ def _previous_on_worker(trace: Trace) -> Integers:
     return before
 
 
-def _later_arrivals(trace: Trace, order: Integers, epochs: Integers) -> Floats:
+def _later_arrivals(walk: _Walk, order: Integers) -> Floats:
     """For each batch of an epoch in `order`, when the first one after it was ready; inf if none."""
-    epoch = epochs[order[0]]
-    batch = (epochs == epoch) & (trace.status != ENDED) & (trace.status != SKIPPED)
+    status, epochs = walk.trace.status, walk.epochs
+    batch = (epochs == epochs[order[0]]) & (status != ENDED) & (status != SKIPPED)
     batch[order] = False
-    never = np.nan_to_num(trace.arrived[batch], nan=np.inf).min(initial=np.inf)
-    arrived = np.append(np.nan_to_num(trace.arrived[order], nan=np.inf), never)
+    never = np.nan_to_num(walk.arrived[batch], nan=np.inf).min(initial=np.inf)
+    arrived = np.append(np.nan_to_num(walk.arrived[order], nan=np.inf), never)
     found: Floats = np.minimum.accumulate(arrived[::-1])[::-1][1:]
     return found

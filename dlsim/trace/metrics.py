@@ -163,7 +163,7 @@ def computing(
     ready = np.maximum(returned, np.fmax.accumulate(np.append(free, finished))[:-1])
     each = scenario.copying(1.0) if scenario is not None else 0.0
     if each and scenario is not None:
-        copies = each * size
+        copies = np.asarray(each * size, np.float64)
         if scenario.consumer.overlap_copy:
             ready = np.maximum(ready, arrivals(returned, copies, copied))
         else:

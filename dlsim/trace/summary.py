@@ -63,11 +63,12 @@ class Summary:
     """The metrics of one trace; times in seconds, shares of 1, NaN where there is nothing to say.
 
     `batches`, `samples`: returned to the user. `wait_*`: mean and percentiles of `waits`, and
-    the first one. `stall`, `au`: shares of time the accelerator is idle and busy. `first_batch`: time to the
-    first batch. `epoch_time`: mean time of an epoch. `buffer_*`, `credit_max`: batches ready, and
-    sent but not returned. `held`: batches received before they were wanted; `held_max`: the most
-    at a time. `head_of_line`: time waited while a later batch was ready. `worker_utilisation`:
-    mean over the workers. `buffer_bytes`: the most in the buffer. Formulas: `dlsim.trace.metrics`.
+    the first one. `stall`, `au`: shares of time the accelerator is idle and busy. `first_batch`:
+    time to the first batch. `epoch_time`: mean time of an epoch. `buffer_*`, `credit_max`: batches
+    ready, and sent but not returned. `held`: batches received before they were wanted; `held_max`:
+    the most at a time. `head_of_line`: time waited while a later batch was ready.
+    `worker_utilisation`: mean over the workers. `buffer_bytes`: the most in the buffer. Formulas:
+    `dlsim.trace.metrics`.
     """
 
     samples_per_s: float = _metric(number)

@@ -28,8 +28,8 @@ class Marks:
     """Where an epoch stood after every so many batches returned, in the order of return.
 
     `time`: when that batch was returned; and sums until then: of the `waited` seconds, of those for
-    which the accelerator `stepped`, and of `samples`. The first mark is at the first batch; one follows on every `stride`
-    batches, and the last is at the last batch, the `batches`-th.
+    which the accelerator `stepped`, and of `samples`. The first mark is at the first batch; one
+    follows on every `stride` batches, and the last is at the last batch, the `batches`-th.
     """
 
     stride: int
@@ -45,7 +45,7 @@ class Tally:
     """Counts, sums and maxima of one run, named like the metrics they are for; times in seconds.
 
     `waits`: in ascending order, or None where there are too many; `classes`: how many fall into
-    each class, then. `step`: for which steps were computed. `busy`: of each worker. `marks`: of each epoch.
+    each class, then. `step`: of computing steps. `busy`: of each worker. `marks`: of each epoch.
     """
 
     batches: int

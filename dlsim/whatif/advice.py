@@ -8,41 +8,15 @@ from dataclasses import dataclass
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import size
-from dlsim.trace.critical_path import (
-    COLLATE,
-    CORE,
-    EDGE,
-    FETCH,
-    HEAD_OF_LINE,
-    RECEIVE,
-    START,
-    STEP,
-    STORAGE,
-    TRANSPORT,
-)
 from dlsim.trace.summary import number
 from dlsim.whatif.candidates import Candidate
-from dlsim.whatif.explain import WORDS
+from dlsim.whatif.explain import Explanation
 from dlsim.whatif.extent import part_of, shortened
 from dlsim.whatif.feasibility import RUN, Target, Verdict
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval, interval
 
 SURE = 0.999  # a probability above it is not told more exactly
-
-# What to do about what stands in the way, where no setting does.
-CURES = {
-    STEP: "only a faster training step would help",
-    FETCH: "cheaper samples would help, or more workers than were tried",
-    COLLATE: "smaller or fewer tensors would help",
-    CORE: "more cores or cheaper samples would help, more workers would not",
-    STORAGE: "faster storage or smaller files would help, more workers would not",
-    HEAD_OF_LINE: "samples that take equally long would help",
-    TRANSPORT: "smaller batches or fewer tensors would help",
-    RECEIVE: "smaller batches or fewer tensors would help",
-    START: "longer epochs or a faster first batch would help",
-    EDGE: "longer epochs or persistent_workers=True would help",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +25,10 @@ class Advice:
 
     `chosen`: the cheapest configuration that holds all of `targets`, None if none does; `best`:
     `chosen`, or else the one that comes nearest. `verdict`: what is known of `best`. `margin`:
-    whether `best` still holds, with inputs so much wrong, by what is wrong. `obstacle`: the cause
-    that takes most of the time of `best`. `front`: configurations that no other beats in
-    throughput, workers and memory. `speed`: of `best`, in samples a second; `speeds`: in each
-    replication. `judged`: simulations made.
+    whether `best` still holds, with inputs so much wrong, by what is wrong. `explanation`: of
+    `best`, where it misses a target: what is in the way, and what would help. `front`:
+    configurations that no other beats in throughput, workers and memory. `speed`: of `best`, in
+    samples a second; `speeds`: in each replication. `judged`: simulations made.
     """
 
     scenario: Scenario
@@ -63,7 +37,7 @@ class Advice:
     best: Candidate
     verdict: Verdict
     margin: dict[str, Verdict]
-    obstacle: str
+    explanation: Explanation | None
     front: list[Candidate]
     speeds: Floats
     judged: int
@@ -115,7 +89,7 @@ def _held(found: Advice) -> list[str]:
 
 def _missed(found: Advice) -> list[str]:
     """What comes nearest; and what stands in the way."""
-    verdict, obstacle = found.verdict, found.obstacle
+    verdict = found.verdict
     asked = " and ".join(map(str, found.targets))
     if verdict.miss == 0:
         return [
@@ -123,11 +97,10 @@ def _missed(found: Advice) -> list[str]:
             f"With these, {found.results}; but that is met by chance, in {verdict.held} of "
             f"{verdict.runs} simulated runs{_part(found)}.",
         ]
-    cure = f": {CURES[obstacle]}" if obstacle in CURES else ""
-    way = f"What stands in the way is {WORDS.get(obstacle, obstacle)}{cure}"
     return [
         f"No settings reach it: {asked}. The best are {found.best.keywords}",
-        f"With these, {found.results}. {way}.",
+        f"With these, {found.results}.",
+        *([str(found.explanation).splitlines()[0]] if found.explanation else []),
     ]
 
 

@@ -8,18 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from dlsim.scenario import Scenario
-from dlsim.trace.critical_path import STEP
 from dlsim.whatif.advice import Advice
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
 from dlsim.whatif.changes import slower
 from dlsim.whatif.demand import demand
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.explain import group_shares
-from dlsim.whatif.extent import measured, shortened
-from dlsim.whatif.feasibility import NEARLY, RUN, Judge, Target, Verdict
+from dlsim.whatif.explain import explain
+from dlsim.whatif.feasibility import NEARLY, Judge, Target, Verdict
 from dlsim.whatif.parallel import check_counts, check_jobs
-from dlsim.whatif.replicate import replicate
 from dlsim.whatif.statistics import check_confidence
 
 # How wrong the inputs may be in the question of the margin: so many times as long.
@@ -97,7 +94,7 @@ def advise(
         best=best,
         verdict=judge.verdict(best.scenario),
         margin=dict(_margin(best, options, judge)),
-        obstacle=_obstacle(best.scenario, targets, seed),
+        explanation=None if chosen else explain(best.scenario, None, seed, jobs=jobs),
         front=pareto(known, best),
         speeds=judge.samples_per_s(best.scenario),
         judged=judge.simulated,
@@ -197,15 +194,3 @@ def _looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:
         if judge.seen(option.scenario)
         or (option.in_order and option.prefetch == usual[option.workers])
     ]
-
-
-def _obstacle(best: Scenario, targets: tuple[Target, ...], seed: int) -> str:
-    """The cause that takes most of the time of `best` on the critical path.
-
-    Where targets are about waiting, the training step is no obstacle.
-    """
-    runs = replicate(shortened(best, RUN), 2, seed, measured=measured(best, shares=True))
-    found = group_shares(runs)
-    if all(target.metric in ("stall", "au", "wait_p95") for target in targets):
-        found.pop(STEP, None)
-    return max(found, key=lambda cause: found[cause], default="")

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from dlsim.engine.effort import effort
 from dlsim.scenario import Scenario
-from dlsim.trace.critical_path import (
-    COLLATE,
-    CORE,
-    EDGE,
-    ERROR,
-    FETCH,
-    HEAD_OF_LINE,
-    RECEIVE,
-    START,
-    STEP,
-    STORAGE,
-    TAKE,
-    TRANSPORT,
-    grouped,
-)
+from dlsim.trace.causes import ranked
 from dlsim.trace.summary import number
+from dlsim.trace.telling import limit, sentence, table
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import Change, changes, perfect_loader
 from dlsim.whatif.controls import gained
-from dlsim.whatif.extent import SHARE, measured, part_of, shortened
+from dlsim.whatif.extent import IDLE, SHARE, measured, part_of, shortened
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.space import space
@@ -35,40 +23,9 @@ from dlsim.whatif.statistics import Interval, interval
 
 # Replications, and the effort of all for each change; some seconds, whatever the scenario.
 LEAST, MOST, EFFORT = 5, 30, 12_000.0
+GLANCE = 2  # replications that tell which pair of changes is worth a closer look
 WORTH = 0.02  # a gain below this is not worth a person's time
 NEARLY = 0.8  # a setting that gains this share of what a better program or machine would
-
-LIMITS = {
-    STEP: "The training step limits",
-    FETCH: "Fetching samples limits",
-    COLLATE: "Collating limits",
-    CORE: "The cores limit: too many processes want them",
-    STORAGE: "Storage limits",
-    HEAD_OF_LINE: "Order limits: slow batches keep back faster ones",
-    TAKE: "Telling workers what to fetch limits",
-    TRANSPORT: "Moving batches out of the workers limits",
-    RECEIVE: "Receiving batches in the main process limits",
-    START: "Starting up limits: the run is short",
-    EDGE: "The beginning and end of epochs limit",
-    ERROR: "An error ends the run",
-}
-
-
-# The same causes as what stands in the way.
-WORDS = {
-    STEP: "the training step",
-    FETCH: "fetching samples",
-    COLLATE: "collating",
-    CORE: "the cores, which too many processes want",
-    STORAGE: "storage",
-    HEAD_OF_LINE: "order: slow batches keep back faster ones",
-    TAKE: "telling workers what to fetch",
-    TRANSPORT: "moving batches out of the workers",
-    RECEIVE: "receiving batches in the main process",
-    START: "starting up, until the first batch is there",
-    EDGE: "the beginning and end of epochs",
-    ERROR: "an error",
-}
 
 
 @dataclass(frozen=True)
@@ -92,24 +49,32 @@ class Gain:
 class Explanation:
     """Where the time of `scenario` goes, and what would help.
 
-    `shares`: of the elapsed time on the critical path, by cause, greatest first; their means add
-    up to 1. `gains`: of each single change, greatest first. `headspace`: of a perfect loader.
-    `runs`: the replications of the scenario as it is. `limits`: its closed-form bounds. Of long
-    runs only a part was simulated, and stands for the whole.
+    `idle`: the share of the elapsed time for which each cause keeps training idle; `shares`: that
+    for which it is on the critical path, which add up to 1; both the greatest first. `gains`: of
+    each single change, greatest first. `pair`: of the two changes that help together, where
+    neither a setting nor a better machine helps alone. `headspace`: of a perfect loader. `runs`:
+    the replications of the scenario as it is. `limits`: its closed-form bounds. Of long runs only
+    a part was simulated, and stands for the whole.
     """
 
     scenario: Scenario
+    idle: dict[str, Interval]
     shares: dict[str, Interval]
     gains: list[Gain]
+    pair: Gain | None
     headspace: Gain
     runs: Replications
     limits: Bounds
 
     @property
+    def stall(self) -> float:
+        """The share of the time for which training is idle; NaN where no time passes."""
+        return self.runs.interval("stall").mean
+
+    @property
     def limit(self) -> str:
-        """The cause that takes most of the time, all stages of fetching taken together."""
-        found = group_shares(self.runs)
-        return max(found, key=lambda group: found[group], default="")
+        """What keeps training idle most, parts together; the step, where that is not long."""
+        return limit(means(self.idle), self.stall) if self.shares else ""
 
     @property
     def best(self) -> Gain | None:
@@ -138,23 +103,33 @@ class Explanation:
 
 
 _FASTER_STEP = "step twice as fast"
+MACHINES = ("twice the cores", "storage twice as fast")
 
 
 def explain(
-    scenario: Scenario, replications: int | None = None, seed: int = 0, *, jobs: int = 1
+    scenario: Scenario,
+    replications: int | None = None,
+    seed: int = 0,
+    *,
+    keep_order: bool = False,
+    jobs: int = 1,
 ) -> Explanation:
     """Where the time of `scenario` goes, and what each single change would gain.
 
-    The critical path of every replication is divided among its causes; every change that makes
-    sense is simulated under the same random numbers, so that its gain is a paired difference.
-    `replications`: by default 5 to 30, fewer of long runs, and of very long ones only a part is
-    simulated (see `dlsim.whatif.extent`). `jobs`: see `replicate`.
+    Every replication is accounted for (`dlsim.account`), and its critical path divided among its
+    causes; every change that makes sense is simulated under the same random numbers, so that its
+    gain is a paired difference. With `keep_order`, none is tried that gives up the order of
+    batches. `replications`: by default 5 to 30, fewer of long runs, and of very long ones only a
+    part is simulated (see `dlsim.whatif.extent`). `jobs`: see `replicate`.
     """
     check_jobs(jobs)
     if replications is None:
         fitting = int(EFFORT / effort(shortened(scenario, EFFORT / LEAST)))
         replications = min(max(fitting, LEAST), MOST)
     check_counts(replications=replications)
+
+    def allowed(change: Change) -> bool:
+        return not keep_order or change.scenario.loader.in_order == scenario.loader.in_order
 
     def run(case: Scenario, *, shares: bool = False) -> Replications:
         part = shortened(case, EFFORT / LEAST)
@@ -167,45 +142,95 @@ def explain(
         changed = run(change.scenario)
         return Gain(change, gained(runs, changed), float(changed["samples_per_s"].mean()))
 
-    gains = [gain(change) for change in changes(scenario)]
+    gains = [gain(change) for change in changes(scenario) if allowed(change)]
+    gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
+    headspace = gain(Change("a perfect loader", perfect_loader(scenario)))
+    pair = None
+    if headspace.sure and not any(each.sure and not programmed(each.change) for each in gains):
+        pairs = [pair for pair in _pairs(scenario) if allowed(pair)]
+        glances = {pair: _speed(pair.scenario, seed) for pair in pairs}
+        best = max(pairs, key=lambda pair: glances[pair], default=None)
+        tried = None if best is None else gain(best)
+        pair = tried if tried is not None and tried.sure else None
     return Explanation(
         scenario=scenario,
-        shares=_mean_shares(runs),
-        gains=sorted(gains, key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf)),
-        headspace=gain(Change("a perfect loader", perfect_loader(scenario))),
+        idle=_means_of(IDLE, runs),
+        shares=_means_of(SHARE, runs),
+        gains=gains,
+        pair=pair,
+        headspace=headspace,
         runs=runs,
         limits=bounds(scenario),
     )
 
 
-def group_shares(runs: Replications) -> dict[str, float]:
-    """The mean share of each cause in `runs` (measured with shares), fetching as one cause."""
-    return grouped({cause: share.mean for cause, share in _mean_shares(runs).items()})
+def _pairs(scenario: Scenario) -> Iterator[Change]:
+    """Two changes at once, of settings or of the machine, that are of different kinds."""
+    first = [change for change in changes(scenario) if not programmed(change)]
+    names = [change.name for change in first]
+    for change in first:
+        for other in changes(change.scenario):
+            later = other.name in names[names.index(change.name) + 1 :]
+            if later and not programmed(other) and not _undone(change, other):
+                settings = ", ".join(filter(None, (change.setting, other.setting)))
+                yield Change(
+                    f"{_named(change)} and {_named(other)}",
+                    other.scenario,
+                    settings if change.loader and other.loader else "",
+                )
 
 
-def _mean_shares(runs: Replications) -> dict[str, Interval]:
+def _undone(change: Change, other: Change) -> bool:
+    """Whether the second change is of the same keyword arguments as the first one."""
+    keys = [{text.partition("=")[0] for text in c.setting.split(", ")} for c in (change, other)]
+    return change.loader and other.loader and bool(keys[0] & keys[1])
+
+
+def _named(change: Change) -> str:
+    return f"{change.name} ({change.setting})" if change.setting else change.name
+
+
+def programmed(change: Change) -> bool:
+    """Whether a change takes another program, rather than a setting or another machine."""
+    return not change.loader and change.name not in MACHINES
+
+
+def _speed(scenario: Scenario, seed: int) -> float:
+    """About how many samples a second `scenario` makes."""
+    part = shortened(scenario, EFFORT / LEAST)
+    runs = replicate(part, GLANCE, seed, measured=measured(scenario))
+    return float(np.nan_to_num(runs["samples_per_s"].mean()))
+
+
+def idleness(scenario: Scenario, seed: int, effort: float) -> dict[str, float]:
+    """For how much of the time each cause keeps training idle, from two runs of some `effort`."""
+    what = measured(scenario, shares=True)
+    return means(_means_of(IDLE, replicate(shortened(scenario, effort), 2, seed, measured=what)))
+
+
+def means(intervals: Mapping[str, Interval]) -> dict[str, float]:
+    """The mean of each interval."""
+    return {cause: found.mean for cause, found in intervals.items()}
+
+
+def _means_of(prefix: str, runs: Replications) -> dict[str, Interval]:
+    """What `runs` have of each cause, the greatest first; where one has none, that is 0."""
     found = {
-        metric.removeprefix(SHARE): interval(np.nan_to_num(values))
+        metric.removeprefix(prefix): interval(np.nan_to_num(values))
         for metric, values in runs.metrics.items()
-        if metric.startswith(SHARE)
+        if metric.startswith(prefix)
     }
-    return dict(sorted(found.items(), key=lambda entry: -entry[1].mean))
+    return {cause: found[cause] for cause in ranked(means(found))}
 
 
 def _text(found: Explanation) -> str:
     lines = [_sentence(found), _fitting(found), ""]
     if found.shares:
-        lines += ["where the time goes (critical path)"]
-        width = max(map(len, found.shares))
-        lines += [
-            f"  {cause:{width}}  {100 * share.mean:5.1f} %"
-            for cause, share in found.shares.items()
-            if share.mean >= 0.0005
-        ]
+        lines += [table(means(found.idle), 1 - found.stall, means(found.shares))]
     lines += ["", "what single changes would gain, in samples a second"]
-    ranked = [*found.gains, found.headspace]
-    width = max(len(gain.change.name) for gain in ranked)
-    for gain in ranked:
+    rows = [*found.gains, *([found.pair] if found.pair else []), found.headspace]
+    width = max(len(gain.change.name) for gain in rows)
+    for gain in rows:
         setting = f"  {gain.change.setting}" if gain.change.setting else ""
         setting += ", does not fit" if space(gain.change.scenario).fits is False else ""
         lines.append(f"  {gain.change.name:{width}}  {_percent(gain.gain):>16}{setting}")
@@ -228,21 +253,22 @@ def _sentence(found: Explanation) -> str:
     """What limits, and the change that helps most."""
     if not found.shares:
         return "No time passes: there is nothing to explain."
-    limit = found.limit
-    parts = {cause: s.mean for cause, s in found.shares.items() if cause.startswith(limit)}
-    words = f"{LIMITS.get(limit, limit)} ({100 * sum(parts.values()):.0f} % of the time"
-    if limit == FETCH and len(parts) > 1:
-        most = max(parts, key=lambda cause: parts[cause])
-        words += f", most of it {most.removeprefix(FETCH + ': ')}"
-    words += ")"
+    words = sentence(means(found.idle), found.stall)
     best, head = found.best, found.headspace.gain
     if best is None:
         room = f"a perfect loader would gain {_percent(head).removeprefix('+')}"
         if head.mean < WORTH:
             return f"{words}; the loader is good enough: {room}."
+        if found.pair is not None:
+            return f"{words}; no single change helps noticeably, but two do: {_pair(found.pair)}."
         sure = any(gain.sure and gain.change.name != _FASTER_STEP for gain in found.gains)
         fits = " that fits into memory" if sure else ""
         return f"{words}; no single change of the loader{fits} helps noticeably: {room}."
+    if found.pair is not None:
+        return (
+            f"{words}; no single setting or better machine helps noticeably, but two together do: "
+            f"{_pair(found.pair)}."
+        )
     how = f" ({best.change.setting})" if best.change.setting else ""
     times = f"{1 + best.gain.mean:.2g} times as fast"
     words += f"; {best.change.name}{how} would help most: {times}, {_percent(best.gain)}"
@@ -250,6 +276,10 @@ def _sentence(found: Explanation) -> str:
     if setting is not None and not best.change.loader:
         words += f"; of mere settings, {setting.change.setting} does, {_percent(setting.gain)}"
     return f"{words}."
+
+
+def _pair(found: Gain) -> str:
+    return f"{found.change.name}: {1 + found.gain.mean:.2g} times as fast, {_percent(found.gain)}"
 
 
 def _fitting(found: Explanation) -> str:

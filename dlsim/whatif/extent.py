@@ -19,10 +19,11 @@ from dlsim.engine.effort import counts, effort
 from dlsim.scenario import IterableDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace import Trace, metrics
+from dlsim.trace.account import account
 from dlsim.trace.critical_path import causes
 from dlsim.whatif.parallel import Measure, Row
 
-SHARE = "share of "
+SHARE, IDLE = "share of ", "idle for "
 LEAST, WINDOWS = 100, 5  # batches, and credit windows, that are simulated of any epoch
 WORTH = 0.75  # an epoch is left early only if that saves a quarter of it
 REPEATS = 50  # how often the second half counts at most, for a percentile
@@ -58,7 +59,8 @@ def measured(whole: Scenario, *, shares: bool = False) -> Measure:
     """What measures, of a trace of `whole` shortened, the whole run.
 
     In each row the main figures of `dlsim.trace.Summary`; `failed`; `basis`, the batches that they
-    rest on; and, with `shares`, the share of each cause on the critical path.
+    rest on; and, with `shares`, the share of each cause on the critical path, and that of the
+    elapsed time for which it keeps the accelerator idle.
     """
     return partial(_measured, whole=whole, shares=shares)
 
@@ -91,6 +93,7 @@ def _measured(trace: Trace, *, whole: Scenario, shares: bool) -> Row:
         found = causes(trace, clock)
         whole_path = sum(found.values())
         row |= {SHARE + cause: seconds / whole_path for cause, seconds in found.items()}
+        row |= {IDLE + cause: share for cause, share in account(trace, clock).shares.items()}
     return row
 
 

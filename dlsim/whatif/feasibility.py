@@ -96,7 +96,7 @@ class Verdict:
 
 SHARES = ("stall", "au")
 RESULTS = {
-    "stall": "training waits {} of the time",
+    "stall": "training is idle {} of the time",
     "wait_p95": "19 of 20 batches are waited for {}",
     "au": "the accelerator is busy {} of the time",
     "epoch_time": "an epoch takes {}",

@@ -18,7 +18,7 @@ from dlsim.whatif.statistics import Interval
 LEAST, MOST, BATCHES = 5, 30, 6000  # replications, and batches to simulate of each
 SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "samples_per_s": ("samples/s", number),
-    "stall": ("waiting", percent),
+    "stall": ("idle", percent),
     "wait_mean": ("wait, mean", duration),
     "wait_p95": ("wait, 95 %", duration),
     "epoch_time": ("epoch", duration),
@@ -101,7 +101,7 @@ def _price(found: Versus) -> str:
         needed = space(runs.scenario).needed
         memory = f" and {size(needed)} for batches on their way" if needed else ""
         parts.append(
-            f"With {name} training waits {percent(runs.interval('stall').mean)} of the time; "
+            f"With {name} training is idle {percent(runs.interval('stall').mean)} of the time; "
             f"it takes {loader.num_workers} worker{'s' * (loader.num_workers != 1)}{memory}."
         )
     return " ".join(parts)

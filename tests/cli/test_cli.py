@@ -57,10 +57,10 @@ def test_run_reports(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`run` prints what to make of the run, the configuration, the metrics, and nothing else."""
     assert main(["run", str(small), "--engine", "simpy"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("The training step waits 69.2 % of the time: ")
+    assert out.startswith("Training is idle 69.2 % of the time: ")
     assert "\n\nsmall (engine simpy, seed 0)\n2 workers, prefetch 2 (window 4)" in out
     assert "1.85 samples/s" in out
-    assert "bottleneck" in out
+    assert "where the time goes" in out
     assert err == ""
 
 
@@ -289,7 +289,7 @@ def test_compare_scenarios(small: Path, tmp_path: Path, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     first, second, *_ = out.splitlines()
     assert first.startswith("B is faster than A: B makes 62.5 % more samples/s (± 0.0 %) (30 pairs")
-    assert second.startswith("With A training waits 69.2 % of the time; it takes 2 workers. With B")
+    assert second.startswith("With A training is idle 69.2 % of the time; it takes 2 workers. With B")
     assert out.endswith(f"A  {small}\nB  {small} with loader.num_workers=4\n")
     assert main(["compare", str(small), str(small), "--replications", "3"]) == 0
     first = capsys.readouterr().out.splitlines()[0]

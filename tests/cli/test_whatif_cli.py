@@ -43,7 +43,7 @@ def test_sweep(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     first, second, empty, *lines = capsys.readouterr().out.splitlines()
     assert first == (
         "Take num_workers=3, prefetch_factor=1: 2.526 ± 0 samples/s, "
-        "training waits 78.9 % of the time; it is the fastest."
+        "training is idle 78.9 % of the time; it is the fastest."
     )
     assert second.startswith("Does it fit? ")
     assert empty == ""
@@ -66,7 +66,7 @@ def test_explain(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     plot = tmp_path / "path.png"
     assert main(["explain", str(small), "--plot", str(plot), "--replications", "2"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("Fetching samples limits (")
+    assert first.startswith("Training is idle 69.2 % of the time: ")
     assert "; read twice as fast would help most: 1.9 times as fast, " in first
     assert "; of mere settings, num_workers=4 does, +" in first
     assert plot.read_bytes().startswith(b"\x89PNG")

@@ -64,14 +64,14 @@ def test_shares_sum_to_one_on_every_machine(scenario: dlsim.Scenario) -> None:
 
 def test_step_bound() -> None:
     """Where the step limits, the path is one step after the other, but for the first batch."""
-    assert causes(run(step=2.0)) == pytest.approx({"step": 16.0, "start-up": 3.0})
+    assert causes(run(step=2.0)) == pytest.approx({"step": 16.0, "first batch": 3.0})
 
 
 def test_worker_bound() -> None:
     """Where the workers limit, the path runs along one worker's fetches to the last step."""
     path = [(piece.cause, piece.begin, piece.end, piece.batch) for piece in critical_path(run())]
     assert path == [
-        ("start-up", 0.0, 3.0, -1),
+        ("first batch", 0.0, 3.0, 0),
         ("fetch", 3.0, 6.0, 2),
         ("fetch", 6.0, 9.0, 4),
         ("fetch", 9.0, 12.0, 6),
@@ -87,13 +87,14 @@ def test_without_workers() -> None:
 
 
 def test_head_of_line() -> None:
-    """The time for which a slow batch keeps back a later one that is ready is head of line.
+    """The time for which a slow batch keeps back others, and a worker from its work.
 
-    Batch 2 takes 10 s and the others 1 s. Batch 3 is ready at 2 s, when batch 2 is waited for.
+    Batch 2 takes 10 s and the others 1 s. Batch 3 is ready at 2 s, when batch 2 is waited for, and
+    its worker has done all that it was sent when batch 5 is ready, at 3 s.
     """
     trace = run(dlsim.Recorded([1.0, 1.0, 10.0, *[1.0] * 5]), 0.5, 8, {"batch_size": 1})
     found = causes(trace)
-    assert found["head of line"] == pytest.approx(9.0)
+    assert found["head of line"] == pytest.approx(8.0)
     free = run(
         dlsim.Recorded([1.0, 1.0, 10.0, *[1.0] * 5]),
         0.5,
@@ -113,14 +114,14 @@ def test_window() -> None:
             costs=dlsim.Costs(index_latency=0.5),
         )
     )
-    stop = {"epoch edge": 0.5}  # the message that tells the worker to stop takes as long
-    assert found == pytest.approx({"start-up": 3.5, "fetch: read": 27.0, "take": 4.5} | stop)
+    stop = {"joining": 0.5}  # the message that tells the worker to stop takes as long
+    assert found == pytest.approx({"first batch": 3.0, "fetch: read": 27.0, "send": 5.0} | stop)
 
 
 def test_epoch_edges() -> None:
-    """Filling the pipeline again in later epochs is an edge; without workers there is none."""
+    """The pipeline is filled again in later epochs; without workers there is none."""
     found = causes(run(step=2.0, epochs=3))
-    assert found == pytest.approx({"step": 48.0, "start-up": 3.0, "epoch edge": 6.0})
+    assert found == pytest.approx({"step": 48.0, "first batch": 9.0})
     assert set(causes(run(loader={"num_workers": 0}, epochs=3))) == {"fetch: read", "step"}
 
 
@@ -182,10 +183,12 @@ def test_transport_and_receive() -> None:
     found = causes(dlsim.simulate(scenario))
     assert found["transport"] == pytest.approx(10 * 0.2)
     assert found["take"] == pytest.approx(10 * 0.01)
-    assert found["receive"] == pytest.approx(10 * 0.45 - 0.05)  # the last one sends nothing
+    assert found["receive"] == pytest.approx(10 * 0.3)
+    assert found["pin"] == pytest.approx(10 * 0.1)
+    assert found["send"] == pytest.approx(11 * 0.05)
 
 
 def test_running_ahead() -> None:
     """Where the host runs ahead of an accelerator that limits, the path is made of its steps."""
     found = causes(run(step=2.0, consumer={"run_ahead": 2}))
-    assert found == pytest.approx({"step": 16.0, "start-up": 3.0})
+    assert found == pytest.approx({"step": 16.0, "first batch": 3.0})

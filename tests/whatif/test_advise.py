@@ -44,7 +44,7 @@ def test_the_cheapest_that_holds() -> None:
     lines = str(found).splitlines()
     assert lines[0] == "num_workers=4, prefetch_factor=1"
     assert lines[1] == (
-        "With these, training waits 2.0 % of the time (wanted: at most 5.0 %). "
+        "With these, training is idle 2.0 % of the time (wanted: at most 5.0 %). "
         "That holds with probability above 0.999, and in 3 of 3 simulated runs."
     )
     assert lines[2].startswith(
@@ -120,10 +120,12 @@ def test_unreachable() -> None:
     )
     slow = dlsim.replace(slow, {"dataset.fetch.0.read_bytes": 1000})
     found = advise(slow, max_stall=0.05)
-    assert (found.chosen, found.obstacle) == (None, "storage")
+    assert found.explanation is not None
+    assert (found.chosen, found.explanation.limit) == (None, "storage")
     lines = str(found).splitlines()
-    assert lines[0].startswith("No settings reach it: training waits at most 5.0 % of the time. ")
-    assert "What stands in the way is storage: faster storage or " in lines[1]
+    assert lines[0].startswith("No settings reach it: training is idle at most 5.0 % of the time. ")
+    assert " % for storage" in lines[2]
+    assert "storage twice as fast would help most: " in lines[2]
 
 
 def test_met_by_chance_is_not_met() -> None:

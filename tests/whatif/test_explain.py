@@ -40,8 +40,8 @@ def test_workers_limit() -> None:
     assert found.best.change.setting == "num_workers=4"
     assert 0.8 < found.best.gain.mean < 1.05
     first = str(found).splitlines()[0]
-    assert first.startswith("Fetching samples limits (")
-    assert "most of it read); twice the workers (num_workers=4) would help most: " in first
+    assert first.startswith("Training is idle 9")
+    assert "most of it read; twice the workers (num_workers=4) would help most: " in first
 
 
 def test_one_replication_is_enough_to_name_a_change() -> None:
@@ -63,7 +63,8 @@ def test_step_limits() -> None:
     assert (found.limit, found.best) == ("step", None)
     assert found.headspace.gain.mean < 0.02
     first = str(found).splitlines()[0]
-    assert first.startswith("The training step limits (")
+    assert first.startswith("Training is idle ")
+    assert " of the time: the training step limits; " in first
     assert "the loader is good enough: a perfect loader would gain " in first
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration
-from dlsim.trace.critical_path import EDGE, START
-from dlsim.trace.metrics import samples_per_second, stall
+from dlsim.trace.causes import DRAINING, FIRST_BATCH, JOINING, START, grouped
+from dlsim.trace.metrics import samples_per_second
 from dlsim.trace.observation import Observation
 from dlsim.trace.summary import number, percent
+from dlsim.trace.telling import sentence
 from dlsim.validation.diagnosing.memory import Room
 from dlsim.validation.diagnosing.starts import LASTING, without_data
 from dlsim.whatif import Advice, Explanation, Interval
-from dlsim.whatif.explain import LIMITS, WORTH, group_shares
+from dlsim.whatif.explain import WORTH, means
 
 NOISE = 0.2  # cores that others use and that matter
 WRONG = 0.1  # a simulation that misses the watched run by more is not to be trusted
@@ -137,12 +138,8 @@ def keywords(settings: Mapping[str, Any]) -> str:
 
 
 def _answer(found: Diagnosis) -> list[str]:
-    limit = found.explanation.limit
-    share = group_shares(found.explanation.runs).get(limit, 0.0)
-    waits = (
-        "" if found.max_stall is None else f"; training waits {percent(stall(found.seen))} of it"
-    )
-    first = f"{LIMITS.get(limit, limit)}: {percent(share)} of the time goes there{waits}."
+    explained = found.explanation
+    first = f"{sentence(means(explained.idle), explained.stall)}."
     return [first, _action(found)]
 
 
@@ -257,8 +254,8 @@ def _besides(found: Diagnosis) -> str:
 
 def _starting(found: Diagnosis) -> str:
     """What starting workers takes, and whether doing so for each epoch matters."""
-    shares, costs = found.explanation.shares, found.scenario.costs
-    share = sum(shares[cause].mean for cause in (START, EDGE) if cause in shares)
+    idle, costs = grouped(means(found.explanation.idle)), found.scenario.costs
+    share = sum(idle.get(cause, 0.0) for cause in (START, FIRST_BATCH, DRAINING, JOINING))
     loader = found.scenario.loader
     if not loader.num_workers or share < 0.05:
         return ""
