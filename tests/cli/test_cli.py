@@ -289,7 +289,9 @@ def test_compare_scenarios(small: Path, tmp_path: Path, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     first, second, *_ = out.splitlines()
     assert first.startswith("B is faster than A: B makes 62.5 % more samples/s (± 0.0 %) (30 pairs")
-    assert second.startswith("With A training is idle 69.2 % of the time; it takes 2 workers. With B")
+    assert second.startswith(
+        "With A training is idle 69.2 % of the time; it takes 2 workers. With B"
+    )
     assert out.endswith(f"A  {small}\nB  {small} with loader.num_workers=4\n")
     assert main(["compare", str(small), str(small), "--replications", "3"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
