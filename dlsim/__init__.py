@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("engine", "report", "scenario", "testing", "trace", "validation", "whatif")
+_ROOMS = ("engine", "report", "scenario", "show", "testing", "trace", "validation", "whatif")
 _HOMES = {
     "engine": ("simulate", "simulate_job"),
     "trace": ("JobTrace", "Trace", "load_trace", "memory", "overflow", "save", "summarize"),

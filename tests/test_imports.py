@@ -20,8 +20,9 @@ ALLOWED = {
     # predictions are replications, and a campaign of real runs keeps a journal as a sweep does
     "validation": {"scenario", "trace", "engine", "whatif"},
     "report": {"scenario", "trace", "engine", "whatif"},
+    "show": {"scenario", "trace", "engine", "whatif", "report"},
     "testing": {"scenario", "trace", "engine", "whatif", "validation"},
-    "cli": {"scenario", "trace", "engine", "whatif", "validation", "report"},
+    "cli": {"scenario", "trace", "engine", "whatif", "validation", "report", "show"},
 }
 # Inside a room: which of its parts each part may import from, besides itself. Twins never do.
 PARTS = {

@@ -33,6 +33,7 @@ from dlsim.cli.page import report
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, Flag, OutFile
 from dlsim.cli.stepping import step_of
 from dlsim.cli.sweeping import sweep
+from dlsim.cli.teaching import teach
 from dlsim.cli.validation import validate
 from dlsim.cli.whatif import advise, explain
 
@@ -150,5 +151,6 @@ COMMANDS: tuple[Command, ...] = (
     validate,
     compare,
     keys,
+    teach,
     schema,
 )

@@ -46,10 +46,10 @@ def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
     ax.set_xlim(begin, end)
     ax.set_ylim(lanes - 0.4, -0.6)
     dense = False
-    for lane, spent in enumerate(_spent(trace, lanes)):
-        crowded = max(len(numbers) for _, numbers, _, _ in spent) > MOST_BARS
+    for lane, kinds in enumerate(spent(trace, lanes)):
+        crowded = max(len(numbers) for _, numbers, _, _ in kinds) > MOST_BARS
         dense |= crowded
-        for colour, numbers, begins, ends in spent:
+        for colour, numbers, begins, ends in kinds:
             if crowded:
                 _columns(ax, lane, colour, begins, ends)
             else:
@@ -181,7 +181,7 @@ def _range(trace: Trace) -> tuple[float, float]:
 Spent: TypeAlias = tuple[str, Integers, Floats, Floats]
 
 
-def _spent(trace: Trace, lanes: int) -> list[list[Spent]]:
+def spent(trace: Trace, lanes: int) -> list[list[Spent]]:
     """What fills each lane: the main process waits and trains, workers fetch."""
     order = trace.order
     returned = trace.returned[order]

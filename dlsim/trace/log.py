@@ -80,25 +80,23 @@ def _told(trace: Trace) -> tuple[NDArray[np.float64], Iterator[str]]:
     table = np.concatenate([np.column_stack(np.broadcast_arrays(*part)) for part in parts])
     table = table[~np.isnan(table[:, 0])]
     table = table[np.lexsort((table[:, 3], table[:, 2], table[:, 1], table[:, 0]))]
-    rows_of = _rows_of(trace)
+    rows = rows_of(trace)
 
     def lines() -> Iterator[str]:
         for place, source, which in zip(
             table[:, 3], table[:, 4], table[:, 5].astype(np.int64), strict=True
         ):
             if source == _LOG:
-                yield _moment(trace, int(place), which, rows_of)
+                yield sentence(trace, int(place), which, rows)
             elif source == _SAMPLE:
-                assert samples is not None
-                who, batch = _name(samples.worker[which]), samples.batch[which]
-                yield f"{who} begins row {samples.index[which]} of batch {batch}"
+                yield sample_sentence(trace, which)
             else:
                 yield f"epoch {which} {'begins' if source == _EPOCH_BEGINS else 'ends'}"
 
     return table[:, 0], lines()
 
 
-def _rows_of(trace: Trace) -> NDArray[np.int64]:
+def rows_of(trace: Trace) -> NDArray[np.int64]:
     """Where the samples of each batch begin in `trace.samples`, and where the last ones end."""
     if trace.samples is None:
         return np.zeros(len(trace) + 1, np.int64)
@@ -109,8 +107,16 @@ def _name(worker: int) -> str:
     return "the main process" if worker < 0 else f"worker {worker}"
 
 
-def _moment(trace: Trace, kind: int, batch: int, rows_of: NDArray[np.int64]) -> str:
-    """One moment of one batch, in words."""
+def sample_sentence(trace: Trace, row: int) -> str:
+    """The beginning of the sample in `row` of `trace.samples`, in words."""
+    samples = trace.samples
+    assert samples is not None
+    who, batch = _name(samples.worker[row]), samples.batch[row]
+    return f"{who} begins row {samples.index[row]} of batch {batch}"
+
+
+def sentence(trace: Trace, kind: int, batch: int, rows: NDArray[np.int64]) -> str:
+    """The moment `kind` (an index into `MOMENTS`) of a batch, in words; `rows`: see `rows_of`."""
     who, status = _name(trace.worker[batch]), trace.status[batch]
     match MOMENTS[kind]:
         case "sent":
@@ -118,7 +124,7 @@ def _moment(trace: Trace, kind: int, batch: int, rows_of: NDArray[np.int64]) -> 
         case "started":
             return f"{who} begins batch {batch}"
         case "fetched":
-            return f"{who} fetched batch {batch} ({_rows(trace, batch, rows_of)})"
+            return f"{who} fetched batch {batch} ({_rows(trace, batch, rows)})"
         case "arrived" if status in (ENDED, SKIPPED):
             return f"{who} has nothing more: no batch {batch}"
         case "arrived" if status == FAILED:
@@ -139,11 +145,11 @@ def _moment(trace: Trace, kind: int, batch: int, rows_of: NDArray[np.int64]) -> 
             return f"the step on batch {batch} ends"
 
 
-def _rows(trace: Trace, batch: int, rows_of: NDArray[np.int64]) -> str:
+def _rows(trace: Trace, batch: int, begins: NDArray[np.int64]) -> str:
     """The dataset indices of a batch, if the trace has its samples; else how many there are."""
     size = trace.size[batch]
     if trace.samples is None:
         return f"{size} {'row' if size == 1 else 'rows'}"
-    rows = trace.samples.index[rows_of[batch] : rows_of[batch + 1]]
+    rows = trace.samples.index[begins[batch] : begins[batch + 1]]
     shown = " ".join(str(row) for row in rows[:_SHOWN_ROWS])
     return f"rows {shown}" + (f" ... {rows[-1]}" if len(rows) > _SHOWN_ROWS else "")
