@@ -21,6 +21,7 @@ from dlsim.show.order import (
     EPOCH_ENDS,
     FETCHED,
     FINISHED,
+    RAISED,
     RECEIVED,
     REQUESTED,
     RETURNED,
@@ -213,6 +214,10 @@ class _Stage:
     def _say(self, event: Event) -> str:
         if event.kind == SAMPLE:
             return sample_sentence(self.trace, event.row)
+        if event.kind == RAISED:
+            return (
+                f"next() raises, and the loop goes on: {self.trace.meta.caught[event.row].message}"
+            )
         if event.kind == EPOCH_BEGINS:
             return f"epoch {event.row} begins: iter(loader) is called"
         if event.kind == EPOCH_ENDS:
@@ -237,7 +242,7 @@ class _Stage:
             yield from self._received(batch)
         elif kind == RETURNED:
             yield Move(batch, "device")
-        elif kind == FINISHED:
+        elif kind == FINISHED or (kind == RAISED and batch >= 0):
             yield Move(batch, "gone")
         elif kind == EPOCH_ENDS:
             yield from self._left(event.row)
@@ -271,7 +276,7 @@ class _Stage:
         batch, trace = event.batch, self.trace
         if event.kind == SENT and trace.worker[batch] >= 0:
             self.credit += int(self.known.trigger[batch] < 0)
-        elif event.kind == RETURNED and trace.worker[batch] >= 0:
+        elif event.kind in (RETURNED, RAISED) and batch >= 0 and trace.worker[batch] >= 0:
             self.credit -= int(batch not in self.sent_for)
         elif event.kind == RECEIVED:
             gone = [move for move in moves if move.to == "gone"]
@@ -287,6 +292,8 @@ class _Stage:
             return "in iter(loader)"
         if event.kind == REQUESTED:
             return "in next()"
+        if event.kind == RAISED:
+            return "caught an error"
         if event.kind == RETURNED:
             return f"has batch {batch}"
         if event.kind == EPOCH_ENDS:

@@ -16,13 +16,19 @@ from typing import TypeAlias
 
 import numpy as np
 
-from dlsim.trace.trace import DISCARDED, ENDED, FAILED, MOMENTS, Floats, Integers, Trace
+from dlsim.trace.trace import DISCARDED, ENDED, MOMENTS, Floats, Integers, Trace
 
 SENT, STARTED, FETCHED, ARRIVED, RECEIVED, REQUESTED, RETURNED, FINISHED = range(len(MOMENTS))
-SAMPLE, EPOCH_BEGINS, EPOCH_ENDS = range(len(MOMENTS), len(MOMENTS) + 3)
+SAMPLE, EPOCH_BEGINS, EPOCH_ENDS, RAISED = range(len(MOMENTS), len(MOMENTS) + 4)
 
 DEVICE, WORKERS, PINNING, MAIN = 0, 1, 1 << 40, 1 << 41  # whose turn is first
-IN_TURN = {REQUESTED: 0, RECEIVED: 1, SENT: 2, RETURNED: 4}  # what a next() does, in order
+IN_TURN = {
+    REQUESTED: 0,
+    RECEIVED: 1,
+    SENT: 2,
+    RETURNED: 4,
+    RAISED: 4,
+}  # what a next() does, in order
 ALONE = {SENT: 1, STARTED: 2, SAMPLE: 2.5, FETCHED: 3, ARRIVED: 3.5, RECEIVED: 3.8}  # if no workers
 NEEDS = {STARTED: SENT, RECEIVED: ARRIVED, RETURNED: RECEIVED, FINISHED: RETURNED}
 
@@ -32,7 +38,8 @@ class Event:
     """Something that happened at `time` (seconds).
 
     `kind`: an index into `MOMENTS`; or SAMPLE, the beginning of the sample in `row` of
-    `trace.samples`; or EPOCH_BEGINS or EPOCH_ENDS, of the epoch `row`.
+    `trace.samples`; or EPOCH_BEGINS or EPOCH_ENDS, of the epoch `row`; or RAISED, an exception that
+    the loop caught, in `row` of `trace.meta.caught`.
     """
 
     time: float
@@ -45,9 +52,10 @@ class Event:
 class Turns:
     """In which call of `next()`, counted from 0 over all epochs, things happened to each batch.
 
-    `returns`, `receives`, `sends`: which call did; the number of batches returned, if none did. A
-    batch of the window that an epoch begins with is sent by none, -1. `trigger`: the batch in
-    whose place it was sent, -1 if in none's. `place`: how many were received before.
+    `returns` (or raises what came of it), `receives`, `sends`: which call did; the number of calls,
+    if none did. A batch of the window that an epoch begins with is sent by none, -1. `trigger`: the
+    batch in whose place it was sent, -1 if in none's. `place`: how many were received before.
+    `line`: the batches that calls were for, in order; `until`: when each call was over.
     """
 
     returns: Integers
@@ -55,6 +63,8 @@ class Turns:
     sends: Integers
     trigger: Integers
     place: Integers
+    line: Integers
+    until: Floats
 
 
 def turns(trace: Trace) -> Turns:
@@ -63,28 +73,50 @@ def turns(trace: Trace) -> Turns:
     Where an answer is sent for, made and received all at one moment, which answer was received
     first is taken to be the order of the workers' numbers.
     """
-    count, order = len(trace), trace.order
-    returns = np.full(count, len(order))
-    returns[order] = np.arange(len(order))
-    line = np.lexsort((trace.worker, trace.arrived, np.nan_to_num(trace.received, nan=np.inf)))
+    count = len(trace)
+    come = np.lexsort((trace.worker, trace.arrived, np.nan_to_num(trace.received, nan=np.inf)))
     place = np.empty(count, np.int64)
-    place[line] = np.arange(count)
+    place[come] = np.arange(count)
+    line, until = _answered(trace, place)
+    returns = np.full(count, len(line))
+    returns[line] = np.arange(len(line))
     # next() takes off the queue until what it wants is there
-    receives = np.searchsorted(np.maximum.accumulate(place[order]), place)
+    receives = np.searchsorted(np.maximum.accumulate(place[line]), place)
     if trace.worker.max(initial=-1) < 0:
-        alone = np.searchsorted(order, np.arange(count))
-        return Turns(returns, alone, alone, np.full(count, -1), place)
-    return Turns(returns, receives, *_sends(trace, returns, receives), place)
+        receives = sends = np.searchsorted(line, np.arange(count))
+        trigger = np.full(count, -1)
+    else:
+        sends, trigger = _sends(trace, returns, receives, until)
+    return Turns(returns, receives, sends, trigger, place, line, until)
 
 
-def _sends(trace: Trace, returns: Integers, receives: Integers) -> tuple[Integers, Integers]:
+def _answered(trace: Trace, place: Integers) -> tuple[Integers, Floats]:
+    """The batches that a next() returned, or raised the exception of, in order; and when."""
+    until = trace.returned.copy()
+    last = trace.meta.problem
+    raised = [
+        error for error in (*trace.meta.caught, *([last] if last else [])) if error.batch >= 0
+    ]
+    for error in raised:
+        until[error.batch] = error.time
+    failed = np.array([error.batch for error in raised], np.int64)
+    line = np.concatenate((trace.order, failed))
+    if not len(failed):
+        return line, until
+    scenario = trace.meta.scenario
+    in_order = scenario is None or scenario.loader.in_order
+    return line[np.lexsort((line if in_order else place[line], until[line]))], until
+
+
+def _sends(
+    trace: Trace, returns: Integers, receives: Integers, until: Floats
+) -> tuple[Integers, Integers]:
     """Which `next()` sent each batch, and in whose place.
 
-    Each return gives a credit back, and each word that a worker has nothing more; the exception
-    that ends the loop does, too.
+    Each return gives a credit back, each exception, and each word that a worker has nothing more.
     """
-    over, failed = trace.status == ENDED, trace.status == FAILED
-    gave = np.flatnonzero((returns < len(trace.order)) | over | failed)
+    over = trace.status == ENDED
+    gave = np.flatnonzero(~np.isnan(until) | over)
     turn = np.where(over, receives, returns)
     gave = gave[np.lexsort((gave, ~over[gave], turn[gave]))]
     scenario = trace.meta.scenario
@@ -96,7 +128,7 @@ def _sends(trace: Trace, returns: Integers, receives: Integers) -> tuple[Integer
     credits = iter(gave.tolist())
     for batch in np.flatnonzero(~first).tolist():
         for giver in credits:
-            late = over[giver] or not trace.returned[giver] < trace.sent[batch]
+            late = over[giver] or until[giver] >= trace.sent[batch]
             if late and epoch[giver] == epoch[batch]:
                 sends[batch], trigger[batch] = turn[giver], giver
                 break
@@ -128,6 +160,9 @@ def _events(trace: Trace, begin: float, end: float) -> Iterator[Event]:
     for kind, times in ((EPOCH_BEGINS, trace.epochs.started), (EPOCH_ENDS, trace.epochs.ended)):
         for time, epoch in during(times):
             yield Event(time, kind, -1, epoch)
+    for row, error in enumerate(trace.meta.caught):
+        if begin <= error.time < end:
+            yield Event(error.time, RAISED, error.batch, row)
 
 
 Place: TypeAlias = tuple[float, ...]
@@ -172,6 +207,9 @@ class Order:
             return PINNING, (known.place[batch],)
         if kind == RECEIVED and self.trace.status[batch] == DISCARDED:
             return MAIN, (self._epoch(batch) + 1, -2, known.place[batch])
+        if batch < 0:  # a timeout that no batch answers for
+            turn = int(np.searchsorted(known.until[known.line], event.time))
+            return MAIN, (self._epoch(0, turn), turn, IN_TURN[kind])
         turn = {SENT: known.sends, RECEIVED: known.receives}.get(kind, known.returns)[batch]
         trigger = known.trigger[batch]
         if kind == SENT and trigger >= 0 and self.trace.status[trigger] == ENDED:

@@ -11,6 +11,7 @@ from dlsim.show.order import (
     EPOCH_ENDS,
     FETCHED,
     FINISHED,
+    RAISED,
     RECEIVED,
     REQUESTED,
     SAMPLE,
@@ -38,6 +39,8 @@ class Why:
             return self._begins(event.row)
         if event.kind == EPOCH_ENDS:
             return self._ends(event.row)
+        if event.kind == RAISED:
+            return "The exception was sent in the place of the batch.", "error"
         if self.loader.num_workers == 0:
             return self._alone(event)
         if event.kind == SENT:
@@ -119,11 +122,10 @@ class Why:
             return "The pin-memory thread takes it off the queue, whoever wants it.", "next"
         wanted = self.known.receives[batch]
         if wanted != self.known.returns[batch]:
-            other = int(trace.order[wanted]) if wanted < len(trace.order) else None
             kept = "It is not wanted yet, and is kept until it is"
-            return kept + (
-                f": next() waits for batch {other}." if other is not None else "."
-            ), "next"
+            if wanted < len(self.known.line):
+                kept += f": next() waits for batch {self.known.line[wanted]}"
+            return f"{kept}.", "next"
         if not self.loader.in_order:
             return "In any order, the first that comes is returned.", "next"
         return "It is the one that next() wants.", "next"

@@ -65,11 +65,11 @@ def all_of(trace: Trace) -> list:
 
 
 def timely(scenario: Scenario) -> Scenario:
-    """The scenario, if fetching takes some time, in order if iterable-style.
+    """The scenario, without errors, if batches take some time; in order if iterable-style.
 
     Else answers may be sent for, made, and received before others, all at one moment.
     """
-    changes: dict[str, object] = {"dataset.collate": 1 / 64}
+    changes: dict[str, object] = {"dataset.collate": 1 / 64, "failures": []}
     if isinstance(scenario.dataset, dlsim.IterableDataset):
         changes["loader.in_order"] = True
     return dlsim.replace(scenario, changes)
@@ -103,7 +103,8 @@ def test_causes_come_before_effects(scenario: Scenario) -> None:
     moments = sum(int((~np.isnan(getattr(trace, name))).sum()) for name in MOMENTS)
     epochs = [*trace.epochs.started, *trace.epochs.ended]
     samples = int((~np.isnan(trace.samples.started)).sum())
-    assert len(events) == moments + samples + int((~np.isnan(epochs)).sum())
+    others = int((~np.isnan(epochs)).sum()) + len(trace.meta.caught)
+    assert len(events) == moments + samples + others
     at = {(each.kind, each.batch): place for place, each in enumerate(events)}
     assert len(at) >= moments
     for life in ((SENT, STARTED, ARRIVED, RECEIVED, RETURNED, FINISHED), (REQUESTED, RETURNED)):
