@@ -29,6 +29,7 @@ from dlsim.cli.files import (
     watching,
 )
 from dlsim.cli.keys import keys
+from dlsim.cli.new import new
 from dlsim.cli.page import report
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, Flag, OutFile
 from dlsim.cli.stepping import step_of
@@ -140,6 +141,7 @@ def schema() -> None:
 
 
 COMMANDS: tuple[Command, ...] = (
+    new,
     run,
     sweep,
     explain,

@@ -48,14 +48,19 @@ def scenario_from(
         scenario = fitted.scenario
     else:
         scenario = dlsim.load(path)
-    if not changes:
-        return scenario
     try:
-        return dlsim.replace(
-            scenario, {key: value_of(text, scenario, key) for key, text in changes.items()}
-        )
+        return changed(scenario, changes)
     except ScenarioError as error:
         raise ScenarioError(f"{path} with options: {error}") from None
+
+
+def changed(scenario: Scenario, changes: Mapping[str, str]) -> Scenario:
+    """The scenario with the values at dotted keys changed, as options give them.
+
+    Raises `ScenarioError` for a change that does not make a scenario.
+    """
+    values = {key: value_of(text, scenario, key) for key, text in changes.items()}
+    return dlsim.replace(scenario, values) if values else scenario
 
 
 def value_of(text: str, scenario: Scenario, key: str) -> Any:

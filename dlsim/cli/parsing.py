@@ -52,7 +52,7 @@ commands:
 example: dlsim run scenarios/imagenet_a100.toml --loader.num-workers 16
 more on a command: dlsim run --help"""
 
-KEYS = "Every key of the scenario is an option, too: --loader.num-workers 8. See dlsim run --help."
+KEYS = "Every key of the scenario is an option, too: --loader.num-workers 8. See dlsim keys."
 
 _OPTION = re.compile(r"--([A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
 # What tyro draws boxes with, where the terminal has Unicode and where not.
@@ -155,7 +155,9 @@ def check_names(command: Command, options: Sequence[str]) -> None:
     The key of a scenario is similar to what its last part is similar to.
     """
     parameters = inspect.signature(command).parameters
-    known = ["help", *(name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY)]
+    # from_ is --from, which Python has for itself
+    known = [name.rstrip("_") for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
+    known.append("help")
     homes: dict[str, str] = {}
     if "changes" in known:
         known.remove("changes")

@@ -47,7 +47,8 @@ _DISTRIBUTIONS = {str(kind.__struct_config__.tag): kind for kind in distribution
 class Key:
     """What there is to know of one key.
 
-    `name` is dotted; `takes` says what it may be; `default` and `example` are as in a file (a
+    `name` is dotted; `takes` says what it may be, `quantity` what a number counts (`""`:
+    nothing in particular); `default` and `example` are as in a file (a
     default of `""`: it must be given, or its keys have theirs); `torch` is its name there, if it
     has one; `holders` are the classes that have it.
     """
@@ -55,6 +56,7 @@ class Key:
     name: str
     meaning: str
     takes: str
+    quantity: str
     default: str
     torch: str
     example: str
@@ -83,7 +85,7 @@ def described() -> tuple[Key, ...]:
     for tag, kind in _DISTRIBUTIONS.items():
         inner = [*_walk(tag, inspect.type_info(kind))]
         meaning = (kind.__doc__ or "").partition("\n")[0]
-        whole = Key(tag, meaning, "a table", "", "", inner[0].example, ())
+        whole = Key(tag, meaning, "a table", "", "", "", inner[0].example, ())
         found |= {key.name: key for key in (whole, *inner)}
     return tuple(found.values())
 
@@ -124,6 +126,7 @@ def _walk(path: str, info: Any) -> Iterator[Key]:
             name=name,
             meaning=meaning,
             takes=_takes(field.type),
+            quantity=_quantity(field.type),
             default=_default(field),
             torch=torch or (field.encode_name if info.cls is Loader else ""),
             example=example,
@@ -145,6 +148,7 @@ def _kind(path: str, kinds: list[inspect.StructType]) -> Key:
         name=f"{path}.{kinds[0].tag_field}",
         meaning=". ".join(f"{tag}: {text}" for tag, text in zip(tags, lower, strict=True)) + ".",
         takes=" or ".join(tags),
+        quantity="",
         default="",
         torch="",
         example=f'"{tags[-1]}"',
@@ -179,6 +183,17 @@ def _takes(kind: Any) -> str:
         found = dict.fromkeys(map(_takes, kind.types))  # none last, as one says it
         return " or ".join(sorted(found, key=lambda words: words == "none"))
     return _NAMES[type(kind)]
+
+
+def _quantity(kind: Any) -> str:
+    """What numbers of this type count: `"duration"`, `"size"`, ..., `"inherited"`, or nothing."""
+    if isinstance(kind, inspect.Metadata):
+        return str((kind.extra or {})["quantity"])
+    if isinstance(kind, inspect.VarTupleType):
+        return _quantity(kind.item_type)
+    if isinstance(kind, inspect.UnionType):
+        return next(filter(None, map(_quantity, kind.types)), "")
+    return ""
 
 
 def _default(field: inspect.Field) -> str:

@@ -40,6 +40,14 @@ EXAMPLES = {
     "throughput": '500 or "500 samples/s"',
 }
 
+# The units that are written, the first one of equally short ones.
+SIZES = ("TiB", "GiB", "MiB", "KiB", "TB", "GB", "MB", "kB", "B")
+WRITTEN = {
+    "duration": ("h", "min", "s", "ms", "us", "ns"),
+    "size": SIZES,
+    "bandwidth": tuple(f"{unit}/s" for unit in SIZES),
+}
+
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµμ/%]*)\s*")
 
 
@@ -59,6 +67,23 @@ def parse(text: str, quantity: str) -> float:
         return float(Decimal(match[1]) * units.get(match[2], Decimal(1)))
     except DecimalException:  # an exponent of more digits than there are numbers for
         raise ValueError(f"expected a {quantity} of a sensible size, got {text!r}") from None
+
+
+def written(value: float, quantity: str) -> float | str:
+    """`value` as people write it in a file, and exactly: a number, or text that `parse` reads.
+
+    With the unit that leaves the fewest digits; a number where there is none for it.
+    """
+    number = Decimal(repr(value))
+    texts = [
+        f"{(number / UNITS[quantity][unit]).normalize():f} {unit}"
+        for unit in WRITTEN.get(quantity, ())
+        if number >= UNITS[quantity][unit]
+    ]
+    best = min(texts, key=len, default="")
+    if best and parse(best, quantity) == value:
+        return best
+    return int(value) if value == int(value) else value
 
 
 def duration(seconds: float) -> str:

@@ -26,7 +26,7 @@ def document(name: str) -> Path:
 
 def presets() -> dict[str, Path]:
     """The scenarios that come with dlsim, by name."""
-    folder = _first(HERE / "scenarios", ROOT / "scenarios")
+    folder = _first(HERE.parent / "shipped", ROOT / "scenarios")
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 

@@ -213,7 +213,7 @@ def test_too_large(
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown command is answered with those there are."""
-    assert refused(capsys, "walk", "x.toml").startswith("command: expected one of run, ")
+    assert refused(capsys, "walk", "x.toml").startswith("command: expected one of new, run, ")
 
 
 def test_missing_argument(capsys: pytest.CaptureFixture[str]) -> None:
