@@ -19,12 +19,13 @@ from typing import Any, TypeAlias
 
 from dlsim.engine import simulate
 from dlsim.scenario import DlsimError, Scenario, ScenarioError, load
-from dlsim.scenario.units import parse, size
-from dlsim.trace import overflow, summarize
+from dlsim.scenario.units import parse
+from dlsim.trace import summarize
 from dlsim.whatif.cheapest import advise
 from dlsim.whatif.explain import explain
 from dlsim.whatif.feasibility import Target, shown
 from dlsim.whatif.replicate import replicate
+from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval
 
 Subject: TypeAlias = Scenario | str | Path | Any  # or a DataLoader
@@ -111,22 +112,20 @@ def _assert(
 
 
 def assert_fits(scenario: Scenario | str | Path, *, seed: int = 0) -> None:
-    """Assert that batches fit into `machine.memory` and `machine.shm` of the scenario.
+    """Assert that batches fit into the machine of the scenario: its memory, shm, descriptors.
 
-    Raises `AssertionError` that says what overflows when, and the largest window that fits;
-    `DlsimError` for a scenario that states neither.
+    Raises `AssertionError` that says what is outgrown when, and what would fit; `DlsimError` for a
+    scenario that states none of them.
     """
     chosen = scenario_of(scenario)
-    if chosen.machine.memory is None and chosen.machine.shm is None:
-        raise DlsimError("machine: expected memory or shm, got neither: everything would fit")
-    found = overflow(simulate(chosen, seed))
-    if found is not None:
-        window = found.largest_window
-        fits = f"num_workers * prefetch_factor = {window} fits"
-        raise AssertionError(
-            f"{found.resource} would need {size(found.needed)} and has {size(found.limit)}, first "
-            f"at batch {found.batch}; {fits if window else 'make batches smaller'}"
+    machine = chosen.machine
+    if machine.memory is None and machine.shm is None and machine.descriptors is None:
+        raise DlsimError(
+            "machine: expected memory, shm or descriptors, got none: everything would fit"
         )
+    found = space(chosen, simulate(chosen, seed))
+    if found.fits is False:
+        raise AssertionError(str(found))
 
 
 def scenario_of(subject: Scenario | str | Path) -> Scenario:

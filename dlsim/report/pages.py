@@ -10,16 +10,17 @@ from msgspec import structs
 from dlsim.engine import simulate
 from dlsim.report.html import WIDTH, code, figure, listed, page, paragraphs, table
 from dlsim.report.plots import axes, gantt, occupancy, wait_distribution
-from dlsim.report.text import does_not_fit, ended_early, fits, most_in_shm, setup, verdict
+from dlsim.report.text import ended_early, setup, verdict
 from dlsim.report.whatif_plots import critical_path_bar, gains_bar, sweep_curve
 from dlsim.scenario import Costs, IterableDataset, Scenario, dumps
 from dlsim.scenario.units import size
-from dlsim.trace import Trace, memory, overflow, summarize
+from dlsim.trace import Trace, memory, summarize
 from dlsim.trace.metrics import worker_count
 from dlsim.trace.summary import give_or_take
 from dlsim.whatif import Explanation, bounds, disagrees, replicate
 from dlsim.whatif.candidates import candidates
 from dlsim.whatif.extent import measured, shortened
+from dlsim.whatif.space import space
 from dlsim.whatif.sweep import HALF_WIDTH
 from dlsim.whatif.tables import Table
 
@@ -171,11 +172,10 @@ def memory_table(trace: Trace) -> str:
     used, machine = memory(trace), trace.meta.scenario.machine  # type: ignore[union-attr]
     rows = [
         ("batches, all together", size(used.total.max), _limit(machine.memory)),
-        ("of these in /dev/shm", size(most_in_shm(trace, used)), _limit(machine.shm)),
+        ("of these in /dev/shm", size(used.shm.max), _limit(machine.shm)),
         ("of these pinned", size(used.pinned.max), ""),
     ]
-    found = overflow(trace)
-    said = fits(trace) if found is None else does_not_fit(found)
+    said = str(space(trace.meta.scenario, trace))  # type: ignore[arg-type]
     return paragraphs([said]) + table(rows, ("at most", "bytes", "of"))
 
 

@@ -5,18 +5,8 @@ from __future__ import annotations
 import math
 
 from dlsim.scenario import IterableDataset, Scenario
-from dlsim.scenario.units import duration, size
-from dlsim.trace import (
-    Memory,
-    Overflow,
-    Problem,
-    Trace,
-    account,
-    memory,
-    metrics,
-    overflow,
-    summarize,
-)
+from dlsim.scenario.units import duration
+from dlsim.trace import Problem, Trace, account, metrics, summarize
 from dlsim.trace.causes import STEP
 from dlsim.trace.critical_path import shares
 from dlsim.trace.summary import aligned, number, percent
@@ -28,16 +18,18 @@ BUSY = 0.8
 
 def run_text(trace: Trace) -> str:
     """Text on a single run: an error if one ended it, verdict, configuration, summary."""
+    from dlsim.whatif.space import space
+
     parts = [verdict(trace), configuration(trace), str(summarize(trace))]
     if len(trace.order):
         found = account(trace)
         parts.append(table(found.shares, 1 - found.stall, shares(trace)))
     if trace.meta.scenario is not None:
-        outgrown = overflow(trace)
-        if outgrown is not None:
-            parts.insert(0, does_not_fit(outgrown))
+        room = space(trace.meta.scenario, trace)
+        if room.fits is False:
+            parts.insert(0, str(room))
         elif len(trace.order) and _sized(trace):
-            parts[0] += f"\n{fits(trace)}"
+            parts[0] += f"\n{room}"
     if trace.meta.problem is not None:
         parts.insert(0, ended_early(trace.meta.problem))
     return "\n\n".join(parts)
@@ -117,49 +109,6 @@ def _slack(trace: Trace) -> str:
     if metrics.worker_count(trace) > 1 and idle > 1 - BUSY:
         return f"Workers are idle {percent(idle)} of the time: fewer may do."
     return "Loading faster would gain next to nothing."
-
-
-def fits(trace: Trace) -> str:
-    """One line on whether a run fits that outgrew nothing."""
-    from dlsim.whatif.space import space
-
-    scenario = trace.meta.scenario
-    assert scenario is not None
-    need, used = space(scenario), memory(trace)
-    if need.fits is None:
-        return str(need)
-    most: float = used.total.max
-    if need.where == "/dev/shm":
-        most = most_in_shm(trace, used)
-    taken = f"batches took at most {size(most)} of the {size(need.limit)} of {need.where}"
-    more = "" if need.fits else f", and could take {size(need.needed)} if all waited there at once"
-    return f"It fits: {taken}{more}."
-
-
-def most_in_shm(trace: Trace, used: Memory) -> float:
-    """The most bytes in /dev/shm at a time: a batch at least, however soon it is taken out."""
-    scenario = trace.meta.scenario
-    assert scenario is not None
-    dataset = scenario.dataset
-    passes = scenario.loader.num_workers > 0 and dataset.path == "shm"
-    a_batch = float(trace.size.max(initial=0)) * dataset.sample_bytes.mean if passes else 0.0
-    return max(used.shm.max, a_batch)
-
-
-def does_not_fit(found: Overflow) -> str:
-    """Two lines on what outgrows the machine, and what would fit."""
-    from dlsim.whatif.space import LARGER_SHM
-
-    fits = (
-        f"A credit window (num_workers * prefetch_factor) of {found.largest_window} would fit"
-        if found.largest_window
-        else "Not even one batch ahead would fit: smaller batches would"
-    )
-    fits += f"; so would {LARGER_SHM}." if found.resource == "/dev/shm" else "."
-    return (
-        f"Does not fit: {found.resource} would need {size(found.needed)} and has "
-        f"{size(found.limit)}; it overflows at batch {found.batch}.\n{fits}"
-    )
 
 
 def ended_early(problem: Problem) -> str:

@@ -6,7 +6,13 @@ from math import inf
 
 from msgspec import Struct
 
-from dlsim.scenario.checks import check_distribution, check_positive, check_seconds, check_struct
+from dlsim.scenario.checks import (
+    check_distribution,
+    check_integer,
+    check_positive,
+    check_seconds,
+    check_struct,
+)
 from dlsim.scenario.distributions import Bandwidth, Bytes, Duration, Seconds, Share
 from dlsim.scenario.errors import is_number, require
 
@@ -60,6 +66,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
         memory: Bytes of RAM, which batches on their way must fit into. Example: "64 GiB"
         shm: Bytes of /dev/shm, which tensors on their way must fit into; a container has often
             64 MiB. Example: "8 GiB"
+        descriptors: How many files a process may have open (ulimit -n): each tensor of a batch in
+            /dev/shm is one, in its worker and then in the main process. Example: 1024
         price_per_hour: What the machine costs, in any currency, by which `dlsim advise` compares
             the machines of several scenarios. Example: 3.06
     """
@@ -72,11 +80,14 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     storage: Storage = Storage()
     memory: Bytes | None = None
     shm: Bytes | None = None
+    descriptors: int | None = None
     price_per_hour: float | None = None
 
     def __post_init__(self) -> None:
         check_positive(self, "cores", "memory", "shm", "price_per_hour", optional=True)
         check_positive(self, "crosstalk_power")
+        if self.descriptors is not None:
+            check_integer(self, "descriptors", 1)
         for key, expected in {
             "background": "a number of processes, at least 0",
             "contention": "a number of at least 0",

@@ -232,8 +232,12 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
         Nothing without workers, or where batches go through the pipe.
         """
-        shared = self.loader.num_workers > 0 and self.dataset.path == "shm"
-        return self.costs.share.of(self.dataset.tensors, size) if shared else 0.0
+        return self.costs.share.of(self.dataset.tensors, size) if self.through_shm else 0.0
+
+    @property
+    def through_shm(self) -> bool:
+        """Whether batches come from workers in shared memory."""
+        return self.loader.num_workers > 0 and self.dataset.path == "shm"
 
     @property
     def torch_release(self) -> tuple[int, int]:

@@ -14,12 +14,14 @@ class Levels:
     """A step function: `counts[i]` from `times[i]` (seconds) to the next time, or to `end`.
 
     `times` starts where the function does, and goes on with the moments at which it changes. What
-    comes and goes at one moment is never there; a level that lasts no time does not count.
+    comes and goes at one moment is never there; a level that lasts no time does not count, unless
+    `peak` says otherwise.
     """
 
     times: Floats
     counts: Integers | Floats
     end: float
+    peak: float | None = None
 
     @property
     def mean(self) -> float:
@@ -31,7 +33,7 @@ class Levels:
     @property
     def max(self) -> int:
         """The highest level."""
-        return int(self.counts.max())
+        return int(self.counts.max() if self.peak is None else self.peak)
 
 
 def levels(

@@ -19,23 +19,23 @@ SAME = 0.01  # throughputs that differ by less are the same to anyone who choose
 
 @dataclass(frozen=True)
 class Candidate:
-    """One configuration. `memory`: bytes of the batches on their way, 0 if not known.
-
-    These are as many as the window has, and one that is trained on. `samples_per_s` is NaN until
-    it is known.
-    """
+    """One configuration. `samples_per_s` is NaN until it is known."""
 
     workers: int
     prefetch: int
     in_order: bool
     scenario: Scenario
-    memory: float
     samples_per_s: float = float("nan")
 
     @property
     def cost(self) -> tuple[int, int, bool]:
         """What is cheaper sorts first: fewer workers, a smaller window, torch's order."""
         return self.workers, self.workers * self.prefetch, not self.in_order
+
+    @property
+    def memory(self) -> float:
+        """The most bytes that batches on their way take, 0 if not known."""
+        return space(self.scenario).needed
 
     @property
     def keywords(self) -> str:
@@ -74,12 +74,15 @@ def candidates(
         for in_order in ((True, False) if free and number > 1 else (True,))
     ]
     most = float("inf") if max_memory is None else max_memory
-    limits = [min(most, space(candidate.scenario).limit) for candidate in found]
-    fitting = [one for one, limit in zip(found, limits, strict=True) if one.memory <= limit]
+    fitting = [one for one in found if space(one.scenario).fits_within(most)]
     if not fitting:
-        least, limit = min(zip((one.memory for one in found), limits, strict=True))
+        least = min(found, key=lambda one: one.memory)
+        room = space(least.scenario)
+        if room.fits is False:
+            raise WhatIfError(f"machine: expected one that any of the settings fits. {room}")
         raise WhatIfError(
-            f"memory: expected at least {size(least)} for batches on their way, got {size(limit)}"
+            f"memory: expected at least {size(least.memory)} for batches on their way, "
+            f"got {size(most)}"
         )
     return sorted(fitting, key=lambda candidate: candidate.cost)
 
@@ -127,7 +130,6 @@ def _candidate(scenario: Scenario, workers: int, prefetch: int, in_order: bool) 
         prefetch=prefetch,
         in_order=in_order,
         scenario=changed,
-        memory=space(changed).needed,
     )
 
 

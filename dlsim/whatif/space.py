@@ -1,75 +1,148 @@
-"""Will it fit: the bytes that batches on their way take, beside what the machine has for them."""
+"""Will it fit: what batches on their way take, beside what the machine has for them.
+
+Every command asks here. What is taken is found by simulating, with the order of events that torch
+has (`dlsim.trace.memory`); of a long run by its beginning, as far as that decides it.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
+from msgspec import structs
+
+from dlsim.engine import simulate
 from dlsim.engine.effort import counts
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import size
+from dlsim.trace.memory import (
+    DESCRIPTORS,
+    MEMORY,
+    SHM,
+    Use,
+    largest_window,
+    own_descriptors,
+    uses,
+)
+from dlsim.trace.trace import Trace
 
 UNSTATED = 1.0  # bytes of a sample, at most: only costs that grow with batches need them
 SMALL = 64 * 2**20  # bytes of /dev/shm that Docker gives a container unless it is told otherwise
+BATCHES, SAMPLES = 3_000, 300_000  # that are simulated of a run where they decide whether it fits
 
 LARGER_SHM = "a larger /dev/shm (docker run --shm-size)"
+MORE_FILES = "more open files (ulimit -n)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Bytes: at most `needed` by batches on their way, in /dev/shm if `shared`, else in memory.
+    """What a run of `scenario` takes of each resource at most, and what the machine has of it.
 
-    As many batches are on their way as the window has, and one that is trained on. `needed` is 0
-    where the scenario does not say how large a sample is: nothing, or one byte. `shm`, `memory`:
-    what the machine has; None where that is not stated. `window`: num_workers * prefetch_factor.
+    `trace`: the run; where there is none, that of `scenario` under seed 0.
     """
 
-    needed: float
-    shared: bool
-    shm: float | None
-    memory: float | None
-    window: int
+    scenario: Scenario
+    trace: Trace | None = None
+
+    @cached_property
+    def uses(self) -> tuple[Use, ...]:
+        """What is taken of /dev/shm, of memory, and of file descriptors."""
+        return _simulated(self.scenario) if self.trace is None else tuple(uses(self.trace))
+
+    @property
+    def stated(self) -> bool:
+        """Whether the scenario says how large a sample is: more than nothing, or one byte."""
+        return self.scenario.dataset.sample_bytes.mean > UNSTATED
+
+    @property
+    def shared(self) -> bool:
+        """Whether batches wait in /dev/shm."""
+        return self.scenario.through_shm
+
+    @property
+    def most(self) -> float:
+        """The most bytes that they can take, however slow the training step is."""
+        batches = at_most(self.scenario, self.where)
+        return batches * a_batch(self.scenario) if self.stated else 0.0
+
+    @property
+    def needed(self) -> float:
+        """The most bytes that batches on their way take; 0 where their size is not stated."""
+        return self.tightest.needed if self.stated else 0.0
+
+    @property
+    def tightest(self) -> Use:
+        """The use of /dev/shm, or of memory, for which there is least room as far as is stated."""
+        shm, whole = (
+            next(use for use in self.uses if use.resource == place) for place in (SHM, MEMORY)
+        )
+        places = [shm, whole] if self.shared else [whole]
+        known = [use for use in places if use.limit is not None]
+        return max(known, key=lambda use: use.needed / (use.limit or 1.0), default=places[0])
+
+    @property
+    def outgrown(self) -> Use | None:
+        """What does not fit: bytes before file descriptors."""
+        if self.trace is None and _surely_fits(self.scenario):
+            return None
+        over = [
+            use
+            for use in self.uses
+            if use.outgrown and (use.resource == DESCRIPTORS or self.stated)
+        ]
+        return over[0] if over else None
+
+    def fits_within(self, most: float) -> bool:
+        """Whether nothing is known to be outgrown, nor `most` bytes in all."""
+        bound = at_most(self.scenario) * a_batch(self.scenario)
+        return self.fits is not False and (bound <= most or self.needed <= most)
 
     @property
     def limit(self) -> float:
-        """The most bytes that batches on their way may take; infinite where nothing is stated."""
-        limits = [self.shm if self.shared else None, self.memory]
-        return min((most for most in limits if most is not None), default=math.inf)
-
-    @property
-    def fits(self) -> bool | None:
-        """Whether they fit; None where that cannot be told."""
-        if not self.needed or self.limit == math.inf:
-            return None
-        return self.needed <= self.limit
+        """The most bytes that batches may take; infinite where nothing is stated."""
+        limit = self.tightest.limit
+        return math.inf if limit is None else limit
 
     @property
     def where(self) -> str:
         """What has the least room for them, as far as it is stated."""
-        if self.shared and (self.memory is None or self.limit == self.shm):
-            return "/dev/shm"
-        return "memory"
+        return self.tightest.resource
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether all fits; None where that cannot be told."""
+        if self.outgrown is not None:
+            return False
+        machine = self.scenario.machine
+        known = machine.memory is not None or (self.shared and machine.shm is not None)
+        return True if self.stated and known else None
 
     @property
     def largest_window(self) -> int:
-        """The largest window (num_workers * prefetch_factor) that fits, 0 if none does."""
-        return max(0, int(self.limit // (self.needed / (self.window + 1))) - 1)
+        """The largest window that surely fits into what is outgrown, 0 if none does."""
+        use = self.outgrown or self.tightest
+        if use.limit is None:
+            return self.scenario.loader.window
+        samples = a_batch(self.scenario) / max(self.scenario.dataset.sample_bytes.mean, UNSTATED)
+        return largest_window(self.scenario, use.resource, use.limit, samples)
 
     def __str__(self) -> str:
         """One line: whether it fits; or what is taken, and what must be stated to tell."""
-        if not self.needed:
+        over = self.outgrown
+        if over is not None:
+            return _does_not_fit(self, over)
+        if not self.stated:
             return "Does it fit? How large a sample is, is not stated (dataset.sample_bytes)."
         taken = f"batches on their way take up to {size(self.needed)}"
         if self.fits is None:
             return self._unstated(taken)
-        if self.fits:
-            known = self.shm is not None or not self.shared
-            also = "" if known else "; what /dev/shm has is not stated (machine.shm)"
-            return f"It fits: {taken} of the {size(self.limit)} of {self.where}{also}."
-        most = self.largest_window
-        cure = f"num_workers * prefetch_factor of at most {most}" if most else "smaller batches"
-        more = f"; so would {LARGER_SHM}" if self.where == "/dev/shm" else ""
-        return f"It does not fit: {taken}, {self.where} has {size(self.limit)}; {cure} would{more}."
+        also = ""
+        if self.most > self.limit:
+            also = f", and were the step slower, up to {size(self.most)}"
+        if self.shared and self.scenario.machine.shm is None:
+            also += "; what /dev/shm has is not stated (machine.shm)"
+        return f"It fits: {taken} of the {size(self.limit)} of {self.where}{also}."
 
     def _unstated(self, taken: str) -> str:
         if not self.shared:
@@ -87,16 +160,105 @@ class Space:
         )
 
 
-def space(scenario: Scenario) -> Space:
-    """The room that `scenario` needs, and has."""
+def space(scenario: Scenario, trace: Trace | None = None) -> Space:
+    """The room that `scenario` needs, and has; of a run of it, that `trace` is.
+
+    Nothing is simulated before it is asked for.
+    """
+    return Space(scenario=scenario, trace=trace)
+
+
+def at_most(scenario: Scenario, resource: str = MEMORY) -> int:
+    """How many batches can take of a resource at a time, however long a step takes.
+
+    As many as the window has, or as the epoch has, and the one that the loop keeps: from the
+    epoch before, where there is one. Without workers, one is made while one is kept. In /dev/shm
+    none is kept if they are pinned.
+    """
+    loader, batches = scenario.loader, _batches(scenario)
+    window = max(loader.window, 1)
+    under_way = window if loader.endless else min(window, batches)
+    if resource == SHM and scenario.pins:
+        return under_way
+    several = scenario.epochs > 1 or loader.endless
+    return under_way + 1 if several else min(under_way + 1, batches)
+
+
+def a_batch(scenario: Scenario) -> float:
+    """Bytes of the largest batch."""
+    return _samples(scenario) * scenario.dataset.sample_bytes.mean
+
+
+def _batches(scenario: Scenario) -> int:
+    """Batches of an epoch that are sent, if the loop is left early, too."""
+    consumer = scenario.consumer
+    whole = structs.replace(scenario, consumer=structs.replace(consumer, stop_after=None))
+    batches = int(counts(whole)[0])
+    if consumer.stop_after is None:
+        return batches
+    return min(batches, consumer.stop_after + scenario.loader.window)
+
+
+def _samples(scenario: Scenario) -> int:
+    """Samples of the largest batch."""
+    loader = scenario.loader
+    if loader.batch_sampler is not None:
+        return max(map(len, loader.batch_sampler), default=0)
+    _, samples, _ = counts(scenario)
+    return min(loader.batch_size or 1, int(samples))
+
+
+def _does_not_fit(found: Space, over: Use) -> str:
+    """One line on what is outgrown when, and what would do."""
+    limit, window = over.limit or 0.0, found.largest_window
+    if over.resource == DESCRIPTORS:
+        taken = f"a process has up to {over.needed:,.0f} files open, and may have {limit:,.0f}"
+        more = f"; so would {MORE_FILES}"
+    else:
+        taken = (
+            f"batches on their way take up to {size(over.needed)}, "
+            f"{over.resource} has {size(limit)}"
+        )
+        more = f"; so would {LARGER_SHM}" if over.resource == SHM else ""
+    first = f", outgrown at batch {over.batch}" if over.batch >= 0 else ""
+    if window:
+        cure = f"num_workers * prefetch_factor of at most {window} would"
+    else:
+        cure = f"smaller {'batches' if _samples(found.scenario) > 1 else 'samples'} would"
+        if over.resource == SHM:
+            least = (1 if found.scenario.pins else 2) * a_batch(found.scenario)
+            first += f", and one worker with prefetch_factor=1 may take {size(least)}"
+    return f"It does not fit: {taken}{first}; {cure}{more}."
+
+
+@lru_cache(maxsize=4096)
+def _simulated(scenario: Scenario) -> tuple[Use, ...]:
+    """What a run of it takes: of its beginning, if that decides whether all of it fits."""
+    begin = beginning(scenario)
+    found = tuple(uses(simulate(begin)))
+    decided = any(use.outgrown for use in found) or _surely_fits(scenario)
+    if begin is scenario or decided:
+        return found
+    return tuple(uses(simulate(scenario)))
+
+
+def beginning(scenario: Scenario) -> Scenario:
+    """As much of `scenario` as is simulated at first: whole epochs, or the first batches of one."""
     batches, samples, _ = counts(scenario)
-    a_sample = scenario.dataset.sample_bytes.mean
-    a_batch = a_sample * (samples / batches if batches else 0.0)
-    window, machine = scenario.loader.window, scenario.machine
-    return Space(
-        needed=(window + 1) * a_batch if a_sample > UNSTATED else 0.0,
-        shared=scenario.dataset.path == "shm" and scenario.loader.num_workers > 0,
-        shm=machine.shm,
-        memory=machine.memory,
-        window=window,
-    )
+    most = min(BATCHES, int(SAMPLES * batches / samples) if samples else BATCHES)
+    if batches * scenario.epochs <= most:
+        return scenario
+    if 2 * batches <= most:
+        return structs.replace(scenario, epochs=int(most // batches))
+    left = structs.replace(scenario.consumer, stop_after=max(most, 1))
+    return structs.replace(scenario, consumer=left, epochs=1)
+
+
+def _surely_fits(scenario: Scenario) -> bool:
+    """Whether all fits, however long a step takes."""
+    machine, each = scenario.machine, a_batch(scenario)
+    needed = [(at_most(scenario) * each, machine.memory)]
+    if scenario.through_shm:
+        files = own_descriptors(scenario) + at_most(scenario) * scenario.dataset.tensors
+        needed += [(at_most(scenario, SHM) * each, machine.shm), (files, machine.descriptors)]
+    return all(limit is None or need <= limit for need, limit in needed)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import dlsim
 from dlsim.report import run_text
+from dlsim.trace.memory import FOR_EACH_WORKER, OWN_DESCRIPTORS, uses
 from tests.strategies import scenarios
 
 
@@ -35,10 +36,59 @@ def test_shared_memory_holds_the_window_and_the_batch_in_use() -> None:
 
 
 def test_pinning_frees_shared_memory() -> None:
-    """A pin-memory thread moves batches out of /dev/shm as they arrive."""
+    """A pin-memory thread moves batches out of /dev/shm as they arrive: each crosses it."""
     used = dlsim.memory(loading(**{"loader.pin_memory": True}))
-    assert used.shm.max == 0
+    assert used.shm.mean == 0
+    assert used.shm.max == 2 * 200
     assert used.pinned.max == 5 * 200
+
+
+def test_how_soon_batches_leave_shm_is_not_taken_from_costs_that_nobody_stated() -> None:
+    """Where pinning has no cost, each worker is taken to have a batch in /dev/shm, as they may."""
+    changes = {"loader.pin_memory": True, "dataset.fetch.0.wait": dlsim.Exponential(1.0)}
+    assert dlsim.memory(loading(**changes)).shm.max == 2 * 200
+    stated = {**changes, "costs.pin.message": 1e-3}
+    assert dlsim.memory(loading(**stated)).shm.max == 200
+
+
+def test_the_old_batch_goes_after_the_new_one_has_come() -> None:
+    """At each change of batches two are in /dev/shm: 8 MiB, as in a real run of torch 2.13."""
+    one = {"loader.num_workers": 1, "loader.batch_size": 1, "dataset.length": 8}
+    trace = loading(
+        **one,
+        **{
+            "dataset.fetch.0.wait": dlsim.Constant(0.3),
+            "dataset.sample_bytes": 4 * 2**20,
+            "consumer.step": dlsim.Constant(0.1),
+        },
+    )
+    assert dlsim.memory(trace).shm.max == 8 * 2**20
+
+
+def test_the_last_batch_of_an_epoch_is_kept_into_the_next() -> None:
+    """Epochs of four batches and a larger window: those four, and one of the epoch before."""
+    changes = {"loader.num_workers": 8, "loader.persistent_workers": True, "dataset.length": 8}
+    one, three = (loading(**changes, epochs=epochs) for epochs in (1, 3))
+    assert dlsim.memory(one).shm.max == 4 * 200
+    assert dlsim.memory(three).shm.max == 5 * 200
+
+
+def test_file_descriptors() -> None:
+    """Main has a file open for each tensor of each batch received, workers for those not yet."""
+    busy = {"dataset.tensors": 100, "machine.descriptors": 1024}
+    used = {use.resource: use for use in uses(loading(**busy))}
+    own = OWN_DESCRIPTORS + 2 * FOR_EACH_WORKER
+    # main takes messages in next() only: what it holds is the batch in use, and the new one
+    assert used["file descriptors"].needed == own + 2 * 100
+    assert not used["file descriptors"].outgrown
+    found = dlsim.overflow(loading(**{**busy, "dataset.tensors": 600}))
+    assert found is not None
+    assert (found.resource, found.limit) == ("file descriptors", 1024)
+    # what waits to be taken is open in its worker: two batches each
+    slow = loading(**busy, **{"loader.prefetch_factor": 4})
+    assert {use.resource: use for use in uses(slow)}["file descriptors"].needed == own + 400
+    pinned = loading(**busy, **{"loader.pin_memory": True})
+    assert {use.resource: use for use in uses(pinned)}["file descriptors"].needed == own + 100
 
 
 def test_pickled_batches_use_no_shared_memory() -> None:
@@ -53,7 +103,8 @@ def test_overflow_names_the_batch_and_what_would_fit() -> None:
     trace = loading(**{"machine.shm": 800.0})
     found = dlsim.overflow(trace)
     assert found == dlsim.trace.Overflow("/dev/shm", 4, 1000.0, 800.0, 3)
-    assert "/dev/shm would need 1000 B and has 800 B; it overflows at batch 4" in run_text(trace)
+    told = run_text(trace)
+    assert "take up to 1000 B, /dev/shm has 800 B, outgrown at batch 4; num_workers * " in told
     assert dlsim.overflow(loading(**{"machine.shm": 800.0, "loader.prefetch_factor": 1})) is None
 
 

@@ -252,6 +252,7 @@ def machine_of(runs: Sequence[Accounts], contention: float) -> Machine:
         contention=contention,
         memory=known[0].get("memory"),
         shm=known[0].get("shm"),
+        descriptors=int(known[0]["descriptors"]) if "descriptors" in known[0] else None,
     )
 
 

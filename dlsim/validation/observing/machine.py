@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import pickle
+import resource
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -120,6 +121,8 @@ def overhead(*, samples: bool, calls: int = 200) -> Overhead:
 def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[str, float]:
     """The machine in numbers: `cores` that this process may use, `memory` and `shm` in bytes.
 
+    `descriptors`: how many files a process may have open, where that is limited.
+
     Also the cores that others used (`foreign`) and the host took away (`stolen`), on average, and
     the seconds of watching for each sample and batch.
     """
@@ -129,6 +132,9 @@ def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[s
         "watch_sample": watching.sample,
         "watch_batch": watching.batch,
     }
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY:
+        found["descriptors"] = float(most)
     with suppress(OSError):
         found["shm"] = float(shutil.disk_usage("/dev/shm").total)
     if before is not None and after is not None and after.time > before.time:
