@@ -7,9 +7,10 @@ has (`dlsim.trace.memory`); of a long run by its beginning, as far as that decid
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
+import numpy as np
 from msgspec import structs
 
 from dlsim.engine import simulate
@@ -235,11 +236,21 @@ def _does_not_fit(found: Space, over: Use) -> str:
 def _simulated(scenario: Scenario) -> tuple[Use, ...]:
     """What a run of it takes: of its beginning, if that decides whether all of it fits."""
     begin = beginning(scenario)
-    found = tuple(uses(simulate(begin)))
+    if begin is scenario:
+        return tuple(uses(simulate(scenario)))
+    found = tuple(uses(_before_it_is_left(simulate(begin))))
     decided = any(use.outgrown for use in found) or _surely_fits(scenario)
-    if begin is scenario or decided:
-        return found
-    return tuple(uses(simulate(scenario)))
+    return found if decided else tuple(uses(simulate(scenario)))
+
+
+def _before_it_is_left(trace: Trace) -> Trace:
+    """The trace without what comes while workers are stopped, which the whole run does not."""
+    if not len(trace.order):
+        return trace
+    last = trace.returned[trace.order[-1]]
+    kept = ("started", "fetched", "received")
+    moments = ((name, getattr(trace, name)) for name in kept)
+    return replace(trace, **{name: np.where(m <= last, m, np.nan) for name, m in moments})
 
 
 def beginning(scenario: Scenario) -> Scenario:

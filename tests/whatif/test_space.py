@@ -182,6 +182,13 @@ def test_too_many_open_files() -> None:
         assert_fits(over)
 
 
+def test_long_runs_take_what_their_beginning_takes() -> None:
+    """A part of a long run that stands for it is not counted beyond its last batch."""
+    long = small(3, 1, 20_000, 1, **{"machine.shm": 64 * MIB})
+    whole = space(long, dlsim.simulate(long))
+    assert (space(long).needed, space(long).fits) == (whole.needed, True)
+
+
 @settings(max_examples=60, deadline=None)
 @given(on_machines(), st.sampled_from([1.0, 10.0, 100.0]), st.integers(1, 400))
 def test_bounds_hold(scenario: dlsim.Scenario, each: float, limit: int) -> None:
