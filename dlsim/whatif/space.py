@@ -248,9 +248,12 @@ def _before_it_is_left(trace: Trace) -> Trace:
     if not len(trace.order):
         return trace
     last = trace.returned[trace.order[-1]]
-    kept = ("started", "fetched", "received")
-    moments = ((name, getattr(trace, name)) for name in kept)
-    return replace(trace, **{name: np.where(m <= last, m, np.nan) for name, m in moments})
+    return replace(
+        trace,
+        started=np.where(trace.started <= last, trace.started, np.nan),
+        fetched=np.where(trace.fetched <= last, trace.fetched, np.nan),
+        received=np.where(trace.received <= last, trace.received, np.nan),
+    )
 
 
 def beginning(scenario: Scenario) -> Scenario:
