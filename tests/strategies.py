@@ -228,6 +228,7 @@ parts = st.fixed_dictionaries(
         "path": st.sampled_from(["shm", "pipe"]),
     }
 )
+gangs = st.sampled_from([1, 1, 2, 3])
 methods = st.sampled_from([None, "spawn"])
 uses = st.one_of(
     st.fixed_dictionaries({"device": st.just("cpu"), "threads": st.sampled_from([1, 1, 2, 5])}),
@@ -329,7 +330,7 @@ def on_machines(draw: st.DrawFn) -> Scenario:
     """Any scenario on any machine: cores, storage, transport, pinning, steps, all together."""
     scenario = draw(scenarios(torch_only=False))
     loader, dataset = scenario.loader, scenario.dataset
-    fetch = [structs.replace(s, read_bytes=draw(reads)) for s in dataset.fetch]
+    fetch = [structs.replace(s, read_bytes=draw(reads), threads=draw(gangs)) for s in dataset.fetch]
     method = draw(methods) if loader.num_workers else None
     return structs.replace(
         scenario,

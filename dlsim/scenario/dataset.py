@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias, get_args
 from msgspec import Struct, structs
 
 from dlsim.scenario.checks import check_distribution, check_flags, check_integer, check_tuples
-from dlsim.scenario.distributions import Constant, Duration, Size
-from dlsim.scenario.errors import is_integer, require
+from dlsim.scenario.distributions import Constant, Duration, Share, Size
+from dlsim.scenario.errors import is_integer, is_number, require
 
 Path: TypeAlias = Literal["shm", "pipe"]
 
@@ -24,18 +24,26 @@ class Stage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
             Example: "5 ms"
         cpu: Time of a core that is needed: decoding, transforming. Example: "1.86 ms"
         read_bytes: Bytes read from `machine.storage`. Example: "110 KiB"
+        threads: How many threads of a library compute at the same time, each for `cpu`: BLAS,
+            OpenMP and OpenCV start one for each core, in every worker. Example: 8
+        spin: The share of what they compute in which they wait for one another, on a core; a
+            single thread is spared it. Example: 0.5
     """
 
     name: str
     wait: Duration | None = None
     cpu: Duration | None = None
     read_bytes: Size | None = None
+    threads: int = 1
+    spin: Share = 0.0
 
     def __post_init__(self) -> None:
         require(isinstance(self.name, str) and self.name != "", "name", "some text", self.name)
         check_distribution(self, "wait", optional=True)
         check_distribution(self, "cpu", optional=True)
         check_distribution(self, "read_bytes", optional=True)
+        check_integer(self, "threads", 1)
+        require(is_number(self.spin) and 0 <= self.spin < 1, "spin", "a share below 1", self.spin)
 
 
 def _check_dataset(dataset: Any) -> None:

@@ -169,9 +169,11 @@ def _capacity(scenario: Scenario) -> float:
 
 
 def _processes(scenario: Scenario) -> int:
-    """The most that compute at a time: workers, one that writes, the main process, its threads."""
-    workers = scenario.loader.num_workers
-    return workers + min(workers, 1) + max(scenario.consumer.threads, 1) + scenario.consumer.spin
+    """The most that compute at a time: workers, one that writes, the main process; threads."""
+    workers, consumer = scenario.loader.num_workers, scenario.consumer
+    gang = max((stage.threads for stage in scenario.dataset.fetch), default=1)
+    fetching = workers * gang if workers else gang - 1
+    return fetching + min(workers, 1) + max(consumer.threads, 1) + consumer.spin
 
 
 def _one_after_the_other(scenario: Scenario, need: Demand) -> float:

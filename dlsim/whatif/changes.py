@@ -136,6 +136,13 @@ def _stage(stage: Stage, factor: float) -> Stage:
     )
 
 
+def one_thread(stage: Stage) -> Stage:
+    """`stage`, computed by one thread: all that its threads compute but wait for one another."""
+    work = stage.threads * (1 - stage.spin)
+    cpu = stage.cpu and scaled(stage.cpu, work)
+    return structs.replace(stage, cpu=cpu, threads=1, spin=0.0)
+
+
 def _loader_changes(scenario: Scenario) -> Iterator[Change]:
     """What the DataLoader's keyword arguments can change."""
     loader, workers = scenario.loader, scenario.loader.num_workers
@@ -172,6 +179,9 @@ def _faster(scenario: Scenario) -> Iterator[Change]:
             fetch = (*dataset.fetch[:at], _stage(stage, 0.5), *dataset.fetch[at + 1 :])
             changed = structs.replace(dataset, fetch=fetch)
             yield Change(f"{stage.name} twice as fast", structs.replace(scenario, dataset=changed))
+    if any(stage.threads > 1 for stage in dataset.fetch):
+        alone = structs.replace(dataset, fetch=tuple(map(one_thread, dataset.fetch)))
+        yield Change("one thread in each worker", structs.replace(scenario, dataset=alone))
     if dataset.collate is not None and dataset.collate.mean > 0:
         changed = structs.replace(dataset, collate=scaled(dataset.collate, 0.5))
         yield Change("collate twice as fast", structs.replace(scenario, dataset=changed))

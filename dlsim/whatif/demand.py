@@ -32,8 +32,9 @@ class Demand:
 
     `batches`, `samples`: of one epoch; `longest`: batches of the worker that has most of them.
     In a worker: `reads` at full bandwidth, `waits`, `computes` (stages, collate and taking the
-    message), `serialises`; `writes`, beside all else; `hands_over`, while the main process waits;
-    `writes_along`, while the main process reads. `latency`: until an index list is there. In the
+    message), `helps` (other threads of libraries meanwhile), `serialises`; `writes`, beside all
+    else; `hands_over`, while the main process waits; `writes_along`, while the main process reads.
+    `latency`: until an index list is there. In the
     main process: `dispatches` (sending an index list), `receives` (reading and rebuilding),
     `pins`, `copies`, `step` on `threads` threads of its cores (0: on an accelerator). Of storage:
     `bytes` and `requests`.
@@ -45,6 +46,7 @@ class Demand:
     reads: float
     waits: float
     computes: float
+    helps: float
     serialises: float
     writes: float
     hands_over: float
@@ -68,7 +70,7 @@ class Demand:
     def computes_in_workers(self) -> float:
         """Processor seconds of the worker and its threads."""
         handing = self.writes + self.hands_over + self.writes_along
-        return self.computes + self.serialises + handing
+        return self.computes + self.helps + self.serialises + handing
 
 
 def demand(scenario: Scenario) -> Demand:
@@ -107,6 +109,12 @@ def demand(scenario: Scenario) -> Demand:
         + collated
         + scenario.sharing(size)
         + (costs.take if workers else 0.0),
+        helps=calls
+        * sum(
+            (s.threads - 1) * _mean(s.cpu, indices, made)
+            for s in dataset.fetch
+            if s.cpu is not None
+        ),
         serialises=costs.serialise.of(dataset.tensors, size) if workers else 0.0,
         writes=handed if workers and through_pipe and not along else 0.0,
         hands_over=handed if workers and not through_pipe else 0.0,

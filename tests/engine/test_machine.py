@@ -285,6 +285,17 @@ def test_first_samples_take_longer_once_in_each_process(engine: str, workers: in
 
 
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize(
+    ("workers", "cores", "second"), [(1, 2, 2), (2, 2, 4), (2, 4, 2), (2, 1, 8)]
+)
+def test_threads_of_libraries_take_cores(engine: str, workers: int, cores: int, second: int):
+    """Two threads of 2 s each for a batch: a worker keeps two cores busy, two workers four."""
+    changes = {"loader.num_workers": workers, "machine.cores": cores, "dataset.fetch.0.threads": 2}
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    assert trace.fetched[:workers].tolist() == pytest.approx([second] * workers)
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
 def test_a_host_that_spins_takes_a_core(engine: str) -> None:
     """On one core, the host's wait for a step of 2 s leaves a worker half of the core meanwhile.
 

@@ -58,9 +58,15 @@ def ask(s: State, customer: int, seconds: float) -> None:
 
 
 @inlined
+def customer_of(s: State, worker: int) -> int:
+    """The customer that a worker is; the next ones are threads of its libraries."""
+    return int(worker * s.rules[0].gang)
+
+
+@inlined
 def compute(s: State, seconds: float) -> None:
     """The main process, or its pin-memory thread, asks for processor time."""
-    ask(s, len(s.workers) + 1, seconds)
+    ask(s, customer_of(s, len(s.workers)) + 1, seconds)
 
 
 @inlined

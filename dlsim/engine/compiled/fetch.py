@@ -6,6 +6,7 @@ from math import nan
 
 from dlsim.engine.compiled.buffer import write
 from dlsim.engine.compiled.clock import wake
+from dlsim.engine.compiled.cores import ask, customer_of
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
     CALL,
@@ -13,7 +14,6 @@ from dlsim.engine.compiled.messages import (
     CALLING,
     COLLATE,
     COLLATED,
-    CORES,
     DEMAND,
     EXHAUSTED,
     FETCH,
@@ -210,6 +210,16 @@ def fetch_sharing(s: State, worker: int) -> bool:
             else:
                 demand = s.demands[w.demand]
                 amount = s.amounts[message, w.call * r.width + demand.place]
+                if demand.kind == CPU and demand.threads > 1:
+                    if w.owed > 0.0:
+                        return pay(s, worker)
+                    w.demand += 1
+                    if amount > 0.0:
+                        w.owed = amount
+                        pay(s, worker)
+                        m.customers = demand.threads
+                        return True
+                    continue
                 if demand.kind == CPU:
                     w.owed += amount
                     w.demand += 1
@@ -236,8 +246,8 @@ def fetch_sharing(s: State, worker: int) -> bool:
 @inlined
 def pay(s: State, worker: int) -> bool:
     """Ask for the processor time that is owed, which takes time."""
-    m, w = s.main[0], s.workers[worker]
-    m.amount, m.what, m.customer, m.customers = w.owed, CORES, worker, 1
+    w = s.workers[worker]
+    ask(s, customer_of(s, worker), w.owed)
     w.owed = 0.0
     return True
 

@@ -30,6 +30,7 @@ RULES = np.dtype(
         ("round_trip", "f8"),
         ("iterable", "?"),
         ("batched", "?"),
+        ("gang", "i8"),  # the most threads that compute a stage together in a worker
         ("width", "i8"),  # amounts that a call of the dataset asks for
         ("alike", "?"),  # all calls ask for the same ones
         ("most", "i8"),  # samples of a batch
@@ -70,7 +71,7 @@ RULES = np.dtype(
 )
 
 # What a sample asks for in turn; its amounts begin at `place` among those of the sample.
-DEMANDS = np.dtype([("kind", "i8"), ("stage", "i8"), ("place", "i8")])
+DEMANDS = np.dtype([("kind", "i8"), ("stage", "i8"), ("place", "i8"), ("threads", "i8")])
 
 
 def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
@@ -98,6 +99,7 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "round_trip": trip,
         "iterable": isinstance(dataset, IterableDataset),
         "batched": isinstance(dataset, MapDataset) and dataset.batched,
+        "gang": gang(scenario),
         "width": demands(scenario)[1],
         "alike": isinstance(dataset, MapDataset) and alike(scenario),
         "most": most_samples(scenario),
@@ -139,9 +141,14 @@ def demands(scenario: Scenario) -> tuple[NDArray[Any], int]:
     for i, stage in enumerate(scenario.dataset.fetch):
         for kind, asked in ((READ, stage.read_bytes), (WAIT, stage.wait), (CPU, stage.cpu)):
             if asked is not None:
-                made.append((kind, i, place))
+                made.append((kind, i, place, stage.threads))
                 place += 2 if kind == READ else 1
     return np.array(made, DEMANDS), place
+
+
+def gang(scenario: Scenario) -> int:
+    """The most threads that compute a stage together in a worker."""
+    return max((stage.threads for stage in scenario.dataset.fetch), default=1)
 
 
 def rates(scenario: Scenario, customers: int) -> NDArray[np.float64]:

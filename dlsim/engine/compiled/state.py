@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlsim.engine.compiled.arrays import fields
 from dlsim.engine.compiled.messages import POINTS
-from dlsim.engine.compiled.rules import NONE, demands, indices, most_samples, rates, rules
+from dlsim.engine.compiled.rules import NONE, demands, gang, indices, most_samples, rates, rules
 from dlsim.engine.compiled.tournament import leaves, tournament
 from dlsim.scenario import IterableDataset, Loader, MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS
@@ -232,8 +232,9 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
     # Without workers, the main process fetches with the hands of a worker.
     hands = max(workers, 1)
     actors = 2 * hands + 1  # workers, feeder threads, the pin-memory thread
-    # Workers, who writes into the pipe, and the main process with the threads of its step.
-    customers = hands + 1 + scenario.consumer.threads
+    # Workers with the threads of their libraries, who writes into the pipe, and the main process
+    # with the threads of its step.
+    customers = hands * gang(scenario) + 1 + scenario.consumer.threads
     rising = rates(scenario, customers + scenario.consumer.spin)
     return State(
         rules=rows,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dlsim.engine.compiled.buffer import enter_pipe, erase, leave_pipe, put, ring_bell
 from dlsim.engine.compiled.clock import feeder, wake
-from dlsim.engine.compiled.cores import ask, compute
+from dlsim.engine.compiled.cores import ask, compute, customer_of
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
     ARRIVED,
@@ -40,7 +40,7 @@ def feed(s: State, worker: int) -> None:
             w.sending = w.outbox
             w.outbox = s.messages[w.sending].next
             w.feeding = SERIALISED
-            ask(s, worker, serialise(s, s.messages[w.sending].number))
+            ask(s, customer_of(s, worker), serialise(s, s.messages[w.sending].number))
             if m.amount > 0.0:
                 return
         number = s.messages[w.sending].number
@@ -69,7 +69,7 @@ def feed(s: State, worker: int) -> None:
 @inlined
 def writing(s: State) -> int:
     """The customer that writes: it needs a core, but shares it with no thread of its process."""
-    return len(s.workers)
+    return customer_of(s, len(s.workers))
 
 
 @inlined
@@ -80,7 +80,7 @@ def read(s: State, number: int, owner: int, moved: bool) -> None:
         ask(s, writing(s), hand_over(s, number))
         s.main[0].customers = 2
     elif not goes_through_pipe(s, number):
-        ask(s, owner, hand_over(s, number))
+        ask(s, customer_of(s, owner), hand_over(s, number))
 
 
 @inlined

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 from dlsim.engine.draws import CPU, READ, SampleDraws, Work
 from dlsim.engine.processes.clock import Steps, sleep, until
 from dlsim.engine.processes.messages import ENDED, Fetched, Outcome
-from dlsim.engine.processes.run import Run, turn_of
+from dlsim.engine.processes.run import HELPING, Run, turn_of
 from dlsim.engine.processes.sampler import Job
 from dlsim.engine.rules import Raised, failure, shard_of
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
@@ -155,6 +155,12 @@ def fetch_sharing(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> 
         if samples is not None:
             row = samples.begin(indices, job.number, worker, env.now)
         for demand, stage, amount in demands:
+            together = run.scenario.dataset.fetch[stage].threads
+            if demand == CPU and together > 1:
+                yield from run.compute(worker, owed)
+                owed = 0.0
+                yield from run.compute_together(helpers(worker, together), amount[0], turn)
+                continue
             if demand == CPU:
                 owed += amount[0]
                 continue
@@ -174,6 +180,11 @@ def fetch_sharing(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> 
                 return raised
     yield from run.compute(worker, owed)
     return None
+
+
+def helpers(worker: int, threads: int) -> list[int]:
+    """The customers of the cores that threads of a library are in a worker: itself the first."""
+    return [worker, *(HELPING * thread + worker for thread in range(1, threads))]
 
 
 def raised_by(run: Run, indices: Sequence[int]) -> Raised | None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # A write releases Python's lock: it needs a core, but shares it with no thread of its process.
 # Only one writes at a time.
 WRITING = 1 << 40
+# Threads of libraries need cores, and share them with no thread of their process either. The n-th
+# one of worker w is the customer n * HELPING + w.
+HELPING = 1 << 20
 
 
 class Node:
@@ -95,7 +98,9 @@ class Run:
                 process.interrupt("terminate")
         for shared in (self.cores, self.disk.source.bandwidth):
             if shared is not None:
-                for customer in (*range(len(workers)), WRITING, MAIN):
+                threads = max((stage.threads for stage in self.scenario.dataset.fetch), default=1)
+                helping = [HELPING * n + w for n in range(threads) for w in range(len(workers))]
+                for customer in (*helping, WRITING, MAIN):
                     shared.leave((self.rank, customer))
 
 
