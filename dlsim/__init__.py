@@ -47,7 +47,17 @@ if TYPE_CHECKING:
         replace,
         schema,
     )
-    from dlsim.trace import JobTrace, Trace, load_trace, memory, overflow, save, summarize
+    from dlsim.trace import (
+        JobTrace,
+        Trace,
+        load_job,
+        load_trace,
+        memory,
+        overflow,
+        save,
+        save_job,
+        summarize,
+    )
     from dlsim.whatif.cheapest import advise
     from dlsim.whatif.explain import explain
     from dlsim.whatif.rent import rent
@@ -60,7 +70,17 @@ __version__ = "0.1.0"
 _ROOMS = ("engine", "report", "scenario", "show", "testing", "trace", "validation", "whatif")
 _HOMES = {
     "engine": ("simulate", "simulate_job"),
-    "trace": ("JobTrace", "Trace", "load_trace", "memory", "overflow", "save", "summarize"),
+    "trace": (
+        "JobTrace",
+        "Trace",
+        "load_job",
+        "load_trace",
+        "memory",
+        "overflow",
+        "save",
+        "save_job",
+        "summarize",
+    ),
     "whatif": ("advise", "compare", "explain", "rent", "replicate", "sweep"),
 }  # and all other names are at home in dlsim.scenario
 
@@ -97,6 +117,7 @@ __all__ = [
     "dump",
     "explain",
     "load",
+    "load_job",
     "load_trace",
     "memory",
     "overflow",
@@ -104,6 +125,7 @@ __all__ = [
     "replace",
     "replicate",
     "save",
+    "save_job",
     "schema",
     "simulate",
     "simulate_job",

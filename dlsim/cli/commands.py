@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -18,14 +18,17 @@ from dlsim.cli.comparison import compare
 from dlsim.cli.diagnosis import diagnose
 from dlsim.cli.files import (
     check_drawable,
+    check_folder,
     check_torch,
     check_trace,
     check_traceable,
     check_writable,
     kept,
+    report_job,
     report_run,
     scenario_from,
     simulated,
+    simulated_job,
     watching,
 )
 from dlsim.cli.keys import keys
@@ -38,6 +41,9 @@ from dlsim.cli.teaching import teach
 from dlsim.cli.validation import validate
 from dlsim.cli.whatif import advise, explain
 
+if TYPE_CHECKING:
+    from dlsim.trace import JobTrace
+
 
 def run(
     scenario: Annotated[Positional[Path], arg(metavar="SCENARIO")],
@@ -48,6 +54,7 @@ def run(
     csv: File = None,
     plot: File = None,
     trace: File = None,
+    profiles: File = None,
     verbose: Annotated[Flag, arg(aliases=["-v"])] = False,
     changes: Changes = NO_CHANGES,
 ) -> None:
@@ -66,6 +73,8 @@ def run(
         csv: Write a table here, one row for each batch.
         plot: Draw the run here: who did what when, and how full the buffer was.
         trace: Write Chrome Trace Event JSON here (.json, .json.gz), which Perfetto opens.
+        profiles: Of a job: write a profile of each rank into this folder, as torch.profiler does,
+            for HolisticTraceAnalysis.
         verbose: First tell every event: what is sent, fetched, received and returned when.
     """
     chosen = scenario_from(scenario, changes)
@@ -74,6 +83,16 @@ def run(
     check_drawable(plot)
     check_traceable(trace)
     wanted = verbose or out is not None or trace is not None
+    if chosen.is_job and chosen.job.rank is None:
+        if profiles is not None:
+            check_folder(profiles)
+        job = simulated_job(chosen, seed, engine, samples=wanted)
+        if verbose:
+            tell_ranks(job)
+        report_job(job, out, csv, plot, trace, profiles)
+        return
+    if profiles is not None:
+        raise dlsim.DlsimError("--profiles: are of the ranks of a job, and there is none")
     found = simulated(chosen, seed, engine, samples=wanted)
     if verbose:
         from dlsim.trace import narrate
@@ -82,6 +101,17 @@ def run(
             print(line)
         print()
     report_run(found, out, csv, plot, trace)
+
+
+def tell_ranks(job: JobTrace) -> None:
+    """Tell every event of every rank, one after another."""
+    from dlsim.trace import narrate
+
+    for rank, trace in enumerate(job.ranks):
+        print(f"rank {rank}")
+        for line in narrate(trace):
+            print(line)
+        print()
 
 
 def observe(

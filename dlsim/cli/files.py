@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from dlsim.engine.simulation import Engine
-    from dlsim.trace import Trace
+    from dlsim.trace import JobTrace, Trace
 
 PATIENCE = 1.5  # seconds before a progress bar appears
 
@@ -102,6 +102,14 @@ def simulated(scenario: Scenario, seed: int, engine: Engine, *, samples: bool) -
     """The trace of the scenario; on a terminal, a progress bar for what takes its time."""
     with progress(batches_of(scenario)) as advance:
         return dlsim.simulate(scenario, seed, engine=engine, samples=samples, progress=advance)
+
+
+def simulated_job(scenario: Scenario, seed: int, engine: Engine, *, samples: bool) -> JobTrace:
+    """The traces of all ranks of the scenario; with a progress bar, too."""
+    each = batches_of(scenario)
+    ranks = 1 if scenario.job.deal != "same" else scenario.job.world
+    with progress(None if each is None else each * ranks) as advance:
+        return dlsim.simulate_job(scenario, seed, engine=engine, samples=samples, progress=advance)
 
 
 def batches_of(scenario: Scenario) -> int | None:
@@ -259,6 +267,32 @@ def report_run(
     if plot is not None:
         draw(run_picture(trace), plot)
     print(run_text(trace))
+
+
+def report_job(
+    job: JobTrace,
+    out: Path | None,
+    csv: Path | None,
+    plot: Path | None,
+    chrome: Path | None,
+    profiles: Path | None,
+) -> None:
+    """Write what is asked for, and print what to make of the job."""
+    from dlsim.report.job_plots import job_picture
+    from dlsim.report.job_text import job_text
+    from dlsim.trace import save_job, write_job_chrome, write_job_csv, write_profiles
+
+    if out is not None:
+        save_job(job, out)
+    if csv is not None:
+        write_job_csv(job, csv)
+    if chrome is not None:
+        write_job_chrome(job, chrome)
+    if profiles is not None:
+        write_profiles(job, profiles)
+    if plot is not None:
+        draw(job_picture(job), plot)
+    print(job_text(job))
 
 
 def draw(figure: Figure, path: Path) -> None:

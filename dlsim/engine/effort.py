@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from dlsim.engine.compiled import installed
+from dlsim.engine.ranks import rank_scenario
+from dlsim.engine.rules import batch_ends, shard_of
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 
 SECONDS = 50e-6  # that the SimPy engine takes for one unit of effort, on one core of some 3 GHz
@@ -24,7 +26,8 @@ _decided: ContextVar[bool | None] = ContextVar("decided", default=None)
 def effort(scenario: Scenario) -> float:
     """About what a simulation of `scenario` takes, in batches of one sample on an ideal machine.
 
-    On the SimPy engine, for which these numbers are: such a batch takes some 50 µs.
+    On the SimPy engine, for which these numbers are: such a batch takes some 50 µs. A job is the
+    work of all its ranks.
     """
     batches, samples, _ = counts(scenario)
     calls = samples * max(len(scenario.dataset.fetch), 1)
@@ -36,16 +39,24 @@ def effort(scenario: Scenario) -> float:
     else:
         each = batches + 0.01 * calls if scenario.ideal else 2 * batches + 0.3 * calls
     shuffled = scenario.dataset.length / 2500 if scenario.loader.shuffle else 0.0
-    return max(scenario.epochs * (each + shuffled), 1.0)
+    ranks = 1 if scenario.job.rank is not None else scenario.job.world
+    return max(ranks * scenario.epochs * (each + shuffled), 1.0)
 
 
 def counts(scenario: Scenario) -> tuple[float, float, float]:
-    """Batches and samples returned in an epoch, and batches of the worker that has most."""
+    """Batches and samples returned in an epoch, and batches of the worker that has most.
+
+    Of a job, those of its first rank.
+    """
+    if scenario.is_job and scenario.job.rank is None:
+        scenario = rank_scenario(scenario, 0)
     loader, dataset = scenario.loader, scenario.dataset
     workers = max(loader.num_workers, 1)
     size = loader.batch_size or 1
     if isinstance(dataset, IterableDataset):
-        shards = [len(dataset.shard(w, loader.num_workers)) for w in range(workers)]
+        shards = [len(shard_of(scenario, w)) for w in range(workers)]
+    elif scenario.is_job:
+        return _dealt(scenario)
     elif loader.batch_sampler is not None:
         sizes = [len(batch) for batch in loader.batch_sampler][: scenario.consumer.stop_after]
         return len(sizes), sum(sizes), len(sizes) / workers
@@ -61,6 +72,13 @@ def counts(scenario: Scenario) -> tuple[float, float, float]:
         return most, left, most / workers
     longest = max(each) if isinstance(dataset, IterableDataset) else batches / workers
     return batches, samples, longest
+
+
+def _dealt(scenario: Scenario) -> tuple[float, float, float]:
+    """The same of what a rank is dealt of a map-style dataset."""
+    ends = batch_ends(scenario)[: scenario.consumer.stop_after]
+    samples = ends[-1] if len(ends) else 0
+    return len(ends), samples, len(ends) / max(scenario.loader.num_workers, 1)
 
 
 @contextmanager

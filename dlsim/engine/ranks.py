@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from dlsim.scenario import Scenario
-from dlsim.scenario.dealing import batches
+from dlsim.scenario import IterableDataset, Job, Scenario
+from dlsim.scenario.dealing import batches, shard
 from dlsim.scenario.distributions import Distribution, scaled
 
 RANK_BITS = 128  # of a rank's seed, above those of the job's
@@ -28,16 +28,77 @@ def rank_scenarios(scenario: Scenario) -> list[Scenario]:
     many batches.
     """
     job = scenario.job
+    found = [rank_scenario(scenario, rank) for rank in range(job.world)]
+    if job.uneven != "stop":
+        return found
     counts = [batches(scenario.loader, scenario.dataset, job, rank) for rank in range(job.world)]
-    found = []
+    least = min(counts)
     for rank, count in enumerate(counts):
-        mine = slower(structs.replace(scenario, job=job.seen_by(rank)), *job.slower(rank))
-        stop_after = mine.consumer.stop_after
-        if job.uneven == "stop" and count > min(counts) and (stop_after or count) > min(counts):
-            consumer = structs.replace(mine.consumer, stop_after=max(min(counts), 1))
-            mine = structs.replace(mine, consumer=consumer)
-        found.append(mine)
+        consumer = found[rank].consumer
+        if count > least and (consumer.stop_after or count) > least:
+            consumer = structs.replace(consumer, stop_after=max(least, 1))
+            found[rank] = structs.replace(found[rank], consumer=consumer)
     return found
+
+
+def rank_scenario(scenario: Scenario, rank: int) -> Scenario:
+    """The scenario of one rank of a job that no other one ends."""
+    job = scenario.job
+    return slower(structs.replace(scenario, job=job.seen_by(rank)), *job.slower(rank))
+
+
+def fair_share(scenario: Scenario) -> Scenario:
+    """A scenario of one rank alone, on as much of its node and of the storage as is its share.
+
+    What it can do at best is what each rank of the job can at best, if all are alike: a closed
+    form of the one is one of the other. Its dataset is what an epoch deals to it.
+    """
+    job, machine, storage = scenario.job, scenario.machine, scenario.machine.storage
+    if not scenario.is_job:
+        return scenario
+
+    def share(value: float | None, ranks: int) -> float | None:
+        return None if value is None else value / ranks
+
+    if job.remote:
+        limits = [
+            share(job.storage.bandwidth, job.world),
+            share(job.storage.node_bandwidth, job.ranks),
+        ]
+        storage = structs.replace(
+            storage,
+            bandwidth=min((limit for limit in limits if limit is not None), default=None),
+            requests_per_second=share(job.storage.requests_per_second, job.world),
+            latency=job.storage.latency,
+        )
+    else:
+        storage = structs.replace(
+            storage,
+            bandwidth=share(storage.bandwidth, job.ranks),
+            requests_per_second=share(storage.requests_per_second, job.ranks),
+        )
+    machine = structs.replace(
+        machine,
+        cores=share(machine.cores, job.ranks),
+        background=machine.background / job.ranks,
+        memory=share(machine.memory, job.ranks),
+        shm=share(machine.shm, job.ranks),
+        storage=storage,
+    )
+    loader, dataset = scenario.loader, scenario.dataset
+    if job.deal != "same" and job.world > 1:
+        if isinstance(dataset, IterableDataset):
+            mine, workers = job.seen_by(0), loader.num_workers
+            each = range(max(workers, 1))
+            shards = [len(shard(dataset, mine, worker, workers)) for worker in each]
+            dataset = structs.replace(dataset, sharding=tuple(shards), length=sum(shards))
+        elif loader.batch_sampler is not None:
+            loader = structs.replace(loader, batch_sampler=loader.batch_sampler[:: job.world])
+        elif loader.sampler is not None:
+            loader = structs.replace(loader, sampler=loader.sampler[:: job.world])
+        else:
+            dataset = structs.replace(dataset, length=-(-dataset.length // job.world))
+    return structs.replace(scenario, loader=loader, dataset=dataset, machine=machine, job=Job())
 
 
 def slower(scenario: Scenario, loader: float, step: float, disk: float) -> Scenario:

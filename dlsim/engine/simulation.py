@@ -12,6 +12,7 @@ from dlsim.engine.ranks import rank_seed
 from dlsim.engine.rules import batches_to_simulate
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, lacking, require
+from dlsim.trace.job import JobTrace
 from dlsim.trace.tally import KEPT, Tally
 from dlsim.trace.trace import Meta, Trace
 
@@ -67,19 +68,19 @@ def check(scenario: Scenario, seed: int, engine: Engine) -> None:
         raise ScenarioError(lacking("engine: compiled", "numba", "fast"))
 
 
-def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally:
+def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally | JobTrace:
     """What the metrics of `simulate(scenario, seed)` follow from; see `outcomes`."""
     return next(outcomes(scenario, [seed]))
 
 
-def outcomes(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | Tally]:
+def outcomes(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | Tally | JobTrace]:
     """For each of `seeds`, what the metrics follow from, as little of it as possible.
 
     A tally, in memory that does not grow with the number of batches, where the compiled engine
     can make one: of batches in order of a map-style dataset on the ideal machine, and of every
     long run that nothing ends early; else the trace.
     """
-    if not worth_compiling(_seconds(scenario, len(seeds))):
+    if scenario.is_job or not worth_compiling(_seconds(scenario, len(seeds))):
         return replications(scenario, seeds)
     from dlsim.engine.in_order import suits
 
@@ -95,14 +96,18 @@ def outcomes(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | Tally
     return (simulate(scenario, seed, engine="compiled") for seed in seeds)
 
 
-def replications(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace]:
-    """The trace of `scenario` under each of `seeds`, as `simulate` has it.
+def replications(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | JobTrace]:
+    """The trace of `scenario` under each of `seeds`, as `simulate` or `simulate_job` has it.
 
     Without the compiled engine, replications in order of a map-style dataset on the ideal machine
     are simulated by NumPy, many at once; their `meta.engine` is numpy.
     """
     from dlsim.engine.in_order import suits, traces
 
+    if scenario.is_job:
+        from dlsim.engine.job import simulate_job
+
+        return (simulate_job(scenario, seed) for seed in seeds)
     if worth_compiling(_seconds(scenario, len(seeds))):
         return (simulate(scenario, seed, engine="compiled") for seed in seeds)
     if not suits(scenario):

@@ -60,7 +60,7 @@ def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
     _mark_epochs(ax, trace)
     ax.set_xlabel("time (s)")
     entries = [("wait", WAIT), ("step", STEP)] + [("fetch", FETCH)] * (lanes > 1)
-    _legend(ax, entries, "height: share of the time" if dense else "")
+    legend(ax, entries, "height: share of the time" if dense else "")
     return ax
 
 
@@ -96,7 +96,7 @@ def occupancy(trace: Trace, ax: Axes | None = None) -> Axes:
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_xlabel("time (s)")
     _mark_epochs(ax, trace)
-    _legend(ax, entries)
+    legend(ax, entries)
     return ax
 
 
@@ -262,7 +262,7 @@ def _steps(ax: Axes, levels: Levels, begin: float, end: float, colour: str) -> N
     ax.plot(middle, mean, color=colour, linewidth=1.2)
 
 
-def _legend(ax: Axes, entries: list[tuple[str, str]], title: str = "") -> None:
+def legend(ax: Axes, entries: list[tuple[str, str]], title: str = "") -> None:
     """A legend above the axes, out of the data's way."""
     from matplotlib.patches import Patch
 

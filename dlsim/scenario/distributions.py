@@ -7,7 +7,7 @@ exception to randomness: it replays what was observed, by index.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, TypeVar
 
 import numpy as np
 from msgspec import Meta, Struct, structs
@@ -304,7 +304,10 @@ RANDOM_KINDS = (Constant, Uniform, Exponential, Gamma, Lognormal, Pareto, Mixtur
 KINDS = (*RANDOM_KINDS, Recorded)
 
 
-def scaled(distribution: Distribution, factor: float) -> Distribution:
+D = TypeVar("D", bound=Distribution)
+
+
+def scaled(distribution: D, factor: float) -> D:
     """A distribution of which every number is `factor` times that of `distribution`.
 
     So are the numbers that are drawn of both with equal generators, but for rounding.
@@ -315,7 +318,8 @@ def scaled(distribution: Distribution, factor: float) -> Distribution:
         parts = tuple(scaled(part, factor) for part in distribution.parts)
         return structs.replace(distribution, parts=parts)
     if isinstance(distribution, Observed):
-        return structs.replace(distribution, values=[factor * v for v in distribution.values])
+        values = tuple(factor * value for value in distribution.values)
+        return structs.replace(distribution, values=values)  # type: ignore[return-value]
     scales = {"value", "low", "high", "mean", "scale"} & {*distribution.__struct_fields__}
     return structs.replace(distribution, **{k: factor * getattr(distribution, k) for k in scales})
 

@@ -5,6 +5,15 @@ from dlsim.trace.chrome import write_chrome
 from dlsim.trace.difference import difference
 from dlsim.trace.files import load_trace, save, write_csv
 from dlsim.trace.job import JobTrace, Meetings, meetings
+from dlsim.trace.job_files import (
+    load_job,
+    save_job,
+    write_job_chrome,
+    write_job_csv,
+    write_profiles,
+)
+from dlsim.trace.job_memory import job_overflow
+from dlsim.trace.job_metrics import Lateness, lateness
 from dlsim.trace.levels import Levels
 from dlsim.trace.log import events, narrate
 from dlsim.trace.memory import Memory, Overflow, memory, overflow
@@ -45,6 +54,7 @@ __all__ = [
     "Account",
     "Epochs",
     "JobTrace",
+    "Lateness",
     "Levels",
     "Meetings",
     "Memory",
@@ -69,6 +79,9 @@ __all__ = [
     "first_batch",
     "head_of_line",
     "held",
+    "job_overflow",
+    "lateness",
+    "load_job",
     "load_trace",
     "meetings",
     "memory",
@@ -77,6 +90,7 @@ __all__ = [
     "read_profiler",
     "samples_per_second",
     "save",
+    "save_job",
     "stall",
     "steps",
     "summarize",
@@ -84,4 +98,7 @@ __all__ = [
     "worker_utilisation",
     "write_chrome",
     "write_csv",
+    "write_job_chrome",
+    "write_job_csv",
+    "write_profiles",
 ]

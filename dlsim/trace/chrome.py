@@ -64,13 +64,26 @@ def write_chrome(trace: Trace, path: str | Path) -> None:
     """
     path = Path(path)
     check_name(path)
-    events = _events(trace)
+    write_events(path, _about(trace), events_of(trace))
+
+
+def write_events(
+    path: Path,
+    about: dict[str, object],
+    events: Iterator[str],
+    *,
+    distributed: dict[str, object] | None = None,
+) -> None:
+    """Write `events` to a file that tells `about` them, and who wrote it of several ranks."""
+    head = f'{{"displayTimeUnit":"ms","otherData":{json.dumps(about)},'
+    if distributed is not None:
+        head += f'"distributedInfo":{json.dumps(distributed)},'
     with (
         replacing(path, TraceError) as unfinished,
         open(unfinished, "wb") as file,
         _compressed(file, path) as out,
     ):
-        out.write(f'{{"displayTimeUnit":"ms","otherData":{_about(trace)},"traceEvents":['.encode())
+        out.write(f'{head}"traceEvents":['.encode())
         separator = "\n"
         while chunk := list(islice(events, CHUNK)):
             out.write((separator + ",\n".join(chunk)).encode())
@@ -85,13 +98,14 @@ def _compressed(file: IO[bytes], path: Path) -> AbstractContextManager[IO[bytes]
     return gzip.GzipFile("", "wb", LEVEL, file, mtime=0)  # type: ignore[return-value]
 
 
-def _about(trace: Trace) -> str:
+def _about(trace: Trace) -> dict[str, object]:
     meta = trace.meta
     name = meta.scenario.name if meta.scenario is not None else ""
-    return json.dumps({"engine": meta.engine, "seed": meta.seed, "scenario": name, **meta.versions})
+    return {"engine": meta.engine, "seed": meta.seed, "scenario": name, **meta.versions}
 
 
-def _events(trace: Trace) -> Iterator[str]:
+def events_of(trace: Trace) -> Iterator[str]:
+    """The events of a trace, each as JSON."""
     ahead = _runs_ahead(trace)
     yield from _names(trace, ahead)
     yield from _main(trace, ahead)
@@ -116,14 +130,15 @@ def _names(trace: Trace, ahead: bool) -> Iterator[str]:
     """What the lanes are called, and their order."""
     lanes = [(_worker(w), f"worker {w}") for w in range(metrics.worker_count(trace))]
     for place, (lane, name) in enumerate([(MAIN, "main process"), *lanes]):
-        yield _named("process_name", lane, f'"name":"{name}"')
-        yield _named("process_sort_index", lane, f'"sort_index":{place}')
-        yield _named("thread_name", lane, f'"name":"{name}"')
+        yield named("process_name", lane, f'"name":"{name}"')
+        yield named("process_sort_index", lane, f'"sort_index":{place}')
+        yield named("thread_name", lane, f'"name":"{name}"')
     if ahead:
-        yield _named("thread_name", ACCELERATOR, '"name":"accelerator"')
+        yield named("thread_name", ACCELERATOR, '"name":"accelerator"')
 
 
-def _named(kind: str, lane: Lane, args: str) -> str:
+def named(kind: str, lane: Lane, args: str) -> str:
+    """What a lane is called, or where it stands."""
     return f'{{"ph":"M","name":"{kind}","pid":{lane.pid},"tid":{lane.tid},"args":{{{args}}}}}'
 
 
@@ -191,7 +206,7 @@ def _slices(
 ) -> Iterator[str]:
     """Complete events; none for an interval of which begin or end is not known."""
     head = f'{{"ph":"X","cat":"{cat}","name":"{name}","pid":{lane.pid},"tid":{lane.tid},"ts":'
-    for begin, end, about in zip(_ns(begins), _ns(ends), args, strict=True):
+    for begin, end, about in zip(nanoseconds(begins), nanoseconds(ends), args, strict=True):
         if begin is not None and end is not None:
             lasted = max(end - begin, 0)
             yield f'{head}{begin / 1000:.3f},"dur":{lasted / 1000:.3f},"args":{{{about}}}}}'
@@ -207,7 +222,12 @@ def _lives(trace: Trace) -> Iterator[str]:
     epochs = trace.epochs
     last = np.where(np.isnan(epochs.ended), metrics.span(trace)[1], epochs.ended)
     yield from _async("epoch", np.arange(len(epochs.first)), epochs.started, last)
-    moments = zip(_ns(trace.sent), _ns(trace.started), _ns(trace.returned), strict=True)
+    moments = zip(
+        nanoseconds(trace.sent),
+        nanoseconds(trace.started),
+        nanoseconds(trace.returned),
+        strict=True,
+    )
     lanes = [_worker(worker) for worker in trace.worker.tolist()]
     for number, (sent, started, returned) in enumerate(moments):
         if sent is None or started is None or lanes[number] is MAIN:
@@ -220,7 +240,9 @@ def _lives(trace: Trace) -> Iterator[str]:
 
 def _async(kind: str, numbers: Integers, begins: Floats, ends: Floats) -> Iterator[str]:
     head = f'"cat":"{kind}","pid":{MAIN.pid},"tid":{MAIN.tid}'
-    for number, begin, end in zip(numbers.tolist(), _ns(begins), _ns(ends), strict=True):
+    for number, begin, end in zip(
+        numbers.tolist(), nanoseconds(begins), nanoseconds(ends), strict=True
+    ):
         if begin is None or end is None:
             continue
         event = f'"name":"{kind} {number}","id":"{number}",{head},"ts":'
@@ -244,11 +266,11 @@ def _counters(trace: Trace) -> Iterator[str]:
         found.append(("credit", metrics.credit(trace)))
     for name, level in found:
         head = f'{{"ph":"C","cat":"{name}","name":"{name}","pid":{MAIN.pid},"tid":{MAIN.tid},"ts":'
-        for ns, count in zip(_ns(level.times), level.counts.tolist(), strict=True):
+        for ns, count in zip(nanoseconds(level.times), level.counts.tolist(), strict=True):
             if ns is not None:
                 yield f'{head}{ns / 1000:.3f},"args":{{"batches":{count}}}}}'
 
 
-def _ns(seconds: Floats) -> list[int | None]:
+def nanoseconds(seconds: Floats) -> list[int | None]:
     """Whole nanoseconds, which keep order and nesting exactly; None for what is not known."""
     return [None if s != s else s for s in np.rint(seconds * 1e9).tolist()]

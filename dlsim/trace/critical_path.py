@@ -6,29 +6,7 @@ arrival, by its fetching; a fetch, by the end of the worker's previous one, or e
 list that was sent; and that, by the return that gave the credit back. So every moment of the run
 is put down to exactly one cause, and the shares add up to the whole.
 
-==============  =============================================================================
-step            the training loop was busy with a step (or with anything else but `next()`)
-fetch: ...      a worker was fetching: divided among its stages by their mean times
-collate         it was collating
-storage         it was reading from storage, or waited for others who were
-core            it waited for a core
-contention      it computed more slowly than alone, as other cores were busy
-head of line    it was fetching, while a later batch lay ready that order forbade to return, and
-                another worker had done all it was sent
-shards          it was fetching, while another worker had used up its data and had none to share
-last round      it was fetching, while fewer batches were left than there are workers
-send            index lists were sent, or on their way
-take            between two batches of a worker
-transport       from the worker's collated batch to a message that can be read
-receive, pin    from there to the return of `next()`
-start-up: ...   workers were started, got ready, or were told of an epoch and answered
-first batch     from then to the first batch of an epoch: the pipeline was empty
-draining        workers finished, after an epoch, what nobody wanted any more
-joining         the main process waited for workers to be gone
-error, timeout  from the last step to the exception or timeout that ended the run
-waiting         waiting in `next()` for something else, or for what was not observed
-==============  =============================================================================
-
+==============  ======================================================================
 Without workers there is no pipeline to fill: fetching the first batch is fetching.
 """
 
@@ -41,6 +19,7 @@ import numpy as np
 
 from dlsim.scenario import Costs, MapDataset, Scenario
 from dlsim.trace.causes import (
+    BARRIER,
     COLLATE,
     CONTENTION,
     CORE,
@@ -293,6 +272,8 @@ class _Walk:
         while at >= 0 and self.now > self.floor:
             batch = int(order[at])
             before = trace.finished[order[at - 1]] if at > 0 else NAN
+            if trace.stepped is not None:
+                self.to(BARRIER, trace.stepped[batch], batch)
             if trace.returned[batch] < before <= self.now:
                 self.to(STEP, before, batch)  # an accelerator that the host runs ahead of
                 at -= 1

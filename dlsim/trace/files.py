@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +41,7 @@ SAMPLES = {
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 
 Arrays = Mapping[str, NDArray[Any]]
+CSV_COLUMNS = ("batch", "epoch", "worker", "size", "status", *MOMENTS)
 
 
 def save(trace: Trace, path: str | Path) -> None:
@@ -48,7 +49,15 @@ def save(trace: Trace, path: str | Path) -> None:
 
     Raises `TraceError` when it cannot be written.
     """
+    with replacing(Path(path), TraceError) as unfinished, open(unfinished, "wb") as file:
+        np.savez(file, **arrays_of(trace))
+
+
+def arrays_of(trace: Trace) -> dict[str, Any]:
+    """Every array that a file has of `trace`, by name."""
     arrays = {name: getattr(trace, name) for name in (*COLUMNS, "order")}
+    if trace.stepped is not None:
+        arrays["stepped"] = trace.stepped
     arrays |= {f"epochs.{name}": getattr(trace.epochs, name) for name in EPOCHS}
     if trace.samples is not None:
         arrays |= {f"samples.{name}": getattr(trace.samples, name) for name in SAMPLES}
@@ -57,8 +66,7 @@ def save(trace: Trace, path: str | Path) -> None:
         arrays |= {f"observed.{name}": getattr(trace, name) for name in seen}
     arrays["meta"] = np.frombuffer(msgspec.json.encode(trace.meta), np.uint8)
     arrays["format"] = np.array(FORMAT)
-    with replacing(Path(path), TraceError) as unfinished, open(unfinished, "wb") as file:
-        np.savez(file, **arrays)
+    return arrays
 
 
 def load_trace(path: str | Path) -> Trace:
@@ -67,9 +75,17 @@ def load_trace(path: str | Path) -> Trace:
     Raises `TraceError` for a file that cannot be read, is damaged, holds something else, or was
     written in a format this version does not know.
     """
+    arrays = read_arrays(path)
+    if "job" in arrays:
+        raise TraceError(f"{path}: expected a single trace, got those of a job (dlsim.load_job)")
+    return trace_of(arrays, path)
+
+
+def read_arrays(path: str | Path) -> Arrays:
+    """Every array in the file at `path`, if dlsim wrote it. Raises `TraceError` if not."""
     try:
         with open(path, "rb") as file:
-            return _trace(_arrays(file, path), path)
+            return _arrays(file, path)
     except OSError as error:
         raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -80,6 +96,17 @@ def write_csv(trace: Trace, path: str | Path) -> None:
     Columns: batch, epoch, worker, size, status (its name), and every moment in seconds. Raises
     `TraceError` when it cannot be written.
     """
+    with (
+        replacing(Path(path), TraceError) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(CSV_COLUMNS)
+        writer.writerows(csv_rows(trace))
+
+
+def csv_rows(trace: Trace) -> Iterator[tuple[Any, ...]]:
+    """The rows of `write_csv`."""
     batches = np.arange(len(trace))
     columns: list[list[Any]] = [
         batches.tolist(),
@@ -91,13 +118,7 @@ def write_csv(trace: Trace, path: str | Path) -> None:
     columns += [
         ["" if time != time else time for time in getattr(trace, name).tolist()] for name in MOMENTS
     ]
-    with (
-        replacing(Path(path), TraceError) as part,
-        open(part, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["batch", "epoch", "worker", "size", "status", *MOMENTS])
-        writer.writerows(zip(*columns, strict=True))
+    return zip(*columns, strict=True)
 
 
 def _arrays(file: IO[bytes], path: str | Path) -> Arrays:
@@ -119,7 +140,8 @@ def _arrays(file: IO[bytes], path: str | Path) -> Arrays:
         raise TraceError(f"{path}: damaged or cut short") from None
 
 
-def _trace(arrays: Arrays, path: str | Path) -> Trace:
+def trace_of(arrays: Arrays, path: str | Path) -> Trace:
+    """The trace that the arrays of a file hold. Raises `TraceError` if they hold none."""
     try:
         columns = _columns(arrays, "", COLUMNS)
         sampled = any(name.startswith("samples.") for name in arrays)
@@ -137,6 +159,9 @@ def _trace(arrays: Arrays, path: str | Path) -> Trace:
             epochs=Epochs(**_columns(arrays, "epochs.", EPOCHS)),
             meta=msgspec.json.decode(arrays["meta"].tobytes(), type=Meta),
             samples=Samples(**samples) if samples is not None else None,
+            stepped=_columns(arrays, "", {"sent": np.float64, "stepped": np.float64})["stepped"]
+            if "stepped" in arrays
+            else None,
         )
     except KeyError as error:
         raise TraceError(f"{path}: expected an array {error}, got none") from None

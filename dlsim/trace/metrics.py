@@ -124,11 +124,20 @@ def steps(trace: Trace) -> Floats:
     """`finished - returned` of every batch returned, in the order of return.
 
     Where the host runs ahead of an accelerator, which is busy with the batch before when it gets
-    this one, from that one's `finished` on.
+    this one, from that one's `finished` on. Of a rank that meets others, up to `stepped`.
     """
     ended = trace.finished[trace.order]
+    done = ended if trace.stepped is None else trace.stepped[trace.order]
     before = np.fmax.accumulate(np.append(-np.inf, ended[:-1]))
-    times: Floats = ended - np.maximum(trace.returned[trace.order], before)
+    times: Floats = done - np.maximum(trace.returned[trace.order], before)
+    return times
+
+
+def barrier_waits(trace: Trace) -> Floats:
+    """`finished - stepped` of every batch returned, in the order of return; 0 of a rank alone."""
+    if trace.stepped is None:
+        return np.zeros(len(trace.order))
+    times: Floats = (trace.finished - trace.stepped)[trace.order]
     return times
 
 
@@ -136,12 +145,15 @@ def busy(trace: Trace) -> tuple[Floats, Floats]:
     """When the accelerator (or the CPU) began and ended to compute each step, in order of return.
 
     Seconds, within the `span`. They do not overlap, and each ends when its batch is `finished`;
-    copying the batch to the accelerator is no part of it. NaN where a step was not observed.
+    copying the batch to the accelerator is no part of it, nor is waiting for other ranks. NaN where
+    a step was not observed.
     """
     order = trace.order
     began, ended = computing(
         trace.returned[order], trace.finished[order], trace.size[order], trace.meta.scenario
     )
+    if trace.stepped is not None:
+        ended = np.fmin(ended, trace.stepped[order])
     begin, end = span(trace)
     return np.clip(began, begin, end), np.clip(ended, begin, end)
 

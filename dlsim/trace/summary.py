@@ -11,6 +11,7 @@ import numpy as np
 
 from dlsim.scenario.units import duration, size
 from dlsim.trace import metrics
+from dlsim.trace.job import JobTrace
 from dlsim.trace.tally import Tally, quantiles
 from dlsim.trace.trace import Trace
 
@@ -148,8 +149,15 @@ _LINES = (
 )
 
 
-def summarize(trace: Trace | Tally) -> Summary:
-    """All metrics of `trace`; works for every trace, also one that an error ended."""
+def summarize(trace: Trace | Tally | JobTrace) -> Summary:
+    """All metrics of `trace`; works for every trace, also one that an error ended.
+
+    Those of a job are of all ranks taken together; see `summarize_job`.
+    """
+    if isinstance(trace, JobTrace):
+        from dlsim.trace.job_summary import summarize_job
+
+        return summarize_job(trace)
     if isinstance(trace, Tally):
         return _of_tally(trace)
     waits = metrics.known(metrics.waits(trace))

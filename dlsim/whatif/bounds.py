@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration
 from dlsim.trace.summary import number
@@ -37,12 +38,15 @@ SURE = 4.0  # standard errors that chance does not explain: one case in 30,000
 class Bounds:
     """The least seconds a batch, by what sets them; `samples_per_batch` on average.
 
-    `at_most` is the period if nothing overlapped and everyone shared with all others.
+    `at_most` is the period if nothing overlapped and everyone shared with all others. Of a job,
+    periods are those of each of its `ranks`, on its share of the node and of the storage; rates
+    those of all.
     """
 
     periods: dict[str, float]
     samples_per_batch: float
     at_most: float
+    ranks: int = 1
 
     @property
     def binds(self) -> str:
@@ -57,7 +61,7 @@ class Bounds:
     @property
     def batches_per_s(self) -> float:
         """Batches a second, at best."""
-        return 1 / self.period if self.period > 0 else float("inf")
+        return self.ranks / self.period if self.period > 0 else float("inf")
 
     @property
     def samples_per_s(self) -> float:
@@ -75,6 +79,8 @@ class Bounds:
 
 def bounds(scenario: Scenario) -> Bounds:
     """The closed-form bounds of `scenario`: those that apply to it."""
+    ranks = scenario.job.world if scenario.is_job and scenario.job.rank is None else 1
+    scenario = fair_share(scenario)
     need = demand(scenario)
     per_batch = need.samples / need.batches if need.batches else 0.0
     periods = _with_workers(scenario, need) if scenario.loader.num_workers else _alone(need)
@@ -92,7 +98,7 @@ def bounds(scenario: Scenario) -> Bounds:
             need.bytes / storage.bandwidth if storage.bandwidth else 0.0,
             need.requests / storage.requests_per_second if storage.requests_per_second else 0.0,
         )
-    return Bounds(periods, per_batch, _one_after_the_other(scenario, need))
+    return Bounds(periods, per_batch, _one_after_the_other(scenario, need), ranks)
 
 
 def disagrees(limits: Bounds, found: Replications) -> str | None:
@@ -107,17 +113,20 @@ def disagrees(limits: Bounds, found: Replications) -> str | None:
     if found["failed"].any() or not batches:
         return None
     scenario = found.scenario
+    if scenario.job.differs:
+        return None  # what the others leave, a rank may use
+    batches /= limits.ranks
     drawn = found.metrics.get("basis", found["batches"])  # of long runs, a part stands for the rest
-    chance = ROUNDING + SURE * variation(scenario) / math.sqrt(float(drawn.sum()))
+    chance = ROUNDING + SURE * variation(fair_share(scenario)) / math.sqrt(float(drawn.sum()))
     took, least = float(found["elapsed"].mean()), batches * limits.period
     if took < (1 - chance) * least:
         return (
             f"simulated runs of {duration(took)} are shorter than is possible, "
             f"{duration(least)} ({limits.binds}-bound): one of the two is wrong"
         )
+    if scenario.consumer.stop_after is not None or scenario.is_job:
+        return None  # how long leaving an epoch early takes, or the slowest, is not bounded here
     returned = demand(scenario).batches
-    if scenario.consumer.stop_after is not None:
-        return None  # how long leaving an epoch early takes is not bounded here
     costs, workers = scenario.costs, scenario.loader.num_workers
     edges = workers * (costs.worker_start + costs.worker_ready + costs.worker_stop)
     edges += costs.worker_wait + costs.first_sample

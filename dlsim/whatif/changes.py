@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 from msgspec import structs
 
 from dlsim.scenario import (
-    Constant,
     Costs,
-    Distribution,
-    Empirical,
-    Exponential,
-    Gamma,
     IterableDataset,
-    Lognormal,
     Machine,
-    Mixture,
-    Pareto,
-    Recorded,
     Scenario,
     Stage,
-    Uniform,
 )
+from dlsim.scenario.distributions import scaled
 
 IN_ORDER_SINCE = (2, 6)  # the release of torch that can return batches out of order
-
-D = TypeVar("D", bound=Distribution)
 
 
 @dataclass(frozen=True)
@@ -98,31 +86,6 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
         ),
         consumer=structs.replace(scenario.consumer, step=scaled(scenario.consumer.step, step)),
     )
-
-
-def scaled(distribution: D, factor: float) -> D:
-    """`distribution` with every value `factor` times as large, under the same random numbers."""
-    result: object
-    match distribution:
-        case Constant(value):
-            result = Constant(factor * value)
-        case Uniform(low, high):
-            result = Uniform(factor * low, factor * high)
-        case Exponential(mean):
-            result = Exponential(factor * mean)
-        case Gamma(mean, cv):
-            result = Gamma(factor * mean, cv)
-        case Lognormal(mean, cv):
-            result = Lognormal(factor * mean, cv)
-        case Pareto(scale, shape):
-            result = Pareto(factor * scale, shape)
-        case Mixture(parts, weights):
-            result = Mixture(tuple(scaled(part, factor) for part in parts), weights)
-        case Empirical(values):
-            result = Empirical(tuple(factor * value for value in values))
-        case Recorded(values):
-            result = Recorded(tuple(factor * value for value in values))
-    return result  # type: ignore[return-value]
 
 
 _SECONDS = ("worker_ready", "worker_wait", "first_sample", "index_put", "index_latency", "take")

@@ -21,7 +21,7 @@ from dlsim.scenario.distributions import Floats
 from dlsim.trace import Trace, metrics
 from dlsim.trace.account import account
 from dlsim.trace.critical_path import causes
-from dlsim.whatif.parallel import Measure, Row
+from dlsim.whatif.parallel import Measure, Row, Run, meeting
 
 SHARE, IDLE = "share of ", "idle for "
 LEAST, WINDOWS = 100, 5  # batches, and credit windows, that are simulated of any epoch
@@ -65,7 +65,26 @@ def measured(whole: Scenario, *, shares: bool = False) -> Measure:
     return partial(_measured, whole=whole, shares=shares)
 
 
-def _measured(trace: Trace, *, whole: Scenario, shares: bool) -> Row:
+def _measured(run: Run, *, whole: Scenario, shares: bool) -> Row:
+    if isinstance(run, Trace):
+        return _measured_rank(run, whole, shares=shares)
+    rows = [_measured_rank(trace, whole, shares=shares) for trace in run.ranks]
+    names = {name: None for row in rows for name in row}
+    found = {name: float(np.mean([row.get(name, 0.0) for row in rows])) for name in names}
+    elapsed = max(row["elapsed"] for row in rows)
+    for name in ("samples", "batches"):
+        total = sum(row[f"{name}_per_s"] * row["elapsed"] for row in rows)
+        found[f"{name}_per_s"] = metrics.ratio(total, elapsed)
+    found |= {
+        "batches": sum(row["batches"] for row in rows),
+        "elapsed": elapsed,
+        "au": min(row["au"] * row["elapsed"] for row in rows) / elapsed if elapsed else metrics.NAN,
+        "failed": max(row["failed"] for row in rows),
+    }
+    return found | meeting(run)
+
+
+def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
     clock, weights = stretched(trace, int(counts(whole)[0]))
     order = trace.order
     begin, end = clock(np.array(metrics.span(trace)))
@@ -146,5 +165,6 @@ def _alike(scenario: Scenario) -> bool:
     times += [time for s in dataset.fetch for time in (s.wait, s.cpu, s.read_bytes)]
     recorded = any(isinstance(time, Recorded) for time in times)
     cached = scenario.machine.storage.cache > 0 and scenario.epochs > 1
+    uneven = uneven or (scenario.is_job and not scenario.job.even_batches)
     listed = loader.batch_sampler is not None or scenario.failures
     return not (uneven or recorded or cached or listed or loader.endless)

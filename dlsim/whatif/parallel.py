@@ -22,14 +22,17 @@ from dlsim.engine.effort import decided, decision
 from dlsim.engine.kept import kept
 from dlsim.scenario import Scenario
 from dlsim.scenario.errors import is_integer
-from dlsim.trace import Trace, summarize
+from dlsim.trace import JobTrace, Trace, summarize
+from dlsim.trace.job_metrics import lateness
+from dlsim.trace.job_summary import at_barrier
 from dlsim.trace.tally import Marks, Tally
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.steady import Steady, marks_of, steady_states
 
 T = TypeVar("T")
 Row: TypeAlias = dict[str, float]
-Measure: TypeAlias = Callable[[Trace], Row]
+Run: TypeAlias = Trace | JobTrace
+Measure: TypeAlias = Callable[[Run], Row]
 
 MOST_JOBS = 10_000  # on a cluster; one machine has room for fewer
 TOGETHER = 32  # runs whose steady states are found at once; each has up to a MiB of marks
@@ -48,17 +51,18 @@ def replication_seed(seed: int, replication: int) -> int:
     return int(child.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def measure(run: Trace | Tally) -> Row:
+def measure(run: Run | Tally) -> Row:
     """Metric by name: all of `summarize`, the figures of `steady_state`, and `failed`.
 
     Names of steady-state figures begin with `steady_`; all others are of the whole run. `failed`
-    is 1 for a run that an error ended, else 0.
+    is 1 for a run that an error ended, else 0. A job has `barrier` and `amplification` besides
+    (see `dlsim.trace.job_metrics`); its steady state is that of its first rank.
     """
     (row,) = measure_all([run])
     return row
 
 
-def measure_all(runs: Iterable[Trace | Tally]) -> list[Row]:
+def measure_all(runs: Iterable[Run | Tally]) -> list[Row]:
     """What `measure` finds in each of the runs, which are not all kept at a time."""
     rows: list[Row] = []
     iterator = iter(runs)
@@ -70,9 +74,18 @@ def measure_all(runs: Iterable[Trace | Tally]) -> list[Row]:
     return rows
 
 
-def _summed_up(run: Trace | Tally) -> tuple[Row, float, Sequence[Marks]]:
-    failed = float(isinstance(run, Trace) and run.meta.problem is not None)
-    return summarize(run).as_dict(), failed, marks_of(run)
+def _summed_up(run: Run | Tally) -> tuple[Row, float, Sequence[Marks]]:
+    failed = float(not isinstance(run, Tally) and run.meta.problem is not None)
+    row = summarize(run).as_dict()
+    if isinstance(run, JobTrace):
+        return {**row, **meeting(run)}, failed, marks_of(run.ranks[0])
+    return row, failed, marks_of(run)
+
+
+def meeting(run: JobTrace) -> Row:
+    """Of a job: the share of its ranks' time at the barrier, and barrier amplification."""
+    late = lateness(run)
+    return {"barrier": at_barrier(run, late), "amplification": late.amplification}
 
 
 def simulations(

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from dlsim.engine import simulate
 from dlsim.engine.effort import counts
+from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import size
 from dlsim.trace.memory import (
@@ -164,8 +165,10 @@ class Space:
 def space(scenario: Scenario, trace: Trace | None = None) -> Space:
     """The room that `scenario` needs, and has; of a run of it, that `trace` is.
 
-    Nothing is simulated before it is asked for.
+    Nothing is simulated before it is asked for. Of a job it is the room of a rank, which has its
+    share of the node.
     """
+    scenario = fair_share(scenario) if scenario.job.rank is None else scenario
     return Space(scenario=scenario, trace=trace)
 
 

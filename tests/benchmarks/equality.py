@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.equality --scenarios 20000 --seed 1
     python -m tests.benchmarks.equality --engine compiled --scenarios 10000
+    python -m tests.benchmarks.equality --jobs --scenarios 2000 --seed 2
 
 With `--engine compiled` it is the compiled engine that is compared, with the SimPy engine (on any
 machine, and under older rules and policies too) or, with `--against torch`, with torch's code.
@@ -21,9 +22,10 @@ from hypothesis import strategies as st
 
 import dlsim
 from dlsim.scenario import Scenario
-from dlsim.trace.difference import difference
+from dlsim.trace.difference import difference, job_difference
 from dlsim.validation import run_virtual
-from tests.strategies import on_machines, scenarios
+from dlsim.validation.virtual.job import run_virtual_job
+from tests.strategies import jobs, on_machines, scenarios
 
 
 def features(scenario: Scenario, trace: dlsim.Trace) -> list[str]:
@@ -54,12 +56,37 @@ def features(scenario: Scenario, trace: dlsim.Trace) -> list[str]:
     return [name for name, present in found.items() if present]
 
 
+def of_jobs(scenario: Scenario, found: dlsim.JobTrace) -> list[str]:
+    """The same of a job."""
+    job, problem = scenario.job, found.meta.problem
+    seen = {feature for trace in found.ranks for feature in features(scenario, trace)}
+    seen.add(f"{job.world} ranks")
+    seen.add(f"dealt {job.deal}")
+    seen.add(f"sync {job.sync}")
+    seen.add(f"uneven ends: {job.uneven}")
+    seen.add(f"job ended by {problem.kind}" if problem else "job came to its end")
+    return sorted(seen)
+
+
+def simpy_job(scenario: Scenario, seed: int, *, samples: bool) -> dlsim.JobTrace:
+    """The job on the SimPy engine."""
+    return dlsim.simulate_job(scenario, seed, engine="simpy", samples=samples)
+
+
+def kinds_of_scenarios(against: str, *, jobs_of: bool) -> st.SearchStrategy[Scenario]:
+    """What is drawn: what torch can run, or any machine, too."""
+    if jobs_of:
+        return jobs(scenarios(torch_only=against == "torch"))
+    return scenarios() if against == "torch" else scenarios(torch_only=False) | on_machines()
+
+
 def main() -> int:
     """Run, and say what was compared."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenarios", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", choices=["simpy", "compiled"], default="simpy")
+    parser.add_argument("--jobs", action="store_true", help="of several ranks each")
     parser.add_argument("--against", choices=["torch", "simpy"])
     options = parser.parse_args()
     against = options.against or ("torch" if options.engine == "simpy" else "simpy")
@@ -76,11 +103,24 @@ def main() -> int:
         suppress_health_check=list(HealthCheck),
     )
     @given(
-        scenarios() if against == "torch" else scenarios(torch_only=False) | on_machines(),
+        kinds_of_scenarios(against, jobs_of=options.jobs),
         st.integers(0, 2**32),
     )
     def compare(scenario: Scenario, seed: int) -> None:
         nonlocal batches, samples, differences, runs
+        if options.jobs:
+            ours = dlsim.simulate_job(scenario, seed, engine=options.engine, samples=True)
+            made = run_virtual_job if against == "torch" else simpy_job
+            found = job_difference(ours, made(scenario, seed, samples=True))
+            if found is not None:
+                differences += 1
+                print(f"DIFFERENT: {found}\n  {scenario}\n  seed {seed}", flush=True)
+            runs += 1
+            for trace in ours.ranks:
+                batches += len(trace)
+                samples += 0 if trace.samples is None else len(trace.samples.index)
+            seen.update(of_jobs(scenario, ours))
+            return
         ours = dlsim.simulate(scenario, seed, engine=options.engine, samples=True)
         if against == "torch":
             theirs = run_virtual(scenario, seed, samples=True)

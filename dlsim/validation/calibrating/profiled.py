@@ -10,7 +10,7 @@ import numpy as np
 
 from dlsim.engine import simulate
 from dlsim.scenario import Constant, Consumer, Costs, Gamma, Loader, MapDataset, Scenario, Stage
-from dlsim.scenario.distributions import Distribution, Floats
+from dlsim.scenario.distributions import Distribution, Floats, scaled
 from dlsim.scenario.units import duration
 from dlsim.trace.metrics import span
 from dlsim.trace.profiler import ENGINE
@@ -18,7 +18,6 @@ from dlsim.trace.summary import percent
 from dlsim.trace.trace import Integers, Trace
 from dlsim.validation.calibrating.costs import CalibrateError
 from dlsim.validation.calibrating.fitting import fit
-from dlsim.whatif.changes import scaled
 
 MOST_WORKERS = 64
 CYCLES = 3  # of all workers that have to be there, for a period to be seen

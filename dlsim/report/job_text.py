@@ -1,0 +1,120 @@
+"""A job in words: how fast, who kept the others waiting and why, and what the barrier costs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dlsim.report.text import ended_early, setup
+from dlsim.scenario import Scenario
+from dlsim.scenario.units import duration, size
+from dlsim.trace import JobTrace, metrics, summarize
+from dlsim.trace.causes import WORDS
+from dlsim.trace.job import meetings
+from dlsim.trace.job_memory import job_overflow
+from dlsim.trace.job_metrics import Lateness, job_account, lateness, main_cause, usual_causes
+from dlsim.trace.job_summary import span
+from dlsim.trace.memory import Overflow
+from dlsim.trace.summary import aligned, number, percent
+from dlsim.trace.telling import sentence
+
+MOST_ROWS = 8  # ranks in the table: of more, those that were waited for the longest
+NEGLIGIBLE = 0.01  # a share of the time that is not worth a sentence
+
+
+def job_text(job: JobTrace) -> str:
+    """Text on a job: an error if one ended it, verdict, configuration, summary, its ranks."""
+    late = lateness(job)
+    parts = [job_verdict(job, late), _configuration(job), str(summarize(job)), ranks(job, late)]
+    over = job_overflow(job)
+    if over is not None:
+        parts.insert(0, does_not_fit(over))
+    if job.meta.problem is not None:
+        parts.insert(0, ended_early(job.meta.problem))
+    return "\n\n".join(parts)
+
+
+def job_verdict(job: JobTrace, late: Lateness) -> str:
+    """Where the ranks' time goes, whom they waited for and why, and what that costs."""
+    begin, end = span(job)
+    elapsed, found = end - begin, job_account(job)
+    said = [f"{sentence(found.shares, found.stall)}."]
+    if not late.meetings:
+        return said[0]
+    lost = float(late.kept.sum()) / (len(job) * elapsed) if elapsed else 0.0
+    if lost >= NEGLIGIBLE:
+        worst, met = late.worst, meetings(job)
+        why = main_cause(late.why[worst], usual_causes(job, met, worst))
+        what = WORDS.get(why, why)
+        share = late.kept[worst] / late.kept.sum()
+        others = 1 / len(job)
+        said.append(
+            f"Rank {worst} is waited for the longest ({percent(share)} of that; it came last"
+            f" {late.last[worst]:.0f} of {late.meetings} times), for {what}."
+            if share > 1.5 * others
+            else f"No rank is to blame: each comes last about as often; mostly for {what}."
+        )
+    said.append(
+        f"Barrier amplification {late.amplification:.3g}: the slowest takes so many times as long"
+        " from one meeting to the next as a rank does on average."
+    )
+    return " ".join(said)
+
+
+def does_not_fit(over: Overflow) -> str:
+    """That what the ranks of a node have on their way does not fit, and what would."""
+    most = over.largest_window
+    cure = f"a window of at most {most} in each rank would fit" if most else "no window would fit"
+    return (
+        f"It does not fit: all ranks of a node together need {size(over.needed)} of "
+        f"{over.resource}, which has {size(over.limit)}, from batch {over.batch} on; {cure}."
+    )
+
+
+def _configuration(job: JobTrace) -> str:
+    scenario, meta = job.meta.scenario, job.meta
+    ran = f"engine {meta.engine}" + (f", seed {meta.seed}" if meta.seed is not None else "")
+    if scenario is None:
+        return f"{len(job)} ranks ({ran})"
+    title = f"{scenario.name} ({ran})" if scenario.name else f"One run ({ran})"
+    return f"{title}\n{job_setup(scenario)}; each: {setup(scenario)}"
+
+
+def job_setup(scenario: Scenario) -> str:
+    """The job's settings in a few words."""
+    job = scenario.job
+    words = [f"{job.ranks} {'rank' if job.ranks == 1 else 'ranks'}"]
+    words[0] += " on a node"
+    if job.nodes > 1:
+        words = [f"{job.nodes} nodes of {job.ranks} {'rank' if job.ranks == 1 else 'ranks'}"]
+    if scenario.machine.cores is not None:
+        words.append(f"{scenario.machine.cores:g} cores a node")
+    if isinstance(job.sync, int):
+        words.append("a barrier every step" if job.sync == 1 else f"every {job.sync} steps")
+    else:
+        words.append({"epoch": "a barrier between epochs", "never": "no barrier"}[job.sync])
+    return ", ".join(words)
+
+
+def ranks(job: JobTrace, late: Lateness) -> str:
+    """A table of the ranks; of many, those that were waited for the longest."""
+    begin, end = span(job)
+    elapsed = end - begin
+    shown = np.argsort(-late.kept, kind="stable")[:MOST_ROWS] if len(job) > MOST_ROWS else None
+    rows = [("rank", "samples/s", "waiting", "training", "barrier", "last", "kept others")]
+    for rank in sorted(shown.tolist()) if shown is not None else range(len(job)):
+        trace = job.ranks[rank]
+        rows.append(
+            (
+                str(rank),
+                number(metrics.ratio(metrics.samples(trace), elapsed)),
+                percent(metrics.ratio(metrics.total(metrics.waits(trace)), elapsed)),
+                percent(metrics.ratio(metrics.total(metrics.steps(trace)), elapsed)),
+                percent(metrics.ratio(metrics.total(metrics.barrier_waits(trace)), elapsed)),
+                f"{late.last[rank]:.0f}",
+                duration(float(late.kept[rank])),
+            )
+        )
+    table = aligned(rows)
+    if shown is None:
+        return table
+    return f"{table}\nof {len(job)} ranks, those that the others waited for the longest"
