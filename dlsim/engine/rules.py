@@ -12,6 +12,7 @@ from dlsim.scenario import IterableDataset, MapDataset, Scenario, dealing
 from dlsim.scenario.job import Job
 
 MAIN = -1  # the worker number of the main process
+CAPACITY_AWARE_SINCE = (2, 7)  # the release of torch that passes over workers with their share
 JOIN_TIMEOUT = 5.0  # torch's MP_STATUS_CHECK_INTERVAL, seconds it waits for a worker to exit
 
 
@@ -34,7 +35,7 @@ def failure(scenario: Scenario, where: str, at: int) -> Raised | None:
 
 def capacity_aware(scenario: Scenario) -> bool:
     """Whether a worker that holds its share of the window is passed over (torch 2.7, any order)."""
-    return not scenario.loader.in_order and scenario.torch_release >= (2, 7)
+    return not scenario.loader.in_order and scenario.torch_release >= CAPACITY_AWARE_SINCE
 
 
 def round_trip(scenario: Scenario) -> float:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from dlsim.scenario.shipped import shipped
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
@@ -26,8 +28,7 @@ def document(name: str) -> Path:
 
 def presets() -> dict[str, Path]:
     """The scenarios that come with dlsim, by name."""
-    folder = _first(HERE.parent / "shipped", ROOT / "scenarios")
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return shipped()
 
 
 def _first(*paths: Path) -> Path:

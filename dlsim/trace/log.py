@@ -48,8 +48,10 @@ def events(trace: Trace) -> NDArray[Any]:
 def narrate(trace: Trace) -> Iterator[str]:
     """A readable line for each event: `"  3.000 s  worker 0 fetched batch 0 (rows 0 1 2)"`.
 
-    Times have three decimals if all are whole milliseconds, else six. Where the trace has
-    samples, the start of each is an event, too. An error that ended the loop is the last line.
+    Of what happens at one moment, the window that is sent before the first `next()` comes first;
+    all else is as in `events`. Times have three decimals if all are whole milliseconds, else six.
+    Where the trace has samples, the start of each is an event, too. An error that ended the loop
+    is the last line.
     """
     times, lines = _told(trace)
     problem = trace.meta.problem
@@ -67,24 +69,29 @@ def _told(trace: Trace) -> tuple[NDArray[np.float64], Iterator[str]]:
     log, samples, epochs = events(trace), trace.samples, trace.epochs
     epoch = np.arange(len(epochs.first))
     after_all = len(trace)
-    # columns: time, epoch, batch, place in the batch's life; then which line of which table
+    of_log = trace.epoch_of(log["batch"])
+    sends = log["kind"] == MOMENTS.index("sent")
+    primes = sends & (log["time"] <= epochs.primed[of_log])
+    # columns: time, epoch, whether the window is there, batch, place in the batch's life; then
+    # which line of which table
     parts: list[tuple[Any, ...]] = [
-        (log["time"], trace.epoch_of(log["batch"]), log["batch"], log["kind"], _LOG, log["batch"]),
-        (epochs.started, epoch, -1, 0, _EPOCH_BEGINS, epoch),
-        (epochs.ended, epoch, after_all, 0, _EPOCH_ENDS, epoch),
+        (log["time"], of_log, ~primes, log["batch"], log["kind"], _LOG, log["batch"]),
+        (epochs.started, epoch, 0, -1, 0, _EPOCH_BEGINS, epoch),
+        (epochs.ended, epoch, 1, after_all, 0, _EPOCH_ENDS, epoch),
     ]
     if samples is not None:
         batch, row = samples.batch, np.arange(len(samples.batch))
         after_started = MOMENTS.index("started") + 0.5
-        parts.append((samples.started, trace.epoch_of(batch), batch, after_started, _SAMPLE, row))
+        of_samples = trace.epoch_of(batch)
+        parts.append((samples.started, of_samples, 1, batch, after_started, _SAMPLE, row))
     table = np.concatenate([np.column_stack(np.broadcast_arrays(*part)) for part in parts])
     table = table[~np.isnan(table[:, 0])]
-    table = table[np.lexsort((table[:, 3], table[:, 2], table[:, 1], table[:, 0]))]
+    table = table[np.lexsort(table[:, 4::-1].T)]
     rows = rows_of(trace)
 
     def lines() -> Iterator[str]:
         for place, source, which in zip(
-            table[:, 3], table[:, 4], table[:, 5].astype(np.int64), strict=True
+            table[:, 4], table[:, 5], table[:, 6].astype(np.int64), strict=True
         ):
             if source == _LOG:
                 yield sentence(trace, int(place), which, rows)

@@ -19,6 +19,14 @@ from dlsim.whatif.parallel import check_counts
 
 Design: TypeAlias = Literal["grid", "sobol", "lhs"]
 Configuration: TypeAlias = dict[str, Any]
+WORKERS = "loader.num_workers"
+# What torch takes only where there are workers, and what it is where there are none.
+WITHOUT_WORKERS = {
+    "loader.prefetch_factor": None,
+    "loader.persistent_workers": False,
+    "loader.timeout": 0.0,
+    "loader.multiprocessing_context": None,
+}
 MOST = 100_000  # configurations of a sweep
 
 
@@ -45,6 +53,8 @@ def configurations(
     `"grid"`: every combination, the last key varying fastest. `"sobol"` and `"lhs"`: `samples`
     points of a scrambled Sobol sequence or a Latin hypercube (`scipy.stats.qmc`), spread over the
     lists of values and the ranges `Between`; points that coincide count once.
+    Without workers there is no prefetch factor, nor anything else that needs them: of the
+    configurations that differ in these, there is one.
 
     Raises `WhatIfError` for what cannot be swept, and `ScenarioError` for a configuration that
     cannot be: nothing is simulated before all are known to be sound.
@@ -68,15 +78,26 @@ def configurations(
         found = _spread(values, _points(design, len(values), samples, seed))
     else:
         raise WhatIfError(f"design: expected grid, sobol or lhs, got {design!r}")
+    if WORKERS in values:
+        found = _different(
+            {**each, **{key: value for key, value in WITHOUT_WORKERS.items() if key in each}}
+            if each[WORKERS] == 0
+            else each
+            for each in found
+        )
     for configuration in found:
         configured(scenario, configuration)
     return found
 
 
 def configured(scenario: Scenario, configuration: Configuration) -> Scenario:
-    """`scenario` in one configuration. Raises `WhatIfError` that names the configuration."""
+    """`scenario` in one configuration. Raises `WhatIfError` that names the configuration.
+
+    One without workers goes without what needs them, whatever `scenario` has.
+    """
+    alone = WITHOUT_WORKERS if configuration.get(WORKERS) == 0 else {}
     try:
-        return replace(scenario, configuration)
+        return replace(scenario, {**alone, **configuration})
     except DlsimError as error:
         where = ", ".join(f"{key}={shown(value)}" for key, value in configuration.items())
         raise WhatIfError(f"{where}: {error}") from None
@@ -131,14 +152,20 @@ def _points(design: Design, dimensions: int, samples: int, seed: int) -> Floats:
 
 
 def _spread(values: Mapping[str, Sequence[Any] | Between], points: Floats) -> list[Configuration]:
-    found: list[Configuration] = []
-    for point in points:
-        configuration = {
+    return _different(
+        {
             key: choices.low + float(at) * (choices.high - choices.low)
             if isinstance(choices, Between)
             else choices[int(at * len(choices))]
             for (key, choices), at in zip(values.items(), point, strict=True)
         }
-        if configuration not in found:
-            found.append(configuration)
-    return found
+        for point in points
+    )
+
+
+def _different(configurations: Iterable[Configuration]) -> list[Configuration]:
+    """Each of them once, in their order."""
+    found: dict[str, Configuration] = {}
+    for each in configurations:
+        found.setdefault(repr(each), each)
+    return list(found.values())

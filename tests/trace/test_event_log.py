@@ -141,3 +141,17 @@ def test_unseen_moments_are_left_out() -> None:
     partial = dataclasses.replace(trace, arrived=np.full(len(trace), np.nan))
     assert MOMENTS.index("arrived") not in events(partial)["kind"]
     assert not any("arrives" in line for line in narrate(partial))
+
+
+def test_the_window_is_told_before_what_comes_of_it() -> None:
+    """Where sending takes no time, all of the window is sent before a worker begins, or next()."""
+    scenario = Scenario(
+        loader=dlsim.Loader(num_workers=2, prefetch_factor=2),
+        dataset=dlsim.MapDataset(8, fetch=[dlsim.Stage("read", wait=dlsim.Constant(1.0))]),
+        epochs=2,
+    )
+    lines = [line[9:].strip() for line in narrate(dlsim.simulate(scenario))]
+    for epoch in (0, 1):
+        begin = lines.index(f"epoch {epoch} begins")
+        assert all("is sent to" in line for line in lines[begin + 1 : begin + 5])
+        assert "is sent to" not in lines[begin + 5]

@@ -259,12 +259,11 @@ def test_what_cannot_be_swept(vary: dict[str, Any], message: str) -> None:
 
 def test_configurations_that_cannot_be() -> None:
     """A combination that torch refuses is named, before anything is simulated."""
-    vary = {"loader.num_workers": [2, 0], "loader.prefetch_factor": [2]}
+    vary = {"loader.batch_size": [2, None], "loader.drop_last": [True]}
     with pytest.raises(WhatIfError) as error:
         sweep(BASE, vary, 5, jobs=1, progress=pytest.fail)
     assert str(error.value) == (
-        "loader.num_workers=0, loader.prefetch_factor=2: loader.prefetch_factor: "
-        "needs num_workers above 0"
+        "loader.batch_size=None, loader.drop_last=True: loader.drop_last: needs a batch_size"
     )
 
 
@@ -366,3 +365,13 @@ def test_nothing_outlives_a_sweep_that_is_killed(tmp_path: Path) -> None:
 
 def _killed(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_without_workers_goes_without_what_needs_them() -> None:
+    """A sweep from no worker on leaves out there what torch refuses, and has no row twice."""
+    base = dlsim.replace(BASE, {"loader.prefetch_factor": 4, "loader.persistent_workers": True})
+    table = sweep(base, {"loader.num_workers": [0, 1]}, replications=1)
+    assert table["loader.num_workers"].tolist() == [0, 1]
+    both = {"loader.num_workers": [1, 0, 2], "loader.prefetch_factor": [1, 2]}
+    rows = [tuple(row.values()) for row in configurations(base, both)]
+    assert rows == [(1, 1), (1, 2), (0, None), (2, 1), (2, 2)]

@@ -23,7 +23,15 @@ from torch.utils.data import IterableDataset as TorchIterable
 from dlsim.engine.draws import ServiceTimes
 from dlsim.engine.processes.sampler import index_lists
 from dlsim.engine.ranks import rank_seed
-from dlsim.engine.rules import MAIN, Raised, failure, index_order, last_of_epoch, shard_of
+from dlsim.engine.rules import (
+    CAPACITY_AWARE_SINCE,
+    MAIN,
+    Raised,
+    failure,
+    index_order,
+    last_of_epoch,
+    shard_of,
+)
 from dlsim.engine.simulation import versions
 from dlsim.scenario import IterableDataset, Scenario, ScenarioError
 from dlsim.trace.trace import Meta, Problem, Trace
@@ -62,7 +70,9 @@ def check_runnable(scenario: Scenario) -> None:
     installed = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if scenario.policy != "torch":
         raise ScenarioError(f"policy: expected torch, whose code is run, got {scenario.policy!r}")
-    if not scenario.loader.in_order and (scenario.torch_release < (2, 7) or installed < (2, 7)):
+    aware = CAPACITY_AWARE_SINCE
+    other_rules = installed < (2, 6) or (installed < aware) != (scenario.torch_release < aware)
+    if not scenario.loader.in_order and other_rules:
         raise ScenarioError(
             f"torch: expected rules that the installed torch {torch.__version__} follows, "
             f"got those of {scenario.torch}"
@@ -271,6 +281,8 @@ def _loader(
             settings["sampler"] = _Order(scenario, work)
     if "batch_sampler" not in settings:
         settings.update(batch_size=ours.batch_size, drop_last=ours.drop_last)
+    if not ours.in_order:  # which releases before 2.6 do not know
+        settings["in_order"] = False
     if ours.num_workers:
         settings["multiprocessing_context"] = VirtualContext(
             clock,
@@ -287,7 +299,6 @@ def _loader(
         prefetch_factor=ours.prefetch_factor,
         persistent_workers=ours.persistent_workers,
         timeout=ours.timeout,
-        in_order=ours.in_order,
         worker_init_fn=work.init,
         collate_fn=work.collate,
         **settings,
