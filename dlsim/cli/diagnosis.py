@@ -77,8 +77,12 @@ def diagnose(
         )
     if out is not None:
         dlsim.save(seen, out)
+    alone = None
+    if not no_try:
+        with watching(target) as advance:
+            alone = validation.one_thread_each(seen, loader, step=training, progress=advance)
     tell("simulating other settings")
-    found = validation.diagnose_run(seen, **options)
+    found = validation.diagnose_run(seen, alone=alone, **options)
     if found.changes and not no_try:
         tell("trying what is advised")
         with watching(target) as advance:

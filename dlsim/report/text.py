@@ -9,6 +9,8 @@ from dlsim.scenario.units import duration
 from dlsim.trace import Problem, Trace, account, metrics, summarize
 from dlsim.trace.causes import STEP
 from dlsim.trace.critical_path import shares
+from dlsim.trace.libraries import cores_busy
+from dlsim.trace.observation import Observation
 from dlsim.trace.summary import aligned, number, percent
 from dlsim.trace.telling import limit, sentence, table
 
@@ -21,6 +23,13 @@ def run_text(trace: Trace) -> str:
     from dlsim.whatif.space import space
 
     parts = [verdict(trace), configuration(trace), str(summarize(trace))]
+    busy = cores_busy(trace) if isinstance(trace, Observation) else 1.0
+    if busy > 1:
+        parts.insert(
+            0,
+            f"Each sample keeps {busy:.2g} cores busy, by threads that libraries start in each "
+            "process: dlsim diagnose tries what one thread in each worker gains.",
+        )
     if len(trace.order):
         found = account(trace)
         parts.append(table(found.shares, 1 - found.stall, shares(trace)))

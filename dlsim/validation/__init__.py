@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dlsim.validation.calibrating.throughput import calibrate_throughput, fit_throughput
     from dlsim.validation.comparison import Comparison, compare
     from dlsim.validation.diagnosing.answer import Diagnosis
-    from dlsim.validation.diagnosing.search import diagnose, diagnose_run, try_out
+    from dlsim.validation.diagnosing.search import diagnose, diagnose_run, one_thread_each, try_out
     from dlsim.validation.observing.run import observe
     from dlsim.validation.observing.target import load_step, load_target, time_limit
     from dlsim.validation.virtual.loader import run_virtual
@@ -37,6 +37,7 @@ _HOMES = {
     "load_step": "dlsim.validation.observing.target",
     "load_target": "dlsim.validation.observing.target",
     "observe": "dlsim.validation.observing.run",
+    "one_thread_each": "dlsim.validation.diagnosing.search",
     "predict": "dlsim.validation.calibrating.predict",
     "Prediction": "dlsim.validation.calibrating.predict",
     "replay": "dlsim.validation.calibrating.replay",
@@ -61,6 +62,7 @@ __all__ = [
     "load_step",
     "load_target",
     "observe",
+    "one_thread_each",
     "predict",
     "replay",
     "run_virtual",

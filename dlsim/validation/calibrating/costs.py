@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dlsim.scenario import DlsimError, Scenario
+from dlsim.trace.libraries import cores_busy
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 from dlsim.validation.calibrating.crowding import crowding
@@ -45,7 +46,7 @@ class Accounts:
     `ready`, `stop`: of each worker, and `begin`: for which it is blocked before it takes work;
     `begin_wait`, `begin_cpu`: by how much its first sample exceeds others. `tensors`, `bytes`,
     `path`: of the mean batch. `crowding`: for each batch collated, how busy the other cores were
-    meanwhile, from 0 to 1.
+    meanwhile, from 0 to 1. `threads`: how many a sample has, of a library, that compute together.
     """
 
     scenario: Scenario
@@ -80,6 +81,7 @@ class Accounts:
     bytes: float
     path: str
     crowding: Floats
+    threads: int
     machine: dict[str, float] = field(default_factory=dict)
 
 
@@ -137,7 +139,8 @@ def accounts(run: object) -> Accounts:
         parts["receive"] = parts["receive"] + letting_go(seen)
     paid = payload(seen)
     work = worker_side(seen, machine, str(paid["path"]))
-    between = float(work["take"].mean() + work["hand_over"].mean()) if len(work["take"]) else 0.0
+    known = [work[name] for name in ("take", "hand_over") if len(work[name])]
+    between = float(sum(values.mean() for values in known))
     return Accounts(
         scenario=scenario,
         numbers=fetched,
@@ -150,6 +153,7 @@ def accounts(run: object) -> Accounts:
         pin=seen.pin_cpu[seen.order][~np.isnan(seen.pin_cpu[seen.order])],
         copy=machine.get("copy", NAN),
         **paid,
+        threads=max(round(cores_busy(seen)), 1),
         crowding=crowding(seen, machine.get("cores", 1.0))[fetched],
     )
 
@@ -228,6 +232,9 @@ def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict
         idle_from = np.fmax(seen.fetched, seen.serialised)[now]
         waited = (idle_from < seen.sent[then]) & (epoch[now] == epoch[then])
         idle += (seen.started[then] - seen.sent[then])[waited].tolist()
+    if cores_busy(seen) > 1:  # what else the process uses, threads of libraries do
+        serialised = {"serialise": np.array(pickling), "hand_over": np.empty(0)}
+        return {"take": np.maximum(take, 0.0), "latency": np.array(idle), **serialised}
     rest = np.maximum(np.subtract(beside, pickling), 0.0)
     if path == "shm" and len(rest):
         waited = (seen.received - seen.rebuilding - seen.rebuild_cpu)[seen.order]

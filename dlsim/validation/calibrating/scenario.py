@@ -200,9 +200,12 @@ def stages(runs: Sequence[Accounts]) -> tuple[tuple[Stage, ...], dict[str, Fit]]
         if len(np.unique(index)) == dataset.length or correlated(wait, cpu):
             waits = Recorded(tuple(wait[rows].tolist()))
             cpus = Recorded(tuple(cpu[rows].tolist()))
+    # Of several threads, all but one are taken to spin: one would do as much alone, at least.
+    threads = max(run.threads for run in runs)
+    several: dict[str, Any] = {"threads": threads, "spin": 1 - 1 / threads} if threads > 1 else {}
     if waits.mean < NEGLIGIBLE:
-        return (Stage("fetch", cpu=cpus),), fits
-    return (Stage("fetch", wait=waits, cpu=cpus),), fits
+        return (Stage("fetch", cpu=cpus, **several),), fits
+    return (Stage("fetch", wait=waits, cpu=cpus, **several),), fits
 
 
 def correlated(wait: Floats, cpu: Floats) -> bool:

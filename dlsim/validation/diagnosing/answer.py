@@ -10,6 +10,7 @@ from typing import Any
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration
 from dlsim.trace.causes import DRAINING, FIRST_BATCH, JOINING, START, grouped
+from dlsim.trace.libraries import cores_busy
 from dlsim.trace.metrics import samples_per_second
 from dlsim.trace.observation import Observation
 from dlsim.trace.summary import number, percent
@@ -23,6 +24,12 @@ NOISE = 0.2  # cores that others use and that matter
 WRONG = 0.1  # a simulation that misses the watched run by more is not to be trusted
 LIKELY = 0.6  # of the half-width: nine of ten runs gain if the gain is so large
 NAMED = 0.05  # seconds of a start
+ONE_THREAD = """\
+def one_thread(worker):  # pip install threadpoolctl; OpenCV has cv2.setNumThreads(0)
+    from threadpoolctl import threadpool_limits
+    threadpool_limits(1)  # or OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 in the environment
+
+"""
 SLOWER = 1.2  # times as long for the same work, and two runs cannot be compared
 
 
@@ -36,7 +43,9 @@ class Diagnosis:
     which may be the present ones. `gain`: how many times as many samples a second less one, in an
     epoch, with an interval for one real run of each; `gain_as_watched`: over as many batches as
     were watched; `lasting`: from the second epoch on, with workers that persist, too. `tried`: a
-    real run with the settings, None if there was none.
+    real run with the settings, None if there was none. `crowded`: the run as it was, in whose
+    workers libraries had several threads; all else is said of one with a single one. None where
+    there were none.
     """
 
     seen: Observation
@@ -51,6 +60,7 @@ class Diagnosis:
     simulated: float
     room: Room
     tried: Observation | None = None
+    crowded: Observation | None = None
 
     @property
     def helps(self) -> bool:
@@ -109,7 +119,9 @@ class Diagnosis:
     def __str__(self) -> str:
         """What limits and what to do, a line each; then why and how sure; last, what to paste."""
         paste = f"DataLoader(..., {keywords(self.advised)})"
-        return "\n".join([*_answer(self), "", *_reasons(self), "", paste])
+        if self.crowded is not None:
+            paste = f"{ONE_THREAD}\n{paste[:-1]}, worker_init_fn=one_thread)"
+        return "\n".join([*_threads(self), *_answer(self), "", *_reasons(self), "", paste])
 
 
 def settings_of(scenario: Scenario) -> dict[str, Any]:
@@ -135,6 +147,22 @@ def facts(seen: Observation) -> dict[str, float]:
 def keywords(settings: Mapping[str, Any]) -> str:
     """Keyword arguments as they are written."""
     return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def _threads(found: Diagnosis) -> list[str]:
+    """That libraries have threads of their own in each worker, and what one thread gains."""
+    before = found.crowded
+    busy = cores_busy(found.seen if before is None else before)
+    if busy <= 1 or not found.scenario.loader.num_workers:
+        return []
+    said = f"Each sample keeps {busy:.2g} cores busy, by threads of libraries in each worker"
+    if before is None:
+        return [f"{said}: limit them in worker_init_fn, and diagnose the loader again."]
+    times = samples_per_second(found.seen) / samples_per_second(before)
+    return [
+        f"{said}: limit threads in worker_init_fn: {times:.2g} times as fast (tried). "
+        "All below is said of workers with one thread:"
+    ]
 
 
 def _answer(found: Diagnosis) -> list[str]:

@@ -21,6 +21,7 @@ from dlsim.engine.compiled import installed
 from dlsim.engine.rules import batches_to_simulate
 from dlsim.scenario import DlsimError, IterableDataset, Loader, Scenario
 from dlsim.scenario.distributions import Floats
+from dlsim.trace.libraries import cores_busy
 from dlsim.trace.metrics import samples_per_second
 from dlsim.trace.observation import Observation
 from dlsim.validation.calibrating.scenario import Calibration, calibration
@@ -28,10 +29,12 @@ from dlsim.validation.diagnosing.answer import Diagnosis, facts, settings_of
 from dlsim.validation.diagnosing.memory import room
 from dlsim.validation.diagnosing.starts import LASTING, lasting, there_already
 from dlsim.validation.fidelity.trials import with_settings
+from dlsim.validation.observing.one_thread import limited
 from dlsim.validation.observing.run import observe
 from dlsim.whatif import Advice, Interval, advise, explain
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.demand import demand
+from dlsim.whatif.explain import WORTH
 from dlsim.whatif.parallel import replication_seed
 from dlsim.whatif.statistics import t_quantile
 
@@ -82,19 +85,28 @@ def diagnose(
     `advise` raise.
     """
     seen = observe(loader, step=step, batches=batches, seconds=seconds)
-    found = diagnose_run(seen, max_stall=max_stall, split=split, seed=seed, jobs=jobs)
+    alone = one_thread_each(seen, loader, step=step) if attempt else None
+    found = diagnose_run(seen, alone=alone, max_stall=max_stall, split=split, seed=seed, jobs=jobs)
     return try_out(found, loader, step=step) if attempt and found.changes else found
 
 
 def diagnose_run(
     seen: object,
     *,
+    alone: Observation | None = None,
     max_stall: float = STALL,
     split: bool = False,
     seed: int = 0,
     jobs: int = 1,
 ) -> Diagnosis:
-    """The diagnosis from a run that was watched; all else as in `diagnose`."""
+    """The diagnosis from a run that was watched; all else as in `diagnose`.
+
+    `alone`: one with one thread for each library, as `one_thread_each` makes it; if it was faster,
+    all else is said of it.
+    """
+    if isinstance(seen, Observation) and alone is not None and faster(alone, seen):
+        found = diagnose_run(alone, max_stall=max_stall, split=split, seed=seed, jobs=jobs)
+        return dataclasses.replace(found, crowded=seen)
     if isinstance(seen, Observation):
         check(seen)
     calibrated = calibration(seen)
@@ -137,6 +149,33 @@ def diagnose_run(
     )
 
 
+def one_thread_each(
+    seen: Observation,
+    loader: DataLoader[Any],
+    *,
+    step: Callable[[Any], object] | None = None,
+    progress: Callable[[int], object] = lambda batches: None,
+) -> Observation | None:
+    """A run of `loader` with one thread for each library in each worker, as long as `seen`.
+
+    None where the workers that were `seen` kept no more than a core busy each.
+    """
+    if not loader.num_workers or cores_busy(seen) <= 1:
+        return None
+    return observe(
+        limited(loader),
+        step=step,
+        batches=len(seen.order),
+        seconds=PATIENCE * max(seen.end, 1.0),
+        progress=progress,
+    )
+
+
+def faster(run: Observation, other: Observation) -> bool:
+    """Whether `run` was faster than the `other` by more than nothing."""
+    return samples_per_second(run) > (1 + WORTH) * samples_per_second(other)
+
+
 def try_out(
     found: Diagnosis,
     loader: DataLoader[Any],
@@ -152,7 +191,7 @@ def try_out(
         # torch warns of more workers than cores; the advice has seen that they help
         warnings.filterwarnings("ignore", "This DataLoader will create")
         tried = observe(
-            with_settings(loader, **found.advised),
+            with_settings(loader if found.crowded is None else limited(loader), **found.advised),
             step=step,
             batches=len(found.seen.order),
             seconds=PATIENCE * max(found.seen.end, 1.0),

@@ -1,0 +1,49 @@
+"""Threads that libraries start inside workers, in a run that was observed.
+
+BLAS, OpenMP and OpenCV compute with a thread for each core, in every process that calls them; and
+threads that wait for one another wait on a core. What a process uses while a batch is fetched,
+beyond its fetching thread and its feeder, such threads use.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dlsim.trace.observation import Observation
+from dlsim.trace.trace import Floats
+
+MAIN = -1  # the worker number of the main process
+MORE = 1.5  # cores that a sample keeps busy, and it is more than one
+LEAST = 2e-3  # CPU seconds of other threads for a batch; less is somebody else's
+
+
+def helping(seen: Observation) -> Floats:
+    """CPU seconds of a library's other threads, for each batch; NaN where it was not collated."""
+    spent = seen.cpu_fetched - seen.cpu_started - seen.batch_cpu
+    for worker in range(int(seen.worker.max(initial=MAIN)) + 1):
+        mine = np.flatnonzero((seen.worker == worker) & ~np.isnan(spent))
+        now, before = mine[1:], mine[:-1]
+        pickled = seen.serialised[before] > seen.started[now]  # meanwhile
+        spent[now] -= np.where(pickled, np.nan_to_num(seen.serialise_cpu[before]), 0.0)
+    return np.maximum(spent, 0.0)
+
+
+def cores_busy(seen: Observation) -> float:
+    """How many cores a sample keeps busy while it computes: 1, but for threads of libraries.
+
+    A worker's first batch tells, too: its feeder, which may write for long, does nothing yet.
+    """
+    if seen.samples is None:
+        return 1.0
+    others, own = helping(seen), seen.batch_cpu
+    known = ~np.isnan(others + own)
+    first = np.zeros(len(seen), bool)
+    _, places = np.unique(np.where(known, seen.worker, MAIN - 1), return_index=True)
+    first[places] = True
+    found = []
+    for some in (known, known & first):
+        spent, total = float(others[some].sum()), float(own[some].sum())
+        if not total > 0 or spent < LEAST * some.sum():
+            return 1.0
+        found.append(1 + spent / total)
+    return min(found) if min(found) >= MORE else 1.0

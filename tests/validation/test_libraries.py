@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+import dlsim
+from dlsim.engine.usable import usable_cores
+from dlsim.report import run_text
+from dlsim.scenario import Constant, Costs, Stage
+from dlsim.trace.libraries import cores_busy, helping
+from dlsim.trace.observation import Observation
+from dlsim.validation import calibrate, diagnose_run, observe, one_thread_each
+from dlsim.validation.observing.one_thread import limited
+from tests.validation.test_replay import watched
+
+
+class Matrices(Dataset):
+    """Each sample multiplies matrices, for which BLAS has a thread for each core."""
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        rows = np.full((600, 600), 1.0 + index)
+        return (rows @ rows)[:10]
+
+
+class Sums(Dataset):
+    """Each sample computes in one thread, and is so large that a feeder writes it for long."""
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        return np.full(500_000, float(sum(number * number for number in range(100_000))))
+
+
+def seen_with(threads: float, seconds: float = 0.02) -> Observation:
+    """A run as if watched, whose samples keep so many cores busy for some seconds each."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=4, num_workers=2),
+        dataset=dlsim.MapDataset(80, fetch=[Stage("multiply", wait=Constant(seconds))]),
+    )
+    trace = dlsim.simulate(scenario, samples=True)
+    spent = threads * 4 * seconds
+    turn = np.arange(len(trace)) // 2  # of each worker
+    return replace(
+        watched(trace),
+        sample_cpu=np.full(80, seconds),
+        cpu_started=turn * spent,
+        cpu_fetched=(turn + 1) * spent,
+        thread_started=turn * 4 * seconds,
+    )
+
+
+@pytest.mark.parametrize("threads", [1.0, 1.9, 4.0])
+def test_cores_that_a_sample_keeps_busy(threads):
+    """What a process uses beyond its fetching thread, beside what that uses."""
+    seen = seen_with(threads)
+    assert cores_busy(seen) == pytest.approx(threads)
+    assert helping(seen) == pytest.approx(np.full(len(seen), (threads - 1) * 0.08))
+
+
+def test_little_more_than_a_core_is_one():
+    """What others of a process use, or of short samples, is no sign of a library's threads."""
+    assert cores_busy(seen_with(1.3)) == 1
+    assert cores_busy(seen_with(2.0, 0.0001)) == 1
+
+
+def test_what_a_feeder_pickles_is_not_a_library_s():
+    """The pickling of the batch before, in another thread, may take as long as fetching."""
+    seen = seen_with(1.9)
+    pickled = replace(
+        seen, serialised=seen.fetched + 0.07, serialise_cpu=np.full(len(seen), 0.9 * 0.08)
+    )
+    assert helping(pickled)[2:] == pytest.approx(np.zeros(len(seen) - 2), abs=1e-9)
+
+
+def test_threads_become_a_stage():
+    """Calibrated, a stage has as many threads; one thread would do as much alone, at least."""
+    scenario = calibrate(seen_with(1.9), transport=Costs())
+    stage = scenario.dataset.fetch[0]
+    assert (stage.threads, stage.spin) == (2, 0.5)
+    assert stage.cpu.mean == pytest.approx(0.02)
+    two = dlsim.replace(scenario, {"machine.cores": 2, "loader.num_workers": 4})
+    found = dlsim.explain(two, 3)
+    gains = {gain.change.name: gain.gain.mean for gain in found.gains}
+    assert gains["one thread in each worker"] == pytest.approx(1.0, abs=0.1)
+    assert calibrate(seen_with(1.0), transport=Costs()).dataset.fetch[0].threads == 1
+
+
+def test_one_thread_is_said_first():
+    """With how much faster a run with one was, and what to paste; untried, with what to do."""
+    seen, alone = seen_with(1.9), seen_with(1.0, 0.005)
+    found = diagnose_run(seen, alone=alone)
+    first, *_, last = str(found).splitlines()
+    assert first.startswith("Each sample keeps 1.9 cores busy, by threads of libraries")
+    assert "limit threads in worker_init_fn: 4 times as fast (tried)" in first
+    assert "threadpool_limits(1)" in str(found)
+    assert last.endswith("worker_init_fn=one_thread)")
+    untried = str(diagnose_run(seen)).splitlines()
+    assert "limit them in worker_init_fn" in untried[0]
+    assert "worker_init_fn" not in untried[-1]
+    assert str(diagnose_run(alone)).splitlines()[0].startswith("Training ")
+    assert run_text(seen).startswith("Each sample keeps 1.9 cores busy")
+    assert "cores busy" not in run_text(alone)
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="libraries have a thread for each core")
+def test_threads_of_a_real_library_are_found_and_limited():
+    """BLAS has a thread for each core in a worker, until it is told not to have."""
+    loader = DataLoader(Matrices(), 4, num_workers=1)
+    seen = observe(loader)
+    assert cores_busy(seen) > 1.5
+    alone = one_thread_each(seen, loader)
+    assert alone is not None
+    assert cores_busy(alone) == 1
+    assert loader.worker_init_fn is None
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_work_without_libraries_keeps_one_core_busy(num_workers):
+    """However large what it makes is: nothing is tried."""
+    loader = DataLoader(Sums(), 4, num_workers=num_workers, collate_fn=list)
+    seen = observe(loader)
+    assert cores_busy(seen) == 1
+    assert one_thread_each(seen, loader) is None
+
+
+class Named(Dataset):
+    """Each sample is what the user's `worker_init_fn` made of it."""
+
+    worker = -1
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return Named.worker
+
+
+def name(worker):
+    """A user's own `worker_init_fn`."""
+    Named.worker = worker
+
+
+def test_a_user_s_own_worker_init_fn_is_called_as_well():
+    """After libraries were told to have one thread each."""
+    copy = limited(DataLoader(Named(), num_workers=2, worker_init_fn=name))
+    assert [int(batch) for batch in copy] == [0, 1, 0, 1]
