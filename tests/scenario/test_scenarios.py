@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import dlsim
-from dlsim.engine import simulate
+from dlsim.engine import simulate, simulate_job
 from tests.documents import output
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
@@ -19,6 +19,7 @@ COMMANDS = {
     "multiworkers-row.out": ["multiworkers.py", "--policy", "row"],
     "measured_waits.out": ["measured_waits.py"],
     "head_of_line.out": ["head_of_line.py"],
+    "slow_rank.out": ["slow_rank.py"],
     "tutorial.out": ["tutorial.py"],
 }
 
@@ -64,6 +65,6 @@ def test_files(path: Path, tmp_path: Path) -> None:
     assert scenario.name
     dlsim.dump(scenario, tmp_path / "dumped.toml")
     assert dlsim.load(tmp_path / "dumped.toml") == scenario
-    trace = simulate(scenario)
-    assert trace.meta.problem is None
-    assert len(trace.order) >= 100
+    ranks = simulate_job(scenario).ranks if scenario.is_job else [simulate(scenario)]
+    assert all(trace.meta.problem is None for trace in ranks)
+    assert all(len(trace.order) >= 100 for trace in ranks)
