@@ -36,8 +36,11 @@ def _run(args: Sequence[str]) -> int:
     from dlsim.cli.commands import COMMANDS
     from dlsim.cli.parsing import dispatch
     from dlsim.scenario import DlsimError
+    from dlsim.scenario.errors import check_word
 
     try:
+        for word in args:
+            check_word(word)
         dispatch(COMMANDS, args)
         sys.stdout.flush()
     except DlsimError as error:
@@ -48,15 +51,19 @@ def _run(args: Sequence[str]) -> int:
         _give_up_stdout()
         return PIPE_CLOSED
     except OSError as error:
-        if error.errno not in NO_ROOM or error.filename is not None:
-            raise  # what else can go wrong with files is said by those who use them
+        if error.filename is not None:
+            return _refused(f"{error.filename}: {error.strerror}")
+        if error.errno not in NO_ROOM:
+            raise
         _give_up_stdout()
         return _refused(f"output cannot be written: {error.strerror}")
     return 0
 
 
 def _refused(reason: str) -> int:
-    print(f"dlsim: {reason}", file=sys.stderr)
+    from dlsim.scenario.errors import readable
+
+    print(f"dlsim: {readable(reason)}", file=sys.stderr)
     return REFUSED
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from dlsim.scenario.distributions import KINDS
 from dlsim.scenario.errors import (
     LARGEST,
     ScenarioError,
+    check_non_negative,
     is_integer,
-    is_number,
     is_positive,
     require,
 )
@@ -68,11 +68,9 @@ def check_indices(key: str, indices: tuple[int, ...], length: int) -> None:
         )
 
 
-def check_seconds(struct: object, *keys: str, unit: str = "seconds") -> None:
+def check_seconds(struct: Struct, *keys: str, unit: str = "seconds") -> None:
     """Raise `ScenarioError` unless the fields are finite numbers of at least 0."""
-    for key in keys:
-        value = getattr(struct, key)
-        require(is_number(value) and value >= 0, key, f"{unit}, at least 0", value)
+    check_non_negative(struct, f"{unit}, at least 0", *keys)
 
 
 def check_positive(struct: object, *keys: str, optional: bool = False) -> None:

@@ -13,7 +13,14 @@ import numpy as np
 from msgspec import Meta, Struct, structs
 from numpy.typing import NDArray
 
-from dlsim.scenario.errors import LARGEST, is_number, is_positive, require
+from dlsim.scenario.errors import (
+    LARGEST,
+    SMALLEST,
+    check_non_negative,
+    is_number,
+    is_positive,
+    require,
+)
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -24,15 +31,6 @@ Bandwidth: TypeAlias = Annotated[float, Meta(extra={"quantity": "bandwidth"})]
 Share: TypeAlias = Annotated[float, Meta(extra={"quantity": "share"})]
 # A number whose unit follows from where the distribution stands: seconds or bytes.
 Quantity: TypeAlias = Annotated[float, Meta(extra={"quantity": "inherited"})]
-
-
-def _non_negative(key: str, value: object) -> None:
-    require(
-        is_number(value) and value >= 0,  # type: ignore[operator]
-        key,
-        "a number of at least 0",
-        value,
-    )
 
 
 def _positive(key: str, value: object) -> None:
@@ -49,7 +47,7 @@ class Constant(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"
     value: Quantity
 
     def __post_init__(self) -> None:
-        _non_negative("value", self.value)
+        check_non_negative(self, "a number of at least 0", "value")
 
     @property
     def mean(self) -> float:
@@ -73,8 +71,7 @@ class Uniform(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
     high: Quantity
 
     def __post_init__(self) -> None:
-        _non_negative("low", self.low)
-        _non_negative("high", self.high)
+        check_non_negative(self, "a number of at least 0", "low", "high")
         require(self.low <= self.high, "high", f"a number of at least low = {self.low}", self.high)
 
     @property
@@ -99,7 +96,7 @@ class Exponential(
     mean: Quantity
 
     def __post_init__(self) -> None:
-        _non_negative("mean", self.mean)
+        check_non_negative(self, "a number of at least 0", "mean")
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
         """`size` independent values."""
@@ -119,7 +116,7 @@ class Gamma(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", t
     cv: Share
 
     def __post_init__(self) -> None:
-        _non_negative("mean", self.mean)
+        check_non_negative(self, "a number of at least 0", "mean")
         _positive("cv", self.cv)
 
     def sample(self, rng: np.random.Generator, size: int) -> Floats:
@@ -164,7 +161,7 @@ class Pareto(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
     shape: float
 
     def __post_init__(self) -> None:
-        _non_negative("scale", self.scale)
+        check_non_negative(self, "a number of at least 0", "scale")
         require(
             is_number(self.shape) and self.shape > 1,
             "shape",
@@ -255,6 +252,7 @@ class Observed(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"
             "finite numbers of at least 0",
             float(bad[0]) if bad.size else None,
         )
+        values = np.where(values < SMALLEST, 0.0, values)
         structs.force_setattr(self, "values", tuple(values.tolist()))
 
     @property

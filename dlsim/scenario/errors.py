@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
+from msgspec import Struct, structs
+
 # Thirty million years, a petabyte. What is computed of numbers in between is finite, and any
 # beyond are mistakes.
 LARGEST, SMALLEST = 1e15, 1e-15
+LONGEST, LONGEST_WORD = 500, 200  # characters of a message, and of a word in it
 
 
 class DlsimError(Exception):
@@ -23,6 +28,49 @@ def require(condition: bool, key: str, expected: str, given: object) -> None:
         elif isinstance(given, float) and 0 < given < SMALLEST:
             expected = f"a number of at least {SMALLEST:g}"
         raise ScenarioError(f"{key}: expected {expected}, got {shown(given)}")
+
+
+def check_non_negative(struct: Struct, expected: str, *keys: str) -> None:
+    """Raise `ScenarioError` unless the fields are numbers of at least 0.
+
+    What is too small to tell from 0 is 0, and so is -0.0, with which not every function agrees.
+    """
+    for key in keys:
+        value = getattr(struct, key)
+        require(is_number(value) and value >= 0, key, expected, value)
+        if value < SMALLEST:
+            structs.force_setattr(struct, key, type(value)(0))
+
+
+def readable(message: str) -> str:
+    """`message` in one line that a terminal shows as it is: the rest escaped, what is long cut.
+
+    Names of files and keys, and values, come from outside: they may hold line breaks, and what a
+    terminal takes for a command.
+    """
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in message
+    )
+    words = (cut(word, LONGEST_WORD) for word in text.split(" "))
+    return cut(" ".join(words), LONGEST)
+
+
+def cut(text: str, length: int) -> str:
+    """`text`, with the middle left out where it is longer than `length`."""
+    half = (length - 3) // 2
+    return text if len(text) <= length else f"{text[:half]}...{text[-half:]}"
+
+
+def check_word(word: str) -> None:
+    """Raise `DlsimError` for an argument that is no text: no file or key can have such a name."""
+    try:
+        os.fsencode(word)
+        sound = "\0" not in word
+    except UnicodeEncodeError:
+        sound = False
+    if not sound:
+        raise DlsimError(f"{shown(word)}: expected text, got characters that no name can have")
 
 
 def shown(value: object) -> str:

@@ -14,7 +14,7 @@ from dlsim.scenario.checks import (
     check_struct,
 )
 from dlsim.scenario.distributions import Bandwidth, Bytes, Duration, Seconds, Share
-from dlsim.scenario.errors import is_number, require
+from dlsim.scenario.errors import check_non_negative
 
 PIPE_BYTES = 65536  # Linux's default capacity of a pipe
 # CUDA takes over a smaller tensor at once, to be copied later, pinned or not: measured on an H100,
@@ -88,13 +88,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
         check_positive(self, "crosstalk_power")
         if self.descriptors is not None:
             check_integer(self, "descriptors", 1)
-        for key, expected in {
-            "background": "a number of processes, at least 0",
-            "contention": "a number of at least 0",
-            "crosstalk": "a number of at least 0",
-        }.items():
-            value = getattr(self, key)
-            require(is_number(value) and value >= 0, key, expected, value)
+        check_non_negative(self, "a number of processes, at least 0", "background")
+        check_non_negative(self, "a number of at least 0", "contention", "crosstalk")
         check_struct(self, "storage", Storage)
 
     def rate(self, processes: float) -> float:

@@ -75,7 +75,8 @@ def _first(
     if bool(np.all(same)):
         return None
     at = int(np.argmin(same))
-    return f"{name}[{at}]: {a[at].item()!r}, against {b[at].item()!r}"
+    mine, theirs = ("unknown" if x != x else repr(x) for x in (a[at].item(), b[at].item()))
+    return f"{name}[{at}]: {mine}, against {theirs}"
 
 
 def job_difference(one: JobTrace, other: JobTrace, *, rtol: float = 1e-9) -> str | None:

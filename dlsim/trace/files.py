@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.scenario.errors import LARGEST
 from dlsim.scenario.files import replacing
 from dlsim.trace.observation import ADDED, BATCH_COLUMNS, SAMPLE_COLUMNS, Observation
 from dlsim.trace.trace import MOMENTS, STATUSES, Epochs, Meta, Samples, Trace, TraceError
@@ -153,7 +154,7 @@ def trace_of(arrays: Arrays, path: str | Path) -> Trace:
                 known = [n for n in names if n not in ADDED or f"observed.{n}" in arrays]
                 columns |= _columns(arrays, "observed.", dict.fromkeys(known, np.float64))
             columns = dict.fromkeys(ADDED, np.full(len(columns["sent"]), np.nan)) | columns
-        return kind(
+        trace = kind(
             **columns,
             order=_columns(arrays, "", {"order": np.int64})["order"],
             epochs=Epochs(**_columns(arrays, "epochs.", EPOCHS)),
@@ -163,10 +164,52 @@ def trace_of(arrays: Arrays, path: str | Path) -> Trace:
             if "stepped" in arrays
             else None,
         )
+        _check(trace)
+        return trace
     except KeyError as error:
         raise TraceError(f"{path}: expected an array {error}, got none") from None
-    except ValueError as error:  # msgspec's are ValueErrors, too
+    except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors, too
         raise TraceError(f"{path}: {error}") from None
+
+
+def _check(trace: Trace) -> None:
+    """Raise `ValueError` for a trace in which something refers to what is not there.
+
+    Or with a moment that no run has: one may be unknown (NaN), but not infinite.
+    """
+    batches = len(trace)
+    scenario = trace.meta.scenario
+    workers = max(batches, scenario.loader.num_workers if scenario is not None else 0)
+    _check_range("order", trace.order, 0, batches)
+    if len(np.unique(trace.order)) < len(trace.order):
+        raise ValueError("order: expected each batch once, got one twice")
+    _check_range("worker", trace.worker, -1, workers)
+    _check_range("size", trace.size, 0, np.iinfo(np.int32).max)
+    _check_range("status", trace.status, 0, len(STATUSES))
+    _check_range("epochs.first", trace.epochs.first, 0, batches + 1)
+    if np.any(np.diff(trace.epochs.first) < 0) or (batches and not len(trace.epochs.first)):
+        raise ValueError("epochs.first: expected epochs in order, of which the first has batch 0")
+    named = {name: getattr(trace, name) for name in MOMENTS}
+    named |= {f"epochs.{name}": getattr(trace.epochs, name) for name in EPOCHS if name != "first"}
+    if np.isnan(trace.epochs.started).any():
+        raise ValueError("epochs.started: expected when each epoch began, got an unknown moment")
+    if trace.samples is not None:
+        _check_range("samples.batch", trace.samples.batch, 0, batches)
+        _check_range("samples.worker", trace.samples.worker, -1, workers)
+        _check_range("samples.index", trace.samples.index, 0, 2**62)
+        named |= {
+            f"samples.{name}": getattr(trace.samples, name) for name in ("started", "fetched")
+        }
+    for name, moments in named.items():
+        if np.any(np.abs(moments) > LARGEST):
+            raise ValueError(f"{name}: expected seconds of at most {LARGEST:g}, got more")
+
+
+def _check_range(name: str, values: NDArray[Any], least: int, end: int) -> None:
+    """Raise `ValueError` unless all `values` are in `range(least, end)`."""
+    bad = values[(values < least) | (values >= end)]
+    if len(bad):
+        raise ValueError(f"{name}: expected numbers from {least} to {end - 1}, got {bad[0]}")
 
 
 def _columns(arrays: Arrays, prefix: str, types: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

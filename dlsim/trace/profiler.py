@@ -118,6 +118,8 @@ def _events(path: Path) -> list[Event]:
         raise TraceError(f"{path}: expected a Chrome trace: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TraceError(f"{path}: damaged, cut short, or no JSON: {error}") from None
+    except RecursionError:
+        raise TraceError(f"{path}: expected a Chrome trace, got lists in lists in lists") from None
 
 
 def _epochs(lane: Sequence[Event], name: str) -> list[_Epoch]:

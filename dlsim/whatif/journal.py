@@ -103,9 +103,10 @@ def sound(line: bytes) -> tuple[Any, Any] | None:
     try:
         entry = json.loads(line)
         number, row, crc = entry["number"], entry["row"], entry["crc"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return (number, row) if crc == _checksum(number, row) else None
+    whole = isinstance(number, (int, str)) and isinstance(row, dict)
+    return (number, row) if whole and crc == _checksum(number, row) else None
 
 
 class _explained:
@@ -131,7 +132,7 @@ def _check_identity(path: Path, line: bytes, identity: dict[str, Any], of: str) 
         found = json.loads(line)
         if not isinstance(found, dict) or "format" not in found:
             raise ValueError
-    except ValueError:
+    except (ValueError, RecursionError):
         raise WhatIfError(f"{path}: expected the journal of a {of}, got another file") from None
     for key, ours in identity.items():
         if found.get(key) != ours:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -261,7 +262,24 @@ def _journal(path: Path, identity: Mapping[str, Any]) -> Journal:
         raise WhatIfError(
             f"{path}: exists, and no journal says that it is this sweep's; move it away"
         )
-    return Journal(journal, identity)
+    found = Journal(journal, identity)
+    for number in found.rows.keys() - _whole(found.rows):
+        del found.rows[number]
+    return found
+
+
+def _whole(rows: Mapping[Any, Mapping[str, Any]]) -> set[int]:
+    """The numbers of the rows that hold what most of them do, all of it numbers."""
+    if not rows:
+        return set()
+    ((names, _),) = Counter(map(frozenset, rows.values())).most_common(1)
+    return {
+        number
+        for number, row in rows.items()
+        if type(number) is int
+        and row.keys() == names
+        and all(type(value) in (int, float) for value in row.values())
+    }
 
 
 def _kept(error: WhatIfError, path: Path | None, finished: int, rows: int) -> WhatIfError:
