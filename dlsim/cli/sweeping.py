@@ -73,8 +73,8 @@ def sweep(
     from dlsim.whatif import configurations
     from dlsim.whatif import sweep as swept
     from dlsim.whatif.designs import configured
-    from dlsim.whatif.extent import part_of
-    from dlsim.whatif.sweep import part, planned
+    from dlsim.whatif.extent import part_of, shortened
+    from dlsim.whatif.sweep import planned
 
     chosen = scenario_from(scenario, changes)
     varied: dict[str, Iterable[Any] | Between] = {}
@@ -88,7 +88,7 @@ def sweep(
     if plot is not None and len(varied) > 2:
         raise UsageError(f"sweep: --plot: expected one or two keys to vary, got {len(varied)}")
     rows = configurations(chosen, varied, design, samples, seed)
-    times, most = planned(chosen, rows, replications)
+    times, stretched = planned(chosen, rows, replications)
     with progress() as advance, going_on(out):
         table = swept(
             chosen,
@@ -104,9 +104,8 @@ def sweep(
     if plot is not None:
         picture(sweep_picture(table, list(varied), metric), plot)
     print(sweep_text(table, list(varied), [configured(chosen, row) for row in rows]))
-    simulated = part(chosen, most)
-    left = "; leaving the loop early counts" if chosen.consumer.stop_after and most is None else ""
-    print(f"\n{times} simulation{'s' * (times != 1)} of each{part_of(simulated, chosen)}{left}")
+    some = part_of(shortened(chosen), chosen) if stretched else ""
+    print(f"\n{times} simulation{'s' * (times != 1)} of each{some}")
 
 
 def going_on(out: Path | None) -> contextlib.AbstractContextManager[None]:

@@ -17,16 +17,15 @@ from dlsim.scenario.units import size
 from dlsim.trace import Trace, memory, summarize
 from dlsim.trace.metrics import worker_count
 from dlsim.trace.summary import give_or_take
-from dlsim.whatif import Explanation, bounds, disagrees, replicate
+from dlsim.whatif import Explanation, bounds, disagrees
 from dlsim.whatif.candidates import candidates
-from dlsim.whatif.extent import measured, shortened
+from dlsim.whatif.extent import replicated
 from dlsim.whatif.space import space
 from dlsim.whatif.sweep import HALF_WIDTH
 from dlsim.whatif.tables import Table
 
 DRAWN = 40  # batches of the picture of who did what when
 REPLICATIONS = 10  # of each number of workers, at most
-EFFORT = 1200.0  # of each of these; of long epochs a part (see `dlsim.whatif.extent`)
 LABEL = 13  # characters that the lines of a summary begin with
 LONGEST_LINE = 300  # characters of a line of the configuration; a longer one is cut
 EQUAL = (
@@ -126,16 +125,7 @@ def workers_table(scenario: Scenario, replications: int, seed: int, jobs: int) -
     options = candidates(scenario, {n for n in counts if n <= max(2 * now, 8)}, [window])
     chosen = [option for option in options if option.in_order or option.workers > 1]
     chosen = [o for o in chosen if o.in_order == (scenario.loader.in_order or o.workers <= 1)]
-    runs = [
-        replicate(
-            shortened(each.scenario, EFFORT),
-            replications,
-            seed,
-            jobs=jobs,
-            measured=measured(each.scenario),
-        )
-        for each in chosen
-    ]
+    runs = [replicated(each.scenario, replications, seed, jobs=jobs) for each in chosen]
     found: Table = {"loader.num_workers": np.array([option.workers for option in chosen])}
     for metric in ("samples_per_s", "stall"):
         intervals = [run.interval(metric) for run in runs]

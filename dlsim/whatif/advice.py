@@ -12,7 +12,7 @@ from dlsim.trace.summary import number
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.explain import Explanation
 from dlsim.whatif.extent import part_of, shortened
-from dlsim.whatif.feasibility import RUN, Target, Verdict
+from dlsim.whatif.feasibility import Target, Verdict
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval, interval
 
@@ -65,9 +65,6 @@ class Advice:
         lines = [*(_held(self) if self.chosen is not None else _missed(self)), str(space(whole))]
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
-        if whole.consumer.stop_after is not None:
-            left = f"An epoch is left after {whole.consumer.stop_after:,} batches here"
-            lines.append(f"{left}; what leaving it takes does not count.")
         if self.price is not None:
             lines.append(f"A million samples cost {number(self.price)}.")
         if self.chosen is not None:
@@ -106,7 +103,7 @@ def _missed(found: Advice) -> list[str]:
 
 def _part(found: Advice) -> str:
     whole = found.best.scenario
-    return part_of(shortened(whole, RUN), whole)
+    return part_of(shortened(whole), whole)
 
 
 def _margin(found: Advice) -> Iterator[str]:

@@ -20,7 +20,6 @@ import math
 
 import numpy as np
 
-from dlsim.engine.effort import counts
 from dlsim.scenario.distributions import Floats
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.luck import luck, told
@@ -66,7 +65,7 @@ def _less_luck(a: Replications, b: Replications, values: Floats) -> Interval:
         len(values) < FEWEST
         or not plain.half_width > 0
         or np.isnan(values).any()
-        or not all(told(case.scenario) for case in cases)
+        or not all(told(case.part or case.scenario) for case in cases)
         or any(case.metrics.get("failed", values[:0]).any() for case in cases)
     ):
         return plain
@@ -96,9 +95,4 @@ def _less(values: Floats, controls: Floats, confidence: float) -> Interval | Non
 
 def _luck(runs: Replications) -> Floats:
     """The luck of each run; of a part that stands for the whole, as far as it counts there."""
-    second_half = 1.0
-    if "basis" in runs.metrics:
-        whole, basis = (float(runs.metrics[name].mean()) for name in ("batches", "basis"))
-        first = runs.scenario.epochs * counts(runs.scenario)[0] - basis
-        second_half = (whole - first) / basis if first > 0 else 1.0
-    return luck(runs.scenario, tuple(runs.seeds), second_half)
+    return luck(runs.part or runs.scenario, tuple(runs.seeds), runs.scenario)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlsim.engine.effort import effort
 from dlsim.scenario import Scenario
 from dlsim.trace.causes import ranked
 from dlsim.trace.summary import number
@@ -15,9 +14,9 @@ from dlsim.trace.telling import limit, sentence, table
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import Change, changes, perfect_loader
 from dlsim.whatif.controls import gained
-from dlsim.whatif.extent import IDLE, SHARE, measured, part_of, shortened
+from dlsim.whatif.extent import IDLE, SHARE, cost, part_of, replicated, shortened
 from dlsim.whatif.parallel import check_counts, check_jobs
-from dlsim.whatif.replicate import Replications, replicate
+from dlsim.whatif.replicate import Replications
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval, interval
 
@@ -124,7 +123,7 @@ def explain(
     """
     check_jobs(jobs)
     if replications is None:
-        fitting = int(EFFORT / effort(shortened(scenario, EFFORT / LEAST)))
+        fitting = int(EFFORT / cost(shortened(scenario)))
         replications = min(max(fitting, LEAST), MOST)
     check_counts(replications=replications)
 
@@ -132,9 +131,7 @@ def explain(
         return not keep_order or change.scenario.loader.in_order == scenario.loader.in_order
 
     def run(case: Scenario, *, shares: bool = False) -> Replications:
-        part = shortened(case, EFFORT / LEAST)
-        what = measured(case, shares=shares)
-        return replicate(part, replications, seed, jobs=jobs, measured=what)
+        return replicated(case, replications, seed, jobs=jobs, shares=shares)
 
     runs = run(scenario, shares=True)
 
@@ -197,15 +194,8 @@ def programmed(change: Change) -> bool:
 
 def _speed(scenario: Scenario, seed: int) -> float:
     """About how many samples a second `scenario` makes."""
-    part = shortened(scenario, EFFORT / LEAST)
-    runs = replicate(part, GLANCE, seed, measured=measured(scenario))
+    runs = replicated(scenario, GLANCE, seed)
     return float(np.nan_to_num(runs["samples_per_s"].mean()))
-
-
-def idleness(scenario: Scenario, seed: int, effort: float) -> dict[str, float]:
-    """For how much of the time each cause keeps training idle, from two runs of some `effort`."""
-    what = measured(scenario, shares=True)
-    return means(_means_of(IDLE, replicate(shortened(scenario, effort), 2, seed, measured=what)))
 
 
 def means(intervals: Mapping[str, Interval]) -> dict[str, float]:
@@ -235,15 +225,10 @@ def _text(found: Explanation) -> str:
         setting += ", does not fit" if space(gain.change.scenario).fits is False else ""
         lines.append(f"  {gain.change.name:{width}}  {_percent(gain.gain):>16}{setting}")
     now = found.runs.interval("samples_per_s")
-    left = (
-        ", leaving the loop early not counted"
-        if found.scenario.consumer.stop_after is not None
-        else ""
-    )
     lines += [
         "",
         f"now {number(now.mean)} samples/s (± {number(now.half_width)}, {len(found.runs)} runs"
-        f"{part_of(found.runs.scenario, found.scenario)}{left}); {found.limits}",
+        f"{part_of(found.runs.part or found.scenario, found.scenario)}); {found.limits}",
     ]
     flagged = disagrees(found.limits, found.runs)
     return "\n".join([*lines, flagged] if flagged else lines)

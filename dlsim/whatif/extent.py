@@ -1,66 +1,167 @@
-"""How much of a run need be simulated: what goes on in the same way is stretched, not simulated.
+"""How much of a run need be simulated: all of it, or so much that the rest is told from it.
 
-A long epoch is left early, and its second half stands for all that would follow: in the `clock` of
-the whole run that half goes by as often as it would have to. Waits, steps and pieces of the
-critical path are then measured by that clock. What leaving the loop early takes does not count:
-it is the simulation that leaves.
+What takes some tenths of a second is simulated whole. Of what takes longer, cycles are left out of
+the middle, where one is like the next: of many epochs some after the first and before the last, and
+of a long epoch whole rounds of the workers. So start-up, the filling of the pipeline, the last
+round and the end are simulated as they are. In the `clock` of the whole run, the cycles that were
+simulated in the middle go by as often as it would have them; all figures are measured by it.
+
+Rounds are cut as a whole, as batches come in bursts where workers are in step. How long an epoch is
+cut to depends on the scenario alone, so that a setting has one answer, whoever asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from msgspec import structs
 
+from dlsim.engine.compiled import installed
 from dlsim.engine.effort import counts, effort
 from dlsim.scenario import IterableDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace import Trace, metrics
 from dlsim.trace.account import account
 from dlsim.trace.critical_path import causes
+from dlsim.whatif.bounds import bounds
+from dlsim.whatif.demand import variation
 from dlsim.whatif.parallel import Measure, Row, Run, meeting
+from dlsim.whatif.replicate import Replications, replicate
+from dlsim.whatif.statistics import interval
 
 SHARE, IDLE = "share of ", "idle for "
-LEAST, WINDOWS = 100, 5  # batches, and credit windows, that are simulated of any epoch
-WORTH = 0.75  # an epoch is left early only if that saves a quarter of it
-REPEATS = 50  # how often the second half counts at most, for a percentile
+RUN = 10_000.0  # the cost of what is simulated whole, in any case: about half a second
+LEAST, ROUNDS, WINDOWS = 500, 60, 12  # batches, rounds and windows that are simulated of an epoch
+EPOCHS = 3  # of which the second stands for all but the first and the last
+WORTH = 0.75  # an epoch is cut only if that saves a quarter of it
+WARM = 0.4  # of an epoch that is cut: what comes before the cycles that are repeated
+REPEATS = 50  # how often a batch counts at most, for a percentile
+PERIODIC = 1e-9  # relative; rounds that differ by less are alike
+SETTLED = 0.8  # confidence in which the pace of cycles still changes, and no part stands for all
 
 Clock: TypeAlias = Callable[[Floats], Floats]
 
 
-def shortened(scenario: Scenario, most: float) -> Scenario:
-    """`scenario`, each epoch left so early that a simulation takes an `effort` of about `most`.
+def cost(scenario: Scenario, *, fast: bool | None = None) -> float:
+    """About what a simulation of `scenario` and its account take, in units of `effort`.
+
+    `fast`: with compiled code; by default, where it is there.
+    """
+    if not (installed() if fast is None else fast):
+        return effort(scenario)
+    batches, samples, _ = counts(scenario)
+    drawn = samples * max(len(scenario.dataset.fetch), 1)
+    shuffled = scenario.dataset.length / 25_000 if scenario.loader.shuffle else 0.0
+    return max(scenario.epochs * (0.05 * batches + 0.001 * drawn + shuffled), 1.0)
+
+
+def shortened(scenario: Scenario, most: float = RUN, *, fast: bool | None = None) -> Scenario:
+    """`scenario` less cycles in its middle, so that simulating it takes about `most` at most.
 
     Not where one part of the run is unlike another: where errors or records are, where data is
-    shared out unevenly or kept in a page cache; nor where the next epoch goes on with what is left.
+    shared out unevenly or kept in a page cache, or where no number of samples tells what comes.
     """
-    batches, _, _ = counts(scenario)
-    whole = effort(scenario)
+    whole = cost(scenario, fast=fast)
     if whole <= most or not _alike(scenario):
         return scenario
-    left = max(int(batches * most / whole), LEAST, WINDOWS * scenario.loader.window)
-    if left > WORTH * batches:
+    epochs = scenario.epochs
+    if epochs > EPOCHS:
+        epochs = min(max(int(epochs * most / whole), EPOCHS), epochs)
+    found = structs.replace(scenario, epochs=epochs)
+    left_out = _left_out(found, most, cost(found, fast=fast))
+    found = _without(found, left_out) if left_out else found
+    return found if cost(found, fast=fast) <= WORTH * whole else scenario
+
+
+def _left_out(scenario: Scenario, most: float, whole: float) -> int:
+    """How many batches are left out of each epoch: whole rounds of the workers."""
+    batches, round_ = int(counts(scenario)[0]), _round(scenario)
+    least = max(LEAST, ROUNDS * round_, WINDOWS * scenario.loader.window)
+    kept = max(int(batches * most / whole), least)
+    return 0 if kept >= WORTH * batches else (batches - kept) // round_ * round_
+
+
+def _without(scenario: Scenario, batches: int) -> Scenario:
+    """`scenario` with so many batches fewer in each epoch, a multiple of its workers."""
+    dataset, loader, consumer = scenario.dataset, scenario.loader, scenario.consumer
+    samples = batches * (loader.batch_size or 1)
+    if isinstance(dataset, IterableDataset) and dataset.sharding == "none":
+        samples //= max(loader.num_workers, 1)  # each worker yields all of them
+    if loader.sampler is not None:
+        sampler = loader.sampler[: len(loader.sampler) - samples]
+        scenario = structs.replace(scenario, loader=structs.replace(loader, sampler=sampler))
+    else:
+        shorter = structs.replace(dataset, length=dataset.length - samples)
+        scenario = structs.replace(scenario, dataset=shorter)
+    if consumer.stop_after is None:
         return scenario
-    consumer = structs.replace(scenario.consumer, stop_after=left)
-    return structs.replace(scenario, consumer=consumer)
+    sooner = max(consumer.stop_after - batches, 1)
+    return structs.replace(scenario, consumer=structs.replace(consumer, stop_after=sooner))
 
 
 def part_of(part: Scenario, whole: Scenario) -> str:
     """In words, which part of `whole` was simulated: nothing if all of it was."""
     if part == whole:
         return ""
-    return f" of the first {counts(part)[0]:,.0f} of {counts(whole)[0]:,.0f} batches"
+    batches, of = (counts(each)[0] for each in (part, whole))
+    words = f" of {batches:,.0f} of {of:,.0f} batches" if batches < of else ""
+    if part.epochs < whole.epochs:
+        words += f"{' in' if words else ' of'} {part.epochs} of {whole.epochs} epochs"
+    return words
+
+
+def replicated(
+    whole: Scenario,
+    replications: int,
+    seed: int,
+    *,
+    jobs: int = 1,
+    shares: bool = False,
+    most: float = RUN,
+    fast: bool | None = None,
+) -> Replications:
+    """`replications` of `whole`, as far as need be simulated: the figures of the whole run.
+
+    What is told from a part, and is better than can be, is simulated whole. `most`, `fast`: see
+    `shortened`.
+    """
+    part, measure = shortened(whole, most, fast=fast), measured(whole, shares=shares)
+    found = replicate(part, replications, seed, jobs=jobs, measured=measure)
+    if part != whole and impossible(whole, found.metrics):
+        return replicate(whole, replications, seed, jobs=jobs, measured=measure)
+    return Replications(
+        whole, seed, found.metrics, found.confidence, None if part == whole else part
+    )
+
+
+def impossible(whole: Scenario, found: dict[str, Floats]) -> bool:
+    """Whether figures that were told from a part of `whole` are not those of any run.
+
+    The mean is better than a closed-form bound; or the pace of what is repeated still changes: by
+    more than chance does it, or at all where there is no chance.
+    """
+    if "basis" not in found or (found["basis"] == found["batches"]).all():
+        return False
+    best, drift = bounds(whole).samples_per_s, found["drift"]
+    if variation(whole) == 0:
+        drifts = np.abs(drift).max() > PERIODIC
+    else:
+        spread = interval(drift, SETTLED)
+        drifts = len(drift) > 1 and abs(spread.mean) > spread.half_width + PERIODIC
+    return bool(drifts or found["samples_per_s"].mean() > best * (1 + PERIODIC))
 
 
 def measured(whole: Scenario, *, shares: bool = False) -> Measure:
     """What measures, of a trace of `whole` shortened, the whole run.
 
     In each row the main figures of `dlsim.trace.Summary`; `failed`; `basis`, the batches that they
-    rest on; and, with `shares`, the share of each cause on the critical path, and that of the
-    elapsed time for which it keeps the accelerator idle.
+    rest on; `drift`, by how much cycles that are repeated become slower, as a share; and, with
+    `shares`, the share of each cause on the critical path, and that of the elapsed time for which
+    it keeps the accelerator idle.
     """
     return partial(_measured, whole=whole, shares=shares)
 
@@ -77,6 +178,7 @@ def _measured(run: Run, *, whole: Scenario, shares: bool) -> Row:
         found[f"{name}_per_s"] = metrics.ratio(total, elapsed)
     found |= {
         "batches": sum(row["batches"] for row in rows),
+        "basis": sum(row["basis"] for row in rows),
         "elapsed": elapsed,
         "au": min(row["au"] * row["elapsed"] for row in rows) / elapsed if elapsed else metrics.NAN,
         "failed": max(row["failed"] for row in rows),
@@ -85,8 +187,8 @@ def _measured(run: Run, *, whole: Scenario, shares: bool) -> Row:
 
 
 def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
-    clock, weights = stretched(trace, int(counts(whole)[0]))
-    order = trace.order
+    found = stretched(trace, whole)
+    clock, weights, order = found.clock, found.weights, trace.order
     begin, end = clock(np.array(metrics.span(trace)))
     elapsed = float(end - begin)
     waited = clock(trace.returned[order]) - clock(trace.requested[order])
@@ -101,70 +203,135 @@ def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
         "batches": float(weights.sum()),
         "elapsed": elapsed,
         "wait_mean": metrics.ratio(metrics.total(waited), float(weights.sum())),
-        "epoch_time": metrics.mean(epochs),
+        "epoch_time": metrics.ratio(metrics.total(epochs), float(found.epochs)),
         "wait_p95": float(np.percentile(waits, 95)) if len(waits) else metrics.NAN,
         "stall": 1 - busy,
         "au": busy,
         "failed": float(trace.meta.problem is not None),
-        "basis": float(len(order) if weights.max(initial=1.0) == 1.0 else (weights > 1).sum()),
+        "basis": float((weights > 0).sum()),
+        "drift": found.drift,
     }
     if shares:
-        found = causes(trace, clock)
-        whole_path = sum(found.values())
-        row |= {SHARE + cause: seconds / whole_path for cause, seconds in found.items()}
+        hung = causes(trace, clock)
+        whole_path = sum(hung.values())
+        row |= {SHARE + cause: seconds / whole_path for cause, seconds in hung.items()}
         row |= {IDLE + cause: share for cause, share in account(trace, clock).shares.items()}
     return row
 
 
-def stretched(trace: Trace, batches: int) -> tuple[Clock, Floats]:
-    """The clock of the whole run, and how many batches each batch returned stands for.
+@dataclass(frozen=True)
+class Stretched:
+    """How a part stands for the whole: its `clock`, and for how many batches each stands.
 
-    `batches`: of a whole epoch. A trace that an error ended is the whole run.
+    `weights`: of each batch returned, in order. `epochs`: of the whole run, as far as it came.
+    `drift`: how much slower, as a share, the second half of what is repeated is than the first;
+    where nothing is random, by how much any two rounds differ.
     """
-    order, epochs = trace.order, trace.epochs
+
+    clock: Clock
+    weights: Floats
+    epochs: int
+    drift: float = 0.0
+
+
+def stretched(trace: Trace, whole: Scenario) -> Stretched:
+    """How `trace`, of `whole` or of a part of it, stands for the whole run.
+
+    A trace that an error ended is the whole run.
+    """
+    order, epochs, part = trace.order, trace.epochs, trace.meta.scenario
     weights = np.ones(len(order))
-    if trace.meta.problem is not None:
-        return lambda moments: moments, weights
-    scenario = trace.meta.scenario
-    left = scenario is not None and scenario.consumer.stop_after is not None
-    numbers = np.arange(len(trace))
-    knots, values = [-np.inf], [0.0]  # moments, and how much later they are in the whole run
-    for epoch, ended in enumerate(epochs.ended):
+    if part is None or part == whole or whole.is_job or trace.meta.problem is not None:
+        ended = int((~np.isnan(epochs.ended)).sum())
+        return Stretched(lambda moments: moments, weights, ended)
+    number = int(counts(whole)[0])
+    repeats = _repeats(part, whole)
+    knots, slopes, drifts = list[float](), list[float](), [0.0]
+    for epoch, started in enumerate(epochs.started):
         mine = np.flatnonzero(trace.epoch_of(order) == epoch)
-        if not len(mine):
-            continue
-        half = mine[len(mine) // 2]
-        times = (batches - len(mine)) / max(mine[-1] - half, 1)
-        last = float(np.fmax.reduce(trace.finished[order[mine]]))
-        if times > 0:
-            weights[half + 1 : mine[-1] + 1] += times
-            begin, end = trace.returned[order[half]], trace.returned[order[mine[-1]]]
-            knots += [begin, end]
-            values += [values[-1], values[-1] + times * (end - begin)]
-        if left and last < ended:
-            knots += [last, ended]
-            values += [values[-1], values[-1] - (ended - last)]
-        if left and epoch + 1 < len(epochs.started):
-            # persistent workers finish what they were sent before the next epoch is served
-            begin = epochs.started[epoch + 1]
-            served = float(np.fmax.reduce(trace.fetched[trace.epoch_of(numbers) == epoch]))
-            if served > begin:
-                knots += [begin, served]
-                values += [values[-1], values[-1] - (served - begin)]
-    at, later = np.array(knots[1:]), np.array(values[1:])
-    if not len(at):
-        return lambda moments: moments, weights
-    return lambda moments: moments + np.interp(moments, at, later, left=0.0), weights
+        weights[mine] = repeats[epoch]
+        knots.append(float(started))
+        slopes.append(repeats[epoch])
+        first, last = _cycles(part, len(mine))
+        if number > len(mine) and last > first:
+            times = 1 + (number - len(mine)) / (last - first)
+            weights[mine[first + 1 : last + 1]] *= times
+            returned = trace.returned[order[mine]]
+            drifts.append(_drift(returned[first : last + 1], part))
+            knots += [float(returned[first]), float(returned[last])]
+            slopes += [times * repeats[epoch], repeats[epoch]]
+    return Stretched(_clock(knots, slopes), weights, whole.epochs, float(np.sum(drifts)))
+
+
+def _clock(knots: list[float], slopes: list[float]) -> Clock:
+    """Moments of the whole run: between each two knots, time goes by so many times as long."""
+    at, factors = np.array(knots), np.array(slopes)
+    passed = np.append(0.0, np.cumsum(np.diff(at) * factors[:-1]))
+
+    def clock(moments: Floats) -> Floats:
+        place = np.searchsorted(at, moments, side="right").clip(min=1) - 1
+        found: Floats = at[0] + passed[place] + (moments - at[place]) * factors[place]
+        return found
+
+    return clock
+
+
+def repeats(part: Scenario, whole: Scenario) -> Floats:
+    """How often each batch of `part` counts in `whole`: a row for each batch, a column an epoch."""
+    kept, number = int(counts(part)[0]), int(counts(whole)[0])
+    found = np.ones((kept, part.epochs)) * _repeats(part, whole)
+    first, last = _cycles(part, kept)
+    if number > kept and last > first:
+        found[first + 1 : last + 1] *= 1 + (number - kept) / (last - first)
+    return found
+
+
+def _repeats(part: Scenario, whole: Scenario) -> Floats:
+    """How often each epoch of `part` counts: those in the middle for all that are left out."""
+    found = np.ones(part.epochs)
+    if part.epochs < whole.epochs:
+        found[1:-1] = (whole.epochs - 2) / (part.epochs - 2)
+    return found
+
+
+def _cycles(part: Scenario, batches: int) -> tuple[int, int]:
+    """The places in an epoch, in order of return, from after which cycles are repeated, and to.
+
+    The last is returned before the last batch is sent.
+    """
+    round_ = _round(part)
+    last = batches - 1 - max(part.loader.window, 1)
+    warm = max(int(WARM * batches), 2 * part.loader.window)
+    return last - max(last - warm, 0) // round_ * round_, last
+
+
+def _drift(returned: Floats, part: Scenario) -> float:
+    """How much slower the second half of some rounds is; or by how much any two differ."""
+    rounds = np.diff(returned[:: _round(part)])
+    mean, half = float(rounds.mean()), len(rounds) // 2
+    if mean <= 0 or not half:
+        return 0.0
+    if variation(part) == 0:
+        exact = np.finfo(float).eps * abs(float(returned[-1]))  # of sums of floats
+        return max(float(np.ptp(rounds)) - 8 * exact, 0.0) / mean
+    return (float(rounds[-half:].mean()) - float(rounds[:half].mean())) / mean
+
+
+def _round(scenario: Scenario) -> int:
+    """The batches of a round, in which each worker has one."""
+    return max(scenario.loader.num_workers, 1)
 
 
 def _alike(scenario: Scenario) -> bool:
-    """Whether one part of an epoch is like any other."""
+    """Whether one part of an epoch is like any other, and one epoch like the next."""
     dataset, loader = scenario.dataset, scenario.loader
     uneven = isinstance(dataset, IterableDataset) and not isinstance(dataset.sharding, str)
     times = [scenario.consumer.step, dataset.collate]
     times += [time for s in dataset.fetch for time in (s.wait, s.cpu, s.read_bytes)]
     recorded = any(isinstance(time, Recorded) for time in times)
     cached = scenario.machine.storage.cache > 0 and scenario.epochs > 1
-    uneven = uneven or (scenario.is_job and not scenario.job.even_batches)
-    listed = loader.batch_sampler is not None or scenario.failures
-    return not (uneven or recorded or cached or listed or loader.endless)
+    listed = loader.batch_sampler is not None or scenario.failures or loader.timeout > 0
+    endless = loader.endless and scenario.epochs > 1
+    wild = not np.isfinite(variation(scenario))
+    apart = scenario.is_job
+    return not (uneven or recorded or cached or listed or endless or wild or apart)

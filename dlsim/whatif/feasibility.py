@@ -18,14 +18,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from dlsim.engine.effort import effort
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import duration
 from dlsim.trace.summary import number, percent
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import Demand, demand
-from dlsim.whatif.extent import measured, shortened
+from dlsim.whatif.extent import cost, impossible, measured, shortened
 from dlsim.whatif.parallel import Row
 from dlsim.whatif.replicate import columns, more
 
@@ -33,7 +32,7 @@ V = TypeVar("V", float, Floats)
 
 FIRST = 3  # replications of the first stage
 MOST = 1000  # replications of one configuration
-RUN, TOTAL = 1200.0, 40_000.0  # the effort of a run, and of all runs of a configuration
+TOTAL = 40_000.0  # the effort of all runs of a configuration
 CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes no difference
 NEARLY = 0.99  # of the best, where that is the target
 SMALL = 0.01  # shares below it are told to two digits
@@ -126,6 +125,7 @@ class Judge:
         self.risk_no = (1 - confidence) / stages
         self.risk_yes = self.risk_no / max(tries, 1)
         self._rows: dict[Scenario, list[Row]] = {}
+        self._whole = set[Scenario]()  # what no part stands for
 
     def __call__(self, scenario: Scenario) -> Verdict:
         """The verdict on `scenario`; closed forms may rule it out unseen."""
@@ -133,7 +133,7 @@ class Judge:
 
     def verdict(self, scenario: Scenario, targets: tuple[Target, ...] = ()) -> Verdict:
         """The verdict on `scenario` from simulations, by other `targets` if there are any."""
-        usual = int(TOTAL / effort(shortened(scenario, RUN)))
+        usual = int(TOTAL / cost(shortened(scenario)))
         most = max(self.maximum or min(max(usual, 8 * FIRST), MOST), 2)
         wanted = FIRST
         while True:
@@ -160,8 +160,12 @@ class Judge:
         """All rows of `scenario`, so many at least."""
         rows = self._rows.setdefault(scenario, [])
         if len(rows) < wanted:
-            numbers, part = range(len(rows), wanted), shortened(scenario, RUN)
-            rows += more(part, self.seed, numbers, self.jobs, measured(scenario))
+            part = scenario if scenario in self._whole else shortened(scenario)
+            what, numbers = measured(scenario), range(len(rows), wanted)
+            rows += more(part, self.seed, numbers, self.jobs, what)
+            if impossible(scenario, columns(rows)):
+                self._whole.add(scenario)
+                rows[:] = more(scenario, self.seed, range(wanted), self.jobs, what)
         return rows
 
     def _excess(self, target: Target, values: Floats) -> Floats:

@@ -34,6 +34,7 @@ from dlsim.scenario.distributions import Floats
 from dlsim.trace.trace import Integers
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import cv, variation
+from dlsim.whatif.extent import repeats
 from dlsim.whatif.statistics import ROUNDING
 
 MOST = 2_000_000  # samples of a run; of more, drawing them takes as long as simulating
@@ -73,15 +74,14 @@ def told(scenario: Scenario) -> bool:
 
 
 @lru_cache(maxsize=2)  # of the two that are compared, in one metric after the other
-def luck(scenario: Scenario, seeds: tuple[int, ...], second_half: float = 1.0) -> Floats:
+def luck(scenario: Scenario, seeds: tuple[int, ...], whole: Scenario | None = None) -> Floats:
     """How many seconds more than expected chance gives each run of `scenario` (one that is `told`).
 
     A row for each of `seeds`; in columns what it makes the run longer, then what all fetching and
-    all steps take. Batches in the second half of an epoch count `second_half` times.
+    all steps take. Each batch counts as often as it stands for one of the `whole`.
     """
     fetches, steps = drawn(scenario, seeds)
-    counted = np.ones((len(fetches.mean), 1))
-    counted[len(counted) // 2 + 1 :] = second_half
+    counted = np.tile(repeats(scenario, whole or scenario), len(seeds))
     on_fetches, on_steps = weights(scenario, fetches, steps)
     parts = [
         on_fetches * fetches.beyond + on_steps * steps.beyond,

@@ -36,13 +36,15 @@ class Replications:
 
     `metrics`: one array for each metric, one value for each replication (names as in
     `dlsim.trace.Summary`; `steady_...` as in `Steady`; `failed`). `confidence`: of intervals.
-    Replication r was simulated with `replication_seed(seed, r)`.
+    Replication r was simulated with `replication_seed(seed, r)`. `part`: what was simulated, where
+    that is not all of `scenario` (see `dlsim.whatif.extent`).
     """
 
     scenario: Scenario
     seed: int
     metrics: dict[str, Floats]
     confidence: float = 0.95
+    part: Scenario | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.metrics.values())))

@@ -20,7 +20,7 @@ from dlsim.engine.rules import batches_to_simulate
 from dlsim.scenario import Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.extent import measured, shortened
+from dlsim.whatif.extent import cost, impossible, measured, shortened
 from dlsim.whatif.journal import Journal
 from dlsim.whatif.parallel import Row, check_counts, check_jobs, measure, run_all, simulations
 from dlsim.whatif.replicate import columns
@@ -35,7 +35,6 @@ FEWEST_TASKS = 32
 HALF_WIDTH = "_half_width"
 # Where it is not said how often to simulate: how often, and the effort of all, some seconds.
 LEAST, MOST, EFFORT = 3, 30, 200_000.0
-SHORTEST = 1500.0  # the effort of one simulation, at least
 
 Progress: TypeAlias = Callable[[int, int], object]
 # Some replications of one configuration: its number, its values, replication numbers.
@@ -84,24 +83,31 @@ def sweep(
     check_confidence(confidence)
     check_jobs(jobs)
     rows = configurations(scenario, vary, design, samples, seed)
-    replications, most = planned(scenario, rows, replications)
+    replications, stretched = planned(scenario, rows, replications)
     path = Path(out) if out is not None else None
     finished: dict[int, Row] = {}
     keep: Callable[[dict[int, Row]], object] = finished.update
     with ExitStack() as stack:
         if path is not None:
-            identity = _identity(scenario, rows, replications, most, seed, confidence)
+            identity = _identity(scenario, rows, replications, stretched, seed, confidence)
             journal = stack.enter_context(_journal(path, identity))
             finished, keep = journal.rows, journal.write_all
         left = [number for number in range(len(rows)) if number not in finished]
         total = len(rows) * replications
         report = progress or (lambda done, total: None)
         report(total - len(left) * replications, total)
-        simulated = effort(part(scenario, most)) * replications * len(rows)
+        some = shortened(scenario) if stretched else scenario
+        simulated = effort(some) * replications * len(rows)
         stack.enter_context(deciding(SECONDS * simulated))
         try:
             for done, ready in _finish(
-                scenario, {n: rows[n] for n in left}, replications, most, seed, confidence, jobs
+                scenario,
+                {n: rows[n] for n in left},
+                replications,
+                stretched,
+                seed,
+                confidence,
+                jobs,
             ):
                 keep(ready)
                 report(total - len(left) * replications + done, total)
@@ -117,7 +123,7 @@ def _finish(
     scenario: Scenario,
     rows: Mapping[int, Configuration],
     replications: int,
-    most: float | None,
+    stretched: bool,
     seed: int,
     confidence: float,
     jobs: int,
@@ -127,8 +133,8 @@ def _finish(
     A row is summed up when all its replications are there, in their order.
     """
     parts: dict[int, dict[int, Row]] = {number: {} for number in rows}
-    pieces = _tasks(part(scenario, most), rows, replications)
-    tasks = ((scenario, seed, most, some) for some in pieces)
+    pieces = _tasks(shortened(scenario) if stretched else scenario, rows, replications)
+    tasks = ((scenario, seed, stretched, some) for some in pieces)
     done = 0
     for results in run_all(_simulate, tasks, jobs):
         ready = {}
@@ -137,42 +143,38 @@ def _finish(
             mine |= dict(enumerate(found, first))
             done += len(found)
             if len(mine) == replications:
-                ready[number] = _summed([mine[r] for r in sorted(mine)], confidence)
+                all_of_it = [mine[r] for r in sorted(mine)]
+                case = configured(scenario, rows[number])
+                if stretched and impossible(case, columns(all_of_it)):
+                    all_of_it = simulations(case, seed, range(replications), measured(case))
+                ready[number] = _summed(all_of_it, confidence)
                 del parts[number]
         yield done, ready
 
 
 def _simulate(
-    scenario: Scenario, seed: int, most: float | None, pieces: list[Piece]
+    scenario: Scenario, seed: int, stretched: bool, pieces: list[Piece]
 ) -> list[tuple[int, int, list[Row]]]:
     """Of each piece: its configuration's number, its first replication, and the rows from there."""
     found = []
     for number, changes, numbers in pieces:
         case = configured(scenario, changes)
-        what = measure if most is None else measured(case)
-        found.append((number, numbers.start, simulations(part(case, most), seed, numbers, what)))
+        what = measured(case) if stretched else measure
+        part = shortened(case) if stretched else case
+        found.append((number, numbers.start, simulations(part, seed, numbers, what)))
     return found
-
-
-def part(scenario: Scenario, most: float | None) -> Scenario:
-    """As much of `scenario` as is simulated with this limit of the effort."""
-    return scenario if most is None else shortened(scenario, most)
 
 
 def planned(
     scenario: Scenario, rows: list[Configuration], replications: int | None
-) -> tuple[int, float | None]:
-    """How often `sweep` simulates each configuration, and the effort of once at most.
-
-    None is no limit: whole runs.
-    """
+) -> tuple[int, bool]:
+    """How often `sweep` simulates each configuration, and whether any is not simulated whole."""
     if replications is not None:
-        return replications, None
+        return replications, False
     cases = [configured(scenario, row) for row in rows]
-    most = max(EFFORT / len(rows) / LEAST, SHORTEST)
-    parts = [shortened(case, most) for case in cases]
-    times = int(EFFORT / sum(effort(part) for part in parts))
-    return min(max(times, LEAST), MOST), None if parts == cases else most
+    parts = [shortened(case) for case in cases]
+    times = int(EFFORT / sum(cost(part) for part in parts))
+    return min(max(times, LEAST), MOST), parts != cases
 
 
 def _tasks(
@@ -230,7 +232,7 @@ def _identity(
     scenario: Scenario,
     rows: list[Configuration],
     replications: int,
-    most: float | None,
+    stretched: bool,
     seed: int,
     confidence: float,
 ) -> dict[str, Any]:
@@ -243,7 +245,7 @@ def _identity(
         "keys": list(rows[0]),
         "values": _digest([{key: _plain(value) for key, value in row.items()} for row in rows]),
         "replications": replications,
-        "part": most,
+        "stretched": stretched,
         "seed": seed,
         "confidence": confidence,
     }

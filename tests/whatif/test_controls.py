@@ -98,11 +98,11 @@ def test_of_few_replications_only_what_makes_runs_longer_counts() -> None:
 
 
 def test_a_part_counts_as_much_as_it_stands_for() -> None:
-    """Of a part whose second half stands for more, the luck of that half counts more."""
-    scenario = noisy(epochs=1, loader=dlsim.Loader(num_workers=1))
-    values = 5.0 + luck(scenario, tuple(given(scenario, np.zeros(30)).seeds), 4.0)[:, 0]
-    parts = {"batches": np.full(30, 72.0), "basis": np.full(30, 14.0)}  # of 16 + 14 batches
-    a, b = (Replications(scenario, 0, {"elapsed": v, **parts}) for v in (np.zeros(30), values))
+    """Of a part whose middle stands for more, the luck of the middle counts more."""
+    part = noisy(epochs=1, loader=dlsim.Loader(num_workers=1))
+    whole = dlsim.replace(part, {"dataset.length": 3 * part.dataset.length})
+    values = 5.0 + luck(part, tuple(given(part, np.zeros(30)).seeds), whole)[:, 0]
+    a, b = (Replications(whole, 0, {"elapsed": v}, part=part) for v in (np.zeros(30), values))
     assert paired(a, b, "elapsed").mean == pytest.approx(5.0)
     assert paired(a, b, "elapsed").half_width < 1e-9
 
@@ -111,7 +111,8 @@ def test_a_part_counts_as_much_as_it_stands_for() -> None:
 def test_changes_of_the_image_scenario(change: dict[str, object]) -> None:
     """Of mere settings, too, intervals are three times narrower than without common numbers."""
     base = dlsim.load(Path(__file__).parent.parent.parent / "scenarios" / "imagenet_a100.toml")
-    base = dlsim.replace(base, {"consumer.stop_after": 80})
+    size = 80 * (base.loader.batch_size or 1)
+    base = dlsim.replace(base, {"consumer.stop_after": None, "dataset.length": size})
     changed = dlsim.replace(base, change)
     one, other, apart = (
         replicate(case, 40, seed, measured=measured(case))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 import dlsim
+from dlsim.whatif.extent import repeats
 from dlsim.whatif.luck import drawn, luck, told, weights
 from tests.strategies import on_machines, scenarios
 
@@ -137,12 +138,15 @@ def test_constants_have_no_luck() -> None:
     assert not luck(scenario, SEEDS).any()
 
 
-def test_the_second_half_counts_as_often_as_it_stands_for() -> None:
-    """What is drawn for batches after the middle of an epoch is multiplied."""
-    scenario = loaded(dlsim.Uniform(2.0, 3.0), num_workers=1)
-    beyond = drawn(scenario, SEEDS)[0].beyond
-    expected = beyond[:21].sum(axis=0) + 5.0 * beyond[21:].sum(axis=0)
-    np.testing.assert_allclose(luck(scenario, SEEDS, 5.0)[:, 0], expected)
+def test_batches_count_as_often_as_they_stand_for_others() -> None:
+    """What is drawn for batches whose cycles are repeated is multiplied."""
+    part, whole = (
+        loaded(dlsim.Uniform(2.0, 3.0), num_workers=1, batches=batches) for batches in (40, 400)
+    )
+    beyond, counted = drawn(part, SEEDS)[0].beyond, repeats(part, whole)
+    assert counted.min() == 1.0
+    assert counted.max() > 10.0
+    np.testing.assert_allclose(luck(part, SEEDS, whole)[:, 0], (counted * beyond).sum(axis=0))
 
 
 def test_of_windows_without_end_no_weights_are_told() -> None:
