@@ -35,6 +35,7 @@ from dlsim.cli.keys import keys
 from dlsim.cli.new import new
 from dlsim.cli.page import report
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, Flag, OutFile
+from dlsim.cli.serving import serve
 from dlsim.cli.stepping import step_of
 from dlsim.cli.sweeping import sweep
 from dlsim.cli.teaching import teach
@@ -183,6 +184,7 @@ COMMANDS: tuple[Command, ...] = (
     validate,
     compare,
     keys,
+    serve,
     teach,
     schema,
 )

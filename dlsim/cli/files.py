@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dlsim
-from dlsim.scenario import DlsimError, MapDataset, Scenario, ScenarioError, get
+from dlsim.scenario import DlsimError, MapDataset, Scenario, ScenarioError
 from dlsim.scenario.errors import lacking
-from dlsim.scenario.files import replacing
+from dlsim.scenario.files import changed, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,34 +51,6 @@ def scenario_from(
         return changed(scenario, changes)
     except ScenarioError as error:
         raise ScenarioError(f"{path} with options: {error}") from None
-
-
-def changed(scenario: Scenario, changes: Mapping[str, str]) -> Scenario:
-    """The scenario with the values at dotted keys changed, as options give them.
-
-    Raises `ScenarioError` for a change that does not make a scenario.
-    """
-    values = {key: value_of(text, scenario, key) for key, text in changes.items()}
-    return dlsim.replace(scenario, values) if values else scenario
-
-
-def value_of(text: str, scenario: Scenario, key: str) -> Any:
-    """What `text` stands for as the value at `key`: what TOML makes of it, else itself.
-
-    A number where the scenario has text is text, too: in torch = "2.10" every digit counts.
-    """
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):  # of more digits or lists in lists than Python takes
-        return text
-    value = parsed["value"]
-    if len(parsed) > 1:  # text with line breaks might hold more than a value
-        return text
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        with contextlib.suppress(ScenarioError):
-            if isinstance(get(scenario, key), str):
-                return text
-    return value
 
 
 def trace_from(path: Path, seed: int, changes: Mapping[str, str]) -> Trace:

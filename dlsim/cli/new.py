@@ -10,13 +10,13 @@ from typing import Annotated, TypeAlias
 from tyro.conf import Positional, arg
 
 import dlsim
-from dlsim.cli.files import changed, check_torch, check_writable, is_profile, tell, watching
+from dlsim.cli.files import check_torch, check_writable, is_profile, tell, watching
 from dlsim.cli.parsing import NO_CHANGES, Changes, Text, UsageError
 from dlsim.cli.stepping import step_of
 from dlsim.cli.whatif import quantity_of
 from dlsim.scenario import DlsimError, Scenario, ScenarioError, from_tree
 from dlsim.scenario.commented import commented, condensed
-from dlsim.scenario.files import replacing
+from dlsim.scenario.files import changed, replacing
 from dlsim.scenario.keys import EACH, described
 from dlsim.scenario.shipped import shipped
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from tyro.conf import Positional, UseAppendAction, arg
 
-from dlsim.cli.files import PATIENCE, check_drawable, saying, scenario_from, value_of
+from dlsim.cli.files import PATIENCE, check_drawable, saying, scenario_from
 from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, OutFile, UsageError
 from dlsim.cli.whatif import picture
 from dlsim.scenario import Scenario
+from dlsim.scenario.files import value_of
 from dlsim.scenario.units import parse, size
 
 if TYPE_CHECKING:

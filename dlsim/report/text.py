@@ -7,6 +7,7 @@ import math
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration
 from dlsim.trace import Problem, Trace, account, metrics, summarize
+from dlsim.trace.account import Account
 from dlsim.trace.causes import STEP
 from dlsim.trace.critical_path import shares
 from dlsim.trace.libraries import cores_busy
@@ -22,7 +23,8 @@ def run_text(trace: Trace) -> str:
     """Text on a single run: an error if one ended it, verdict, configuration, summary."""
     from dlsim.whatif.space import space
 
-    parts = [verdict(trace), configuration(trace), str(summarize(trace))]
+    found = account(trace)
+    parts = [verdict(trace, found), configuration(trace), str(summarize(trace))]
     busy = cores_busy(trace) if isinstance(trace, Observation) else 1.0
     if busy > 1:
         parts.insert(
@@ -31,7 +33,6 @@ def run_text(trace: Trace) -> str:
             "process: dlsim diagnose tries what one thread in each worker gains.",
         )
     if len(trace.order):
-        found = account(trace)
         parts.append(table(found.shares, 1 - found.stall, shares(trace)))
     if trace.meta.scenario is not None:
         room = space(trace.meta.scenario, trace)
@@ -87,11 +88,14 @@ def setup(scenario: Scenario) -> str:
     return ", ".join(words)
 
 
-def verdict(trace: Trace) -> str:
-    """A sentence on what limits the run, and what else is to be known of it."""
+def verdict(trace: Trace, found: Account | None = None) -> str:
+    """A sentence on what limits the run, and what else is to be known of it.
+
+    `found`: the account of `trace`, where it is at hand.
+    """
     if not len(trace.order):
         return "No batch was returned."
-    found = account(trace)
+    found = account(trace) if found is None else found
     more = ""
     if limit(found.shares, found.stall) == STEP:
         more = f" {_slack(trace)}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dlsim.scenario.errors import DlsimError, ScenarioError
 from dlsim.scenario.model import Scenario
-from dlsim.scenario.tree import first_lower, from_tree, to_tree
+from dlsim.scenario.tree import first_lower, from_tree, get, replace, to_tree
 
 
 def load(path: str | Path) -> Scenario:
@@ -71,3 +73,31 @@ def replacing(path: Path, error: type[DlsimError]) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
     except OSError as reason:
         raise error(f"{path}: cannot be written: {reason.strerror or reason}") from None
+
+
+def changed(scenario: Scenario, changes: Mapping[str, str]) -> Scenario:
+    """The scenario with the values at dotted keys changed, as options give them.
+
+    Raises `ScenarioError` for a change that does not make a scenario.
+    """
+    values = {key: value_of(text, scenario, key) for key, text in changes.items()}
+    return replace(scenario, values) if values else scenario
+
+
+def value_of(text: str, scenario: Scenario, key: str) -> Any:
+    """What `text` stands for as the value at `key`: what TOML makes of it, else itself.
+
+    A number where the scenario has text is text, too: in torch = "2.10" every digit counts.
+    """
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):  # of more digits or lists in lists than Python takes
+        return text
+    value = parsed["value"]
+    if len(parsed) > 1:  # text with line breaks might hold more than a value
+        return text
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        with contextlib.suppress(ScenarioError):
+            if isinstance(get(scenario, key), str):
+                return text
+    return value

@@ -1,15 +1,12 @@
-"""Files that come with the package: what the page is made of, the rules, scenarios.
+"""Files that come with the package: what the page is made of, and the rules.
 
-In a wheel all of them are inside the package. In a clone of the repository, the documents and
-scenarios are where people read them.
+In a wheel all of them are inside the package; in a clone, documents are where people read them.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-
-from dlsim.scenario.shipped import shipped
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -23,13 +20,5 @@ def static(name: str) -> str:
 
 def document(name: str) -> Path:
     """Where a page of the documentation is."""
-    return _first(HERE / "documents" / name, ROOT / "docs" / name)
-
-
-def presets() -> dict[str, Path]:
-    """The scenarios that come with dlsim, by name."""
-    return shipped()
-
-
-def _first(*paths: Path) -> Path:
-    return next((path for path in paths if path.exists()), paths[-1])
+    packed = HERE / "documents" / name
+    return packed if packed.exists() else ROOT / "docs" / name

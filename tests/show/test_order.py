@@ -65,11 +65,15 @@ def all_of(trace: Trace) -> list:
 
 
 def timely(scenario: Scenario) -> Scenario:
-    """The scenario, without errors, if batches take some time; in order if iterable-style.
+    """The scenario, without errors and pinning, if batches take some time; in order if iterable.
 
     Else answers may be sent for, made, and received before others, all at one moment.
     """
-    changes: dict[str, object] = {"dataset.collate": 1 / 64, "failures": []}
+    changes: dict[str, object] = {
+        "dataset.collate": 1 / 64,
+        "failures": [],
+        "loader.pin_memory": False,
+    }
     if isinstance(scenario.dataset, dlsim.IterableDataset):
         changes["loader.in_order"] = True
     return dlsim.replace(scenario, changes)
@@ -79,8 +83,11 @@ def with_one_iterator(scenario: Scenario) -> Scenario:
     """The scenario, with at most one worker whose iterator ends."""
     if not isinstance(scenario.dataset, dlsim.IterableDataset):
         return scenario
-    workers = min(scenario.loader.num_workers, 1)
-    return dlsim.replace(scenario, {"loader.num_workers": workers, "dataset.sharding": "none"})
+    changes = {
+        "loader.num_workers": min(scenario.loader.num_workers, 1),
+        "dataset.sharding": "none",
+    }
+    return dlsim.replace(scenario, changes)
 
 
 @settings(deadline=None, max_examples=100)

@@ -18,7 +18,7 @@ dlsim.ticks = function (low, high, count) {
   const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= rough);
   const first = Math.ceil(low / step - 1e-9);
   const found = [];
-  for (let k = first; k * step <= high + step * 1e-9; k++) found.push(k * step);
+  for (let k = first; k * step <= high + step * 1e-9; k++) found.push(k * step || 0);
   return found;
 };
 
@@ -36,12 +36,12 @@ dlsim.bytes = function (value) {
 };
 
 // An empty picture in `box`, as wide as it is: where x and y lie, and a place for marks.
-dlsim.axes = function (box, { height, left, x, y, bottom = 18, top = 6, label, xs, ys }) {
+dlsim.axes = function (box, { height, left, x, y, bottom = 18, top = 6, label, xs, ys, unit = 1 }) {
   const width = Math.max(box.clientWidth, 260), right = 8;
   const picture = dlsim.svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   const X = (value) => left + ((value - x[0]) / (x[1] - x[0] || 1)) * (width - left - right);
   const Y = (value) => height - bottom - ((value - y[0]) / (y[1] - y[0] || 1)) * (height - bottom - top);
-  if (ys) for (const value of dlsim.ticks(y[0], y[1], Math.max(2, Math.floor((height - bottom) / 34)))) {
+  if (ys) for (const value of dlsim.ticks(y[0] / unit, y[1] / unit, Math.max(2, Math.floor((height - bottom) / 34))).map((tick) => tick * unit)) {
     picture.append(dlsim.svg("line", { class: "grid", x1: left, x2: width - right, y1: Y(value), y2: Y(value) }));
     const text = dlsim.svg("text", { x: left - 5, y: Y(value) + 4, "text-anchor": "end" });
     text.textContent = ys(value);
@@ -148,13 +148,13 @@ dlsim.drag = function (picture, axes, time, height, picked, zoomed) {
 };
 
 // Levels over time: steps, or means with bands from the least to the greatest.
-dlsim.levels = function (box, data, { height = 130, label, ys = (value) => value } = {}) {
+dlsim.levels = function (box, data, { height = 130, label, ys = (value) => value, binary = false } = {}) {
   const span = data.end - data.begin;
   let most = data.limit && data.limit < 1e18 ? data.limit : 0;
   const highest = Math.max(0, ...Object.values(data.curves).flatMap((each) => each.high || each.counts));
   if (most > 4 * highest && highest > 0) most = 0; // a limit far above would flatten all else
   const axes = dlsim.axes(box, { height, left: box.clientWidth < 480 ? 54 : 84, x: [data.begin, data.end],
-    y: [0, 1.06 * Math.max(highest, most, 1e-9)], label, ys, xs: (value) => dlsim.seconds(value, span) });
+    y: [0, 1.06 * Math.max(highest, most, 1e-9)], label, ys, unit: binary ? 1024 ** Math.floor(Math.log2(Math.max(highest, 1)) / 10) : 1, xs: (value) => dlsim.seconds(value, span) });
   const { picture, X, Y } = axes;
   for (const [name, curve] of Object.entries(data.curves).reverse()) {
     if (curve.mean) {
