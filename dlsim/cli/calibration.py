@@ -78,6 +78,8 @@ def calibrate(
         scenario = found.scenario
         for name, fit in found.fits.items():
             print(f"{name}: {fit}")
+        for check in (*found.checks, *(found.alone.checks if found.alone else ())):
+            print(check)
     dlsim.dump(scenario, out)
 
 

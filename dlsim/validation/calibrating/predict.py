@@ -16,6 +16,7 @@ from dlsim.scenario.units import duration
 from dlsim.trace.metrics import epoch_times, known, mean, samples_per_second, waits
 from dlsim.trace.summary import number
 from dlsim.trace.trace import Trace
+from dlsim.validation.calibrating.checks import Check, missed
 from dlsim.validation.calibrating.scenario import Calibration
 from dlsim.whatif.parallel import check_counts, replication_seed
 from dlsim.whatif.statistics import t_quantile
@@ -52,10 +53,11 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a real run of `scenario` would do; `str()` says it in three lines.
+    """What a real run of `scenario` would do; `str()` says it in a few lines.
 
     `epoch`: seconds of an epoch; `throughput`: samples a second; `wait_p95`: seconds, the 95th
-    percentile of waits for a batch. `trace`: one of the simulated runs.
+    percentile of waits for a batch. `trace`: one of the simulated runs. `checks`: the watched runs
+    beside their own simulations.
     """
 
     scenario: Scenario
@@ -63,6 +65,7 @@ class Prediction:
     throughput: Estimate
     wait_p95: Estimate
     trace: Trace
+    checks: tuple[Check, ...] = ()
 
     def __str__(self) -> str:
         lines: list[tuple[str, Estimate, Callable[[float], str]]] = [
@@ -70,10 +73,11 @@ class Prediction:
             ("samples/s", self.throughput, number),
             ("wait p95", self.wait_p95, duration),
         ]
-        return "\n".join(
+        said = [
             f"{name:<10} {show(e.value):>10}  ({show(e.low)} to {show(e.high)})"
             for name, e, show in lines
-        )
+        ]
+        return "\n".join([*said, *map(str, self.checks)])
 
 
 def predict(
@@ -114,21 +118,30 @@ def predict(
         "wait_p95": wait_p95,
     }
     estimates = {
-        name: estimate(np.array([f(t) for t in sure]), np.array([f(t) for t in unsure]))
+        name: estimate(
+            np.array([f(t) for t in sure]),
+            np.array([f(t) for t in unsure]),
+            missed(calibration.checks),
+        )
         for name, f in figures.items()
     }
-    return Prediction(scenario=changed.scenario, trace=sure[0], **estimates)
+    return Prediction(
+        scenario=changed.scenario, trace=sure[0], checks=calibration.checks, **estimates
+    )
 
 
-def estimate(sure: Floats, unsure: Floats) -> Estimate:
-    """The mean of some values, and an interval for one more of others like `unsure`."""
+def estimate(sure: Floats, unsure: Floats, missed: float = 0.0) -> Estimate:
+    """The mean of some values, and an interval for one more of others like `unsure`.
+
+    `missed`: by how much a watched run is missed, as a logarithm: by as much others may be.
+    """
     value = float(sure.mean())
     if not value > 0:
         return Estimate(value, value, float(np.max(unsure, initial=value)))
     count = len(unsure)
     # Costs are factors: their errors, and so those of times, are relative.
     spread = float(np.std(np.log(np.maximum(unsure, 1e-9) / value), ddof=1)) if count > 1 else 0.0
-    spread = (spread**2 * (1 + 1 / count) + UNEXPLAINED**2) ** 0.5
+    spread = (spread**2 * (1 + 1 / count) + UNEXPLAINED**2 + missed**2) ** 0.5
     factor = float(np.exp(t_quantile(CONFIDENCE, max(count, 2)) * spread))
     return Estimate(value, value / factor, value * factor)
 

@@ -23,10 +23,12 @@ from dlsim.scenario import (
     Stage,
 )
 from dlsim.scenario.distributions import Distribution, Floats, scaled
+from dlsim.validation.calibrating.checks import Check, checks
 from dlsim.validation.calibrating.costs import (
     Accounts,
     CalibrateError,
     accounts,
+    checked,
     of_batches,
     together,
 )
@@ -54,13 +56,15 @@ class Calibration:
     of each cost, by its key; `pace` is that of all processor time together in one more run,
     `placing` that of receiving and handing over.
     `alone`: what runs without workers tell of those, where there were runs of both kinds: the same
-    work costs other times in the main process, by its threads and its memory.
+    work costs other times in the main process, by its threads and its memory. `checks`: each of the
+    runs beside what the scenario makes of it.
     """
 
     scenario: Scenario
     fits: dict[str, Fit]
     errors: dict[str, float]
     alone: Calibration | None = None
+    checks: tuple[Check, ...] = ()
 
     def draw(self, rng: np.random.Generator) -> Scenario:
         """A scenario that would have been as likely to be observed as this one was."""
@@ -106,14 +110,16 @@ def calibrate(*seen: object, transport: Costs | None = None) -> Scenario:
 
 def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
     """What `calibrate` finds, with its reasons and its uncertainty."""
-    runs = [accounts(run) for run in seen]
+    runs = [checked(run)[0] for run in seen]
     if not runs:
         raise CalibrateError("runs: expected at least one observed run, got none")
-    with_workers = [run for run in runs if run.scenario.loader.num_workers]
-    without = [run for run in runs if not run.scenario.loader.num_workers]
+    with_workers = [run for run in runs if checked(run)[1].loader.num_workers]
+    without = [run for run in runs if not checked(run)[1].loader.num_workers]
     if with_workers and without:
-        return replace(of_runs(with_workers, transport), alone=of_runs(without, transport))
-    return of_runs(runs, transport)
+        alone = calibration(*without, transport=transport)
+        return replace(calibration(*with_workers, transport=transport), alone=alone)
+    found = of_runs([accounts(run) for run in runs], transport)
+    return replace(found, checks=checks(found.scenario, runs))
 
 
 def of_runs(runs: list[Accounts], transport: Costs | None) -> Calibration:

@@ -15,13 +15,13 @@ from dlsim.trace.metrics import samples_per_second
 from dlsim.trace.observation import Observation
 from dlsim.trace.summary import number, percent
 from dlsim.trace.telling import sentence
+from dlsim.validation.calibrating.checks import CLOSE
 from dlsim.validation.diagnosing.memory import Room
 from dlsim.validation.diagnosing.starts import LASTING, without_data
 from dlsim.whatif import Advice, Explanation, Interval
 from dlsim.whatif.explain import WORTH, means
 
 NOISE = 0.2  # cores that others use and that matter
-WRONG = 0.1  # a simulation that misses the watched run by more is not to be trusted
 LIKELY = 0.6  # of the half-width: nine of ten runs gain if the gain is so large
 NAMED = 0.05  # seconds of a start
 ONE_THREAD = """\
@@ -224,8 +224,8 @@ def _now(found: Diagnosis) -> str:
 
 def _simulated(found: Diagnosis) -> str:
     said = f"simulated {number(found.simulated)} ({100 * found.off:+.1f} %)"
-    if abs(found.off) > WRONG:
-        return f"{said}: something is not understood, and gains are less sure than they say"
+    if abs(found.off) > CLOSE:
+        return f"{said}: something is not understood, and gains are less sure by that"
     return said
 
 

@@ -1,0 +1,84 @@
+"""Whether a calibrated scenario gives back the very runs it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dlsim.engine import simulate
+from dlsim.scenario import IterableDataset, Scenario
+from dlsim.trace.metrics import samples_per_second
+from dlsim.trace.observation import Observation
+from dlsim.trace.summary import number
+
+CLOSE = 0.03  # relative; a miss beyond it is said, and predictions are less sure by it
+SEEDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Samples a second of a watched run with so many `workers`, and of its simulation."""
+
+    workers: int
+    seen: float
+    simulated: float
+
+    @property
+    def off(self) -> float:
+        """How much longer the simulation takes, relative."""
+        return self.seen / self.simulated - 1
+
+    def __str__(self) -> str:
+        said = (
+            f"watched with num_workers={self.workers}: {number(self.seen)} samples/s, simulated "
+            f"{number(self.simulated)} ({self.off:+.1%} of its time)"
+        )
+        if abs(self.off) <= CLOSE:
+            return said
+        return f"{said}: something is not understood, and predictions are less sure by that"
+
+
+def checks(scenario: Scenario, runs: Sequence[Observation]) -> tuple[Check, ...]:
+    """One for each of the watched `runs`: `scenario` with their settings, simulated."""
+    found = []
+    for seen in runs:
+        again = with_settings_of(scenario, seen)
+        rates = [samples_per_second(simulate(again, seed)) for seed in range(SEEDS)]
+        found.append(
+            Check(
+                workers=again.loader.num_workers,
+                seen=samples_per_second(seen),
+                simulated=float(np.mean(rates)),
+            )
+        )
+    return tuple(found)
+
+
+def missed(found: Iterable[Check]) -> float:
+    """The greatest miss, as a logarithm; 0 where none is beyond `CLOSE`."""
+    worst = max((abs(float(np.log1p(check.off))) for check in found), default=0.0)
+    return worst if worst > np.log1p(CLOSE) else 0.0
+
+
+def with_settings_of(scenario: Scenario, seen: Observation) -> Scenario:
+    """`scenario` with the loader of a watched run, left as early as that was."""
+    run = seen.meta.scenario
+    assert run is not None
+    epochs, stop_after = len(seen.epochs.first), run.consumer.stop_after
+    if seen.meta.problem is not None:
+        stop_after = max(len(seen.order) // epochs, 1)
+    dataset: Any = scenario.dataset
+    if isinstance(dataset, IterableDataset) and isinstance(run.dataset, IterableDataset):
+        length, sharding = run.dataset.length, run.dataset.sharding
+        dataset = msgspec.structs.replace(dataset, length=length, sharding=sharding)
+    return msgspec.structs.replace(
+        scenario,
+        loader=run.loader,
+        dataset=dataset,
+        consumer=msgspec.structs.replace(scenario.consumer, stop_after=stop_after),
+        epochs=epochs,
+    )
