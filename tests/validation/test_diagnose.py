@@ -151,8 +151,8 @@ def prepare(worker):
 @pytest.mark.parametrize(
     ("dataset", "init", "said"),
     [
-        (Rows(0.005, 64), prepare, "each worker is blocked 60"),
-        (Opening(0.005, 64), None, "the first sample of each takes 6"),
+        (Rows(0.005, 64), prepare, "each worker is blocked "),
+        (Opening(0.005, 64), None, "the first sample of each takes "),
     ],
 )
 def test_starts_that_wait_are_named(dataset, init, said):
