@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
+from dlsim.engine.compiled import installed
+from dlsim.engine.effort import SECONDS, effort, worth_compiling
 from dlsim.engine.simulation import Engine, check, versions
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.trace.job import JobTrace
@@ -32,11 +34,18 @@ def simulate_job(
     scenario = structs.replace(scenario, job=structs.replace(scenario.job, rank=None))
     from dlsim.engine.processes.job import simulate_ranks
 
-    notes = {}
-    if engine == "compiled":
-        raise ScenarioError("engine: compiled does not simulate jobs; simpy does")
-    if engine == "auto":
-        notes["engine"] = "simpy, which is the engine for jobs"
+    notes: dict[str, str] = {}
+    if engine != "simpy" and installed():
+        from dlsim.engine.compiled.job import covered
+
+        lacks = covered(scenario)
+        if engine == "compiled" and lacks:
+            raise ScenarioError(f"engine: compiled does not cover this job, as {lacks}")
+        if engine == "compiled" or (not lacks and worth_compiling(SECONDS * effort(scenario))):
+            return compiled(scenario, seed, samples, progress)
+        notes["engine"] = f"simpy, as {lacks}" if lacks else "simpy, which is sooner done"
+    elif engine != "simpy":
+        notes["engine"] = "simpy, as numba is not installed"
 
     def meta(mine: Scenario, problem: Problem | None, caught: Sequence[Problem] = ()) -> Meta:
         return Meta(
@@ -51,6 +60,21 @@ def simulate_job(
 
     ranks = simulate_ranks(scenario, seed, meta, samples=samples, progress=progress)
     return JobTrace(ranks=tuple(ranks), meta=meta(scenario, first_problem(ranks)))
+
+
+def compiled(
+    scenario: Scenario, seed: int, samples: bool, progress: Callable[[int], object]
+) -> JobTrace:
+    """The job from the compiled engine, which is not loaded before it is wanted."""
+    from dlsim.engine.compiled.job import simulate_ranks
+
+    found = versions("numba")
+
+    def meta(mine: Scenario) -> Meta:
+        return Meta(engine="compiled", scenario=mine, seed=seed, versions=found)
+
+    ranks = simulate_ranks(scenario, seed, meta, samples=samples, progress=progress)
+    return JobTrace(ranks=tuple(ranks), meta=meta(scenario))
 
 
 def first_problem(ranks: Sequence[Trace]) -> Problem | None:

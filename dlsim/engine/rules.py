@@ -105,6 +105,12 @@ def last_of_epoch(scenario: Scenario) -> int | None:
     return batches if stop_after is None else min(batches, stop_after)
 
 
+def meets_after(scenario: Scenario) -> int:
+    """After how many steps a rank meets others each time; 0 if never, or if it is none."""
+    every = scenario.job.sync
+    return every if scenario.job.rank is not None and isinstance(every, int) else 0
+
+
 def batches_to_simulate(scenario: Scenario) -> int:
     """About how many batches a simulation of `scenario` has: what it costs to simulate."""
     loader, dataset = scenario.loader, scenario.dataset

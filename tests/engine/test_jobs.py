@@ -13,9 +13,9 @@ from dlsim.engine.processes.storage import shares
 from dlsim.scenario import Job, Scenario, ScenarioError
 from dlsim.scenario.dealing import dealt_in_batches, dealt_in_turn
 from dlsim.trace import metrics
-from dlsim.trace.difference import difference
+from dlsim.trace.difference import difference, job_difference
 from dlsim.trace.job import meetings
-from tests.strategies import ideal, on_machines
+from tests.strategies import ideal, jobs, on_machines
 
 SECOND = dlsim.Constant(1.0)
 
@@ -52,6 +52,29 @@ def test_a_job_of_one_rank_is_that_rank(scenario: Scenario, seed: int) -> None:
     (rank,) = simulate_job(scenario, seed, engine="simpy", samples=True).ranks
     if alone.meta.problem is None:
         assert difference(alone, rank, rtol=0.0) is None
+
+
+@settings(max_examples=150)
+@given(jobs(ideal), st.integers(0, 2**32), st.booleans())
+def test_compiled_jobs_equal_simpy(scenario: Scenario, seed: int, samples: bool) -> None:
+    """Every moment of every rank is the same in the compiled engine, where that covers the job."""
+    covered = pytest.importorskip("dlsim.engine.compiled.job", reason="needs numba").covered
+    if not covered(scenario):
+        slow = simulate_job(scenario, seed, engine="simpy", samples=samples)
+        fast = simulate_job(scenario, seed, engine="compiled", samples=samples)
+        assert job_difference(slow, fast) is None
+
+
+def test_auto_says_which_engine_ran() -> None:
+    """The fast engine runs jobs whose ranks share nothing; of others the trace says why not."""
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    shared = dlsim.replace(job(ranks=2), {"machine.cores": 4})
+    assert simulate_job(job(ranks=2), engine="compiled").meta.engine == "compiled"
+    slow = simulate_job(shared)
+    assert slow.meta.engine == "simpy"
+    assert slow.meta.notes["engine"] == "simpy, as its ranks share a machine that is not ideal"
+    with pytest.raises(ScenarioError, match="compiled does not cover this job, as its ranks share"):
+        simulate_job(shared, engine="compiled")
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 8])

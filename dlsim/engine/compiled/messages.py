@@ -15,6 +15,7 @@ POINTS = ("fetch", "collate", "worker_init_fn")
 # returns to its caller, because:
 WAIT = -1
 EPOCH_OVER, EXCEPTION, TIMED_OUT, NOT_RECORDED, MORE_ROOM, MORE_JOBS, MORE_SAMPLES = range(-8, -1)
+AT_BARRIER = -9
 
 # The rows of `State.moments`, in the order of `dlsim.trace.trace.MOMENTS`.
 SENT_AT, STARTED, FETCHED_AT, ARRIVED, RECEIVED, REQUESTED, RETURNED_AT, FINISHED = range(8)

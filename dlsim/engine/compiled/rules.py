@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.draws import CPU, READ, WAIT
-from dlsim.engine.rules import capacity_aware, goes_on, last_of_epoch, round_trip, shard_of
+from dlsim.engine.rules import (
+    capacity_aware,
+    goes_on,
+    last_of_epoch,
+    meets_after,
+    round_trip,
+    shard_of,
+)
 from dlsim.scenario import Constant, Cost, IterableDataset, MapDataset, Scenario
 from dlsim.scenario.machine import STAGED_BYTES
 
@@ -48,6 +55,7 @@ RULES = np.dtype(
         ("length", "i8"),  # of the dataset
         # The training step:
         ("run_ahead", "i8"),
+        ("sync", "i8"),  # steps from one meeting with other ranks to the next; 0: none
         ("overlap_copy", "?"),
         ("spin", "?"),  # the main process is on a core while it waits for the accelerator
         ("staged", "f8"),  # bytes of a batch; a larger one the host waits for to be copied
@@ -107,6 +115,7 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "drop_last": loader.drop_last,
         "stop_after": last_of_epoch(scenario) or NONE,
         "watch": samples,
+        "sync": meets_after(scenario),
         "shared": not scenario.ideal,
         "one_by_one": samples or bool(scenario.failures),
         "sized": not scenario.ideal and dataset.sample_bytes != Constant(0.0),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import structs
@@ -16,10 +16,12 @@ from dlsim.engine.compiled.in_order import simulate_in_order
 from dlsim.engine.compiled.jobs import Block, Jobs, largest_block
 from dlsim.engine.compiled.loop import run
 from dlsim.engine.compiled.messages import (
+    AT_BARRIER,
     END_STEP,
     EPOCH_OVER,
     EXCEPTION,
     FETCH_ALONE,
+    FINISHED,
     MORE_JOBS,
     MORE_ROOM,
     MORE_SAMPLES,
@@ -33,7 +35,7 @@ from dlsim.engine.compiled.messages import (
 )
 from dlsim.engine.compiled.rules import NONE
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
-from dlsim.engine.draws import SampleDraws
+from dlsim.engine.draws import Floats, SampleDraws
 from dlsim.engine.in_order import epochs, suits
 from dlsim.engine.rules import MAIN, epoch_batches, failure, shard_of
 from dlsim.scenario import IterableDataset, Scenario
@@ -43,6 +45,17 @@ from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace
 FIRST_BLOCK = 64  # jobs or samples drawn at first
 
 Progress = Callable[[int], object]
+
+
+class Meeting(NamedTuple):
+    """A place at which ranks may wait for each other, and the moment at which this one comes.
+
+    After a step; or at the end of an epoch, perhaps the `last`.
+    """
+
+    time: float
+    step: bool
+    last: bool = False
 
 
 def simulate(
@@ -91,24 +104,36 @@ class Simulation:
         self.main = self.state.main[0]
         self.problem: Problem | None = None
         self.caught: list[Problem] = []
+        self.came: dict[int, float] = {}  # when the rank had come to each meeting, by batch
         self.first: list[int] = []
         self.moments: list[list[float]] = []  # of each epoch: started, primed, ended
 
     def run(self, progress: Progress) -> None:
-        """All epochs, until an exception ends them."""
-        loader = self.scenario.loader
+        """All epochs, until an exception ends them; nobody else is met."""
+        course = self.course(progress)
+        meeting = next(course, None)
+        while meeting is not None:
+            try:
+                meeting = course.send(meeting.time)
+            except StopIteration:
+                return
+
+    def course(self, progress: Progress) -> Generator[Meeting, float, None]:
+        """The same from meeting to meeting, each answered by the moment from which to go on."""
+        loader, began = self.scenario.loader, 0.0
         for epoch in range(self.scenario.epochs):
             self.first.append(int(self.main["returned" if loader.endless else "sent"]))
-            self.moments.append([self.main["now"], np.nan, np.nan])
-            self.main["doing"], self.main["wake"] = START_EPOCH, -np.inf
+            self.moments.append([max(began, self.main["now"]), np.nan, np.nan])
+            later = began > self.main["now"]
+            self.main["doing"], self.main["wake"] = START_EPOCH, began if later else -np.inf
             if epoch and loader.endless:
                 self.main["count"], self.main["doing"] = 0, END_STEP
-                self.main["primed"] = self.main["now"]
+                self.main["primed"] = self.moments[-1][0]
             else:
                 self.start_drawing(epoch)
                 resumes = epoch and loader.persistent_workers
                 self.main["resuming"] = loader.num_workers if resumes else 0
-            why = self.go_on(progress)
+            why = yield from self.go_on(progress)
             self.moments[-1][1] = self.main["primed"]
             if why != EPOCH_OVER:
                 self.problem = self.what_happened(why)
@@ -117,11 +142,15 @@ class Simulation:
             if self.counting is not None:
                 self.count(int(self.main["sent"]), np.inf)
                 self.counting.end_epoch()
+            last = epoch + 1 == self.scenario.epochs
+            if self.scenario.is_job:
+                resume = yield Meeting(float(self.main["now"]), step=False, last=last)
+                began = began if last else max(resume, float(self.main["now"]))
         # Let happen what happens at the very moment the training loop ends.
         self.main["doing"], self.main["wake"] = OVER, self.main["now"]
-        self.go_on(progress)
+        yield from self.go_on(progress)
 
-    def go_on(self, progress: Progress) -> int:
+    def go_on(self, progress: Progress) -> Generator[Meeting, float, int]:
         """Run the event loop, and give it what it asks for, until it is over; returns why it is."""
         while True:
             before = int(self.main["returned"])
@@ -130,6 +159,15 @@ class Simulation:
             progress(int(self.main["returned"]) - before)
             if why == NOT_RECORDED:
                 self.complain()
+            if why == AT_BARRIER:
+                number = int(self.state.order[int(self.main["returned"]) - 1 - self.gone["order"]])
+                finished = self.state.moments[FINISHED]
+                at = number - self.gone["batches"]
+                self.came[number] = float(finished[at])
+                moment = yield Meeting(self.came[number], step=True)
+                finished[at] = moment
+                self.main["accelerator"] = max(self.main["accelerator"], moment)
+                continue
             if not self.supply(why):
                 return why
 
@@ -312,7 +350,14 @@ class Simulation:
             epochs=epochs(self.first, self.moments),
             meta=structs.replace(meta, problem=self.problem, caught=tuple(self.caught)),
             samples=self.sample_rows(end) if self.samples else None,
+            stepped=self.stepped(columns["finished"]) if state.rules["sync"][0] else None,
         )
+
+    def stepped(self, finished: Floats) -> Floats:
+        """When the rank itself had done each step."""
+        found: Floats = finished.copy()
+        found[[*self.came]] = [*self.came.values()]
+        return found
 
     def sample_rows(self, end: float) -> Samples:
         """The samples begun until `end` (seconds)."""

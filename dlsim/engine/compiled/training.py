@@ -6,6 +6,7 @@ from dlsim.engine.compiled.clock import wait
 from dlsim.engine.compiled.cores import compute, served_first, spin
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
+    AT_BARRIER,
     COPIED,
     END_STEP,
     EXCEPTION,
@@ -62,7 +63,7 @@ def copied(s: State) -> int:
     m.accelerator = max(ready, m.accelerator) + s.batches[number].step
     s.moments[FINISHED, number] = m.accelerator
     m.ahead, m.then = r.run_ahead, END_STEP
-    return RUN_AHEAD
+    return meet(s)
 
 
 @inlined
@@ -70,8 +71,27 @@ def stepped(s: State) -> int:
     """A step on the host's cores has ended."""
     m = s.main[0]
     s.moments[FINISHED, s.order[m.returned - 1]] = m.now
+    if meets(s):
+        m.ahead, m.then = 0, END_STEP
+        return meet(s)
     m.trained = m.returned
     return END_STEP
+
+
+@inlined
+def meets(s: State) -> bool:
+    """Whether other ranks are met after this step."""
+    every = s.rules[0].sync
+    return bool(every > 0 and s.main[0].count % every == 0)
+
+
+@inlined
+def meet(s: State) -> int:
+    """Let the caller find out when all have come, if this step leads up to a meeting."""
+    if meets(s):
+        s.main[0].doing = RUN_AHEAD
+        return AT_BARRIER
+    return RUN_AHEAD
 
 
 @inlined
