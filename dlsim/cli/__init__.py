@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-REFUSED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # exit statuses
+MISSED, REFUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141  # exit statuses
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
@@ -33,6 +33,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(args: Sequence[str]) -> int:
     # here, so that Ctrl-C is heeded while they are imported, too
+    from dlsim.cli.checking import Missed
     from dlsim.cli.commands import COMMANDS
     from dlsim.cli.parsing import dispatch
     from dlsim.scenario import DlsimError
@@ -43,6 +44,8 @@ def _run(args: Sequence[str]) -> int:
             check_word(word)
         dispatch(COMMANDS, args)
         sys.stdout.flush()
+    except Missed:
+        return MISSED
     except DlsimError as error:
         return _refused(str(error))
     except MemoryError:

@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 import dlsim
 from dlsim.cli.calibration import calibrate
+from dlsim.cli.checking import held
 from dlsim.cli.comparison import compare
 from dlsim.cli.diagnosis import diagnose
 from dlsim.cli.files import (
@@ -34,13 +35,13 @@ from dlsim.cli.files import (
 from dlsim.cli.keys import keys
 from dlsim.cli.new import new
 from dlsim.cli.page import report
-from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, Flag, OutFile
+from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, Flag, OutFile, Text
 from dlsim.cli.serving import serve
 from dlsim.cli.stepping import step_of
 from dlsim.cli.sweeping import sweep
 from dlsim.cli.teaching import teach
 from dlsim.cli.validation import validate
-from dlsim.cli.whatif import advise, explain
+from dlsim.cli.whatif import advise, explain, share_of
 
 if TYPE_CHECKING:
     from dlsim.trace import JobTrace
@@ -57,6 +58,8 @@ def run(
     trace: File = None,
     profiles: File = None,
     verbose: Annotated[Flag, arg(aliases=["-v"])] = False,
+    max_stall: Text = None,
+    check: Flag = False,
     changes: Changes = NO_CHANGES,
 ) -> None:
     """Simulate a loader: how fast it is, how long training waits for it, and what limits it.
@@ -77,7 +80,10 @@ def run(
         profiles: Of a job: write a profile of each rank into this folder, as torch.profiler does,
             for HolisticTraceAnalysis.
         verbose: First tell every event: what is sent, fetched, received and returned when.
+        max_stall: The share of the time that training may be idle: 0.05 or 5%.
+        check: End with status 1 where a target is missed, an error ends it, or it does not fit.
     """
+    most = share_of("max-stall", max_stall)
     chosen = scenario_from(scenario, changes)
     check_trace(out)
     check_writable(csv)
@@ -95,13 +101,16 @@ def run(
     if profiles is not None:
         raise dlsim.DlsimError("--profiles: are of the ranks of a job, and there is none")
     found = simulated(chosen, seed, engine, samples=wanted)
-    if verbose:
-        from dlsim.trace import narrate
+    from dlsim.trace import narrate, stall
+    from dlsim.whatif.space import space
 
+    if verbose:
         for line in narrate(found):
             print(line)
         print()
     report_run(found, out, csv, plot, trace)
+    fits = space(chosen, found).fits is not False and found.meta.problem is None
+    held(check, fits=fits, stall=stall(found), max_stall=most)
 
 
 def tell_ranks(job: JobTrace) -> None:

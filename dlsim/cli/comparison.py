@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from dlsim.cli.checking import held
 from dlsim.cli.files import scenario_from, trace_from
-from dlsim.cli.parsing import NO_CHANGES, Changes, Count, UsageError
+from dlsim.cli.parsing import NO_CHANGES, Changes, Count, Flag, Text, UsageError
+from dlsim.cli.whatif import share_of
 from dlsim.scenario import Scenario
 
 if TYPE_CHECKING:
     from dlsim.trace import Trace
+    from dlsim.whatif import Versus
 
 Other = Annotated[Path | None, arg(metavar="[B]", help_behavior_hint="")]
 
@@ -24,6 +27,8 @@ def compare(
     replications: Count = None,
     seed: int = 0,
     jobs: int = 1,
+    max_stall: Text = None,
+    check: Flag = False,
     changes: Changes = NO_CHANGES,
 ) -> None:
     """Say whether configuration B is better than A, by how much, and how sure that is.
@@ -40,27 +45,38 @@ def compare(
         replications: How often each scenario is simulated; by default 5 to 30, by their length.
         seed: What all random times of scenarios follow from.
         jobs: How many processes simulate; -1 for one on each core.
+        max_stall: The share of the time that training may be idle with B: 0.05 or 5%.
+        check: End with status 1 where B misses the target, or its batches do not fit.
     """
+    most = share_of("max-stall", max_stall)
+    from dlsim.trace import stall
+    from dlsim.whatif.space import space
+
     if b is None and (not changes or a.suffix != ".toml"):
         raise UsageError("compare: expected B, or a scenario and what to change in it")
     if a.suffix == ".toml" and (b is None or b.suffix == ".toml"):
         one = scenario_from(a, NO_CHANGES if b is None else changes)
-        print(versus(one, scenario_from(b or a, changes), replications, seed, jobs))
+        other = scenario_from(b or a, changes)
+        found = versus(one, other, replications, seed, jobs)
+        print(found)
+        stalled, fits = found.b.interval("stall").mean, space(other).fits
     else:
         assert b is not None
-        runs = (trace_from(path, seed, changes) for path in (a, b))
+        runs = [trace_from(path, seed, changes) for path in (a, b)]
         print(two_runs(*runs))
+        stalled, fits = stall(runs[1]), None
     print()
     print(f"A  {a}")
     given = ", ".join(f"{key}={text}" for key, text in changes.items())
     print(f"B  {f'{a} with {given}' if b is None else b}")
+    held(check, fits=fits, stall=stalled, max_stall=most)
 
 
-def versus(a: Scenario, b: Scenario, replications: int | None, seed: int, jobs: int) -> str:
+def versus(a: Scenario, b: Scenario, replications: int | None, seed: int, jobs: int) -> Versus:
     """Two scenarios beside each other."""
     from dlsim.whatif import compare
 
-    return str(compare(a, b, replications, seed, jobs=jobs))
+    return compare(a, b, replications, seed, jobs=jobs)
 
 
 def two_runs(one: Trace, other: Trace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -75,6 +76,7 @@ def sweep(
     from dlsim.whatif import sweep as swept
     from dlsim.whatif.designs import configured
     from dlsim.whatif.extent import part_of, shortened
+    from dlsim.whatif.leaving import left_early
     from dlsim.whatif.sweep import planned
 
     chosen = scenario_from(scenario, changes)
@@ -107,6 +109,8 @@ def sweep(
     print(sweep_text(table, list(varied), [configured(chosen, row) for row in rows]))
     some = part_of(shortened(chosen), chosen) if stretched else ""
     print(f"\n{times} simulation{'s' * (times != 1)} of each{some}")
+    if part_of_epoch := left_early(chosen, math.nan):
+        print(part_of_epoch)
 
 
 def going_on(out: Path | None) -> contextlib.AbstractContextManager[None]:

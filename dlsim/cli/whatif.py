@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from tyro.conf import Positional, arg
 
+from dlsim.cli.checking import Missed, held
 from dlsim.cli.files import check_drawable, draw, scenario_from
-from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, Text, UsageError
+from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, Flag, Text, UsageError
 from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ def explain(
     seed: int = 0,
     jobs: int = 1,
     plot: File = None,
+    max_stall: Text = None,
+    check: Flag = False,
     changes: Changes = NO_CHANGES,
 ) -> None:
     """Say why a loader is as slow as it is, and what each single change would gain.
@@ -42,18 +46,23 @@ def explain(
         seed: What all random times follow from.
         jobs: How many processes; -1 for one on each core.
         plot: Draw here where the time goes.
+        max_stall: The share of the time that training may be idle: 0.05 or 5%.
+        check: End with status 1 where a target is missed, or batches do not fit.
     """
     from dlsim.whatif import explain as explained
+    from dlsim.whatif.space import space
 
+    most = share_of("max-stall", max_stall)
     check_drawable(plot)
     chosen = scenario_from(scenario, changes, profile=True)
-    found = explained(chosen, replications, seed, jobs=jobs)
+    found = explained(chosen, replications, seed, keep_order=keeps_order(changes), jobs=jobs)
     if plot is not None:
         from dlsim.report.whatif_plots import critical_path_bar
 
         shares = {cause: share.mean for cause, share in found.shares.items()}
         picture(critical_path_bar(shares), plot)
     print(found)
+    held(check, fits=space(chosen).fits, stall=found.stall, max_stall=most)
 
 
 def advise(
@@ -68,6 +77,7 @@ def advise(
     seed: int = 0,
     jobs: int = 1,
     plot: File = None,
+    check: Flag = False,
     changes: Changes = NO_CHANGES,
 ) -> None:
     """Find the cheapest loader that holds a target: keyword arguments to paste, and how sure.
@@ -79,7 +89,7 @@ def advise(
 
     Args:
         scenarios: Files that describe the dataset, the loader, and the training step.
-        max_stall: The share of the time that training may wait: 0.01 or 1%.
+        max_stall: The share of the time that training may be idle: 0.01 or 1%.
         max_wait_p95: How long all but one batch in twenty may be waited for: "20 ms".
         min_au: The share of the time that the accelerator must be busy: 90%.
         max_epoch: How long an epoch may take: "2 h".
@@ -88,6 +98,7 @@ def advise(
         seed: What all random times follow from.
         jobs: How many processes; -1 for one on each core.
         plot: Draw here which configurations are worth their price.
+        check: End with status 1 where no settings hold the target.
     """
     from dlsim.whatif import advise as advised
     from dlsim.whatif import rent
@@ -106,6 +117,7 @@ def advise(
         "max_epoch": quantity_of("max-epoch", max_epoch, "duration"),
         "workers": range(max_workers + 1),
         "max_memory": quantity_of("max-memory", max_memory, "size"),
+        "keep_order": keeps_order(changes),
         "seed": seed,
         "jobs": jobs,
     }
@@ -121,6 +133,13 @@ def advise(
 
         picture(pareto_front(found.front, found.chosen), plot)
     print(found)
+    if check and found.chosen is None:
+        raise Missed
+
+
+def keeps_order(changes: Mapping[str, str]) -> bool:
+    """Whether the options ask for batches in order, in so many words."""
+    return changes.get("loader.in_order", "").strip().lower() == "true"
 
 
 def share_of(name: str, text: str | None) -> float | None:

@@ -32,6 +32,11 @@ def run_text(trace: Trace) -> str:
             f"Each sample keeps {busy:.2g} cores busy, by threads that libraries start in each "
             "process: dlsim diagnose tries what one thread in each worker gains.",
         )
+    if trace.meta.scenario is not None:
+        from dlsim.whatif.leaving import left_early
+
+        part = left_early(trace.meta.scenario, metrics.mean(metrics.epoch_times(trace)))
+        parts += [part] if part else []
     if len(trace.order):
         parts.append(table(found.shares, 1 - found.stall, shares(trace)))
     if trace.meta.scenario is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.explain import Explanation
 from dlsim.whatif.extent import part_of, shortened
 from dlsim.whatif.feasibility import Target, Verdict
+from dlsim.whatif.leaving import left_early
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval, interval
 
@@ -65,6 +67,7 @@ class Advice:
         lines = [*(_held(self) if self.chosen is not None else _missed(self)), str(space(whole))]
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
+        lines += filter(None, [left_early(whole, self.verdict.means.get("epoch_time", math.nan))])
         if self.price is not None:
             lines.append(f"A million samples cost {number(self.price)}.")
         if self.chosen is not None:

@@ -44,6 +44,7 @@ def advise(
     max_memory: float | None = None,
     confidence: float = 0.95,
     maximum: int | None = None,
+    keep_order: bool = False,
     seed: int = 0,
     jobs: int = 1,
 ) -> Advice:
@@ -62,6 +63,8 @@ def advise(
     until it can tell (see `Judge`); all see common random numbers. Of long epochs only a part is
     simulated (see `dlsim.whatif.extent`).
 
+    With `keep_order`, none that gives up the order of batches is a candidate.
+
     Raises `WhatIfError` for a target that cannot be, and where no batch is returned, or no time
     passes.
     """
@@ -73,6 +76,8 @@ def advise(
         check_counts(maximum=maximum)
     check_jobs(jobs)
     options = candidates(scenario, workers, prefetch, max_memory)
+    if keep_order:
+        options = [option for option in options if option.scenario.loader.in_order]
     judge = Judge(targets, confidence, maximum, len(options), seed, jobs)
     if not bounds(scenario).period and np.isnan(judge.samples_per_s(options[0].scenario)).all():
         raise WhatIfError("scenario: expected one in which time passes, got none")
@@ -94,7 +99,9 @@ def advise(
         best=best,
         verdict=judge.verdict(best.scenario),
         margin=dict(_margin(best, options, judge)),
-        explanation=None if chosen else explain(best.scenario, None, seed, jobs=jobs),
+        explanation=None
+        if chosen
+        else explain(best.scenario, None, seed, keep_order=keep_order, jobs=jobs),
         front=pareto(known, best),
         speeds=judge.samples_per_s(best.scenario),
         judged=judge.simulated,

@@ -15,6 +15,7 @@ from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import Change, changes, perfect_loader
 from dlsim.whatif.controls import gained
 from dlsim.whatif.extent import IDLE, SHARE, cost, part_of, replicated, shortened
+from dlsim.whatif.leaving import left_early
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications
 from dlsim.whatif.space import space
@@ -230,6 +231,7 @@ def _text(found: Explanation) -> str:
         f"now {number(now.mean)} samples/s (± {number(now.half_width)}, {len(found.runs)} runs"
         f"{part_of(found.runs.part or found.scenario, found.scenario)}); {found.limits}",
     ]
+    lines += filter(None, [left_early(found.scenario, found.runs.interval("epoch_time").mean)])
     flagged = disagrees(found.limits, found.runs)
     return "\n".join([*lines, flagged] if flagged else lines)
 

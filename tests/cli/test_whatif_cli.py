@@ -237,3 +237,32 @@ def test_nothing_to_say(small: Path, changes: list[str], capsys: Any) -> None:
         assert main([name, str(small), *changes, *options]) == 0
         assert capsys.readouterr().out.startswith(said)
     assert "expected one" in refused(capsys, "advise", small, *changes)
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["run", "--max-stall", "50%"], 0),
+        (["run", "--max-stall", "50%", "--check"], 1),
+        (["run", "--max-stall", "70%", "--check"], 0),
+        (["run", "--machine.shm", "1 KiB", "--dataset.sample-bytes", "1 KiB", "--check"], 1),
+        (["explain", "--replications", "2", "--max-stall", "50%", "--check"], 1),
+        (["compare", "--loader.num-workers", "8", "--max-stall", "50%", "--check"], 0),
+        (["compare", "--loader.num-workers", "1", "--max-stall", "50%", "--check"], 1),
+        (["advise", "--max-stall", "1%", "--max-workers", "1", "--check"], 1),
+    ],
+)
+def test_check(small: Path, command: list[str], status: int) -> None:
+    """With --check, the exit status is 1 where a target is missed, or batches do not fit."""
+    assert main([command[0], str(small), *command[1:]]) == status
+
+
+def test_explain_keeps_an_order_that_is_asked_for(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """in_order=False is not offered to who says --loader.in-order true."""
+    asked = ["explain", str(small), "--replications", "2"]
+    assert main(asked) == 0
+    assert "in_order=False" in capsys.readouterr().out
+    assert main([*asked, "--loader.in-order", "true"]) == 0
+    assert "in_order=False" not in capsys.readouterr().out

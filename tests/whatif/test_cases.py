@@ -1,0 +1,101 @@
+"""What is said of the cases that people came with, in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+import dlsim
+from dlsim.report import run_text
+from dlsim.testing import assert_stall_below
+from dlsim.trace import account
+from dlsim.whatif import explain
+from tests.whatif.cases import CASES
+
+SAID = {
+    "workers started for each epoch": "idle 80.0 % of the time: 79.8 % for starting workers.",
+    "receiving in next()": "idle 23.1 % of the time: 22.8 % for receiving batches in the main",
+    "receiving while the host is ahead": "idle 0.4 % of the time: the training step limits.",
+    "one and a half rounds": "50.0 % for the last round, in which fewer batches are left than",
+    "short epochs": "idle 72.7 % of the time: 72.7 % for the empty pipeline at the beginning of",
+    "sending takes long": "idle 96.6 % of the time: 96.6 % for sending indices to workers.",
+    "a timeout that strikes": "idle 100.0 % of the time: 100.0 % for a timeout.",
+    "uneven shards": " % for shards that are used up, which leaves workers without data",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_run_names_the_cause(name: str) -> None:
+    """`run` says how long training is idle, and names the greatest cause by its name."""
+    trace = dlsim.simulate(CASES[name])
+    if name == "a timeout that strikes":
+        assert account(trace).cause == "timeout"
+        assert "timed out" in run_text(trace).splitlines()[0]
+        return
+    assert SAID[name] in run_text(trace).splitlines()[0]
+
+
+@pytest.mark.parametrize("name", [n for n in SAID if n != "a timeout that strikes"])
+def test_explain_names_the_same(name: str) -> None:
+    """`explain` begins with the same sentence, but for its end."""
+    first = str(explain(CASES[name], 2)).splitlines()[0]
+    assert SAID[name].rstrip(".") in first
+
+
+def test_start_up_is_idle_time() -> None:
+    """Where workers start for 4 of 5 seconds, no test of a stall below 5 % passes."""
+    with pytest.raises(AssertionError, match=r"training is idle 80\.0 % of the time"):
+        assert_stall_below(CASES["workers started for each epoch"], 0.05)
+    assert_stall_below(CASES["receiving while the host is ahead"], 0.05)
+
+
+def test_persistent_workers() -> None:
+    """Workers that are kept gain 177 % where starting them is what takes the time."""
+    best = explain(CASES["workers started for each epoch"], 2).best
+    assert best is not None
+    assert best.change.setting == "persistent_workers=True"
+    assert best.gain.mean == pytest.approx(1.77, abs=0.01)
+
+
+def test_nothing_to_do() -> None:
+    """Where the host runs ahead of an accelerator that is never idle, nothing is advised."""
+    found = explain(CASES["receiving while the host is ahead"], 2)
+    assert (found.limit, found.best, found.pair) == ("step", None, None)
+    assert "the loader is good enough" in str(found).splitlines()[0]
+
+
+def test_two_changes_that_help_together() -> None:
+    """8 workers on 8 cores: neither more workers nor more cores help alone, both do, 1.9 times."""
+    found = explain(CASES["as many workers as cores"], 2)
+    assert found.setting is None
+    assert found.pair is not None
+    assert found.pair.change.name == "twice the workers (num_workers=16) and twice the cores"
+    assert found.pair.gain.mean == pytest.approx(0.9, abs=0.06)
+    assert "two together do: twice the workers (num_workers=16) and twice the cores" in str(found)
+
+
+def test_what_is_set_is_not_advised() -> None:
+    """Persistent workers are not advised to who has them, whatever it is that takes the time."""
+    found = explain(CASES["short epochs"], 2)
+    assert "persistent_workers" not in str(found)
+    assert found.limit == "first batch"
+
+
+def test_an_error_is_named() -> None:
+    """A run that a timeout ends is explained as such."""
+    found = explain(CASES["a timeout that strikes"], 2)
+    assert found.limit == "timeout"
+    assert " for a timeout" in str(found).splitlines()[0]
+
+
+def test_order_is_kept_where_it_is_asked_for() -> None:
+    """With `keep_order`, nothing is advised that gives up the order of batches."""
+    slow = dlsim.Mixture((dlsim.Constant(0.1), dlsim.Constant(20.0)), (0.95, 0.05))
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=1, num_workers=8),
+        dataset=dlsim.MapDataset(200, fetch=[dlsim.Stage("read", wait=slow)]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.5)),
+    )
+    assert "in_order=False" in str(explain(case, 3))
+    assert "in_order=False" not in str(explain(case, 3, keep_order=True))
+    asked = dlsim.whatif.advise(case, max_stall=0.5, workers=[8], maximum=3, keep_order=True)
+    assert asked.best.in_order
