@@ -47,7 +47,7 @@ CASES = {
         100, 0.01, 0.1, num_workers=2, costs=RECEIVING, consumer={"run_ahead": 2}
     ),
     "as many workers as cores": case(
-        2000, 1.0, 0.13, cpu=True, batch_size=2, num_workers=8, machine={"cores": 8}
+        800, 1.0, 0.13, cpu=True, batch_size=2, num_workers=8, machine={"cores": 8}
     ),
     "one and a half rounds": case(25, 10.0, 0.0, num_workers=16),
     "short epochs": case(3, 1.6, 0.2, num_workers=8, persistent_workers=True, epochs=10),
