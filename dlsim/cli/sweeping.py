@@ -109,7 +109,8 @@ def sweep(
     print(sweep_text(table, list(varied), [configured(chosen, row) for row in rows]))
     some = part_of(shortened(chosen), chosen) if stretched else ""
     print(f"\n{times} simulation{'s' * (times != 1)} of each{some}")
-    if part_of_epoch := left_early(chosen, math.nan):
+    alike = not any(key.startswith(("job.", "loader.batch", "dataset.")) for key in varied)
+    if alike and (part_of_epoch := left_early(chosen, math.nan)):
         print(part_of_epoch)
 
 
