@@ -13,7 +13,7 @@ import numpy as np
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Block, IndexLists, Jobs
 from dlsim.engine.compiled.rules import most_samples
 from dlsim.engine.draws import Floats
-from dlsim.engine.rules import JOIN_TIMEOUT, round_trip
+from dlsim.engine.rules import JOIN_TIMEOUT, only_processes, round_trip
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
 
@@ -30,6 +30,7 @@ def suits(scenario: Scenario) -> bool:
         and loader.in_order
         and loader.window > 0
         and not loader.endless
+        and only_processes(scenario) is None
         and loader.timeout == 0
         and scenario.consumer.stop_after is None
         and not scenario.failures

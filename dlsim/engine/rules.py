@@ -96,10 +96,12 @@ def goes_on(scenario: Scenario) -> bool:
 def last_of_epoch(scenario: Scenario) -> int | None:
     """After how many batches the loop leaves an epoch by itself; None: when there are no more.
 
-    A loop over an endless sampler counts: it never hears that there are no more.
+    A loop over an endless sampler counts: it never hears that there are no more. So does
+    Lightning's, where there is a length.
     """
-    loader, stop_after = scenario.loader, scenario.consumer.stop_after
-    if not loader.endless:
+    loader, dataset = scenario.loader, scenario.dataset
+    stop_after, lightning = scenario.consumer.stop_after, scenario.consumer.loop == "lightning"
+    if not isinstance(dataset, MapDataset) or not (loader.endless or lightning):
         return stop_after
     batches = epoch_batches(scenario)
     return batches if stop_after is None else min(batches, stop_after)
@@ -109,6 +111,15 @@ def meets_after(scenario: Scenario) -> int:
     """After how many steps a rank meets others each time; 0 if never, or if it is none."""
     every = scenario.job.sync
     return every if scenario.job.rank is not None and isinstance(every, int) else 0
+
+
+def only_processes(scenario: Scenario) -> str | None:
+    """What the processes have and the compiled engine does not, as `key = value`; None: nothing."""
+    if scenario.consumer.loop != "plain":
+        return f"consumer.loop = {scenario.consumer.loop}"
+    if scenario.job.remote:
+        return "a remote storage that ranks share"
+    return None
 
 
 def batches_to_simulate(scenario: Scenario) -> int:

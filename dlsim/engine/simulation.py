@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from dlsim.engine.compiled import installed
 from dlsim.engine.effort import SECONDS, effort, worth_compiling
 from dlsim.engine.ranks import rank_seed
-from dlsim.engine.rules import batches_to_simulate
+from dlsim.engine.rules import batches_to_simulate, only_processes
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, lacking, require
 from dlsim.trace.job import JobTrace
@@ -29,9 +29,9 @@ def simulate(
 ) -> Trace:
     """The trace of `scenario` under `seed`, an integer of at least 0.
 
-    `engine`: `"simpy"`, the processes to read; `"compiled"`, the same faster, with numba; or
-    `"auto"`, whichever is done sooner (see `dlsim.engine.effort`). `trace.meta.engine` says which
-    ran, and `trace.meta.notes` why not the compiled one.
+    `engine`: `"simpy"`, the processes to read; `"compiled"`, the same faster, with numba, for most
+    of it; or `"auto"`, whichever can and is done sooner (see `dlsim.engine.effort`).
+    `trace.meta.engine` says which ran, and `trace.meta.notes` why not the compiled one.
     `samples`: keep the times of every sample too. `progress` is called with the number of
     batches finished since it was last called.
 
@@ -51,11 +51,11 @@ def simulate(
         scenario.job.world,
     )
     seed = rank_seed(seed, scenario.job.rank or 0)
-    if engine != "simpy" and not scenario.job.remote:
-        if engine == "compiled" or worth_compiling(SECONDS * effort(scenario)):
-            return compiled(scenario, seed, samples, progress)
-        return processes(scenario, seed, samples, progress, {"engine": f"simpy, {_why()}"})
-    return processes(scenario, seed, samples, progress)
+    if engine == "simpy":
+        return processes(scenario, seed, samples, progress)
+    if engine == "compiled" or _compiles(scenario, SECONDS * effort(scenario)):
+        return compiled(scenario, seed, samples, progress)
+    return processes(scenario, seed, samples, progress, {"engine": f"simpy, {_why(scenario)}"})
 
 
 def check(scenario: Scenario, seed: int, engine: Engine) -> None:
@@ -66,6 +66,9 @@ def check(scenario: Scenario, seed: int, engine: Engine) -> None:
         raise ScenarioError(f"engine: expected auto, simpy or compiled, got {engine!r}")
     if engine == "compiled" and not installed():
         raise ScenarioError(lacking("engine: compiled", "numba", "fast"))
+    beyond = only_processes(scenario)
+    if engine == "compiled" and beyond is not None:
+        raise ScenarioError(f"engine: expected simpy or auto for {beyond}, got compiled")
 
 
 def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally | JobTrace:
@@ -80,7 +83,7 @@ def outcomes(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | Tally
     can make one: of batches in order of a map-style dataset on the ideal machine, and of every
     long run that nothing ends early; else the trace.
     """
-    if scenario.is_job or not worth_compiling(_seconds(scenario, len(seeds))):
+    if scenario.is_job or not _compiles(scenario, _seconds(scenario, len(seeds))):
         return replications(scenario, seeds)
     from dlsim.engine.in_order import suits
 
@@ -108,11 +111,11 @@ def replications(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | J
         from dlsim.engine.job import simulate_job
 
         return (simulate_job(scenario, seed) for seed in seeds)
-    if worth_compiling(_seconds(scenario, len(seeds))):
+    if _compiles(scenario, _seconds(scenario, len(seeds))):
         return (simulate(scenario, seed, engine="compiled") for seed in seeds)
     if not suits(scenario):
         return (simulate(scenario, seed) for seed in seeds)
-    notes, found = {"engine": f"numpy, {_why()}"}, versions()
+    notes, found = {"engine": f"numpy, {_why(scenario)}"}, versions()
     metas = [
         Meta(engine="numpy", scenario=scenario, seed=seed, versions=found, notes=notes)
         for seed in seeds
@@ -128,8 +131,16 @@ def _seconds(scenario: Scenario, runs: int) -> float:
     return SECONDS * effort(scenario) * times
 
 
-def _why() -> str:
+def _compiles(scenario: Scenario, seconds: float) -> bool:
+    """Whether the compiled engine has it all, and is worth it where others take `seconds`."""
+    return only_processes(scenario) is None and worth_compiling(seconds)
+
+
+def _why(scenario: Scenario) -> str:
     """Why it was not the compiled engine that simulated."""
+    beyond = only_processes(scenario)
+    if beyond is not None:
+        return f"as the compiled engine does not have {beyond}"
     if installed():
         return "as it is done before the compiled engine would be loaded"
     return "as the compiled engine needs numba, which is not installed"
@@ -146,7 +157,8 @@ def processes(
     from simpy import Environment
 
     from dlsim.engine.processes.clock import settle
-    from dlsim.engine.processes.consumer import MainProcess, Workers, training_loop
+    from dlsim.engine.processes.consumer import made, training_loop
+    from dlsim.engine.processes.loops import looped
     from dlsim.engine.processes.record import Recorder
     from dlsim.engine.processes.run import Node, Run
     from dlsim.engine.processes.storage import remote
@@ -154,8 +166,7 @@ def processes(
     env, job = Environment(), scenario.job
     source = None if not job.remote else remote(env, job.storage, job.ranks, job.nodes)
     run = Run(scenario, seed, Recorder(samples=samples), Node(env, scenario, source))
-    loader = Workers(run) if scenario.loader.num_workers else MainProcess(run)
-    main = env.process(training_loop(run, loader, progress))
+    main = env.process(training_loop(run, looped(run, made), progress))
     env.run(main)
     env.run(env.process(settle(env)))  # what happens at the very moment the training loop ends
     return run.recorder.trace(

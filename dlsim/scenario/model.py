@@ -34,6 +34,7 @@ SHARING = {*Costs.__struct_fields__} - {"worker_start", "index_latency"}  # cost
 
 Policy: TypeAlias = Literal["torch", "row"]
 OnError: TypeAlias = Literal["stop", "continue"]
+Loop: TypeAlias = Literal["plain", "accelerate", "lightning", "thread"]
 FailurePoint: TypeAlias = Literal["fetch", "collate", "worker_init_fn"]
 
 
@@ -58,6 +59,11 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         on_error: What becomes of an exception that `next()` raises, of user code or a timeout.
             stop: it ends the run; continue: the loop catches it and calls `next()` again at once.
             Example: "continue"
+        loop: What calls `next()`. plain: the training loop; accelerate: one batch ahead, as its
+            DataLoaderShard; lightning: as its data fetcher; thread: a thread that reads ahead into
+            a queue. Example: "accelerate"
+        queue: How many batches the queue of a reading thread has room for; the thread holds one
+            more. Example: 2
     """
 
     step: Duration = ZERO
@@ -68,6 +74,8 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     overlap_copy: bool = False
     spin: bool = False
     on_error: OnError = "stop"
+    loop: Loop = "plain"
+    queue: int = 1
 
     def __post_init__(self) -> None:
         check_distribution(self, "step")
@@ -84,6 +92,11 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
             "device",
             "cpu excludes run_ahead, overlap_copy and spin",
         )
+        require(
+            self.loop in get_args(Loop), "loop", "plain, accelerate, lightning or thread", self.loop
+        )
+        check_integer(self, "queue", 1)
+        check_conflict(self.loop != "thread" and self.queue != 1, "queue", 'needs loop = "thread"')
         check_conflict(
             self.device != "cpu" and self.threads != 1, "threads", 'needs device = "cpu"'
         )
@@ -281,6 +294,12 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             return
         loader = self.loader
         check_conflict(
+            self.consumer.loop != "plain",
+            "consumer.on_error",
+            f'expected stop, as loop = "{self.consumer.loop}" gives nothing after an error, '
+            "got continue",
+        )
+        check_conflict(
             0 < loader.timeout < SHORTEST_TIMEOUT,
             "loader.timeout",
             f'expected at least {SHORTEST_TIMEOUT} s where consumer.on_error = "continue", '
@@ -314,6 +333,9 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             loader.endless and loader.batches(dataset.length) == 0,
             "loader.endless",
             "needs a sampler that has at least one batch",
+        )
+        check_conflict(
+            loader.endless and self.consumer.loop != "plain", "loader.endless", "needs a plain loop"
         )
 
     def _check_job(self) -> None:

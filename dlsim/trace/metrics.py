@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.scenario import Scenario
+from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.levels import Levels, levels
 from dlsim.trace.trace import (
     DISCARDED,
@@ -266,7 +266,34 @@ def credit(trace: Trace) -> Levels:
     come = np.where(trace.worker >= 0, trace.sent, NAN)
     sends = np.append(np.sort(come[~np.isnan(come)]), np.inf)
     replaced = sends[np.searchsorted(sends, trace.requested, side="right").clip(max=len(sends) - 1)]
-    return levels(come, np.fmin(given_back(trace), replaced), *span(trace))
+    return levels(come, np.fmin(_passed(trace), replaced), *span(trace))
+
+
+def _passed(trace: Trace) -> Floats:
+    """`given_back`, by torch's `next()`, which a loop around it may have called for it before.
+
+    One batch ahead, that is in the call that returns the one before; a reading thread gives a
+    credit back when it sends the batch that takes its place.
+    """
+    gone, order = given_back(trace), trace.order
+    loop = "plain" if trace.meta.scenario is None else trace.meta.scenario.consumer.loop
+    if trace.meta.scenario is None or loop == "plain" or not len(order):
+        return gone
+    epochs = trace.epoch_of(order)
+    same = epochs[1:] == epochs[:-1]
+    sized = isinstance(trace.meta.scenario.dataset, MapDataset)
+    if loop == "accelerate" or (loop == "lightning" and not sized):
+        gone[order[1:][same]] = trace.returned[order[:-1][same]]
+    if loop == "lightning" and not sized:  # takes the first one when an epoch begins
+        first = np.append(True, ~same)
+        gone[order[first]] = trace.epochs.primed[epochs[first]]
+    if loop == "thread":
+        place = np.arange(len(order)) - np.searchsorted(epochs, epochs)
+        following = trace.epochs.first[epochs] + trace.meta.scenario.loader.window + place
+        ends = np.append(trace.epochs.first[1:], len(trace))[epochs]
+        sent = np.append(trace.sent, np.inf)[np.minimum(following, len(trace))]
+        gone[order] = np.fmin(gone[order], np.where(following < ends, sent, np.inf))
+    return gone
 
 
 def held(trace: Trace) -> Levels:

@@ -12,6 +12,7 @@ import numpy as np
 
 from dlsim.engine.compiled.messages import EXHAUSTED
 from dlsim.engine.draws import Floats
+from dlsim.engine.rules import only_processes
 from dlsim.scenario import Scenario
 from dlsim.trace import metrics
 from dlsim.trace import trace as fates
@@ -24,7 +25,8 @@ FIRST_STRIDE = 5  # batches between two marks
 def goes_on(scenario: Scenario) -> bool:
     """Whether nothing ends an epoch before everything that was sent has come to its end."""
     early = scenario.consumer.stop_after is not None or scenario.loader.timeout > 0
-    return not (early or scenario.loader.endless or scenario.failures)
+    other = scenario.loader.endless or only_processes(scenario) is not None
+    return not (early or other or scenario.failures)
 
 
 class Level:

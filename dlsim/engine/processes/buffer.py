@@ -12,6 +12,7 @@ import simpy
 from dlsim.engine.processes.clock import FEEDERS, LAST, PINNING, WORKERS, Steps, happen, settle
 from dlsim.engine.processes.messages import Answer
 from dlsim.engine.processes.sampler import Job
+from dlsim.engine.rules import MAIN
 
 
 class Mailbox:
@@ -90,6 +91,7 @@ class Pool:
         self.index_queues = [Mailbox(env, WORKERS + worker) for worker in range(workers)]
         self.result_queue = Mailbox(env, PINNING if pin_memory else LAST)
         self.processes: list[simpy.Process] = []
+        self.at = [MAIN] * workers  # the batch that each one is at, or was last
         self.closing = False
         # Where transport costs something (transport.py):
         self.outboxes = [Mailbox(env, FEEDERS + worker) for worker in range(workers)]

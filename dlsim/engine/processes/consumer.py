@@ -1,13 +1,14 @@
 """The main process: `next()`, and the training step.
 
 `Workers` follows torch's `_MultiProcessingDataLoaderIter`, `MainProcess` its
-`_SingleProcessDataLoaderIter`; both are the loader that `training_loop` iterates over.
+`_SingleProcessDataLoaderIter`; both are the loader that `training_loop` iterates over, perhaps
+by way of one of the loops in `loops.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from dlsim.engine.processes.barrier import StepsToBarrier
 from dlsim.engine.processes.buffer import Pool
@@ -159,6 +160,11 @@ class Workers:
         yield from self.dispatcher.returned(owner)
         return checked(self.run, job, answer)
 
+    def leave(self) -> Steps:
+        """The loop is left early: workers go, unless they outlive an epoch."""
+        if not goes_on(self.run.scenario):
+            yield from self.close()
+
     def close(self) -> Steps:
         """Torch's `_shutdown_workers`: nothing new is begun, and everyone exits or is terminated.
 
@@ -212,12 +218,30 @@ class MainProcess:
             return None
         return checked(self.run, job, answer)
 
-    def close(self) -> Steps:
+    def leave(self) -> Steps:
         """Nobody has to be waited for."""
         yield from ()
 
 
 Loader: TypeAlias = Workers | MainProcess
+
+
+def made(run: Run) -> Loader:
+    """The loader of the scenario."""
+    return Workers(run) if run.scenario.loader.num_workers else MainProcess(run)
+
+
+class Iterated(Protocol):
+    """What `training_loop` iterates over: a loader, or a loop around one (`loops.py`)."""
+
+    def start_epoch(self, epoch: int) -> Steps:
+        """`iter(loader)`."""
+
+    def next(self) -> Steps:
+        """`next(iterator)`: the batch it returns, or None at the end of the epoch."""
+
+    def leave(self) -> Steps:
+        """The loop is left early."""
 
 
 def checked(run: Run, job: Job, answer: Answer) -> Batch:
@@ -236,7 +260,7 @@ def training_of(run: Run) -> Training | StepsToBarrier:
     return Training(run)
 
 
-def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -> Steps:
+def training_loop(run: Run, loader: Iterated, progress: Callable[[int], object]) -> Steps:
     """All epochs: a step for each batch, until the loader or `stop_after` ends the epoch.
 
     An exception is written down, and nothing is raised: it ends the loop, or the loop catches what
@@ -268,8 +292,8 @@ def training_loop(run: Run, loader: Loader, progress: Callable[[int], object]) -
                 count += 1
                 progress(1)
             yield from training.drain()
-            if count == last and not goes_on(scenario):
-                yield from loader.close()
+            if count == last:
+                yield from loader.leave()
             recorder.epoch_ended[-1] = env.now
             if run.barrier is not None:
                 yield from run.barrier.end_epoch(run.rank, last=epoch + 1 == scenario.epochs)

@@ -8,7 +8,8 @@ import simpy
 
 from dlsim.engine.processes.barrier import Barrier
 from dlsim.engine.processes.clock import Steps, settle
-from dlsim.engine.processes.consumer import MainProcess, Workers, training_loop
+from dlsim.engine.processes.consumer import Workers, made, training_loop
+from dlsim.engine.processes.loops import looped
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.run import Node, Run
 from dlsim.engine.processes.storage import remote
@@ -67,12 +68,13 @@ def simulate_ranks(
 
 def one_rank(run: Run, failed: simpy.Event, progress: Callable[[int], object]) -> Steps:
     """A rank from its start to its end."""
-    loader = Workers(run) if run.scenario.loader.num_workers else MainProcess(run)
+    loader = looped(run, made)
     yield from training_loop(run, loader, progress)
     yield from settle(run.env)  # what happens at the very moment its loop ends
     run.recorder.over = run.env.now
-    if isinstance(loader, Workers):
-        run.terminate(loader.pool.processes)
+    within = getattr(loader, "loader", loader)  # a loop has the loader that it is around
+    if isinstance(within, Workers):
+        run.terminate(within.pool.processes)
     if run.recorder.problem is not None:
         if not failed.triggered:
             failed.succeed()

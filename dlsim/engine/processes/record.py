@@ -139,10 +139,10 @@ class SampleRecorder:
         for i in range(row, row + count):
             self.fetched[i] = fetched
 
-    def cut(self, worker: int, now: float) -> None:
-        """The worker is terminated: what would happen after `now` does not."""
+    def cut(self, batch: int, now: float) -> None:
+        """Its worker is terminated: what would happen of `batch` after `now` does not."""
         for i in range(len(self.batch) - 1, -1, -1):
-            if self.worker[i] == worker and not self.fetched[i] <= now:
+            if self.batch[i] == batch and not self.fetched[i] <= now:
                 self.fetched[i] = NAN
                 if self.started[i] > now:
                     self.started[i] = NAN

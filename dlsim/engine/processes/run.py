@@ -100,7 +100,9 @@ class Run:
             if shared is not None:
                 threads = max((stage.threads for stage in self.scenario.dataset.fetch), default=1)
                 helping = [HELPING * n + w for n in range(threads) for w in range(len(workers))]
-                for customer in (*helping, WRITING, MAIN):
+                # a thread that reads ahead ends workers in the middle of a step
+                main = () if self.scenario.consumer.loop == "thread" else (MAIN,)
+                for customer in (*helping, WRITING, *main):
                     shared.leave((self.rank, customer))
 
 

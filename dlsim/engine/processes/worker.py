@@ -27,7 +27,7 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
         yield from work(run, number, epoch, pool)
     except simpy.Interrupt:  # terminated, having taken too long to stop
         if run.recorder.samples is not None:
-            run.recorder.samples.cut(number, run.env.now)
+            run.recorder.samples.cut(pool.at[number], run.env.now)
 
 
 def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
@@ -52,6 +52,7 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
             continue
         if ended or pool.closing:
             continue
+        pool.at[number] = job.number
         outcome: Outcome
         size = 0.0
         if broken is not None and not (told and equipped):

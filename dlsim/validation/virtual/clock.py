@@ -207,7 +207,7 @@ class VirtualProcess:
         start_cost: float,
         target: Callable[..., object],
         args: Sequence[Any],
-        on_terminate: Callable[[int], object],
+        on_terminate: Callable[[], object],
     ) -> None:
         self.pid = FIRST_PID + number
         self._clock = clock
@@ -230,7 +230,7 @@ class VirtualProcess:
             if not self._thread.killed:
                 self._target(*self._args)
         except Terminated:
-            self._on_terminate(self._thread.rank)
+            self._on_terminate()
         if self._joining is not None:
             self._clock.wake(self._joining)
         self._clock.exit()

@@ -10,7 +10,8 @@ import contextlib
 import random
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 from unittest import mock
@@ -36,6 +37,7 @@ from dlsim.engine.simulation import versions
 from dlsim.scenario import IterableDataset, Scenario, ScenarioError
 from dlsim.trace.trace import Meta, Problem, Trace
 from dlsim.validation.virtual.clock import Clock, VirtualContext
+from dlsim.validation.virtual.loops import looped
 from dlsim.validation.virtual.record import Batch, Watcher
 
 
@@ -101,21 +103,21 @@ def training_loop(
 ) -> tuple[float, Problem | None]:
     """The loop over all epochs; when it ended, and the error that ended it if one did."""
     work = VirtualWork(scenario, seed, clock, watcher)
-    loader = _loader(scenario, clock, watcher, work)
+    loop, loader = looped(scenario, partial(_loader, scenario, clock, watcher, work))
+    inner = _Inner(loader, watcher)
     recorder = watcher.recorder
     endless, last = scenario.loader.endless, last_of_epoch(scenario)
-    problem = None
+    problem, raised = None, Exception()
     try:
         for epoch in range(scenario.epochs):
             watcher.start_epoch(epoch)
             if not endless:
                 work.epoch = epoch
             if epoch == 0 or not endless:
-                with watcher.resuming():
-                    iterator = iter(loader)
+                iterator = iter(loop)
             recorder.epoch_primed[-1] = clock.now
             try:
-                for batch in _returned(iterator, watcher):
+                for batch in _returned(iterator, watcher, inner):
                     clock.sleep(watcher.step(batch.number))
                     if others is not None:
                         others.stepped(batch.number)
@@ -123,24 +125,28 @@ def training_loop(
                     if watcher.count == last:
                         break
             finally:
-                watcher.end_epoch(getattr(iterator, "_rcvd_idx", 0))
+                watcher.end_epoch(inner.passed)
             if not endless:
                 del iterator  # unless workers are persistent, this shuts them down
+            if epoch + 1 == scenario.epochs and not scenario.loader.persistent_workers:
+                loop.close()
             recorder.epoch_ended[-1] = clock.now
             if others is not None:
                 others.epoch_over(last=epoch + 1 == scenario.epochs)
     except (UserError, RuntimeError) as error:
-        problem = _problem(error, clock.now, watcher, 0)
-        # Its frames hold the iterator in a cycle, which might be collected in some worker.
-        error.__traceback__ = None
+        problem, raised = _problem(error, clock.now, watcher, 0), error
+    inner.forget()
     clock.after_others()
     watcher.over = True
     if others is not None:
         others.left(problem)
-    return clock.now, problem
+    end = clock.now
+    # Its frames hold the iterator in a cycle, which might be collected in some worker.
+    raised.__traceback__ = None
+    return end, problem
 
 
-def _returned(iterator: Iterator[Batch], watcher: Watcher) -> Iterator[Batch]:
+def _returned(iterator: Iterator[Batch], watcher: Watcher, inner: _Inner) -> Iterator[Batch]:
     """What `next(iterator)` returns, one by one, written down; so is what it raises, if caught."""
     catches = watcher.scenario.consumer.on_error == "continue"
     while True:
@@ -148,12 +154,11 @@ def _returned(iterator: Iterator[Batch], watcher: Watcher) -> Iterator[Batch]:
         try:
             batch = next(iterator)
         except StopIteration:
-            watcher.exhausted()
             return
         except (UserError, UnboundLocalError, RuntimeError) as error:
             if not catches:
                 raise
-            problem = _problem(error, watcher.clock.now, watcher, getattr(iterator, "_rcvd_idx", 0))
+            problem = _problem(error, watcher.clock.now, watcher, inner.passed)
             watcher.recorder.caught.append(problem)
             error.__traceback__ = None
             continue
@@ -211,7 +216,9 @@ class VirtualWork:
         number = self.watcher.collating()
         self.clock.sleep(self.watcher.job(number).collate)
         _raise(failure(self.scenario, "collate", number), number)
-        return Batch(number, len(data) if isinstance(data, list) else 1)
+        batch = Batch(number, len(data) if isinstance(data, list) else 1)
+        self.watcher.collated(batch)
+        return batch
 
     def init(self, worker: int) -> None:
         """`worker_init_fn`."""
@@ -260,8 +267,48 @@ class VirtualIterable(TorchIterable[int]):
             yield index
 
 
+class _Inner:
+    """The iterator of torch's loader, known but not kept alive."""
+
+    def __init__(self, loader: DataLoader[Any], watcher: Watcher) -> None:
+        self.watcher, self.alone = watcher, loader.num_workers == 0
+        self.state: dict[str, Any] = {}
+        make = loader._get_iterator
+        self.loader = loader
+        loader._get_iterator = partial(self._made, make)  # type: ignore[method-assign]
+
+    def forget(self) -> None:
+        """Break the cycle, so that persistent workers go when the loader does."""
+        del self.loader._get_iterator
+
+    def _made(self, make: Callable[[], Any]) -> Any:
+        iterator = make()
+        self.state = vars(iterator)
+        if self.alone:
+            iterator._next_data = partial(self._next_data, iterator._next_data)
+        return iterator
+
+    def _next_data(self, fetch: Callable[[], Any]) -> Any:
+        """Without workers: a batch is fetched, or there is none."""
+        self.watcher.begin_alone()
+        try:
+            return fetch()
+        except StopIteration:
+            self.watcher.exhausted()
+            raise
+
+    @property
+    def passed(self) -> int:
+        """How many batches of the epoch torch has passed over."""
+        return int(self.state.get("_rcvd_idx", 0))
+
+
 def _loader(
-    scenario: Scenario, clock: Clock, watcher: Watcher, work: VirtualWork
+    scenario: Scenario,
+    clock: Clock,
+    watcher: Watcher,
+    work: VirtualWork,
+    made: Callable[..., DataLoader[Any]],
 ) -> DataLoader[Any]:
     ours, settings = scenario.loader, dict[str, Any]()
     dataset: Any
@@ -291,7 +338,7 @@ def _loader(
             index_latency=scenario.costs.index_latency,
             observer=watcher,
         )
-    loader = DataLoader(
+    loader = made(
         dataset,
         num_workers=ours.num_workers,
         # Without an accelerator torch does nothing about it, which is what is asked of it here.
@@ -366,6 +413,9 @@ class _Order:
 
     def __init__(self, scenario: Scenario, work: VirtualWork) -> None:
         self.scenario, self.work = scenario, work
+
+    def __len__(self) -> int:
+        return len(index_order(self.scenario, self.work.seed, 0))
 
     def __iter__(self) -> Iterator[int]:
         return map(int, index_order(self.scenario, self.work.seed, self.work.epoch))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from torch.utils.data._utils.worker import _IterableDatasetStopIteration
@@ -14,7 +14,7 @@ from dlsim.engine.processes.sampler import Job, Jobs
 from dlsim.engine.rules import MAIN
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace import trace as fates
-from dlsim.validation.virtual.clock import Clock
+from dlsim.validation.virtual.clock import Clock, Thread
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,9 @@ class Watcher:
         self.count = 0  # batches returned in this epoch
         self.first_job: dict[int, int] = {}  # the batch number each worker answered first
         self._workers = scenario.loader.num_workers
-        self._hands = {worker: Hand() for worker in range(MAIN, self._workers)}
+        self._hands: dict[Thread, Hand] = {}  # of each process that has taken a job
         self._in_flight: dict[int, Job] = {}
         self._ended: set[int] = set()
-        self._resuming = False
         self._last_received = MAIN
 
     def start_epoch(self, epoch: int) -> None:
@@ -64,15 +63,6 @@ class Watcher:
     def draw(self, epoch: int) -> None:
         """The sampler begins with the batches of `epoch`."""
         self._jobs = Jobs(self.scenario, self.seed, epoch)
-
-    @contextlib.contextmanager
-    def resuming(self) -> Iterator[None]:
-        """While `iter(loader)` runs: batches received now are those of the last epoch."""
-        self._resuming = True
-        try:
-            yield
-        finally:
-            self._resuming = False
 
     def job(self, number: int) -> Job:
         """The job of batch `number`."""
@@ -102,7 +92,7 @@ class Watcher:
     def taken(self, worker: int, number: int | None) -> None:
         """A worker takes a message off its index queue."""
         if number is not None:
-            self._hands[worker] = Hand(number, self.clock.now)
+            self._hands[self.clock.current] = Hand(number, self.clock.now)
 
     def answered(self, message: Any) -> int | None:
         """A worker puts its answer on the result queue; the label is the batch number."""
@@ -110,7 +100,7 @@ class Watcher:
         if not isinstance(key, int):
             return None
         worker = self.clock.current.rank
-        number = self._begun(worker)
+        number = self._begun()
         self.first_job.setdefault(worker, number)
         if isinstance(outcome, _IterableDatasetStopIteration):
             self._ended.add(number)
@@ -134,25 +124,26 @@ class Watcher:
             return
         self._last_received = number
         self.recorder.received[number] = self.clock.now
-        if self._resuming:
-            self.recorder.status[number] = fates.DISCARDED
+        if number < self.recorder.first[-1] and not self.scenario.loader.endless:
+            self.recorder.status[number] = fates.DISCARDED  # by the handshake of a new epoch
         elif number in self._ended:
             self.recorder.status[number] = fates.ENDED
 
-    def terminated(self, worker: int) -> None:
-        """A worker is terminated in whatever it does."""
-        if not self.over and self.recorder.samples is not None:
-            self.recorder.samples.cut(worker, self.clock.now)
+    def terminated(self) -> None:
+        """The worker that runs is terminated in whatever it does."""
+        hand = self._hands.get(self.clock.current)
+        if not self.over and self.recorder.samples is not None and hand is not None:
+            self.recorder.samples.cut(hand.number, self.clock.now)
 
     # Told by user code, in the process that runs it.
 
     def _here(self) -> int:
         return MAIN if self.clock.in_main else self.clock.current.rank
 
-    def _begun(self, worker: int) -> int:
-        """The batch that `worker` fetches; it began when the worker took it."""
-        hand = self._hands[worker]
-        if worker == MAIN and hand.number == MAIN:
+    def _begun(self) -> int:
+        """The batch that the running process fetches; it began when the process took it."""
+        hand = self._hands[self.clock.current]
+        if hand.number == MAIN:
             indices = self._jobs.next_indices()
             assert indices is not None
             hand.number = self._open(MAIN, indices)
@@ -162,16 +153,15 @@ class Watcher:
 
     def service_time(self) -> float:
         """Seconds for the next call of a map-style dataset."""
-        worker = self._here()
-        work = self.job(self._begun(worker)).work
+        work = self.job(self._begun()).work
         assert work is not None
-        return work.seconds[self._hands[worker].calls]
+        return work.seconds[self._hands[self.clock.current].calls]
 
     def fetching(self, indices: Sequence[int], seconds: float) -> int:
         """The dataset is called here, for `seconds`; returns the batch number."""
         worker = self._here()
-        number = self._begun(worker)
-        self._hands[worker].calls += 1
+        number = self._begun()
+        self._hands[self.clock.current].calls += 1
         if self.recorder.samples is not None and not self.over:
             now = self.clock.now
             row = self.recorder.samples.begin(indices, number, worker, now)
@@ -180,18 +170,24 @@ class Watcher:
 
     def collating(self) -> int:
         """`collate_fn` is called here; returns the batch number."""
-        return self._begun(self._here())
+        return self._begun()
+
+    def collated(self, batch: Batch) -> None:
+        """A batch is collated."""
+        self._fetched_here(batch.number, batch)
+
+    def begin_alone(self) -> None:
+        """Without workers, another batch is asked for."""
+        self._hands[self.clock.current] = Hand(MAIN, self.clock.now)
 
     # Told by the training loop.
 
     def request(self) -> float:
         """`next(iterator)` is called, at the moment returned."""
-        self._hands[MAIN] = Hand(MAIN, self.clock.now)
         return self.clock.now
 
     def returned(self, batch: Batch, requested: float) -> None:
         """`next(iterator)` returned `batch`."""
-        self._fetched_here(batch.number, batch)
         self.recorder.returned_to_user(batch.number, requested, self.clock.now)
         self.count += 1
 
@@ -201,9 +197,9 @@ class Watcher:
         return self.recorder.first[-1] + passed - 1 if in_order else self._last_received
 
     def exhausted(self) -> None:
-        """`next(iterator)` raised StopIteration: without workers, so did the dataset's own."""
-        if isinstance(self.scenario.dataset, IterableDataset) and not self._workers:
-            number = self._begun(MAIN)
+        """Without workers, there is no other batch: the dataset's iterator said so."""
+        if isinstance(self.scenario.dataset, IterableDataset):
+            number = self._begun()
             self._fetched_here(number, None)
             self.recorder.status[number] = fates.ENDED
 
@@ -224,5 +220,6 @@ class Watcher:
             return
         first = self.recorder.first[-1]
         for number in range(first, first + passed):
-            if self.recorder.status[number] == fates.PENDING:
+            came = not isnan(self.recorder.received[number])  # and a loop around torch's has it
+            if self.recorder.status[number] == fates.PENDING and not came:
                 self.recorder.skipped(number)

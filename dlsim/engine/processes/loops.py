@@ -1,0 +1,155 @@
+"""The loop around `next()`: what stands between the loader and the training step.
+
+Each loop is a loader around a loader: `start_epoch`, `next` and `leave` mean the same. The plain
+loop is the loader itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import simpy
+
+from dlsim.engine.processes.clock import LAST, Steps, sleep
+from dlsim.engine.processes.consumer import Loader, LoaderError
+from dlsim.engine.processes.messages import Batch
+from dlsim.engine.processes.run import Run
+from dlsim.scenario import MapDataset
+
+Make: TypeAlias = Callable[[Run], Loader]
+
+
+def looped(run: Run, make: Make) -> Loader | Accelerate | Lightning | ReadingThread:
+    """What the training loop of the scenario calls `next()` of, around the loaders it makes."""
+    loop = run.scenario.consumer.loop
+    if loop == "accelerate":
+        return Accelerate(make(run))
+    if loop == "lightning":
+        return Lightning(run, make)
+    if loop == "thread":
+        return ReadingThread(run, make(run))
+    return make(run)
+
+
+class Accelerate:
+    """One batch ahead, to know the last one: before a batch is given, the next has come.
+
+    `DataLoaderShard` of accelerate 1.15, a generator: nothing happens before its first `next()`.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def start_epoch(self, epoch: int) -> Steps:
+        """`iter(loader)`, which does nothing yet."""
+        self.epoch, self.begun = epoch, False
+        yield from ()
+
+    def next(self) -> Steps:
+        """The batch that came last, once the next has come, or word that there is none."""
+        if not self.begun:
+            self.begun = True
+            yield from self.loader.start_epoch(self.epoch)
+            self.ahead: Batch | None = yield from self.loader.next()
+        batch = self.ahead
+        if batch is not None:
+            self.ahead = yield from self.loader.next()
+        return batch
+
+    def leave(self) -> Steps:
+        """The loop is left early."""
+        yield from self.loader.leave()
+
+
+class Lightning:
+    """The data fetcher of Lightning 2.6: counts batches, or is one ahead where it cannot.
+
+    A map-style dataset has a length, so nobody asks for the batch after the last. The iterator of
+    an epoch lives until that of the next one has started its workers and sent its window.
+    """
+
+    def __init__(self, run: Run, make: Make) -> None:
+        self.run, self.make = run, make
+        self.loader = make(run)
+        self.sized = isinstance(run.scenario.dataset, MapDataset)
+        self.left = False
+
+    def start_epoch(self, epoch: int) -> Steps:
+        """`iter(fetcher)`, which takes the first batch where there is no length."""
+        self.epoch = epoch
+        old = self.loader if self.left else None
+        if epoch > 0 and not self.run.scenario.loader.persistent_workers:
+            self.loader = self.make(self.run)
+        # Two sets of workers at a time share no cores here: the old ones are taken to be gone.
+        if old is not None and self.run.cores is not None:
+            yield from old.leave()
+            old = None
+        yield from self.loader.start_epoch(epoch)
+        if old is not None:
+            yield from old.leave()
+        self.left = False
+        if not self.sized:
+            self.ahead: Batch | None = yield from self.loader.next()
+
+    def next(self) -> Steps:
+        """The next batch; without a length, once the one after it has come."""
+        if self.sized:
+            return (yield from self.loader.next())
+        batch = self.ahead
+        if batch is not None:
+            self.ahead = yield from self.loader.next()
+        return batch
+
+    def leave(self) -> Steps:
+        """The epoch is left: its workers stay until the next has begun, or training ends."""
+        self.left = not self.run.scenario.loader.persistent_workers
+        if self.epoch + 1 == self.run.scenario.epochs:
+            yield from self.loader.leave()
+
+
+class ReadingThread:
+    """A thread that calls `next()` back to back and puts batches into a queue of limited size.
+
+    prefetch_generator's `BackgroundGenerator`, and MONAI's `ThreadDataLoader`. The thread holds
+    one batch more while the queue is full. A loop that leaves early
+    waits for the `next()` it is in.
+    """
+
+    def __init__(self, run: Run, loader: Loader) -> None:
+        self.run, self.loader = run, loader
+
+    def start_epoch(self, epoch: int) -> Steps:
+        """`iter(loader)`, and the thread is started."""
+        yield from self.loader.start_epoch(epoch)
+        self.queue = simpy.Store(self.run.env, self.run.scenario.consumer.queue)
+        self.leaving = False
+        self.thread = self.run.env.process(self._read())
+
+    def _read(self) -> Steps:
+        found: Batch | LoaderError | None
+        while not self.leaving:
+            try:
+                found = yield from self.loader.next()
+            except LoaderError as error:
+                found = error
+            yield self.queue.put((found,))
+            if not isinstance(found, Batch):
+                return
+
+    def next(self) -> Steps:
+        """The oldest batch in the queue; what the thread's `next()` raised is raised here."""
+        (found,) = yield self.queue.get()
+        yield sleep(self.run.env, 0.0, LAST)
+        if isinstance(found, LoaderError):
+            raise found
+        return found
+
+    def leave(self) -> Steps:
+        """The loop is left early."""
+        self.leaving = True
+        if self.queue.items:
+            yield self.queue.get()  # room for what the thread holds
+        if self.thread.is_alive:
+            yield self.thread
+        yield from self.loader.leave()

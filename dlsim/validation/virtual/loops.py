@@ -1,0 +1,81 @@
+"""The loops that accelerate and Lightning put around torch's loader: their own code, unmodified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+from torch.utils.data import DataLoader
+
+from dlsim.scenario import Scenario, ScenarioError
+from dlsim.scenario.errors import lacking
+
+
+class Looped(Protocol):
+    """What the training loop iterates over in each epoch."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Begin an epoch."""
+
+    def close(self) -> None:
+        """Training is over."""
+
+
+class Plain:
+    """The loader itself."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def close(self) -> None:
+        """The iterator has closed its workers when it was dropped."""
+
+
+class Fetcher:
+    """Lightning's data fetcher, called as its training loop calls it."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
+        from lightning.pytorch.utilities.combined_loader import CombinedLoader
+
+        self.fetcher = _PrefetchDataFetcher()
+        self.fetcher.setup(CombinedLoader(loader, "max_size_cycle"))
+
+    def __iter__(self) -> Iterator[Any]:
+        iter(self.fetcher)
+        return self._batches()
+
+    def _batches(self) -> Iterator[Any]:
+        while not self.fetcher.done:
+            try:
+                batch, _, _ = next(self.fetcher)
+            except StopIteration:
+                return
+            yield batch
+
+    def close(self) -> None:
+        """What the trainer does at its end."""
+        self.fetcher.teardown()
+
+
+def looped(scenario: Scenario, make: Callable[..., DataLoader[Any]]) -> tuple[Looped, Any]:
+    """The loop of the scenario around the loader of torch that `make` makes, and that loader.
+
+    Raises `ScenarioError` where the package that has the loop is not installed.
+    """
+    loop = scenario.consumer.loop
+    if loop == "thread":
+        raise ScenarioError("consumer.loop: expected one without threads of its own, got thread")
+    if loop != "plain" and find_spec(loop) is None:
+        raise ScenarioError(lacking(f"consumer.loop: {loop}", loop, "oracles"))
+    if loop == "accelerate":
+        from accelerate.data_loader import DataLoaderShard
+
+        shard: Any = make(DataLoaderShard)
+        return Plain(shard), shard.base_dataloader
+    loader = make(DataLoader)
+    return (Fetcher(loader) if loop == "lightning" else Plain(loader)), loader

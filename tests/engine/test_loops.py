@@ -1,0 +1,116 @@
+"""Loops around `next()`: one batch ahead, Lightning's, a thread that reads ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import dlsim
+from dlsim import Scenario, ScenarioError
+from tests.strategies import on_machines, scenarios
+
+
+def loader(loop: str, batches: int = 12, workers: int = 2, **settings: object) -> Scenario:
+    """Batches of a second on some workers, steps of a tenth, in that loop."""
+    return Scenario(
+        loader=dlsim.Loader(num_workers=workers),
+        dataset=dlsim.MapDataset(batches, fetch=[dlsim.Stage("read", wait=dlsim.Constant(1.0))]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.1), loop=loop, **settings),
+    )
+
+
+def test_the_first_step_needs_two_batches() -> None:
+    """With accelerate, before a batch is given the next has come; the last one is there at once."""
+    scenario = loader("accelerate", batches=3, workers=1)
+    trace = dlsim.simulate(scenario)
+    assert trace.returned.tolist() == [2.0, 3.0, 3.1]
+    plain = dlsim.simulate(dlsim.replace(scenario, {"consumer.loop": "plain"}))
+    assert plain.returned.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_workers_are_gone_before_the_last_step() -> None:
+    """With accelerate, the call that finds no batch after the last comes before the last step."""
+    scenario = dlsim.replace(loader("accelerate", batches=3, workers=1), {"costs.worker_stop": 0.5})
+    trace = dlsim.simulate(scenario)
+    assert trace.returned.tolist() == [2.0, 3.0, 3.6]
+    assert trace.end == pytest.approx(3.7)
+
+
+def test_lightning_has_two_sets_of_workers_at_an_edge() -> None:
+    """An epoch that is left early lets its workers go when the next one's are started and busy."""
+    scenario = dlsim.replace(
+        loader("lightning", workers=1, stop_after=1), {"epochs": 2, "loader.prefetch_factor": 1}
+    )
+    trace = dlsim.simulate(scenario)
+    # The old worker, at its second batch until 2.0, is waited for when the new one has begun.
+    assert trace.epochs.primed.tolist() == [0.0, 2.0]
+    assert trace.returned[trace.order].tolist() == [1.0, pytest.approx(2.1)]
+    plain = dlsim.simulate(dlsim.replace(scenario, {"consumer.loop": "plain"}))
+    assert plain.returned[plain.order].tolist() == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("queue", [1, 3])
+def test_a_thread_has_one_more_than_its_queue_ready(queue: int) -> None:
+    """During a long step, `queue + 1` batches and the window are sent beyond the one in use."""
+    scenario = dlsim.replace(
+        loader("thread", batches=40, queue=queue),
+        {"consumer.step": 1000.0, "consumer.stop_after": 1},
+    )
+    trace = dlsim.simulate(scenario)
+    assert int(np.sum(trace.sent < 900)) == 1 + queue + 1 + scenario.loader.window
+
+
+def test_a_thread_raises_where_the_loop_is() -> None:
+    """What the thread's `next()` raises comes out when the loop has had all batches before it."""
+    scenario = dlsim.replace(
+        loader("thread", batches=4, workers=1), {"failures": [dlsim.Failure("fetch", 2)]}
+    )
+    trace = dlsim.simulate(scenario)
+    assert trace.order.tolist() == [0, 1]
+    assert trace.meta.problem is not None
+    assert trace.meta.problem.batch == 2
+
+
+@settings(max_examples=100)
+@given(
+    scenarios(torch_only=False) | on_machines(),
+    st.sampled_from(["accelerate", "lightning", "thread"]),
+    st.integers(0, 99),
+)
+def test_loops_give_every_batch_once(scenario: Scenario, loop: str, seed: int) -> None:
+    """Whatever the loop, an epoch has the plain one's batches, and the window holds."""
+    stop = {"consumer.on_error": "stop", "failures": [], "loader.timeout": 0.0}
+    changes = {**stop, "loader.endless": False}
+    plain = dlsim.replace(scenario, changes)
+    assume(plain.loader.in_order)
+    trace = dlsim.simulate(dlsim.replace(plain, {"consumer.loop": loop}), seed)
+    expected = dlsim.simulate(plain, seed, engine="simpy")
+    assert trace.size[trace.order].tolist() == expected.size[expected.order].tolist()
+    assert np.all(trace.requested[trace.order] <= trace.returned[trace.order])
+    if plain.consumer.stop_after is None:  # what is taken ahead and left counts to the end
+        assert dlsim.summarize(trace).credit_max <= plain.loader.window
+
+
+def test_what_the_compiled_engine_has_not_is_said() -> None:
+    """Asked for, it is refused; `auto` takes the other one, and says why."""
+    with pytest.raises(ScenarioError, match="expected simpy or auto for consumer"):
+        dlsim.simulate(loader("thread"), engine="compiled")
+    trace = dlsim.simulate(loader("thread"))
+    assert trace.meta.engine == "simpy"
+    assert "consumer.loop = thread" in trace.meta.notes["engine"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"consumer.loop": "fabric"}, "loop: expected accelerate or lightning or plain or thread"),
+        ({"consumer.queue": 2}, 'queue: needs loop = "thread"'),
+        ({"consumer.loop": "accelerate", "loader.endless": True}, "endless: needs a plain loop"),
+    ],
+)
+def test_loops_that_make_no_sense(changes: dict[str, object], message: str) -> None:
+    """A loop that nobody has, a queue that nobody fills, a look ahead without an end."""
+    with pytest.raises(ScenarioError, match=message):
+        dlsim.replace(loader("plain"), changes)
