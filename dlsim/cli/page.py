@@ -47,7 +47,14 @@ def report(
         text = run_text(trace)
     else:
         chosen = scenario_from(scenario, changes, profile=True)
+        if chosen.is_job and html is not None:
+            raise DlsimError("report: expected one rank for --html (dlsim run --plot draws a job)")
         found = explain(chosen, None, seed, jobs=jobs)
+        if chosen.is_job:
+            from dlsim.report.job_text import job_text
+
+            print(f"{found}\n\n{job_text(dlsim.simulate_job(chosen, seed))}")
+            return
         trace = dlsim.simulate(chosen, seed)
         text = f"{found}\n\n{run_text(trace)}"
     if html is not None:

@@ -12,6 +12,7 @@ from dlsim.engine.job import simulate_job
 from dlsim.engine.processes.storage import shares
 from dlsim.scenario import Job, Scenario, ScenarioError
 from dlsim.scenario.dealing import dealt_in_batches, dealt_in_turn
+from dlsim.testing import assert_fits
 from dlsim.trace import metrics
 from dlsim.trace.difference import difference, job_difference
 from dlsim.trace.job import meetings
@@ -275,3 +276,11 @@ def test_a_job_has_no_single_trace() -> None:
     """Who asks for one trace of a job is told what is for jobs."""
     with pytest.raises(ScenarioError, match=r"simulate_job is for jobs\), got 2"):
         dlsim.simulate(job(ranks=2))
+
+
+def test_room_for_a_rank_is_its_share_of_the_node() -> None:
+    """Batches that fit into the memory of a node for two ranks do not for eight."""
+    sized = dlsim.replace(job(ranks=2), {"dataset.sample_bytes": 1e6, "machine.memory": 25e6})
+    assert_fits(sized)
+    with pytest.raises(AssertionError):
+        assert_fits(dlsim.replace(sized, {"job.ranks": 8}))
