@@ -28,6 +28,7 @@ from dlsim.show.order import (
     SAMPLE,
     SENT,
     STARTED,
+    STEPPED,
     Event,
     Turns,
     happenings,
@@ -218,6 +219,8 @@ class _Stage:
             return (
                 f"next() raises, and the loop goes on: {self.trace.meta.caught[event.row].message}"
             )
+        if event.kind == STEPPED:
+            return f"the step on batch {event.batch} is computed, and waits for the other ranks"
         if event.kind == EPOCH_BEGINS:
             return f"epoch {event.row} begins: iter(loader) is called"
         if event.kind == EPOCH_ENDS:
@@ -242,6 +245,8 @@ class _Stage:
             yield from self._received(batch)
         elif kind == RETURNED:
             yield Move(batch, "device")
+        elif kind == STEPPED:
+            yield Move(batch, "device", "waits")
         elif kind == FINISHED or (kind == RAISED and batch >= 0):
             yield Move(batch, "gone")
         elif kind == EPOCH_ENDS:

@@ -12,13 +12,15 @@ from functools import cache
 
 import numpy as np
 
-from dlsim.engine import simulate
+from dlsim.engine import simulate, simulate_job
 from dlsim.scenario import (
     Constant,
     Consumer,
     Costs,
+    Differs,
     DlsimError,
     IterableDataset,
+    Job,
     Loader,
     MapDataset,
     Recorded,
@@ -40,7 +42,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A lesson: its films by name, what to look for, and questions."""
+    """A lesson: its films by name, what to look for, and questions.
+
+    The films of a job are those of its ranks, in turn.
+    """
 
     name: str
     title: str
@@ -50,7 +55,12 @@ class Lesson:
 
     def traces(self) -> list[Trace]:
         """A trace of each film, with its samples."""
-        return [simulate(scenario, samples=True) for scenario in self.films.values()]
+        return [
+            simulate_job(scenario, samples=True).ranks[number]
+            if scenario.is_job
+            else simulate(scenario, samples=True)
+            for number, scenario in enumerate(self.films.values())
+        ]
 
 
 @dataclass(frozen=True)
@@ -312,7 +322,52 @@ def _duplicates() -> Lesson:
     )
 
 
-_ALL: tuple[Callable[[], Lesson], ...] = (_rows_24, _prefetch, _head_of_line, _edge, _duplicates)
+def _barrier() -> Lesson:
+    job = Scenario(
+        loader=Loader(batch_size=2, num_workers=1),
+        dataset=MapDataset(24, _rows(0.5)),
+        consumer=Consumer(step=Constant(1.0)),
+        job=Job(ranks=2, differs=(Differs(rank=1, loader=3.0),)),
+    )
+    return Lesson(
+        "barrier",
+        "Two ranks, and where they meet",
+        "Two training processes, each with a loader, a worker and an accelerator of its own, share "
+        "24 rows, batches of 2. A step takes 1 s, a row 0.5 s on rank 0 and 1.5 s on rank 1, whose "
+        "disk is slow. After each step they exchange gradients. Two films of the same run.",
+        {"rank 0, fast": job, "rank 1, slow": job},
+        (
+            Question(
+                "Rank 0 has its next batch early. Why does it not train faster?",
+                "Its step on batch 0 is computed at 2 s, and waits until rank 1 has come: "
+                "gradients are exchanged by all ranks together. Both are done after {0.end} and "
+                "{1.end}.",
+                (0, 0),
+            ),
+            Question(
+                "How long does each rank wait in next()?",
+                "Rank 0 {0.wait}, rank 1 {1.wait}. Who looks at rank 0 alone finds its loader fast "
+                "enough, and its accelerator idle all the same: the cause is on the other rank.",
+                (1, 1),
+            ),
+            Question(
+                "Would more workers on rank 0 help?",
+                "No. A job is as fast as its slowest rank: a batch comes every 3 s there, with one "
+                "worker. It is rank 1 that needs more workers, or its disk mended.",
+                (1, 2),
+            ),
+        ),
+    )
+
+
+_ALL: tuple[Callable[[], Lesson], ...] = (
+    _rows_24,
+    _prefetch,
+    _head_of_line,
+    _edge,
+    _duplicates,
+    _barrier,
+)
 
 
 @cache

@@ -19,7 +19,7 @@ import numpy as np
 from dlsim.trace.trace import DISCARDED, ENDED, MOMENTS, Floats, Integers, Trace
 
 SENT, STARTED, FETCHED, ARRIVED, RECEIVED, REQUESTED, RETURNED, FINISHED = range(len(MOMENTS))
-SAMPLE, EPOCH_BEGINS, EPOCH_ENDS, RAISED = range(len(MOMENTS), len(MOMENTS) + 4)
+SAMPLE, EPOCH_BEGINS, EPOCH_ENDS, RAISED, STEPPED = range(len(MOMENTS), len(MOMENTS) + 5)
 
 DEVICE, WORKERS, PINNING, MAIN = 0, 1, 1 << 40, 1 << 41  # whose turn is first
 IN_TURN = {
@@ -30,7 +30,13 @@ IN_TURN = {
     RAISED: 4,
 }  # what a next() does, in order
 ALONE = {SENT: 1, STARTED: 2, SAMPLE: 2.5, FETCHED: 3, ARRIVED: 3.5, RECEIVED: 3.8}  # if no workers
-NEEDS = {STARTED: SENT, RECEIVED: ARRIVED, RETURNED: RECEIVED, FINISHED: RETURNED}
+NEEDS = {
+    STARTED: SENT,
+    RECEIVED: ARRIVED,
+    RETURNED: RECEIVED,
+    FINISHED: RETURNED,
+    STEPPED: RETURNED,
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ class Event:
 
     `kind`: an index into `MOMENTS`; or SAMPLE, the beginning of the sample in `row` of
     `trace.samples`; or EPOCH_BEGINS or EPOCH_ENDS, of the epoch `row`; or RAISED, an exception that
-    the loop caught, in `row` of `trace.meta.caught`.
+    the loop caught, in `row` of `trace.meta.caught`; or STEPPED, the end of a rank's own part of a
+    step, from which on it waits for others.
     """
 
     time: float
@@ -160,6 +167,9 @@ def _events(trace: Trace, begin: float, end: float) -> Iterator[Event]:
     for kind, times in ((EPOCH_BEGINS, trace.epochs.started), (EPOCH_ENDS, trace.epochs.ended)):
         for time, epoch in during(times):
             yield Event(time, kind, -1, epoch)
+    if trace.stepped is not None:
+        for time, batch in during(np.where(trace.stepped < trace.finished, trace.stepped, np.nan)):
+            yield Event(time, STEPPED, batch)
     for row, error in enumerate(trace.meta.caught):
         if begin <= error.time < end:
             yield Event(error.time, RAISED, error.batch, row)
@@ -195,8 +205,8 @@ class Order:
         kind, batch, known = event.kind, event.batch, self.known
         if kind in (EPOCH_BEGINS, EPOCH_ENDS):
             return MAIN, (event.row, -np.inf if kind == EPOCH_BEGINS else np.inf)
-        if kind == FINISHED:
-            return DEVICE, (known.returns[batch],)
+        if kind in (STEPPED, FINISHED):
+            return DEVICE, (known.returns[batch], kind == FINISHED)
         worker = self.trace.worker[batch]
         if worker < 0 and kind in ALONE:
             turn = known.sends[batch]

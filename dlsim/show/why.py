@@ -17,6 +17,7 @@ from dlsim.show.order import (
     SAMPLE,
     SENT,
     STARTED,
+    STEPPED,
     Event,
     Turns,
 )
@@ -145,6 +146,11 @@ class Why:
 
 
 _SAID = {
+    STEPPED: (
+        "Gradients are exchanged when every rank has come. Nothing is sent meanwhile: only next() "
+        "sends.",
+        "credit",
+    ),
     STARTED: ("It is the next one in the worker's own index queue.", "work"),
     SAMPLE: ("One message held all rows of the batch; the worker goes through them alone.", "work"),
     FETCHED: ("All its rows are there, and put together.", "work"),

@@ -124,6 +124,9 @@ def test_what_answers_say_is_so() -> None:
     assert old.returned[old.order].max() > new.returned[new.order].max()
     without, with_them = films["epoch"]
     assert with_them.end < without.end
+    fast, slow = films["barrier"]
+    assert fast.stepped[0] == 2
+    assert (fast.finished == slow.finished).all()
     twice, once = films["duplicates"]
     assert twice.size[twice.order].sum() == 2 * once.size[once.order].sum() == 24
 
