@@ -82,7 +82,7 @@ def shown_for(changes: dict[str, str]) -> str:
 
 def settled(page: Browser, changes: dict[str, str]) -> None:
     """Wait until the page shows what is right for these changes."""
-    page.until(f"document.querySelector('#figures dd').textContent === {shown_for(changes)!r}")
+    page.until(f"document.querySelector('#figures dd')?.textContent === {shown_for(changes)!r}")
 
 
 def test_it_loads(page: Browser) -> None:
@@ -208,6 +208,7 @@ def test_a_link_holds_everything(page: Browser, served: Served) -> None:
         assert elsewhere.link.endswith(fragment)
     page.open("about:blank")
     page.open(f"{served.link}#{fragment}")
+    page.until("document.documentElement.dataset.ready")
     settled(page, {"loader.num_workers": "7"})
     page.until("document.getElementById('difference').textContent.startsWith('B is faster')")
 
