@@ -104,9 +104,11 @@ def sweep(
             samples=samples,
             progress=advance,
         )
+    cases = [configured(chosen, row) for row in rows]
     if plot is not None:
-        picture(sweep_picture(table, list(varied), metric), plot)
-    print(sweep_text(table, list(varied), [configured(chosen, row) for row in rows]))
+        taken = best_row(table, cases)
+        picture(sweep_picture(table, list(varied), metric, taken), plot, chosen.name)
+    print(sweep_text(table, list(varied), cases))
     some = part_of(shortened(chosen), chosen) if stretched else ""
     print(f"\n{times} simulation{'s' * (times != 1)} of each{some}")
     alike = not any(key.startswith(("job.", "loader.batch", "dataset.")) for key in varied)
@@ -189,8 +191,19 @@ def _too_much(table: Table) -> Any:
     return table["memory"] > table["memory_limit"]
 
 
+def best_row(table: Table, cases: list[Scenario]) -> int | None:
+    """The cheapest row that is about as fast as any that fits; None if none fits, or returns."""
+    from dlsim.whatif.space import space
+
+    speed = np.where(_too_much(table), 0.0, np.nan_to_num(table["samples_per_s"]))
+    if not speed.any():
+        return None
+    near = np.flatnonzero(speed >= (1 - NEAR) * speed.max()).tolist()
+    return min(near, key=lambda row: (cases[row].loader.num_workers, space(cases[row]).needed, row))
+
+
 def _best(table: Table, keys: list[str], cases: list[Scenario]) -> Iterator[str]:
-    """The cheapest row that is about as fast as any that fits; and whether it fits."""
+    """The row to take, in words; and whether it fits."""
     from dlsim.whatif.space import space
 
     speed = np.where(_too_much(table), 0.0, np.nan_to_num(table["samples_per_s"]))
@@ -201,9 +214,8 @@ def _best(table: Table, keys: list[str], cases: list[Scenario]) -> Iterator[str]
         yield "No configuration fits."
         yield str(min(map(space, cases), key=lambda each: each.needed / each.limit))
         return
-    fastest = int(speed.argmax())
-    near = np.flatnonzero(speed >= (1 - NEAR) * speed[fastest])
-    best = min(near, key=lambda row: (cases[row].loader.num_workers, space(cases[row]).needed, row))
+    fastest, best = int(speed.argmax()), best_row(table, cases)
+    assert best is not None
 
     def named(row: Any) -> str:
         return ", ".join(f"{key.removeprefix('loader.')}={table[key][row]}" for key in keys)
@@ -240,13 +252,16 @@ def check_metric(metric: str, plot: Path | None) -> None:
         raise UsageError(f"sweep: --metric: {metric} is to be drawn; expected --plot, too")
 
 
-def sweep_picture(table: Table, keys: list[str], metric: str) -> Axes:
-    """The metric over one key as a curve; over two as lines, or a heat map if there are many."""
+def sweep_picture(table: Table, keys: list[str], metric: str, taken: int | None) -> Axes:
+    """The metric over one key as a curve; over two as lines, or a heat map if there are many.
+
+    With a ring around the row that is `taken`.
+    """
     from dlsim.report.whatif_plots import MOST_LINES, heat_map, sweep_curve
 
     if len(keys) == 1:
-        return sweep_curve(table, keys[0], metric)
+        return sweep_curve(table, keys[0], metric, taken=taken)
     lines = len(set(table[keys[1]].tolist()))
     if lines <= MOST_LINES:
-        return sweep_curve(table, keys[0], metric, by=keys[1])
-    return heat_map(table, keys[0], keys[1], metric)
+        return sweep_curve(table, keys[0], metric, by=keys[1], taken=taken)
+    return heat_map(table, keys[0], keys[1], metric, taken=taken)

@@ -60,7 +60,7 @@ def explain(
         from dlsim.report.whatif_plots import critical_path_bar
 
         shares = {cause: share.mean for cause, share in found.shares.items()}
-        picture(critical_path_bar(shares), plot)
+        picture(critical_path_bar(shares), plot, chosen.name)
     print(found)
     held(check, fits=space(chosen).fits, stall=found.stall, max_stall=most)
 
@@ -131,7 +131,7 @@ def advise(
     if plot is not None:
         from dlsim.report.whatif_plots import pareto_front
 
-        picture(pareto_front(found.front, found.chosen), plot)
+        picture(pareto_front(found.front, found.chosen), plot, chosen[scenarios[0].stem].name)
     print(found)
     if check and found.chosen is None:
         raise Missed
@@ -165,8 +165,11 @@ def quantity_of(name: str, text: str | None, quantity: str) -> float | None:
         raise UsageError(f"--{name}: {error}") from None
 
 
-def picture(ax: Axes, path: Path) -> None:
-    """Write the picture. Raises `DlsimError` when it cannot be written."""
+def picture(ax: Axes, path: Path, title: str) -> None:
+    """Write the picture, under a title. Raises `DlsimError` when it cannot be written."""
+    from dlsim.report.plots import plain
+
+    ax.set_title(plain(title), loc="left", fontsize=10)
     figure = ax.get_figure(root=True)
     assert figure is not None
     draw(figure, path)

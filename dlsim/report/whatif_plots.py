@@ -50,9 +50,12 @@ def sweep_curve(
     metric: str = "samples_per_s",
     by: str | None = None,
     ax: Axes | None = None,
+    taken: int | None = None,
 ) -> Axes:
     """`metric` over the values of `key`, with intervals; a line for each value of the key `by`.
 
+    A ring is around the row that is `taken`. Each line is thinner than the one before, and has
+    another marker, so that lines that lie on each other are seen.
     Rows that differ in other keys lie above each other. Raises `DlsimError` for a column that
     the table does not have, or more lines than can be told apart.
     """
@@ -64,7 +67,8 @@ def sweep_curve(
     x = _positions(table, key)
     scale = 100.0 if metric in PERCENT else 1.0
     halves = table.get(metric + HALF_WIDTH)  # of memory there is none: it is no mean
-    for group, colour, marker in zip(groups, COLOURS, MARKERS, strict=False):
+    for at, (group, colour, marker) in enumerate(zip(groups, COLOURS, MARKERS, strict=False)):
+        behind = len(groups) - 1 - at
         rows = np.ones(len(x), bool) if by is None else table[by] == group
         order = np.flatnonzero(rows)[np.argsort(x[rows], kind="stable")]
         ax.errorbar(
@@ -73,27 +77,42 @@ def sweep_curve(
             yerr=None if halves is None else scale * np.nan_to_num(halves[order]),
             color=colour,
             marker=marker,
-            markersize=4,
-            linewidth=1.2,
+            markersize=4 + 2 * behind,
+            linewidth=1.2 + 1.6 * behind,
             capsize=2,
             label=None if by is None else plain(f"{_name(by)} = {group}"),
         )
+    if taken is not None:
+        ring(ax, x[taken], scale * table[metric][taken])
     _name_values(ax.xaxis, table, key)
     ax.set_xlabel(_name(key))
     ax.set_ylabel(_label(metric))
     ax.set_ylim(bottom=0)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.9", linewidth=0.6)
-    if by is not None:
-        ax.legend(frameon=False, fontsize=8)
+    if by is not None or taken is not None:
+        ax.legend(frameon=False, fontsize=8, markerscale=0.7)
     return ax
 
 
+def ring(ax: Axes, x: float, y: float) -> None:
+    """A ring around a point: what is to be taken."""
+    ax.plot(
+        x, y, "o", markersize=15, fillstyle="none", color=STEP, markeredgewidth=1.8, label="take"
+    )
+
+
 def heat_map(
-    table: Table, x: str, y: str, metric: str = "samples_per_s", ax: Axes | None = None
+    table: Table,
+    x: str,
+    y: str,
+    metric: str = "samples_per_s",
+    ax: Axes | None = None,
+    taken: int | None = None,
 ) -> Axes:
     """`metric` over the values of the keys `x` and `y`, written into each cell.
 
+    A frame is around the row that is `taken`.
     Rows that differ in other keys are averaged; a combination without a row is blank. Raises
     `DlsimError` for a column that the table does not have.
     """
@@ -113,6 +132,12 @@ def heat_map(
         if np.isfinite(value):
             colour = "black" if value > middle else "white"
             ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour)
+    if taken is not None:
+        from matplotlib.patches import Rectangle
+
+        corner = across[1][taken] - 0.5, down[1][taken] - 0.5
+        frame = Rectangle(corner, 1, 1, fill=False, edgecolor=WAIT, linewidth=2.5)
+        ax.add_patch(frame)
     ax.set_xticks(range(shape[1]), [plain(str(v)) for v in across[0].tolist()])
     ax.set_yticks(range(shape[0]), [plain(str(v)) for v in down[0].tolist()])
     ax.set_xlabel(_name(x))
