@@ -102,6 +102,13 @@ def test_what_the_compiled_engine_has_not_is_said() -> None:
     assert "consumer.loop = thread" in trace.meta.notes["engine"]
 
 
+def test_ranks_of_a_job_have_the_loop() -> None:
+    """Each rank's first step needs two batches with accelerate, whichever engine is free to run."""
+    scenario = dlsim.replace(loader("accelerate", workers=1), {"job.ranks": 2})
+    job = dlsim.simulate_job(scenario)
+    assert [trace.returned[trace.order[0]] for trace in job.ranks] == [2.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

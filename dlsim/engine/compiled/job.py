@@ -21,6 +21,8 @@ Course = Generator[Meeting, float, None]
 def covered(scenario: Scenario) -> str:
     """Why not all of this job is covered, in a few words; "" if it is."""
     job, loader = scenario.job, scenario.loader
+    if scenario.consumer.loop != "plain":
+        return f"its loop is {scenario.consumer.loop}"
     if not scenario.ideal:
         return "its ranks share a machine that is not ideal"
     if scenario.failures or loader.timeout > 0:
