@@ -36,7 +36,7 @@ def baseline() -> dlsim.Scenario:
 def main() -> None:
     print("512 samples of 5 ms, batches of 32, 10 epochs; a training step of 20 ms")
     print()
-    print(f"{'':22} {'time':>8} {'speedup':>8} {'waiting':>8}")
+    print(f"{'':22} {'time':>8} {'speedup':>8} {'idle':>8}")
     scenario, first = baseline(), 0.0
     for rung, changes in LADDER:
         scenario = dlsim.replace(scenario, changes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlsim.engine.effort import SECONDS, deciding, effort
 from dlsim.scenario import Scenario
 from dlsim.trace.causes import ranked
 from dlsim.trace.summary import number
@@ -134,22 +135,25 @@ def explain(
     def run(case: Scenario, *, shares: bool = False) -> Replications:
         return replicated(case, replications, seed, jobs=jobs, shares=shares)
 
-    runs = run(scenario, shares=True)
+    tried = [change for change in changes(scenario) if allowed(change)]
+    simulated = effort(shortened(scenario)) * replications * (len(tried) + 2)
+    with deciding(SECONDS * simulated):
+        runs = run(scenario, shares=True)
 
-    def gain(change: Change) -> Gain:
-        changed = run(change.scenario)
-        return Gain(change, gained(runs, changed), float(changed["samples_per_s"].mean()))
+        def gain(change: Change) -> Gain:
+            changed = run(change.scenario)
+            return Gain(change, gained(runs, changed), float(changed["samples_per_s"].mean()))
 
-    gains = [gain(change) for change in changes(scenario) if allowed(change)]
-    gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
-    headspace = gain(Change("a perfect loader", perfect_loader(scenario)))
-    pair = None
-    if headspace.sure and not any(each.sure and not programmed(each.change) for each in gains):
-        pairs = [pair for pair in _pairs(scenario) if allowed(pair)]
-        glances = {pair: _speed(pair.scenario, seed) for pair in pairs}
-        best = max(pairs, key=lambda pair: glances[pair], default=None)
-        tried = None if best is None else gain(best)
-        pair = tried if tried is not None and tried.sure else None
+        gains = [gain(change) for change in tried]
+        gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
+        headspace = gain(Change("a perfect loader", perfect_loader(scenario)))
+        pair = None
+        if headspace.sure and not any(each.sure and not programmed(each.change) for each in gains):
+            pairs = [pair for pair in _pairs(scenario) if allowed(pair)]
+            glances = {pair: _speed(pair.scenario, seed) for pair in pairs}
+            best = max(pairs, key=lambda pair: glances[pair], default=None)
+            both = None if best is None else gain(best)
+            pair = both if both is not None and both.sure else None
     return Explanation(
         scenario=scenario,
         idle=_means_of(IDLE, runs),

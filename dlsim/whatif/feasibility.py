@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from dlsim.engine.effort import SECONDS, deciding, effort
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import duration
@@ -125,6 +126,7 @@ class Judge:
         self.risk_no = (1 - confidence) / stages
         self.risk_yes = self.risk_no / max(tries, 1)
         self._rows: dict[Scenario, list[Row]] = {}
+        self._effort = 0.0  # of all simulations
         self._whole = set[Scenario]()  # what no part stands for
 
     def __call__(self, scenario: Scenario) -> Verdict:
@@ -161,12 +163,20 @@ class Judge:
         rows = self._rows.setdefault(scenario, [])
         if len(rows) < wanted:
             part = scenario if scenario in self._whole else shortened(scenario)
-            what, numbers = measured(scenario), range(len(rows), wanted)
-            rows += more(part, self.seed, numbers, self.jobs, what)
+            rows += self._more(part, range(len(rows), wanted), scenario)
             if impossible(scenario, columns(rows)):
                 self._whole.add(scenario)
-                rows[:] = more(scenario, self.seed, range(wanted), self.jobs, what)
+                rows[:] = self._more(scenario, range(wanted), scenario)
         return rows
+
+    def _more(self, part: Scenario, numbers: range, whole: Scenario) -> list[Row]:
+        """The rows `numbers` of `part`, which stands for `whole`.
+
+        How much there will be to judge is not known before; that there was much, is.
+        """
+        self._effort += effort(part) * len(numbers)
+        with deciding(SECONDS * self._effort):
+            return more(part, self.seed, numbers, self.jobs, measured(whole))
 
     def _excess(self, target: Target, values: Floats) -> Floats:
         """How far the value of each replication is beyond the limit; negative within it."""
