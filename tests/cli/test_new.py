@@ -83,7 +83,7 @@ def test_new_from_what_is_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert main(["new", "--from", name, "--loader.num-workers", "3"]) == 0
         changed = loaded(capsys.readouterr().out, tmp_path)
         assert changed == dlsim.replace(dlsim.load(path), {"loader.num_workers": 3})
-    assert "expected one of cosmoflow_a100, " in refused(capsys, "new", "--from", "nothing")
+    assert "cosmoflow_a100, imagenet_a100, " in refused(capsys, "new", "--from", "nothing")
 
 
 def test_new_from_a_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,8 +92,10 @@ EVENTS = {
     "copy, waited for": ({"costs.copy_byte": 1e-9, "dataset.sample_bytes": 2e6}, 5),
     # The pin-memory thread has a bell of its own; pinning is served.
     "pin": ({"loader.pin_memory": True, "costs.pin": MILLISECOND}, 7),
-    # A step on the cores is served instead of slept; an event waits for all of its threads.
-    "step": ({"consumer.device": "cpu"}, 6),
+    # A step on the CPU is slept, where there are cores for all.
+    "step": ({"consumer.device": "cpu"}, 3),
+    # Where they are limited it is served; an event waits for all of its threads.
+    "step on cores": ({"consumer.device": "cpu", "machine.cores": 4}, 6),
     # All of the transport: four are served, one after another.
     "transport": (
         {

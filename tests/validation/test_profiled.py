@@ -119,7 +119,7 @@ def test_a_profile_of_the_installed_torch(tmp_path, num_workers, capsys):
     assert main(["calibrate", str(path), "-o", str(out), *said]) == 0
     assert dlsim.load(out).loader.num_workers == num_workers
     assert main(["explain", str(out), "--replications", "2"]) == 0
-    assert "Fetching samples limits" in capsys.readouterr().out
+    assert "for fetching samples" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["diagnose", "explain", "report"])
