@@ -141,20 +141,30 @@ def _iterable(
     loader["batch_size"] = draw(st.none() | few)
     if loader["batch_size"] is not None:
         loader["drop_last"] = draw(flags)
-    sharding = draw(_shardings(max(workers, 1)))
-    total = sum(sharding) if isinstance(sharding, list) else length
+    dealing = draw(_shardings(max(workers, 1)) | _dealings)
+    counted = dealing.get("shards", dealing.get("sharding"))
+    total = sum(counted) if isinstance(counted, list) else length
     return dlsim.IterableDataset(
         total,
-        sharding=sharding,
+        **dealing,
         fetch=draw(stages(total)),
         collate=draw(collates),
     )
 
 
 @cache
-def _shardings(workers: int) -> st.SearchStrategy[str | list[int]]:
+def _shardings(workers: int) -> st.SearchStrategy[dict[str, object]]:
     shards = st.lists(st.integers(0, 20), min_size=workers, max_size=workers)
-    return st.one_of(st.just("none"), st.just("split"), shards)
+    kinds = st.one_of(st.just("none"), st.just("split"), shards)
+    return st.fixed_dictionaries({"sharding": kinds})
+
+
+_dealings = st.fixed_dictionaries(
+    {
+        "shards": st.lists(st.integers(0, 12), min_size=1, max_size=6),
+        "dealt": st.sampled_from(["turns", "runs"]),
+    }
+)
 
 
 @cache

@@ -169,33 +169,41 @@ def sweep_text(table: Table, keys: list[str], cases: list[Scenario]) -> str:
 
     `cases`: the scenario of each row.
     """
-    from dlsim.trace.summary import aligned
+    from dlsim.trace.summary import aligned, number
+    from dlsim.trace.work import DISTINCT, in_an_epoch, unit
 
-    shown = {metric: head for metric, head in _SHOWN.items() if (table[metric] >= 0).any()}
+    done = [in_an_epoch(case) for case in cases]
+    columns = _SHOWN if unit(*done) != DISTINCT else {"distinct_per_s": (DISTINCT, 1), **_SHOWN}
+    lost = ["never come"] if any(each.lost for each in done) else []
+    too_much = _too_much(cases)
+    shown = {metric: head for metric, head in columns.items() if (table[metric] >= 0).any()}
     memory = [] if np.isnan(table["memory"]).all() else ["memory"]
     heads = [head for head, _ in shown.values()]
-    header = (*(key.removeprefix("loader.") for key in keys), *heads, *memory)
+    header = (*(key.removeprefix("loader.") for key in keys), *heads, *lost, *memory)
     rows = [
         (
             *(str(table[key][row]) for key in keys),
             *(_with_interval(table, metric, row, times) for metric, (_, times) in shown.items()),
-            *(size(table["memory"][row]) + (" !" if _too_much(table)[row] else "") for _ in memory),
+            *(f"{number(done[row].lost)} of {number(done[row].there)}" for _ in lost),
+            *(size(table["memory"][row]) + (" !" if too_much[row] else "") for _ in memory),
         )
         for row in range(len(table[keys[0]]))
     ]
     return "\n".join([*_best(table, keys, cases), "", aligned([header, *rows])])
 
 
-def _too_much(table: Table) -> Any:
+def _too_much(cases: list[Scenario]) -> Any:
     """By row, whether batches outgrow the machine."""
-    return table["memory"] > table["memory_limit"]
+    from dlsim.whatif.space import space
+
+    return np.array([space(case).fits is False for case in cases])
 
 
 def best_row(table: Table, cases: list[Scenario]) -> int | None:
     """The cheapest row that is about as fast as any that fits; None if none fits, or returns."""
     from dlsim.whatif.space import space
 
-    speed = np.where(_too_much(table), 0.0, np.nan_to_num(table["samples_per_s"]))
+    speed = np.where(_too_much(cases), 0.0, np.nan_to_num(table["distinct_per_s"]))
     if not speed.any():
         return None
     near = np.flatnonzero(speed >= (1 - NEAR) * speed.max()).tolist()
@@ -204,11 +212,14 @@ def best_row(table: Table, cases: list[Scenario]) -> int | None:
 
 def _best(table: Table, keys: list[str], cases: list[Scenario]) -> Iterator[str]:
     """The row to take, in words; and whether it fits."""
+    from dlsim.trace.work import in_an_epoch, told, unit
     from dlsim.whatif.space import space
 
-    speed = np.where(_too_much(table), 0.0, np.nan_to_num(table["samples_per_s"]))
-    if not (table["samples_per_s"] > 0).any():
-        yield "No configuration returns anything."
+    too_much, done = _too_much(cases), [in_an_epoch(case) for case in cases]
+    what = unit(*done)
+    speed = np.where(too_much, 0.0, np.nan_to_num(table["distinct_per_s"]))
+    if not (table["distinct_per_s"] > 0).any():
+        yield f"No configuration returns anything. {told(cases[0], done[0])}".strip()
         return
     if not speed.any():
         yield "No configuration fits."
@@ -220,17 +231,19 @@ def _best(table: Table, keys: list[str], cases: list[Scenario]) -> Iterator[str]
     def named(row: Any) -> str:
         return ", ".join(f"{key.removeprefix('loader.')}={table[key][row]}" for key in keys)
 
-    def told(row: Any) -> str:
-        return f"{_with_interval(table, 'samples_per_s', row)} samples/s"
+    def made(row: Any) -> str:
+        return f"{_with_interval(table, 'distinct_per_s', row)} {what}"
 
     waiting = table["stall"][best]
     waits = "" if waiting != waiting else f", training is idle {100 * waiting:.1f} % of the time"
-    left = int(_too_much(table).sum())
+    left = int(too_much.sum())
     why = f"the fastest{' that fits' if left else ''}"
     if best != fastest:
-        near_to = f"within {100 * NEAR:.0f} % of {why}, {named(fastest)} ({told(fastest)})"
+        near_to = f"within {100 * NEAR:.0f} % of {why}, {named(fastest)} ({made(fastest)})"
         why = f"the cheapest that is {near_to}"
-    yield f"Take {named(best)}: {told(best)}{waits}; it is {why}."
+    yield f"Take {named(best)}: {made(best)}{waits}; it is {why}."
+    if said := told(cases[best], done[best]):
+        yield said
     out = f" {left} of these {len(speed)} configurations do not (!)." if left else ""
     yield f"{space(cases[best])}{out}"
 

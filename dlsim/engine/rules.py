@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,7 @@ def epoch_batches(scenario: Scenario) -> int:
     return dealing.batches(scenario.loader, scenario.dataset, *_rank(scenario))
 
 
-def shard_of(scenario: Scenario, worker: int) -> range:
+def shard_of(scenario: Scenario, worker: int) -> Sequence[int]:
     """The dataset indices that the iterator of `worker` yields, of an iterable-style dataset."""
     assert isinstance(scenario.dataset, IterableDataset)
     return dealing.shard(scenario.dataset, scenario.job, worker, scenario.loader.num_workers)
@@ -129,7 +130,7 @@ def batches_to_simulate(scenario: Scenario) -> int:
         an_epoch = len(loader.batch_sampler)
     else:
         samples = dataset.length if loader.sampler is None else len(loader.sampler)
-        if not isinstance(dataset, MapDataset) and dataset.sharding == "none":
+        if not isinstance(dataset, MapDataset) and dataset.repeats:
             samples *= max(loader.num_workers, 1)
         an_epoch = -(-samples // (loader.batch_size or 1))
     return max(1, min(an_epoch, scenario.consumer.stop_after or an_epoch) * scenario.epochs)

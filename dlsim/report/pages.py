@@ -99,7 +99,7 @@ def gains(found: Explanation) -> str:
 def workers(scenario: Scenario, replications: int, seed: int, jobs: int) -> str:
     """Throughput and stall over the number of workers, where other numbers are the same data."""
     dataset = scenario.dataset
-    if isinstance(dataset, IterableDataset) and dataset.sharding != "split":
+    if isinstance(dataset, IterableDataset) and not dataset.divisible:
         return paragraphs(["Other numbers of workers would get other data: see dataset.sharding."])
     swept = workers_table(scenario, min(replications, REPLICATIONS), seed, jobs)
     rows = [

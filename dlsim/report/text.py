@@ -14,6 +14,7 @@ from dlsim.trace.libraries import cores_busy
 from dlsim.trace.observation import Observation
 from dlsim.trace.summary import aligned, number, percent
 from dlsim.trace.telling import limit, sentence, table
+from dlsim.trace.work import DISTINCT, told, unit, work
 
 # Workers busier than this have no slack: what they do not fetch is the start and the end.
 BUSY = 0.8
@@ -99,26 +100,25 @@ def verdict(trace: Trace, found: Account | None = None) -> str:
     `found`: the account of `trace`, where it is at hand.
     """
     if not len(trace.order):
-        return "No batch was returned."
+        return f"No batch was returned. {_data(trace)}".strip()
     found = account(trace) if found is None else found
     more = ""
     if limit(found.shares, found.stall) == STEP:
         more = f" {_slack(trace)}"
     elif metrics.worker_count(trace) == 0 and "workers" not in trace.meta.notes:
         more = " Without workers, loading and training take turns."
-    return f"{sentence(found.shares, found.stall)}.{more}{_sharing(trace)}"
+    return f"{sentence(found.shares, found.stall)}.{more} {_data(trace)}".rstrip()
 
 
-def _sharing(trace: Trace) -> str:
-    """A sentence on workers that get all of an iterable-style dataset, or nothing; or none."""
-    scenario = trace.meta.scenario
-    if scenario is None or not isinstance(scenario.dataset, IterableDataset):
+def _data(trace: Trace) -> str:
+    """What comes of the samples, where that is not as one expects."""
+    scenario, found = trace.meta.scenario, work(trace)
+    if scenario is None or found is None:
         return ""
-    workers = scenario.loader.num_workers
-    if workers > 1 and scenario.dataset.sharding == "none":
-        return f" Each sample comes {workers} times: every worker yields all (dataset.sharding)."
-    idle = sum(not scenario.dataset.shard(worker, workers) for worker in range(workers))
-    return f" {idle} of {workers} workers have no data (dataset.sharding)." if idle else ""
+    said = told(scenario, found)
+    if found.share < 1:
+        said += f" That is {number(summarize(trace).distinct_per_s)} {DISTINCT}."
+    return said
 
 
 def _slack(trace: Trace) -> str:
@@ -137,14 +137,15 @@ def ended_early(problem: Problem) -> str:
 
 def faster(a: Trace, b: Trace) -> str:
     """One line on which of two runs was faster."""
-    one, other = summarize(a).samples_per_s, summarize(b).samples_per_s
+    one, other = summarize(a).distinct_per_s, summarize(b).distinct_per_s
+    what = unit(*filter(None, (work(a), work(b))))
     if math.isnan(one) or math.isnan(other):
         return "How fast both were is not known."
     if one == other:
-        return f"A and B are as fast as each other: {number(one)} samples/s."
+        return f"A and B are as fast as each other: {number(one)} {what}."
     first, second = ("B", "A") if other > one else ("A", "B")
     return (
-        f"{first} is faster than {second}: A makes {number(one)} samples/s, B {number(other)}, "
+        f"{first} is faster than {second}: A makes {number(one)} {what}, B {number(other)}, "
         f"{_change(one, other)} (one run of each: chance has a part in it)."
     )
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, get_args
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
+from typing import Any, Literal, TypeAlias, get_args, overload
 
 from msgspec import Struct, structs
 
-from dlsim.scenario.checks import check_distribution, check_flags, check_integer, check_tuples
+from dlsim.scenario.checks import (
+    check_conflict,
+    check_distribution,
+    check_flags,
+    check_integer,
+    check_tuples,
+)
 from dlsim.scenario.distributions import Constant, Duration, Share, Size
 from dlsim.scenario.errors import is_integer, is_number, require
 
+Dealt: TypeAlias = Literal["turns", "runs"]
 Path: TypeAlias = Literal["shm", "pipe"]
 
 ZERO = Constant(0.0)
@@ -112,6 +122,12 @@ class IterableDataset(
             every worker repeats the data; split: consecutive shares of `ceil(length /
             num_workers)`, as torch's documentation of `IterableDataset` splits a range; a list:
             that many samples for each worker (`length` is then not used). Example: "split"
+        shards: Files whose samples go to one worker each: how many samples each has (iterable
+            only). They are dealt to any number of workers, and `length` is what they add up to;
+            `sharding` is then not used. Example: [1300, 100, 100, 100]
+        dealt: How shards are dealt (iterable only). turns: shard i to worker i mod num_workers, as
+            webdataset and Hugging Face datasets do; runs: `ceil(shards / num_workers)` consecutive
+            ones to each. Example: "runs"
     """
 
     length: int
@@ -121,6 +137,8 @@ class IterableDataset(
     sample_bytes: Size = ZERO
     tensors: int = 1
     path: Path = "shm"
+    shards: tuple[int, ...] | None = None
+    dealt: Dealt = "turns"
 
     def __post_init__(self) -> None:
         _check_dataset(self)
@@ -134,9 +152,43 @@ class IterableDataset(
             'none, split, or a list of integers of at least 0 such as "[8, 8]"',
             self.sharding,
         )
+        require(self.dealt in get_args(Dealt), "dealt", "turns or runs", self.dealt)
+        if self.shards is not None:
+            self._check_shards()
 
-    def shard(self, worker: int, num_workers: int) -> range:
+    def _check_shards(self) -> None:
+        check_tuples(self, "shards")
+        assert self.shards is not None
+        require(
+            len(self.shards) > 0 and all(is_integer(n) and n >= 0 for n in self.shards),
+            "shards",
+            'a list of integers of at least 0 such as "[8, 8]"',
+            self.shards,
+        )
+        check_conflict(
+            self.sharding != "none", "sharding", "excludes shards, which are dealt as `dealt` says"
+        )
+        structs.force_setattr(self, "length", sum(self.shards))
+
+    @property
+    def repeats(self) -> bool:
+        """Whether every worker's iterator yields all samples."""
+        return self.sharding == "none" and self.shards is None
+
+    @property
+    def divisible(self) -> bool:
+        """Whether the same samples can be shared out among any number of workers."""
+        return self.sharding == "split" or self.shards is not None
+
+    @property
+    def uneven(self) -> bool:
+        """Whether workers may have more than their share: what each has is given."""
+        return isinstance(self.sharding, tuple) or self.shards is not None
+
+    def shard(self, worker: int, num_workers: int) -> Sequence[int]:
         """The dataset indices that `worker`'s iterator yields (`num_workers=0`: the main's)."""
+        if self.shards is not None:
+            return self._dealt(worker, max(num_workers, 1))
         if isinstance(self.sharding, tuple):
             start = sum(self.sharding[:worker])
             return range(start, start + self.sharding[worker])
@@ -144,6 +196,43 @@ class IterableDataset(
             return range(self.length)
         share = -(-self.length // num_workers)
         return range(worker * share, min((worker + 1) * share, self.length))
+
+    def _dealt(self, worker: int, workers: int) -> Joined:
+        """The samples of the shards of one of the workers, one shard after another."""
+        assert self.shards is not None
+        ends = [*accumulate(self.shards)]
+        each = -(-len(ends) // workers)
+        mine = (
+            range(worker, len(ends), workers)
+            if self.dealt == "turns"
+            else range(min(worker * each, len(ends)), min((worker + 1) * each, len(ends)))
+        )
+        return Joined(tuple(range(ends[i] - self.shards[i], ends[i]) for i in mine))
+
+
+class Joined(Sequence[int]):
+    """Ranges of dataset indices, one after another, as one sequence."""
+
+    def __init__(self, ranges: tuple[range, ...]) -> None:
+        self.ranges = ranges
+        self._ends = [*accumulate(map(len, ranges))]
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[int]:
+        return chain.from_iterable(self.ranges)
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[int]: ...
+    def __getitem__(self, place: int | slice) -> int | Sequence[int]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        at = range(len(self))[place]  # raises IndexError
+        which = bisect_right(self._ends, at)
+        return self.ranges[which][at - self._ends[which] + len(self.ranges[which])]
 
 
 Dataset: TypeAlias = MapDataset | IterableDataset

@@ -54,7 +54,7 @@ def dealt_in_batches(
     return lists[rank::world]
 
 
-def shard(dataset: IterableDataset, job: Job, worker: int, num_workers: int) -> range:
+def shard(dataset: IterableDataset, job: Job, worker: int, num_workers: int) -> Sequence[int]:
     """The dataset indices that a worker's iterator yields, in the rank that sees this `job`.
 
     `num_workers=0`: the main process's. Dealt out, the workers of all ranks are numbered one rank

@@ -284,7 +284,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             require(
                 len(dataset.sharding) == wanted,
                 "dataset.sharding",
-                f"{wanted} lengths, one for each worker" + (" of each rank" if dealt > 1 else ""),
+                f"{wanted} lengths, one for each worker{' of each rank' if dealt > 1 else ''} "
+                "(dataset.shards are dealt to any number)",
                 dataset.sharding,
             )
 

@@ -14,6 +14,7 @@ from dlsim.trace import metrics
 from dlsim.trace.job import JobTrace
 from dlsim.trace.tally import Tally, quantiles
 from dlsim.trace.trace import Trace
+from dlsim.trace.work import work
 
 NAN = metrics.NAN
 
@@ -63,16 +64,18 @@ def _metric(show: Callable[[float], str]) -> float:
 class Summary:
     """The metrics of one trace; times in seconds, shares of 1, NaN where there is nothing to say.
 
-    `batches`, `samples`: returned to the user. `wait_*`: mean and percentiles of `waits`, and
-    the first one. `stall`, `au`: shares of time the accelerator is idle and busy. `first_batch`:
-    time to the first batch. `epoch_time`: mean time of an epoch. `buffer_*`, `credit_max`: batches
-    ready, and sent but not returned. `held`: batches received before they were wanted; `held_max`:
-    the most at a time. `head_of_line`: time waited while a later batch was ready.
-    `worker_utilisation`: mean over the workers. `buffer_bytes`: the most in the buffer. Formulas:
-    `dlsim.trace.metrics`.
+    `batches`, `samples`: returned to the user; `distinct`: samples, each once in an epoch; `lost`:
+    samples that never came in epochs that ran to their end (`dlsim.trace.work`). `wait_*`: mean and
+    percentiles of `waits`, and the first one. `stall`, `au`: shares of time the accelerator is
+    idle and busy. `first_batch`: time to the first batch. `epoch_time`: mean time of an epoch.
+    `buffer_*`, `credit_max`: batches ready, and sent but not returned. `held`: batches received
+    before they were wanted; `held_max`: the most at a time. `head_of_line`: time waited while a
+    later batch was ready. `worker_utilisation`: mean over the workers. `buffer_bytes`: the most
+    in the buffer. Formulas: `dlsim.trace.metrics`.
     """
 
     samples_per_s: float = _metric(number)
+    distinct_per_s: float = _metric(number)
     batches_per_s: float = _metric(number)
     wait_mean: float = _metric(duration)
     wait_p50: float = _metric(duration)
@@ -94,6 +97,8 @@ class Summary:
     worker_utilisation: float = _metric(percent)
     batches: float = _metric(number)
     samples: float = _metric(number)
+    distinct: float = _metric(number)
+    lost: float = _metric(number)
 
     def as_dict(self) -> dict[str, float]:
         """Metric by name, in the order of the fields: one row of a table of runs."""
@@ -162,12 +167,14 @@ def summarize(trace: Trace | Tally | JobTrace) -> Summary:
         return _of_tally(trace)
     waits = metrics.known(metrics.waits(trace))
     p50, p95, p99 = np.percentile(waits, [50, 95, 99]) if len(waits) else [NAN] * 3
-    buffer, held = metrics.buffer(trace), metrics.held(trace)
+    buffer, held, done = metrics.buffer(trace), metrics.held(trace), work(trace)
+    distinct = metrics.samples(trace) if done is None else done.distinct
     sent, arrived, received = (
         metrics.observed(trace, moment) for moment in (trace.sent, trace.arrived, trace.received)
     )
     return Summary(
         samples_per_s=metrics.samples_per_second(trace),
+        distinct_per_s=metrics.ratio(distinct, metrics.elapsed(trace)),
         batches_per_s=metrics.batches_per_second(trace),
         wait_mean=metrics.mean(waits),
         wait_p50=float(p50),
@@ -189,6 +196,8 @@ def summarize(trace: Trace | Tally | JobTrace) -> Summary:
         worker_utilisation=metrics.mean(metrics.worker_utilisation(trace)),
         batches=float(len(trace.order)),
         samples=metrics.samples(trace),
+        distinct=distinct,
+        lost=NAN if done is None else done.lost,
     )
 
 
@@ -198,6 +207,7 @@ def _of_tally(tally: Tally) -> Summary:
     time, batches = tally.elapsed, tally.batches
     return Summary(
         samples_per_s=metrics.ratio(tally.samples, time) if tally.samples or not batches else NAN,
+        distinct_per_s=metrics.ratio(tally.distinct, time) if tally.samples or not batches else NAN,
         batches_per_s=metrics.ratio(batches, time),
         wait_mean=metrics.ratio(tally.wait, batches),
         wait_p50=p50,
@@ -219,4 +229,6 @@ def _of_tally(tally: Tally) -> Summary:
         worker_utilisation=float(tally.busy.mean()) / time if time > 0 else NAN,
         batches=float(batches),
         samples=float(tally.samples) if tally.samples or not batches else NAN,
+        distinct=tally.distinct if tally.samples or not batches else NAN,
+        lost=tally.lost,
     )

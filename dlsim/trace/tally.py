@@ -50,6 +50,8 @@ class Tally:
 
     batches: int
     samples: int
+    distinct: float
+    lost: float
     elapsed: float
     first_batch: float
     epoch_times: Floats

@@ -10,6 +10,7 @@ from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import size
 from dlsim.trace.summary import number
+from dlsim.trace.work import in_an_epoch, told
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.explain import Explanation
 from dlsim.whatif.extent import part_of, shortened
@@ -65,6 +66,8 @@ class Advice:
         """First the keyword arguments to paste; then how sure they are, and what else there is."""
         whole = self.best.scenario
         lines = [*(_held(self) if self.chosen is not None else _missed(self)), str(space(whole))]
+        if said := told(whole, in_an_epoch(whole)):
+            lines.append(said)
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
         lines += filter(None, [left_early(whole, self.verdict.means.get("epoch_time", math.nan))])

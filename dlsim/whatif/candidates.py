@@ -63,7 +63,7 @@ def candidates(
     Raises `WhatIfError` where nothing is left.
     """
     dataset = scenario.dataset
-    if isinstance(dataset, IterableDataset) and dataset.sharding != "split":
+    if isinstance(dataset, IterableDataset) and not dataset.divisible:
         workers = [scenario.loader.num_workers]
     numbers, factors = _whole("workers", workers, 0), _whole("prefetch", prefetch, 1)
     free = scenario.torch_release >= IN_ORDER_SINCE

@@ -117,7 +117,7 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
 
     dataset = scenario.dataset
     # only what is shared out by worker id is the same data with other workers
-    if not isinstance(dataset, IterableDataset) or dataset.sharding == "split":
+    if not isinstance(dataset, IterableDataset) or dataset.divisible:
         if workers == 0:
             for number, name in ((1, "one worker"), (2, "two workers"), (4, "four workers")):
                 yield with_loader(name, num_workers=number)
@@ -134,8 +134,23 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
         yield with_loader("persistent workers", persistent_workers=True)
 
 
+def _even(scenario: Scenario) -> Scenario | None:
+    """`scenario` with the same samples shared out evenly by worker id, if they are not."""
+    dataset, workers = scenario.dataset, scenario.loader.num_workers
+    if not isinstance(dataset, IterableDataset) or not dataset.uneven or workers < 2:
+        return None
+    shares = [len(dataset.shard(worker, workers)) for worker in range(workers)]
+    if max(shares) - min(shares) < (scenario.loader.batch_size or 1):
+        return None
+    even = structs.replace(dataset, length=sum(shares), sharding="split", shards=None)
+    return structs.replace(scenario, dataset=even)
+
+
 def _faster(scenario: Scenario) -> Iterator[Change]:
     """What better code or a better machine can change."""
+    even = _even(scenario)
+    if even is not None:
+        yield Change("even shares", even)
     dataset, machine, storage = scenario.dataset, scenario.machine, scenario.machine.storage
     for at, stage in enumerate(dataset.fetch):
         if any(time is not None and time.mean > 0 for time in (stage.wait, stage.cpu)):

@@ -12,6 +12,7 @@ from dlsim.scenario import Scenario
 from dlsim.trace.causes import ranked
 from dlsim.trace.summary import number
 from dlsim.trace.telling import limit, sentence, table
+from dlsim.trace.work import in_an_epoch, told, unit
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import Change, changes, perfect_loader
 from dlsim.whatif.controls import gained
@@ -142,7 +143,7 @@ def explain(
 
         def gain(change: Change) -> Gain:
             changed = run(change.scenario)
-            return Gain(change, gained(runs, changed), float(changed["samples_per_s"].mean()))
+            return Gain(change, gained(runs, changed), float(changed["distinct_per_s"].mean()))
 
         gains = [gain(change) for change in tried]
         gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
@@ -200,7 +201,7 @@ def programmed(change: Change) -> bool:
 def _speed(scenario: Scenario, seed: int) -> float:
     """About how many samples a second `scenario` makes."""
     runs = replicated(scenario, GLANCE, seed)
-    return float(np.nan_to_num(runs["samples_per_s"].mean()))
+    return float(np.nan_to_num(runs["distinct_per_s"].mean()))
 
 
 def means(intervals: Mapping[str, Interval]) -> dict[str, float]:
@@ -219,7 +220,8 @@ def _means_of(prefix: str, runs: Replications) -> dict[str, Interval]:
 
 
 def _text(found: Explanation) -> str:
-    lines = [_sentence(found), _fitting(found), ""]
+    more = told(found.scenario, in_an_epoch(found.scenario))
+    lines = [_sentence(found) + (f" {more}" if more else ""), _fitting(found), ""]
     if found.shares:
         lines += [table(means(found.idle), 1 - found.stall, means(found.shares))]
     lines += ["", "what single changes would gain, in samples a second"]
@@ -229,10 +231,11 @@ def _text(found: Explanation) -> str:
         setting = f"  {gain.change.setting}" if gain.change.setting else ""
         setting += ", does not fit" if space(gain.change.scenario).fits is False else ""
         lines.append(f"  {gain.change.name:{width}}  {_percent(gain.gain):>16}{setting}")
-    now = found.runs.interval("samples_per_s")
+    now = found.runs.interval("distinct_per_s")
+    what = unit(in_an_epoch(found.scenario))
     lines += [
         "",
-        f"now {number(now.mean)} samples/s (± {number(now.half_width)}, {len(found.runs)} runs"
+        f"now {number(now.mean)} {what} (± {number(now.half_width)}, {len(found.runs)} runs"
         f"{part_of(found.runs.part or found.scenario, found.scenario)}); {found.limits}",
     ]
     lines += filter(None, [left_early(found.scenario, found.runs.interval("epoch_time").mean)])

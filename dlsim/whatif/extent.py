@@ -27,6 +27,7 @@ from dlsim.scenario.distributions import Floats
 from dlsim.trace import Trace, metrics
 from dlsim.trace.account import account
 from dlsim.trace.critical_path import causes
+from dlsim.trace.work import work
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import variation
 from dlsim.whatif.parallel import Measure, Row, Run, meeting
@@ -197,8 +198,10 @@ def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
     epochs = clock(trace.epochs.ended) - clock(trace.epochs.started)
     samples = metrics.samples(trace) + float(((weights - 1) * trace.size[order]).sum())
     waits = np.repeat(metrics.waits(trace), np.minimum(weights, REPEATS).round().astype(int))
+    done = work(trace)
     row = {
         "samples_per_s": metrics.ratio(samples, elapsed),
+        "distinct_per_s": metrics.ratio(samples * done.share if done else samples, elapsed),
         "batches_per_s": metrics.ratio(float(weights.sum()), elapsed),
         "batches": float(weights.sum()),
         "elapsed": elapsed,
@@ -325,7 +328,7 @@ def _round(scenario: Scenario) -> int:
 def _alike(scenario: Scenario) -> bool:
     """Whether one part of an epoch is like any other, and one epoch like the next."""
     dataset, loader = scenario.dataset, scenario.loader
-    uneven = isinstance(dataset, IterableDataset) and not isinstance(dataset.sharding, str)
+    uneven = isinstance(dataset, IterableDataset) and dataset.uneven
     times = [scenario.consumer.step, dataset.collate]
     times += [time for s in dataset.fetch for time in (s.wait, s.cpu, s.read_bytes)]
     recorded = any(isinstance(time, Recorded) for time in times)

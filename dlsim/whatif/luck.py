@@ -64,7 +64,7 @@ def told(scenario: Scenario) -> bool:
     times = [time for time, _ in _parts(scenario)]
     times += [scenario.consumer.step, dataset.collate or Constant(0.0)]
     return (
-        (isinstance(dataset, MapDataset) or isinstance(dataset.sharding, str))
+        (isinstance(dataset, MapDataset) or not dataset.uneven)
         and loader.batch_sampler is None
         and not scenario.failures
         and not any(isinstance(time, Recorded) for time in times)

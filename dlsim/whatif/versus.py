@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dlsim.engine.rules import batches_to_simulate
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import aligned, give_or_take, number, percent
+from dlsim.trace.work import DISTINCT, in_an_epoch, told, unit
 from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.parallel import check_jobs
 from dlsim.whatif.replicate import Replications, replicate
@@ -18,6 +19,7 @@ from dlsim.whatif.statistics import Interval
 LEAST, MOST, BATCHES = 5, 30, 6000  # replications, and batches to simulate of each
 SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "samples_per_s": ("samples/s", number),
+    "distinct_per_s": ("distinct samples/s", number),
     "stall": ("idle", percent),
     "wait_mean": ("wait, mean", duration),
     "wait_p95": ("wait, 95 %", duration),
@@ -53,7 +55,8 @@ class Versus:
         """Which is better and by how much; what each takes; then metrics and differences."""
         if not self.gain.count:
             return _answer(self)
-        return "\n".join([_answer(self), _price(self), _fitting(self), "", _table(self)])
+        lines = [_answer(self), *_data(self), _price(self), _fitting(self), "", _table(self)]
+        return "\n".join(lines)
 
 
 def compare(
@@ -79,18 +82,32 @@ def _answer(found: Versus) -> str:
         return "Neither returns anything: there is nothing to compare."
     if not found.better:
         return (
-            f"A and B are as fast as each other, as far as {sure} can tell: B makes {_more(gain)}."
+            f"A and B are as fast as each other, as far as {sure} can tell: B makes {_more(found)}."
         )
     faster, slower = ("B", "A") if found.better == "b" else ("A", "B")
     runs = found.b if found.better == "b" else found.a
     but = ", but it does not fit" if space(runs.scenario).fits is False else ""
-    return f"{faster} is faster than {slower}{but}: B makes {_more(gain)} ({sure})."
+    return f"{faster} is faster than {slower}{but}: B makes {_more(found)} ({sure})."
 
 
-def _more(gain: Interval) -> str:
+def _more(found: Versus) -> str:
+    gain = found.gain
     half = "" if gain.half_width != gain.half_width else f" (± {100 * gain.half_width:.1f} %)"
     word = "more" if gain.mean >= 0 else "fewer"
-    return f"{100 * abs(gain.mean):.1f} % {word} samples/s{half}"
+    return f"{100 * abs(gain.mean):.1f} % {word} {_unit(found)}{half}"
+
+
+def _unit(found: Versus) -> str:
+    """What both are compared by."""
+    return unit(*(in_an_epoch(runs.scenario) for runs in (found.a, found.b)))
+
+
+def _data(found: Versus) -> Iterator[str]:
+    """What comes of the samples of each, where that is not as one expects."""
+    for name, runs in (("A", found.a), ("B", found.b)):
+        said = told(runs.scenario, in_an_epoch(runs.scenario))
+        if said:
+            yield f"{name}: {said}"
 
 
 def _price(found: Versus) -> str:
@@ -119,7 +136,7 @@ def _table(found: Versus) -> str:
     rows = [("", "A", "B", "B - A")]
     for metric, (name, show) in SHOWN.items():
         a, b = (runs.interval(metric).mean for runs in (found.a, found.b))
-        if a == a and b == b:
+        if a == a and b == b and (metric != "distinct_per_s" or _unit(found) == DISTINCT):
             difference = found.difference(metric)
             rows.append((name, show(a), show(b), _difference(difference, show)))
     return aligned(rows)

@@ -89,7 +89,7 @@ def test_defaults_are_the_defaults() -> None:
     for name, key in shown.items():
         if key.of_distribution or name in ("loader.batch_size", "loader.num_workers"):
             continue
-        if name in ("dataset.fetch", "dataset.sharding"):
+        if name in ("dataset.fetch", "dataset.sharding", "dataset.shards", "dataset.dealt"):
             continue  # the base has stages, and no shards
         value = tomllib.loads(f"value = {key.default}" if key.default != "none" else "value='none'")
         assert dlsim.replace(scenario, {name: value["value"]}) == scenario

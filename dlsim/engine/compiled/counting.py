@@ -18,6 +18,7 @@ from dlsim.trace import metrics
 from dlsim.trace import trace as fates
 from dlsim.trace.tally import EXPONENTS, FINEST, KEPT, MOST_MARKS, PARTS, Marks, Tally
 from dlsim.trace.trace import MOMENTS
+from dlsim.trace.work import in_an_epoch
 
 FIRST_STRIDE = 5  # batches between two marks
 
@@ -186,6 +187,8 @@ class Counting:
         return Tally(
             batches=self.counted,
             samples=self.samples,
+            distinct=self.samples * in_an_epoch(self.scenario).share,
+            lost=self.scenario.epochs * in_an_epoch(self.scenario).lost,
             elapsed=float(ended[-1] - started[0]),
             first_batch=self.first[1] - float(started[0]),
             epoch_times=ended - started,

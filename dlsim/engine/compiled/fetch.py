@@ -121,7 +121,10 @@ def new_job(s: State, worker: int) -> int:
 @inlined
 def index_of(s: State, message: int, begin: int, i: int) -> int:
     """The dataset index of the i-th sample of a new job, whose samples begin at `begin`."""
-    return int(s.messages[message].first + i if s.rules[0].iterable else s.indices[begin + i])
+    if not s.rules[0].iterable:
+        return int(s.indices[begin + i])
+    place = s.messages[message].first + i
+    return int(s.places[place] if len(s.places) > 0 else place)
 
 
 @inlined

@@ -19,6 +19,7 @@ from dlsim.engine.rules import round_trip
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.tally import Marks, Tally
 from dlsim.trace.trace import MOMENTS, RETURNED, Meta, Trace
+from dlsim.trace.work import in_an_epoch
 
 
 class InOrder:
@@ -141,6 +142,8 @@ def tally(run: InOrder, seed: int) -> Tally:
     return Tally(
         batches=sums["batches"],
         samples=sums["samples"],
+        distinct=sums["samples"] * in_an_epoch(run.scenario).share,
+        lost=run.scenario.epochs * in_an_epoch(run.scenario).lost,
         elapsed=float(ended[-1] - started[0]),
         first_batch=sums["first"] - float(started[0]),
         epoch_times=ended - started,

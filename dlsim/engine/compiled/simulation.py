@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from itertools import count
+from itertools import accumulate, chain, count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,9 +189,10 @@ class Simulation:
         self.main["job"], self.main["more"] = len(state.steps), self.jobs.more
         if isinstance(scenario.dataset, IterableDataset):
             workers = scenario.loader.num_workers
-            for number, shard in enumerate(state.shards):
-                mine = shard_of(scenario, number)
-                shard["index"], shard["rest"], shard["ended"] = mine.start, len(mine), False
+            mine = [shard_of(scenario, number) for number in range(len(state.shards))]
+            self.state = state = state._replace(places=places_of(mine))
+            for shard, first, yielded in zip(state.shards, firsts(mine), mine, strict=True):
+                shard["index"], shard["rest"], shard["ended"] = first, len(yielded), False
                 shard["used"] = shard["have"] = 0
             self.draws = [
                 SampleDraws(scenario, self.seed, epoch, worker + 1)
@@ -241,11 +242,16 @@ class Simulation:
         size = int(state.rules["size"][0])
         count = min(max(FIRST_BLOCK, size, shard["have"]), len(sizes) - left, shard["rest"] - left)
         begin = int(shard["index"]) + left
-        drawn = range(begin, begin + count)
+        drawn = self.at_places(begin, count)
         for kept, more in (amounts, draws.amounts(drawn)), (sizes, draws.sizes(drawn)):
             kept[:left] = kept[shard["used"] : shard["have"]]
             kept[left : left + len(more)] = more
         shard["used"], shard["have"] = 0, left + count
+
+    def at_places(self, first: int, count: int) -> Any:
+        """The dataset indices at so many places from `first` on."""
+        places = range(first, first + count)
+        return self.state.places[first : first + count] if len(self.state.places) else places
 
     def make_room(self) -> None:
         """Make columns longer that are full."""
@@ -313,7 +319,7 @@ class Simulation:
         """Raise `ScenarioError` if something was used that was not recorded."""
         if self.main["short_index"] != NONE:
             first = int(self.main["short_index"])
-            self.draws[0].work(range(first, first + int(self.main["short_count"])))
+            self.draws[0].work(self.at_places(first, int(self.main["short_count"])))
         if self.main["short_number"] != NONE:
             number, jobs = int(self.main["short_number"]), self.jobs
             if self.scenario.loader.endless:
@@ -380,6 +386,20 @@ def without_end(
     for number in count():
         blocks = make(number, number * batches).blocks(FIRST_BLOCK, largest)
         yield from ((block, True) for block, _ in blocks)
+
+
+def firsts(shards: Sequence[Sequence[int]]) -> list[int]:
+    """At which place each shard begins: a dataset index, where each is a range of them."""
+    if all(isinstance(shard, range) for shard in shards):
+        return [shard.start for shard in shards if isinstance(shard, range)]
+    return [0, *accumulate(map(len, shards))][:-1]
+
+
+def places_of(shards: Sequence[Sequence[int]]) -> Any:
+    """The dataset index at each place; none where places are dataset indices."""
+    if all(isinstance(shard, range) for shard in shards):
+        return np.empty(0, np.int64)
+    return np.fromiter(chain.from_iterable(shards), np.int64)
 
 
 def longer(array: Any, room: int) -> Any:

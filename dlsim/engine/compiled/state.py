@@ -89,7 +89,7 @@ MAIN_PROCESS = row(
     ("more", "?"),  # the sampler has more than the jobs drawn
     ("hungry", "i8"),  # the shard that needs more numbers
     ("short_number", "i8"),  # the batch number for which something was not recorded, or
-    ("short_index", "i8"),  # the dataset index of the first sample of such a batch
+    ("short_index", "i8"),  # the place of the first sample of such a batch
     ("short_count", "i8"),
 )
 
@@ -125,7 +125,7 @@ MESSAGE = row(
     ("taken", "i8"),  # samples
     ("collate", "f8"),
     ("outcome", "i8"),
-    ("first", "i8"),  # dataset index of the first sample of an iterable
+    ("first", "i8"),  # place of the first sample of an iterable
     ("short", "?"),  # something of it was not recorded
     ("row", "i8"),  # of its first sample among those written down
     ("rows", "i8"),
@@ -185,6 +185,7 @@ class State(NamedTuple):
     demands: Array
     cached: Array  # a bit for each stage and dataset index
     shards: Array
+    places: Array  # the dataset index at each place of the shards; empty where that is the place
     shard_amounts: Array
     shard_sizes: Array
     # The jobs drawn and not yet sent, one row for each batch:
@@ -262,6 +263,7 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
             len(scenario.dataset.fetch) * indices(scenario) // 8 + 1 if caching else 0, np.uint8
         ),
         shards=np.zeros(max(shards, 1), SHARD),
+        places=np.empty(0, np.int64),
         shard_amounts=np.empty((shards, (calls + SHARD_SAMPLES) * amounts)),
         shard_sizes=np.empty((shards, calls + SHARD_SAMPLES)),
         offsets=np.zeros(1, np.int64),

@@ -317,7 +317,7 @@ def _idle(found: Diagnosis) -> str:
 
 def _sharing(found: Diagnosis) -> str:
     dataset = found.scenario.dataset
-    if not isinstance(dataset, IterableDataset) or dataset.sharding == "split":
+    if not isinstance(dataset, IterableDataset) or dataset.divisible:
         return ""
     return (
         "iterable-style: only its code knows whether more workers share the samples or repeat "
