@@ -10,7 +10,7 @@ from dlsim.trace.job import JobTrace
 from dlsim.trace.job_metrics import Lateness
 from dlsim.trace.summary import Summary, summarize
 
-SUMS = ("batches", "samples", "held")
+SUMS = ("batches", "samples", "distinct", "lost", "held")
 GREATEST = ("first_batch", "buffer_max", "buffer_bytes", "credit_max", "held_max")
 
 
@@ -33,6 +33,7 @@ def summarize_job(job: JobTrace) -> Summary:
     busy = [account(trace).busy for trace in job.ranks]
     found |= {
         "samples_per_s": metrics.ratio(found["samples"], elapsed),
+        "distinct_per_s": metrics.ratio(found["distinct"], elapsed),
         "batches_per_s": metrics.ratio(found["batches"], elapsed),
         "wait_mean": metrics.mean(waits),
         "stall": 1 - metrics.ratio(sum(busy), len(job) * elapsed),

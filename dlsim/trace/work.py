@@ -55,9 +55,12 @@ def in_an_epoch(scenario: Scenario) -> Work:
 
 
 def work(trace: Trace) -> Work | None:
-    """What came of the samples of a run, over all its epochs; None without a scenario."""
+    """What came of the samples of a run, over all its epochs; None where that is not known.
+
+    It is not without a scenario, nor of a run that was watched without the sizes of its batches.
+    """
     scenario = trace.meta.scenario
-    if scenario is None:
+    if scenario is None or (len(trace.order) and not trace.size[trace.order].any()):
         return None
     there = in_an_epoch(_to_its_end(scenario)).there
     returned = distinct = lost = whole = 0.0
@@ -90,14 +93,14 @@ def told(scenario: Scenario, found: Work) -> str:
     if found.share < 1:
         why = ", as every worker yields all (dataset.sharding)" if iterable else ""
         said.append(
-            f"Samples come {1 / found.share:.3g} times{why}: "
+            f"Each sample comes {1 / found.share:.3g} times{why}: "
             f"{found.distinct:,.0f} of the {found.returned:,.0f} are distinct."
         )
     if found.lost:
         why = "drop_last" if loader.drop_last else "errors"
         each = " in each worker" if iterable and workers > 1 and loader.drop_last else ""
         said.append(f"{found.lost:,.0f} of {found.there:,.0f} samples never come ({why}{each}).")
-    if found.without:
+    if found.without and found.returned:
         none = "no batch" if loader.drop_last or not iterable else "no data"
         have = "has" if found.without == 1 else "have"
         said.append(f"{found.without} of {workers} workers {have} {none}.")

@@ -174,7 +174,7 @@ def _measured(run: Run, *, whole: Scenario, shares: bool) -> Row:
     names = {name: None for row in rows for name in row}
     found = {name: float(np.mean([row.get(name, 0.0) for row in rows])) for name in names}
     elapsed = max(row["elapsed"] for row in rows)
-    for name in ("samples", "batches"):
+    for name in ("samples", "distinct", "batches"):
         total = sum(row[f"{name}_per_s"] * row["elapsed"] for row in rows)
         found[f"{name}_per_s"] = metrics.ratio(total, elapsed)
     found |= {

@@ -57,6 +57,7 @@ def test_steady_summary() -> None:
     assert found == pytest.approx(
         {
             "samples_per_s": 24 / 13,
+            "distinct_per_s": 24 / 13,
             "batches_per_s": 8 / 13,
             "wait_mean": 9 / 8,  # 3 0 2 0 2 0 2 0
             "wait_p50": 1.0,
@@ -77,6 +78,8 @@ def test_steady_summary() -> None:
             "worker_utilisation": 12 / 13,
             "batches": 8.0,
             "samples": 24.0,
+            "distinct": 24.0,
+            "lost": 0.0,
         }
     )
 
