@@ -18,7 +18,7 @@ from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, OutFile, UsageEr
 from dlsim.cli.whatif import picture
 from dlsim.scenario import Scenario
 from dlsim.scenario.files import value_of
-from dlsim.scenario.units import parse, size
+from dlsim.scenario.units import duration, parse, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,6 +108,9 @@ def sweep(
     if plot is not None:
         taken = best_row(table, cases)
         picture(sweep_picture(table, list(varied), metric, taken), plot, chosen.name)
+    if "loader.batch_size" in varied and "consumer.step" not in varied:
+        step = duration(chosen.consumer.step.mean)
+        print(f"The step is {step} on average whatever the batch size.")
     print(sweep_text(table, list(varied), cases))
     some = part_of(shortened(chosen), chosen) if stretched else ""
     print(f"\n{times} simulation{'s' * (times != 1)} of each{some}")

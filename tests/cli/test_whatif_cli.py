@@ -266,3 +266,12 @@ def test_explain_keeps_an_order_that_is_asked_for(
     assert "in_order=False" in capsys.readouterr().out
     assert main([*asked, "--loader.in-order", "true"]) == 0
     assert "in_order=False" not in capsys.readouterr().out
+
+
+def test_a_sweep_of_batch_sizes_says_that_the_step_stays(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A larger batch has the same step, unless that is swept too, and the first line says so."""
+    assert main(["sweep", str(small), "--vary", "loader.batch_size=1,3", "--jobs", "1"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "The step is 500 ms on average whatever the batch size."
