@@ -31,7 +31,8 @@ class Advice:
     whether `best` still holds, with inputs so much wrong, by what is wrong. `explanation`: of
     `best`, where it misses a target: what is in the way, and what would help. `front`:
     configurations that no other beats in throughput, workers and memory. `speed`: of `best`, in
-    samples a second; `speeds`: in each replication. `judged`: simulations made.
+    samples a second; `speeds`: in each replication. `judged`: simulations made. `times`: seconds of an epoch, and of the whole run, with
+    `best`. `tried`: the most workers that were looked at.
     """
 
     scenario: Scenario
@@ -44,6 +45,8 @@ class Advice:
     front: list[Candidate]
     speeds: Floats
     judged: int
+    times: tuple[float, float]
+    tried: int
 
     @property
     def speed(self) -> Interval:
@@ -62,6 +65,23 @@ class Advice:
         hourly = self.scenario.machine.price_per_hour
         return None if hourly is None else 1e6 * hourly / (3600 * self.speed.mean)
 
+    @property
+    def bill(self) -> str:
+        """What a million samples, an epoch, and the whole run cost; nothing without a price."""
+        if self.price is None:
+            return ""
+        hourly = self.scenario.machine.price_per_hour or 0.0
+        epoch, run = (number(hourly * seconds / 3600) for seconds in self.times)
+        each = f"A million samples cost {number(self.price)}, an epoch {epoch}"
+        return f"{each}, the whole run {run}." if self.scenario.epochs > 1 else f"{each}."
+
+    @property
+    def untried(self) -> str:
+        """That more workers were not tried, where the search ended at its own limit."""
+        most = self.best.workers == self.tried > 0
+        limited = self.chosen is None or any(target.rivals for target in self.targets)
+        return f"More than {self.tried} workers were not tried." if most and limited else ""
+
     def __str__(self) -> str:
         """First the keyword arguments to paste; then how sure they are, and what else there is."""
         whole = self.best.scenario
@@ -70,9 +90,8 @@ class Advice:
             lines.append(said)
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
-        lines += filter(None, [left_early(whole, self.verdict.means.get("epoch_time", math.nan))])
-        if self.price is not None:
-            lines.append(f"A million samples cost {number(self.price)}.")
+        left = left_early(whole, self.verdict.means.get("epoch_time", math.nan))
+        lines += filter(None, (left, self.bill, self.untried))
         if self.chosen is not None:
             lines += ["", "does it survive wrong inputs?", *_margin(self)]
         lines += ["", "what else there is: no other configuration is better in all of these"]

@@ -19,18 +19,27 @@ SAME = 0.01  # throughputs that differ by less are the same to anyone who choose
 
 @dataclass(frozen=True)
 class Candidate:
-    """One configuration. `samples_per_s` is NaN until it is known."""
+    """One configuration. `samples_per_s` is NaN until it is known.
+
+    `switches`: the flags of the DataLoader that are set in it, and were not in the scenario.
+    """
 
     workers: int
     prefetch: int
     in_order: bool
     scenario: Scenario
+    switches: tuple[str, ...] = ()
     samples_per_s: float = float("nan")
 
     @property
-    def cost(self) -> tuple[int, int, bool]:
-        """What is cheaper sorts first: fewer workers, a smaller window, torch's order."""
-        return self.workers, self.workers * self.prefetch, not self.in_order
+    def cost(self) -> tuple[int, int, bool, tuple[str, ...]]:
+        """What is cheaper sorts first: fewer workers, a smaller window, torch's order and flags."""
+        return self.workers, self.workers * self.prefetch, not self.in_order, self.switches
+
+    @property
+    def ordered(self) -> bool:
+        """Whether a larger window delays nothing: order is kept, and nothing is shared."""
+        return self.in_order and self.scenario.ideal
 
     @property
     def memory(self) -> float:
@@ -44,7 +53,8 @@ class Candidate:
         words = [f"num_workers={self.workers}"]
         words += [f"prefetch_factor={self.prefetch}"] if self.workers else []
         words += [] if self.in_order else ["in_order=False"]
-        words += ["persistent_workers=True"] if loader.persistent_workers else []
+        flags = ("pin_memory", "persistent_workers")
+        words += [f"{name}=True" for name in flags if self.workers and getattr(loader, name)]
         return ", ".join(words)
 
 
@@ -54,7 +64,7 @@ def candidates(
     prefetch: Iterable[int],
     max_memory: float | None = None,
 ) -> list[Candidate]:
-    """All configurations of `workers`, `prefetch` and order, the cheapest first.
+    """All configurations of `workers`, `prefetch`, order and useful flags, the cheapest first.
 
     Left out are those that take more than `max_memory` bytes, or than the machine has. Where
     other workers would get other data (an iterable-style dataset that is not split by worker id),
@@ -68,10 +78,11 @@ def candidates(
     numbers, factors = _whole("workers", workers, 0), _whole("prefetch", prefetch, 1)
     free = scenario.torch_release >= IN_ORDER_SINCE
     found = [
-        _candidate(scenario, number, factor, in_order)
+        _candidate(scenario, number, factor, in_order, switches)
         for number in numbers
         for factor in (factors if number else (1,))
         for in_order in ((True, False) if free and number > 1 else (True,))
+        for switches in (_switches(scenario) if number else ((),))
     ]
     most = float("inf") if max_memory is None else max_memory
     fitting = [one for one in found if space(one.scenario).fits_within(most)]
@@ -114,12 +125,27 @@ def with_throughput(candidate: Candidate, samples_per_s: float) -> Candidate:
     return replace(candidate, samples_per_s=samples_per_s)
 
 
-def _candidate(scenario: Scenario, workers: int, prefetch: int, in_order: bool) -> Candidate:
+def _switches(scenario: Scenario) -> list[tuple[str, ...]]:
+    """The sets of flags that may make a difference, besides those that are set; the empty first."""
+    found: list[tuple[str, ...]] = [()]
+    loader, costs = scenario.loader, scenario.costs
+    receives = costs.receive.of(1, 1.0) + costs.hand_over.of(1, 1.0) > 0
+    if receives and not loader.pin_memory and scenario.consumer.device == "accelerator":
+        found += [(*flags, "pin_memory") for flags in found]
+    if scenario.epochs > 1 and not loader.persistent_workers:
+        found += [(*flags, "persistent_workers") for flags in found]
+    return found
+
+
+def _candidate(
+    scenario: Scenario, workers: int, prefetch: int, in_order: bool, switches: tuple[str, ...]
+) -> Candidate:
     loader = structs.replace(
         scenario.loader,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         in_order=in_order,
+        **dict.fromkeys(switches, True),
         **{}
         if workers
         else {"persistent_workers": False, "timeout": 0.0, "multiprocessing_context": None},
@@ -130,6 +156,7 @@ def _candidate(scenario: Scenario, workers: int, prefetch: int, in_order: bool) 
         prefetch=prefetch,
         in_order=in_order,
         scenario=changed,
+        switches=switches,
     )
 
 

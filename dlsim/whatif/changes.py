@@ -11,6 +11,7 @@ from dlsim.scenario import (
     Costs,
     IterableDataset,
     Machine,
+    MapDataset,
     Scenario,
     Stage,
 )
@@ -132,6 +133,37 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
         yield with_loader("any order", in_order=False)
     if workers > 0 and scenario.epochs > 1 and not loader.persistent_workers:
         yield with_loader("persistent workers", persistent_workers=True)
+    costs, consumer = scenario.costs, scenario.consumer
+    if (
+        workers > 0
+        and not loader.pin_memory
+        and consumer.device == "accelerator"
+        and costs.receive.of(1, 1.0) + costs.hand_over.of(1, 1.0) > 0
+    ):
+        yield with_loader("pinned memory", pin_memory=True)
+    if _can_go_on(scenario):
+        endless = structs.replace(scenario, loader=structs.replace(loader, endless=True))
+        yield Change("a sampler that does not end", endless)
+    if isinstance(dataset, IterableDataset) and not isinstance(dataset.sharding, str):
+        less, more = divmod(sum(dataset.sharding), len(dataset.sharding))
+        even = tuple(less + (worker < more) for worker in range(len(dataset.sharding)))
+        if max(dataset.sharding) > max(even):
+            shared = structs.replace(dataset, sharding=even)
+            yield Change("even shares", structs.replace(scenario, dataset=shared))
+
+
+def _can_go_on(scenario: Scenario) -> bool:
+    """Whether workers could go on into the next epoch, and do not."""
+    loader, dataset = scenario.loader, scenario.dataset
+    return (
+        loader.num_workers > 0
+        and scenario.epochs > 1
+        and not loader.endless
+        and isinstance(dataset, MapDataset)
+        and not (scenario.failures or scenario.is_job or loader.timeout)
+        and scenario.consumer.on_error == "stop"
+        and loader.batches(dataset.length) > 0
+    )
 
 
 def _even(scenario: Scenario) -> Scenario | None:

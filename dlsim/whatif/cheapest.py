@@ -15,7 +15,8 @@ from dlsim.whatif.changes import slower
 from dlsim.whatif.demand import demand
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import explain
-from dlsim.whatif.feasibility import NEARLY, Judge, Target, Verdict
+from dlsim.whatif.fastest import nearly_as_fast
+from dlsim.whatif.feasibility import NEARLY, Judge, Target, Verdict, surely_above
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.statistics import check_confidence
 
@@ -27,7 +28,8 @@ WRONG = {
     "steps 20 % longer": {"step": 1.2},
 }
 PREFETCH = (1, 2, 4, 8)
-NEAR = 0.05  # a miss that is greater by so little is no reason to pay more
+NEAR = 0.05  # of its limit; what misses by less may yet hold
+LEAST = 0.002  # a miss that is greater by so little, as a share, is no reason to pay more
 GLANCE = 2  # replications of what was not judged, to tell what else there is
 DEFAULT = 2  # torch's prefetch_factor
 
@@ -47,6 +49,7 @@ def advise(
     keep_order: bool = False,
     seed: int = 0,
     jobs: int = 1,
+    fastest: bool = False,
 ) -> Advice:
     """The cheapest configuration of the loader of `scenario` that holds the given targets.
 
@@ -55,6 +58,8 @@ def advise(
     workers gives. A target holds if the mean over runs does, with `confidence`; one that is only
     met by chance, or still undecided after `maximum` replications, does not (by default up to
     1,000, fewer of long runs).
+
+    With `fastest`, of those that hold the targets one that is within 1 % of the fastest of them.
 
     Cheapest: fewest workers, then least memory for batches on their way (window times bytes of a
     batch), then nearest to torch's defaults. `max_memory` bytes, and `machine.memory` and
@@ -82,8 +87,13 @@ def advise(
     if not bounds(scenario).period and np.isnan(judge.samples_per_s(options[0].scenario)).all():
         raise WhatIfError("scenario: expected one in which time passes, got none")
     if not targets:
-        judge.targets = targets = (_fastest(options, judge),)
-    chosen = next((o for o in _hopeful(options, judge) if judge(o.scenario).holds), None)
+        judge.targets = targets = (nearly_as_fast(options, judge),)
+    hopeful = _hopeful(options, judge)
+    chosen = next((o for o in hopeful if _holds(o, options, judge)), None)
+    if fastest and chosen is not None and not targets[0].rivals:
+        chosen = _faster(chosen, options, judge)
+    if chosen is None and targets[0].rivals:  # rivals that cannot be told apart
+        chosen = next(o for o in options if o.scenario == targets[0].rivals[0])
     best = chosen or _nearest(_looked_at(options, judge), judge)
     # of what is beyond the advice, a glance is enough, and long to simulate
     beyond = (best.workers + 1, 2 * best.workers)
@@ -105,6 +115,8 @@ def advise(
         front=pareto(known, best),
         speeds=judge.samples_per_s(best.scenario),
         judged=judge.simulated,
+        times=(judge.mean(best.scenario, "epoch_time"), judge.mean(best.scenario, "elapsed")),
+        tried=max(option.workers for option in options),
     )
 
 
@@ -113,31 +125,38 @@ def _hopeful(options: list[Candidate], judge: Judge) -> Iterator[Candidate]:
 
     A larger window delays nothing: what the largest one clearly misses, a smaller one does.
     """
-    largest = {(o.workers, o.in_order): o for o in options}  # the last is the largest
+    largest = {(o.workers, o.in_order, o.switches): o for o in options}  # the last is the largest
     for option in options:
-        most = judge(largest[option.workers, option.in_order].scenario)
-        if most.holds or not most.decided or most.miss < NEAR:
-            yield option
+        if option.ordered:
+            most = judge(largest[option.workers, True, option.switches].scenario)
+            if not most.holds and most.decided and most.miss >= NEAR:
+                continue
+        yield option
 
 
-def _fastest(options: list[Candidate], judge: Judge) -> Target:
-    """The target of coming within 1 % of the greatest throughput of some of the candidates.
+def _holds(option: Candidate, options: list[Candidate], judge: Judge) -> bool:
+    """Whether `option` holds the targets; and, if it gives up order, surely gains by that."""
+    verdict = judge(option.scenario)
+    if not verdict.holds or option.in_order:
+        return verdict.holds
+    like = option.workers, option.prefetch, option.switches
+    ordered = [o for o in options if o.in_order]
+    twin = next((o for o in ordered if (o.workers, o.prefetch, o.switches) == like), None)
+    if twin is None:
+        return True
+    runs = verdict.runs
+    speeds = (judge.samples_per_s(each.scenario, runs)[:runs] for each in (option, twin))
+    return surely_above(np.subtract(*speeds), judge.risk_no, equal=False)
 
-    These are the largest windows of 0, 1, 2, 4, ... workers, and of the most there are, up to one
-    that keeps the training step busy.
-    """
-    largest = {o.workers: o.scenario for o in options if o.in_order}
-    most, best, fastest = max(largest), 0.0, largest[min(largest)]
-    for workers, scenario in sorted(largest.items()):
-        if workers & (workers - 1) == 0 or workers == most:
-            speed = float(judge.samples_per_s(scenario).mean())
-            if speed > best:
-                best, fastest = speed, scenario
-        limits = bounds(scenario)
-        if best * limits.periods.get("step", 0.0) >= NEARLY * limits.samples_per_batch:
-            break
-    words = f"{100 * NEARLY:.0f} % of the most that any settings give"
-    return Target("samples_per_s", NEARLY * best, at_most=False, words=words, best=fastest)
+
+def _faster(chosen: Candidate, options: list[Candidate], judge: Judge) -> Candidate:
+    """The cheapest that holds the targets and is about as fast as any that does."""
+    dearer = [option for option in options if option.cost >= chosen.cost]
+    known = [(float(judge.samples_per_s(o.scenario).mean()), o) for o in dearer]
+    quick = sorted(known, key=lambda pair: -pair[0])
+    best = next(speed for speed, o in quick if o == chosen or _holds(o, options, judge))
+    near = (o for speed, o in known if speed >= NEARLY * best)
+    return next(o for o in near if o == chosen or _holds(o, options, judge))
 
 
 def _margin(
@@ -148,13 +167,17 @@ def _margin(
     What is to be about as fast as any settings is held against those with the same wrong inputs,
     and no fewer workers.
     """
-    relative = any(target.best is not None for target in judge.targets)
-    options = [option for option in options if option.workers >= best.workers]
+    relative = any(target.rivals for target in judge.targets)
+    largest = {(o.workers, o.in_order): o for o in options if o.switches == best.switches}
+    most = max(workers for workers, _ in largest)
+    options = [best] + [
+        o for (n, _), o in largest.items() if n >= best.workers and (n & (n - 1) == 0 or n == most)
+    ]
     for name, factors in WRONG.items():
         targets = judge.targets
         if relative:
             wrong = [replace(o, scenario=slower(o.scenario, **factors)) for o in options]
-            targets = (_fastest(wrong, judge),)
+            targets = (nearly_as_fast(wrong, judge),)
         yield name, judge.verdict(slower(best.scenario, **factors), targets)
 
 
@@ -184,7 +207,7 @@ def _targets(
 def _nearest(options: list[Candidate], judge: Judge) -> Candidate:
     """The cheapest of the candidates that come about as near to the targets as any."""
     misses = [judge.verdict(option.scenario).miss for option in options]
-    near = (1 + NEAR) * (1 + min(misses)) - 1
+    near = min(misses) * (1 + LEAST) + LEAST
     return next(option for option, miss in zip(options, misses, strict=True) if miss <= near)
 
 

@@ -44,15 +44,17 @@ SURELY = 0.9  # a closed form must miss the target by this factor to rule a conf
 class Target:
     """`metric` (as in `Summary`) is to be `limit` at most; or at least, without `at_most`.
 
-    `words`: what the limit is, if not just the number. `best`: at least `NEARLY` of what this
-    scenario reaches is wanted, replication by replication; `limit` is the mean of that.
+    `words`: what the limit is, if not just the number. `rivals`: at least `NEARLY` of what each of
+    these scenarios reaches is wanted, replication by replication; `limit` is the mean of that of
+    the first. `doubt`: how likely another one reaches more than any of them.
     """
 
     metric: str
     limit: float
     at_most: bool = True
     words: str = ""
-    best: Scenario | None = None
+    rivals: tuple[Scenario, ...] = ()
+    doubt: float = 0.0
 
     def excess(self, values: V) -> V:
         """How far each of `values` is beyond the limit; negative within it."""
@@ -81,8 +83,8 @@ class Verdict:
     """What is known of a configuration: whether it `holds` the targets, and from how many `runs`.
 
     `decided`: whether the test came to an end; one that did not does not hold. `probability`:
-    that the means hold, in the sense of the t distribution; `held`: the runs that do. `means`:
-    by metric. `miss`: by how much of its limit the worst mean is beyond it, 0 if none is.
+    that the means hold, all of them, in the sense of the t distribution; `held`: the runs that do.
+    `means`: by metric. `miss`: by how much of its limit the worst mean is beyond it, 0 if none is.
     """
 
     holds: bool
@@ -135,8 +137,7 @@ class Judge:
 
     def verdict(self, scenario: Scenario, targets: tuple[Target, ...] = ()) -> Verdict:
         """The verdict on `scenario` from simulations, by other `targets` if there are any."""
-        usual = int(TOTAL / cost(shortened(scenario)))
-        most = max(self.maximum or min(max(usual, 8 * FIRST), MOST), 2)
+        most = self.most(scenario)
         wanted = FIRST
         while True:
             rows = self._simulated(scenario, min(wanted, most))
@@ -145,9 +146,18 @@ class Judge:
                 return found
             wanted = 2 * len(rows)
 
+    def most(self, scenario: Scenario) -> int:
+        """How often `scenario` is simulated at most."""
+        usual = int(TOTAL / cost(shortened(scenario)))
+        return max(self.maximum or min(max(usual, 8 * FIRST), MOST), 2)
+
     def samples_per_s(self, scenario: Scenario, wanted: int = FIRST) -> Floats:
         """Samples a second of `scenario` in each of its replications, so many at least."""
         return columns(self._simulated(scenario, wanted))["samples_per_s"]
+
+    def mean(self, scenario: Scenario, metric: str) -> float:
+        """The mean of a metric over the replications of `scenario` that were made."""
+        return float(columns(self._simulated(scenario, FIRST))[metric].mean())
 
     def seen(self, scenario: Scenario) -> bool:
         """Whether `scenario` was simulated."""
@@ -178,34 +188,34 @@ class Judge:
         with deciding(SECONDS * self._effort):
             return more(part, self.seed, numbers, self.jobs, measured(whole))
 
-    def _excess(self, target: Target, values: Floats) -> Floats:
-        """How far the value of each replication is beyond the limit; negative within it."""
-        if target.best is None:
-            return target.excess(values)
-        best = columns(self._simulated(target.best, len(values)))[target.metric][: len(values)]
-        return NEARLY * best - values
+    def _excesses(self, target: Target, values: Floats) -> list[Floats]:
+        """How far the value of each replication is beyond each limit; negative within it."""
+        if not target.rivals:
+            return [target.excess(values)]
+        runs = len(values)
+        rivals = (columns(self._simulated(each, runs)) for each in target.rivals)
+        return [NEARLY * each[target.metric][:runs] - values for each in rivals]
 
     def _judged(self, metrics: dict[str, Floats], targets: tuple[Target, ...]) -> Verdict:
-        excesses = {t.metric: self._excess(t, metrics[t.metric]) for t in targets}
+        excesses = [(t, each) for t in targets for each in self._excesses(t, metrics[t.metric])]
         failed = bool(metrics["failed"].any())
         runs = len(metrics["failed"])
-        yes = all(_beyond(-excess, self.risk_yes) for excess in excesses.values())
-        no = any(_beyond(excess, self.risk_no, equal=False) for excess in excesses.values())
+        within = [surely_above(-excess, self.risk_yes) for _, excess in excesses]
+        no = any(surely_above(excess, self.risk_no, equal=False) for _, excess in excesses)
         close = all(
-            _close(excesses[t.metric], self.risk_yes, 1.0 if t.metric in SHARES else t.limit)
-            for t in targets
+            yes or _close(excess, self.risk_yes, 1.0 if t.metric in SHARES else t.limit)
+            for yes, (t, excess) in zip(within, excesses, strict=True)
         )
-        held = np.all([excess <= 0 for excess in excesses.values()], axis=0)
+        doubt = sum(t.doubt for t in targets) + sum(1 - likely(excess) for _, excess in excesses)
+        held = np.all([excess <= 0 for _, excess in excesses], axis=0)
         return Verdict(
-            holds=yes and not failed,
-            decided=yes or no or close or failed,
-            probability=min(_probability(excess) for excess in excesses.values()),
+            holds=all(within) and not failed,
+            decided=no or close or failed,
+            probability=max(1 - doubt, 0.0),
             runs=runs,
             held=int(held.sum()),
             means={t.metric: float(metrics[t.metric].mean()) for t in targets},
-            miss=max(
-                max(0.0, float(excesses[t.metric].mean())) / (t.limit or 1.0) for t in targets
-            ),
+            miss=max(max(0.0, float(excess.mean())) / (t.limit or 1.0) for t, excess in excesses),
         )
 
     def _ruled_out(self, scenario: Scenario) -> bool:
@@ -254,10 +264,10 @@ def shown(metric: str, value: float) -> str:
 def _close(excess: Floats, risk: float, scale: float) -> bool:
     """Whether the mean of `excess` is surely within `CLOSE` of 0, in units of `scale`."""
     near = CLOSE * scale
-    return _beyond(near - excess, risk) and _beyond(near + excess, risk)
+    return surely_above(near - excess, risk) and surely_above(near + excess, risk)
 
 
-def _beyond(values: Floats, risk: float, *, equal: bool = True) -> bool:
+def surely_above(values: Floats, risk: float, *, equal: bool = True) -> bool:
     """Whether the mean of `values` is surely above 0 (`equal`: or 0 itself)."""
     from scipy.special import stdtrit
 
@@ -270,7 +280,7 @@ def _beyond(values: Floats, risk: float, *, equal: bool = True) -> bool:
     return mean > float(stdtrit(count - 1, 1 - risk)) * error
 
 
-def _probability(excess: Floats) -> float:
+def likely(excess: Floats) -> float:
     """How likely the true mean is at most 0, given these values."""
     from scipy.special import stdtr
 

@@ -48,15 +48,13 @@ class Rental:
         return _text(self)
 
 
-def rent(
-    scenarios: Mapping[str, Scenario], advised: Callable[[Scenario], Advice] = advise
-) -> Rental:
+def rent(scenarios: Mapping[str, Scenario], advised: Callable[..., Advice] = advise) -> Rental:
     """What a million samples cost on each machine, given by name a scenario on it.
 
     Each scenario says what the machine takes for a step and for loading, how many cores it has,
-    and its `machine.price_per_hour`. Each gets the loader that `advised` finds for it: to state
-    targets, say `functools.partial(advise, max_stall=0.05)`. Raises `WhatIfError` for a machine
-    without a price.
+    and its `machine.price_per_hour`. Each gets the fastest loader that `advised` finds for it: to
+    state targets, say `functools.partial(advise, max_stall=0.05)`. Raises `WhatIfError` for a
+    machine without a price.
     """
     for name, scenario in scenarios.items():
         if scenario.machine.price_per_hour is None:
@@ -65,7 +63,7 @@ def rent(
             )
     found = []
     for name, scenario in scenarios.items():
-        advice = advised(scenario)
+        advice = advised(scenario, fastest=True)
         assert advice.price is not None
         found.append(Offer(name, advice, advice.price))
     offers = sorted(found, key=lambda offer: (not offer.holds, offer.price))
@@ -94,6 +92,8 @@ def _text(found: Rental) -> str:
             f"Rent {best.name}: {number(best.price)} for a million samples, "
             f"with {best.advice.best.keywords}"
         ]
+    if best is not None:
+        lines.append(f"{best.advice.bill} {best.advice.untried}".strip())
     if dearer is not None:
         sure = "" if dearer.low > 0 else ", which is no sure difference"
         lines.append(

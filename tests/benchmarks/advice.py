@@ -106,6 +106,32 @@ def wrong(asked: Question) -> str:
     return "" if chosen is None else "what is advised is no candidate"
 
 
+def wrong_fastest(seed: int) -> str:
+    """What is wrong with advice that no target was given for, by brute force.
+
+    What is advised may not be slower than 1 % below the fastest, nor may anything cheaper be within
+    1 % of it: both by more than 1 %.
+    """
+    asked = question(seed)
+    options = candidates(asked.scenario, WORKERS, PREFETCH)
+    found = advise(asked.scenario, workers=WORKERS, prefetch=PREFETCH, seed=seed)
+    runs = 400 if asked.scenario.dataset.length < 1000 else LEAST
+    speeds = {
+        option.cost: replicate(option.scenario, runs, APART + seed)["samples_per_s"].mean()
+        for option in options
+    }
+    most = max(speeds.values())
+    if speeds[found.best.cost] < (0.99 - WITHIN) * most:
+        lost = 1 - speeds[found.best.cost] / most
+        return f"{found.best.keywords} is {lost:.1%} slower than the fastest"
+    for option in options:
+        if option.cost == found.best.cost:
+            return ""
+        if speeds[option.cost] > (0.99 + WITHIN / 2) * most:
+            return f"{option.keywords} is cheaper than {found.best.keywords}, and as fast"
+    return "what is advised is no candidate"
+
+
 def pieces(count: int) -> dict[str, Callable[[], dict[str, str]]]:
     """What is wrong with the answers to some questions each, by question."""
 

@@ -11,7 +11,7 @@ from dlsim.trace import summarize
 from dlsim.whatif import WhatIfError, advise, replicate
 from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
 from dlsim.whatif.feasibility import Judge, Target
-from tests.benchmarks.advice import question, wrong
+from tests.benchmarks.advice import question, wrong, wrong_fastest
 
 
 def scenario(
@@ -197,3 +197,43 @@ def test_bad_questions(arguments: dict[str, Any], message: str) -> None:
 def test_advice_is_the_best_by_brute_force() -> None:
     """In random scenarios the advice is the true best, or within 1 % of it."""
     assert [wrong(question(seed)) for seed in range(8)].count("") >= 7
+
+
+def test_without_a_target_the_advice_is_right_by_brute_force() -> None:
+    """What is advised is within 1 % of the fastest, and nothing cheaper is, in random scenarios."""
+    assert [wrong_fastest(seed) for seed in (3, 5, 6, 7)] == [""] * 4
+
+
+def test_reads_that_vary_want_a_larger_window_and_no_order() -> None:
+    """Of lognormal reads, four workers that may return in any order need more than one ahead."""
+    case = scenario(dlsim.Lognormal(0.1, 1.5), 0.02, 200, {"batch_size": 1})
+    found = advise(case, workers=range(5))
+    assert found.chosen is not None
+    assert (found.best.workers, found.best.in_order) == (4, False)
+    assert found.best.prefetch >= 4
+    assert found.speed.mean > 36.5
+
+
+def test_pinning_is_found() -> None:
+    """Where receiving in next() is what training waits for, a thread that pins does it."""
+    case = scenario(
+        dlsim.Constant(0.01),
+        0.1,
+        100,
+        {"batch_size": 1, "num_workers": 2},
+        costs=dlsim.Costs(receive=dlsim.scenario.Cost(message=0.03)),
+    )
+    found = advise(case, max_stall=0.05)
+    assert found.chosen is not None
+    assert found.best.keywords == "num_workers=1, prefetch_factor=1, pin_memory=True"
+    assert found.verdict.means["stall"] == pytest.approx(0.004, abs=0.0005)
+    done = dlsim.replace(case, {"loader.pin_memory": True})
+    assert not any(option.switches for option in candidates(done, range(4), (1, 2)))
+
+
+def test_what_misses_least_is_the_best() -> None:
+    """Of a target out of reach, the settings that lose least are named, and the limit is told."""
+    case = scenario(dlsim.Constant(60.0), 1.0, 400)
+    found = advise(case, max_stall=0.05)
+    assert (found.chosen, found.best.workers) == (None, 16)
+    assert "More than 16 workers were not tried." in str(found)
