@@ -31,8 +31,9 @@ class Advice:
     whether `best` still holds, with inputs so much wrong, by what is wrong. `explanation`: of
     `best`, where it misses a target: what is in the way, and what would help. `front`:
     configurations that no other beats in throughput, workers and memory. `speed`: of `best`, in
-    samples a second; `speeds`: in each replication. `judged`: simulations made. `times`: seconds of an epoch, and of the whole run, with
-    `best`. `tried`: the most workers that were looked at.
+    samples a second; `speeds`: in each replication. `judged`: simulations made.
+    `times`: seconds of an epoch, and of the whole run, with `best`. `tried`: the most workers that
+    were looked at.
     """
 
     scenario: Scenario
