@@ -39,9 +39,11 @@ def test_the_cheapest_machine() -> None:
     assert found.best.name == "fast"
     assert found.dearer is not None
     assert found.dearer.mean == pytest.approx(1.8 / 1.5 - 1, abs=0.03)
-    first, second = str(found).splitlines()[:2]
+    first, bill, second = str(found).splitlines()[:3]
     assert first.startswith("Rent fast: ")
     assert " for a million samples, with num_workers=" in first
+    assert bill.startswith("A million samples cost ")
+    assert ", an epoch " in bill
     assert second.startswith("The next, slow, costs ")
 
 
