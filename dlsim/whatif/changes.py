@@ -144,12 +144,6 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
     if _can_go_on(scenario):
         endless = structs.replace(scenario, loader=structs.replace(loader, endless=True))
         yield Change("a sampler that does not end", endless)
-    if isinstance(dataset, IterableDataset) and not isinstance(dataset.sharding, str):
-        less, more = divmod(sum(dataset.sharding), len(dataset.sharding))
-        even = tuple(less + (worker < more) for worker in range(len(dataset.sharding)))
-        if max(dataset.sharding) > max(even):
-            shared = structs.replace(dataset, sharding=even)
-            yield Change("even shares", structs.replace(scenario, dataset=shared))
 
 
 def _can_go_on(scenario: Scenario) -> bool:
