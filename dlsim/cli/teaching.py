@@ -55,7 +55,7 @@ def teach(
         print(f"{html}: {given.title}")
         return
     from dlsim.show.film import film
-    from dlsim.show.rules import rules
+    from dlsim.show.quotes import rules
 
     traces = given.traces()
     print(f"{given.title}\n\n{given.about}")

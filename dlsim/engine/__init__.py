@@ -2,7 +2,7 @@
 
 Read `processes/` first: the SimPy processes, which are the readable specification. `compiled/` is
 their fast twin, equal moment for moment. Neither imports the other; what both go by is in
-`rules.py` (facts without time) and `draws.py` (chance). `simulation.py` chooses one,
+`facts.py` (where no time passes) and `draws.py` (chance). `simulation.py` chooses one,
 and runs it; `job.py`, where many ranks train together.
 """
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from dlsim.engine.compiled import installed
+from dlsim.engine.facts import batch_ends, shard_of
 from dlsim.engine.ranks import rank_scenario
-from dlsim.engine.rules import batch_ends, shard_of
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 
 SECONDS = 50e-6  # that the SimPy engine takes for one unit of effort, on one core of some 3 GHz

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Block, IndexLists, Jobs
-from dlsim.engine.compiled.rules import most_samples
+from dlsim.engine.compiled.settings import most_samples
 from dlsim.engine.draws import Floats
-from dlsim.engine.rules import JOIN_TIMEOUT, only_processes, round_trip
+from dlsim.engine.facts import JOIN_TIMEOUT, only_processes, round_trip
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
 

@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias, get_args
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.effort import SECONDS, effort, worth_compiling
+from dlsim.engine.facts import batches_to_simulate, only_processes
 from dlsim.engine.ranks import rank_seed
-from dlsim.engine.rules import batches_to_simulate, only_processes
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, lacking, require
 from dlsim.trace.job import JobTrace

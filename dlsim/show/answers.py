@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from dlsim.engine import simulate, simulate_job
 from dlsim.engine.compiled import installed
-from dlsim.engine.rules import batches_to_simulate
+from dlsim.engine.facts import batches_to_simulate
 from dlsim.report.text import ended_early, setup, verdict
 from dlsim.scenario import (
     DlsimError,

@@ -57,7 +57,7 @@ class Move(Struct, frozen=True, omit_defaults=True):
 
 
 class Frame(Struct, frozen=True, omit_defaults=True):
-    """One event: when, what, why, by which rule (a name in `dlsim.show.rules`), what moves.
+    """One event: when, what, why, by which rule (a name in `dlsim.show.quotes`), what moves.
 
     `at`: the moment in seconds; `time`: the same as people write it.
     `main`: what the main process is at from now on. `credit`: batches sent and not returned.

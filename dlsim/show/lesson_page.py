@@ -11,8 +11,8 @@ from dlsim.report.html import escape
 from dlsim.show.film import film
 from dlsim.show.lessons import Lesson, answered
 from dlsim.show.pictures import lanes, stretch
+from dlsim.show.quotes import rules
 from dlsim.show.resources import static
-from dlsim.show.rules import rules
 from dlsim.trace import Trace
 
 # Nothing may be loaded, and nothing be sent: not even what a browser would ask for unasked.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dlsim.engine.rules import capacity_aware
+from dlsim.engine.facts import capacity_aware
 from dlsim.show.order import (
     ARRIVED,
     EPOCH_BEGINS,
@@ -35,7 +35,7 @@ class Why:
         self.room = self.loader.num_workers > 0 and capacity_aware(scenario)
 
     def of(self, event: Event) -> tuple[str, str]:
-        """A sentence, and the name of a rule in `dlsim.show.rules`."""
+        """A sentence, and the name of a rule in `dlsim.show.quotes`."""
         if event.kind == EPOCH_BEGINS:
             return self._begins(event.row)
         if event.kind == EPOCH_ENDS:

@@ -16,7 +16,7 @@ import numpy as np
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.effort import SECONDS, deciding, effort
-from dlsim.engine.rules import batches_to_simulate
+from dlsim.engine.facts import batches_to_simulate
 from dlsim.scenario import Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dlsim.engine.rules import batches_to_simulate
+from dlsim.engine.facts import batches_to_simulate
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import aligned, give_or_take, number, percent

@@ -65,7 +65,7 @@ their median. choice: by how much the configuration that prediction would choose
 best one measured.
 
 How much a machine's pace differs from run to run (`PACE` in
-dlsim/validation/calibrating/uncertainty.py) was chosen on the runs of 25 November 2026, on another,
+dlsim/validation/calibrating/cost_errors.py) was chosen on the runs of 25 November 2026, on another,
 less steady machine of two cores, so that the intervals held nine of ten of those. How much it
 matters where processes are placed (`PLACING`) was read off an earlier set of arrays' runs, on this
 machine. All else was settled before these runs were made, too.

@@ -11,8 +11,8 @@ from dlsim.cli import main
 from dlsim.show.film import film
 from dlsim.show.lesson_page import lesson_page
 from dlsim.show.lessons import answered, lessons
+from dlsim.show.quotes import WORDS, rules
 from dlsim.show.resources import document
-from dlsim.show.rules import WORDS, rules
 from dlsim.trace import metrics
 
 ROWS = lessons()["rows"].films["24 rows"]

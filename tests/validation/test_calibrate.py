@@ -19,12 +19,12 @@ from dlsim.validation import (
     observe,
     predict,
 )
+from dlsim.validation.calibrating.cost_errors import PACE, PRIOR, unsteadiness
 from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
 from dlsim.validation.calibrating.crowding import crowding
 from dlsim.validation.calibrating.lifetimes import exiting, first_samples
 from dlsim.validation.calibrating.scenario import consumer_of, of_runs
 from dlsim.validation.calibrating.throughput import simulated
-from dlsim.validation.calibrating.uncertainty import PACE, PRIOR, unsteadiness
 from dlsim.whatif.space import space
 from tests.validation.test_replay import watched
 

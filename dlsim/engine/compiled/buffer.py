@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlsim.engine.compiled.clock import pin_memory_thread, wake
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import IDLE
-from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 
 

@@ -11,7 +11,7 @@ from math import inf
 
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import WAIT
-from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.tournament import play
 

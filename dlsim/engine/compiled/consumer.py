@@ -36,10 +36,10 @@ from dlsim.engine.compiled.messages import (
     TIMED_OUT,
     WAIT,
 )
-from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.transport import pin, read, rebuild, received
-from dlsim.engine.rules import MAIN
+from dlsim.engine.facts import MAIN
 from dlsim.trace import trace as fates
 
 

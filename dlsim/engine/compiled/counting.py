@@ -12,7 +12,7 @@ import numpy as np
 
 from dlsim.engine.compiled.messages import EXHAUSTED
 from dlsim.engine.draws import Floats
-from dlsim.engine.rules import only_processes
+from dlsim.engine.facts import only_processes
 from dlsim.scenario import Scenario
 from dlsim.trace import metrics
 from dlsim.trace import trace as fates

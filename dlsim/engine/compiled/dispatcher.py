@@ -16,7 +16,7 @@ from dlsim.engine.compiled.messages import (
     RETURN,
     SEND,
 )
-from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 
 

@@ -28,9 +28,9 @@ from dlsim.engine.compiled.messages import (
     WORKER_INIT_FN,
     WORKER_STARTED,
 )
-from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
-from dlsim.engine.rules import JOIN_TIMEOUT
+from dlsim.engine.facts import JOIN_TIMEOUT
 
 
 @inlined

@@ -26,7 +26,7 @@ from dlsim.engine.compiled.messages import (
     SENT_AT,
     STARTED,
 )
-from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.storage import read
 from dlsim.engine.draws import CPU, READ

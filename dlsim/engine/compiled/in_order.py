@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from dlsim.engine.compiled.jobs import Block, IndexLists, Jobs, alike, largest_block
 from dlsim.engine.compiled.messages import RETURNED_AT
 from dlsim.engine.compiled.recurrence import new_course, schedule
-from dlsim.engine.compiled.rules import most_samples
+from dlsim.engine.compiled.settings import most_samples
 from dlsim.engine.compiled.tally import Counts, count, new_counts
+from dlsim.engine.facts import round_trip
 from dlsim.engine.in_order import epochs, joined
-from dlsim.engine.rules import round_trip
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.tally import Marks, Tally
 from dlsim.trace.trace import MOMENTS, RETURNED, Meta, Trace

@@ -18,7 +18,7 @@ from dlsim.engine.draws import (
     SampleDraws,
     Stream,
 )
-from dlsim.engine.rules import batch_ends, batch_indices
+from dlsim.engine.facts import batch_ends, batch_indices
 from dlsim.scenario import Constant, Distribution, IterableDataset, MapDataset, Recorded, Scenario
 
 LARGEST_BLOCK, MOST_SAMPLES = 16384, 65536  # jobs in a block, and their samples

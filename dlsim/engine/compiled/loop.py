@@ -22,7 +22,7 @@ from dlsim.engine.compiled.arrays import reader
 from dlsim.engine.compiled.clock import main_process, next_one
 from dlsim.engine.compiled.cores import ring, serve
 from dlsim.engine.compiled.jit import event_loop, inlined
-from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import FIELDS, State
 from dlsim.engine.compiled.worker import work
 

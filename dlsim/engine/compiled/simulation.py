@@ -33,11 +33,11 @@ from dlsim.engine.compiled.messages import (
     START_EPOCH,
     TIMED_OUT,
 )
-from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
 from dlsim.engine.draws import Floats, SampleDraws
+from dlsim.engine.facts import MAIN, epoch_batches, failure, shard_of
 from dlsim.engine.in_order import epochs, suits
-from dlsim.engine.rules import MAIN, epoch_batches, failure, shard_of
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace.tally import KEPT, Tally
 from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace

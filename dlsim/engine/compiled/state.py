@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlsim.engine.compiled.arrays import fields
 from dlsim.engine.compiled.messages import POINTS
-from dlsim.engine.compiled.rules import NONE, demands, gang, indices, most_samples, rates, rules
+from dlsim.engine.compiled.settings import NONE, demands, gang, indices, most_samples, rates, rules
 from dlsim.engine.compiled.tournament import leaves, tournament
 from dlsim.scenario import IterableDataset, Loader, MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS

@@ -17,7 +17,7 @@ from dlsim.engine.compiled.messages import (
     RUN_AHEAD,
     STEPPED,
 )
-from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.trace.trace import FAILED, RETURNED
 

@@ -24,7 +24,7 @@ from dlsim.engine.compiled.messages import (
     WRITE,
     WRITTEN,
 )
-from dlsim.engine.compiled.rules import NONE
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.scenario.machine import PIPE_BYTES
 

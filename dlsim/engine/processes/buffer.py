@@ -9,10 +9,10 @@ from typing import Any
 
 import simpy
 
+from dlsim.engine.facts import MAIN
 from dlsim.engine.processes.clock import FEEDERS, LAST, PINNING, WORKERS, Steps, happen, settle
 from dlsim.engine.processes.messages import Answer
 from dlsim.engine.processes.sampler import Job
-from dlsim.engine.rules import MAIN
 
 
 class Mailbox:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from dlsim.engine.facts import JOIN_TIMEOUT, MAIN, Raised, goes_on, last_of_epoch
 from dlsim.engine.processes.barrier import StepsToBarrier
 from dlsim.engine.processes.buffer import Pool
 from dlsim.engine.processes.clock import LAST, Steps, settle, sleep
@@ -28,7 +29,6 @@ from dlsim.engine.processes.transport import (
     stop_pinning,
 )
 from dlsim.engine.processes.worker import worker
-from dlsim.engine.rules import JOIN_TIMEOUT, MAIN, Raised, goes_on, last_of_epoch
 from dlsim.trace import trace as fates
 from dlsim.trace.trace import Problem
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from dlsim.engine.facts import MAIN, capacity_aware
 from dlsim.engine.processes.buffer import Mailbox, ReorderBuffer
 from dlsim.engine.processes.clock import Steps
 from dlsim.engine.processes.run import Run
 from dlsim.engine.processes.sampler import Jobs
-from dlsim.engine.rules import MAIN, capacity_aware
 from dlsim.scenario import Scenario
 
 

@@ -10,11 +10,11 @@ from itertools import islice
 from typing import Protocol, TypeAlias
 
 from dlsim.engine.draws import CPU, READ, SampleDraws, Work
+from dlsim.engine.facts import Raised, failure, shard_of
 from dlsim.engine.processes.clock import Steps, sleep, until
 from dlsim.engine.processes.messages import ENDED, Fetched, Outcome
 from dlsim.engine.processes.run import HELPING, Run, turn_of
 from dlsim.engine.processes.sampler import Job
-from dlsim.engine.rules import Raised, failure, shard_of
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import simpy
 
+from dlsim.engine.facts import MAIN
 from dlsim.engine.processes.barrier import Barrier
 from dlsim.engine.processes.clock import Steps, settle
 from dlsim.engine.processes.consumer import Workers, made, training_loop
@@ -14,7 +15,6 @@ from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.run import Node, Run
 from dlsim.engine.processes.storage import remote
 from dlsim.engine.ranks import rank_scenarios, rank_seed
-from dlsim.engine.rules import MAIN
 from dlsim.scenario import Scenario
 from dlsim.trace.trace import Meta, Problem, Trace
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import simpy
 
-from dlsim.engine.rules import Raised
+from dlsim.engine.facts import Raised
 
 # Messages to workers besides jobs.
 RESUME = "resume"  # a new epoch begins: acknowledge, and start the iterator again

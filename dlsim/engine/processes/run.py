@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import simpy
 
+from dlsim.engine.facts import MAIN, round_trip
 from dlsim.engine.processes.clock import LAST, WORKERS, Steps, until
 from dlsim.engine.processes.cores import Sharing
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.storage import Disk, Source, local
-from dlsim.engine.rules import MAIN, round_trip
 from dlsim.scenario import Scenario
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from itertools import repeat
 import numpy as np
 
 from dlsim.engine.draws import COLLATE, STEP, SampleDraws, Stream, Work
-from dlsim.engine.rules import batch_ends, batch_indices
+from dlsim.engine.facts import batch_ends, batch_indices
 from dlsim.scenario import Constant, MapDataset, Scenario
 
 

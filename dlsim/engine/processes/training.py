@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from dlsim.engine.facts import MAIN
 from dlsim.engine.processes.clock import LAST, Steps, until
 from dlsim.engine.processes.run import Run
-from dlsim.engine.rules import MAIN
 
 
 class Training:

@@ -9,11 +9,11 @@ and the reader reads only inside `next()`, unless a pin-memory thread does it.
 
 from __future__ import annotations
 
+from dlsim.engine.facts import MAIN
 from dlsim.engine.processes.buffer import Mailbox, Pool
 from dlsim.engine.processes.clock import FEEDERS, LAST, PINNING, Steps, happen, settle
 from dlsim.engine.processes.messages import STOP, Answer, Fetched
 from dlsim.engine.processes.run import WRITING, Run
-from dlsim.engine.rules import MAIN
 from dlsim.scenario.machine import PIPE_BYTES
 
 

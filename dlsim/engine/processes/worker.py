@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import simpy
 
+from dlsim.engine.facts import MAIN, failure
 from dlsim.engine.processes.buffer import Pool
 from dlsim.engine.processes.clock import WORKERS, Steps, sleep
 from dlsim.engine.processes.fetch import fetch, source
 from dlsim.engine.processes.messages import ENDED, RESUME, STOP, Answer, Outcome
 from dlsim.engine.processes.run import Run
-from dlsim.engine.rules import MAIN, failure
 
 
 def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:

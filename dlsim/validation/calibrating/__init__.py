@@ -1,9 +1,9 @@
 """From watched runs to a scenario, and from there to predictions with intervals.
 
 In: observations. Out: the scenario that stands for them (`scenario.py`, `calibrate`), how sure each
-of its numbers is (`uncertainty.py`), and what other settings would do (`predict.py`). Read
-`costs.py` first: every second of a watched run in its account; `steps.py`, `lifetimes.py`,
-`crowding.py` and `transport.py` are kinds of cost of their own, `fitting.py` turns durations into
-a distribution. `replay.py` simulates a watched run with its own durations; `throughput.py` makes a
-scenario from a table of throughputs alone.
+of its numbers is (`cost_errors.py`), and what other settings would do, with intervals
+(`predict.py`). Read `costs.py` first: every second of a watched run in its account; `steps.py`,
+`lifetimes.py`, `crowding.py` and `transport.py` are kinds of cost of their own, `fitting.py` turns
+durations into a distribution. `replay.py` simulates a watched run with its own durations;
+`throughput.py` makes a scenario from a table of throughputs alone.
 """

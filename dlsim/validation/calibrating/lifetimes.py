@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dlsim.engine.rules import MAIN
+from dlsim.engine.facts import MAIN
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from dlsim.engine.rules import MAIN
+from dlsim.engine.facts import MAIN
 from dlsim.scenario import (
     Consumer,
     Cost,

@@ -24,6 +24,7 @@ from dlsim.scenario import (
 )
 from dlsim.scenario.distributions import Distribution, Floats, scaled
 from dlsim.validation.calibrating.checks import Check, checks
+from dlsim.validation.calibrating.cost_errors import errors_of
 from dlsim.validation.calibrating.costs import (
     Accounts,
     CalibrateError,
@@ -34,7 +35,6 @@ from dlsim.validation.calibrating.costs import (
 )
 from dlsim.validation.calibrating.crowding import contention
 from dlsim.validation.calibrating.fitting import Fit, fit
-from dlsim.validation.calibrating.uncertainty import errors_of
 
 IDLE = 0.2  # of a step that its threads may add up to and be none
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one

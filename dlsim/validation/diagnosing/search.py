@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from dlsim.engine import simulate
 from dlsim.engine.compiled import installed
-from dlsim.engine.rules import batches_to_simulate
+from dlsim.engine.facts import batches_to_simulate
 from dlsim.scenario import DlsimError, IterableDataset, Loader, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.libraries import cores_busy

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from dlsim.engine import simulate
-from dlsim.engine.rules import batches_to_simulate
+from dlsim.engine.facts import batches_to_simulate
 from dlsim.scenario import Loader, Scenario
 from dlsim.trace.metrics import epoch_times
 from dlsim.trace.observation import Observation

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 
 from dlsim.engine.draws import SYNC, Stream
+from dlsim.engine.facts import MAIN
 from dlsim.engine.job import first_problem
 from dlsim.engine.ranks import rank_scenarios, rank_seed
-from dlsim.engine.rules import MAIN
 from dlsim.engine.simulation import versions
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.trace.job import JobTrace

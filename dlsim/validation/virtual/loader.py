@@ -22,9 +22,7 @@ from torch.utils.data import DataLoader, DistributedSampler, _utils, get_worker_
 from torch.utils.data import IterableDataset as TorchIterable
 
 from dlsim.engine.draws import ServiceTimes
-from dlsim.engine.processes.sampler import index_lists
-from dlsim.engine.ranks import rank_seed
-from dlsim.engine.rules import (
+from dlsim.engine.facts import (
     CAPACITY_AWARE_SINCE,
     MAIN,
     Raised,
@@ -33,6 +31,8 @@ from dlsim.engine.rules import (
     last_of_epoch,
     shard_of,
 )
+from dlsim.engine.processes.sampler import index_lists
+from dlsim.engine.ranks import rank_seed
 from dlsim.engine.simulation import versions
 from dlsim.scenario import IterableDataset, Scenario, ScenarioError
 from dlsim.trace.trace import Meta, Problem, Trace

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch.utils.data._utils.worker import _IterableDatasetStopIteration
 
+from dlsim.engine.facts import MAIN
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.sampler import Job, Jobs
-from dlsim.engine.rules import MAIN
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace import trace as fates
 from dlsim.validation.virtual.clock import Clock, Thread

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.draws import CPU, READ, WAIT
-from dlsim.engine.rules import (
+from dlsim.engine.facts import (
     capacity_aware,
     goes_on,
     last_of_epoch,
