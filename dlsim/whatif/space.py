@@ -41,10 +41,12 @@ MORE_FILES = "more open files (ulimit -n)"
 class Space:
     """What a run of `scenario` takes of each resource at most, and what the machine has of it.
 
-    `trace`: the run; where there is none, that of `scenario` under seed 0.
+    `ranks`: how many of a node share it, of which this is one. `trace`: the run; where there is
+    none, that of `scenario` under seed 0.
     """
 
     scenario: Scenario
+    ranks: int = 1
     trace: Trace | None = None
 
     @cached_property
@@ -138,7 +140,7 @@ class Space:
             return "Does it fit? How large a sample is, is not stated (dataset.sample_bytes)."
         taken = f"batches on their way take up to {size(self.needed)}"
         if self.fits is None:
-            return self._unstated(taken)
+            return self._unstated()
         also = ""
         if self.most > self.limit:
             also = f", and were the step slower, up to {size(self.most)}"
@@ -146,12 +148,15 @@ class Space:
             also += "; what /dev/shm has is not stated (machine.shm)"
         return f"It fits: {taken} of the {size(self.limit)} of {self.where}{also}."
 
-    def _unstated(self, taken: str) -> str:
+    def _unstated(self) -> str:
+        needed = self.ranks * self.needed
+        whose = f" of all {self.ranks} ranks of a node" if self.ranks > 1 else ""
+        taken = f"batches on their way{whose} take up to {size(needed)}"
         if not self.shared:
             return (
                 f"Does it fit? B{taken[1:]} of memory; what it has is not stated (machine.memory)."
             )
-        if self.needed <= SMALL:
+        if needed <= SMALL:
             return (
                 f"It fits nearly everywhere: {taken} of /dev/shm, "
                 f"and even containers have {size(SMALL)}."
@@ -168,8 +173,9 @@ def space(scenario: Scenario, trace: Trace | None = None) -> Space:
     Nothing is simulated before it is asked for. Of a job it is the room of a rank, which has its
     share of the node.
     """
-    scenario = fair_share(scenario) if scenario.job.rank is None else scenario
-    return Space(scenario=scenario, trace=trace)
+    if scenario.job.rank is not None:
+        return Space(scenario=scenario, trace=trace)
+    return Space(scenario=fair_share(scenario), ranks=scenario.job.ranks, trace=trace)
 
 
 def at_most(scenario: Scenario, resource: str = MEMORY) -> int:

@@ -45,6 +45,10 @@ def slow(sample_bytes: float = MIB, **changes: object) -> dlsim.Scenario:
     [
         (scenario(0.0), "Does it fit? How large a sample is, is not stated"),
         (slow(), "It fits nearly everywhere: batches on their way take up to 50 MiB"),
+        (
+            slow(MIB, job=dlsim.Job(ranks=2)),
+            "Does it fit? Batches on their way of all 2 ranks of a node take up to 100 MiB of /dev",
+        ),
         (slow(2 * MIB), "Does it fit? Batches on their way take up to 100 MiB of /dev/shm;"),
         (scenario(workers=0), "Does it fit? Batches on their way take up to 20 MiB of memory;"),
         (
