@@ -10,7 +10,7 @@ from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import size
 from dlsim.trace.summary import number
-from dlsim.trace.work import in_an_epoch, told
+from dlsim.trace.work import in_an_epoch, told, unit
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.explain import Explanation
 from dlsim.whatif.extent import part_of, shortened
@@ -139,6 +139,7 @@ def _margin(found: Advice) -> Iterator[str]:
 
 
 def _front(found: Advice) -> Iterator[str]:
+    of = unit(*(in_an_epoch(option.scenario) for option in found.front))
     for option in found.front:
         memory = f"  ({size(option.memory)})" if option.memory else ""
-        yield f"  {number(option.samples_per_s):>8} samples/s  {option.keywords}{memory}"
+        yield f"  {number(option.samples_per_s):>8} {of}  {option.keywords}{memory}"

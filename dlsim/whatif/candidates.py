@@ -66,14 +66,15 @@ def candidates(
 ) -> list[Candidate]:
     """All configurations of `workers`, `prefetch`, order and useful flags, the cheapest first.
 
-    Left out are those that take more than `max_memory` bytes, or than the machine has. Where
-    other workers would get other data (an iterable-style dataset that is not split by worker id),
+    Left out are those that take more than `max_memory` bytes, or than the machine has. Where it
+    is not known what other workers would get (an iterable-style dataset with a list of shares),
     only the scenario's own number of workers counts.
 
     Raises `WhatIfError` where nothing is left.
     """
     dataset = scenario.dataset
-    if isinstance(dataset, IterableDataset) and not dataset.divisible:
+    repeats = isinstance(dataset, IterableDataset) and dataset.sharding == "none"
+    if isinstance(dataset, IterableDataset) and not (dataset.divisible or repeats):
         workers = [scenario.loader.num_workers]
     numbers, factors = _whole("workers", workers, 0), _whole("prefetch", prefetch, 1)
     free = scenario.torch_release >= IN_ORDER_SINCE

@@ -160,6 +160,14 @@ def _can_go_on(scenario: Scenario) -> bool:
     )
 
 
+def repeated(scenario: Scenario) -> bool:
+    """Whether every worker yields all samples of an iterable-style dataset."""
+    dataset = scenario.dataset
+    if not isinstance(dataset, IterableDataset) or scenario.loader.num_workers < 2:
+        return False
+    return dataset.shards is None and dataset.sharding == "none"
+
+
 def _even(scenario: Scenario) -> Scenario | None:
     """`scenario` with the same samples shared out evenly by worker id, if they are not."""
     dataset, workers = scenario.dataset, scenario.loader.num_workers
@@ -178,6 +186,9 @@ def _faster(scenario: Scenario) -> Iterator[Change]:
     if even is not None:
         yield Change("even shares", even)
     dataset, machine, storage = scenario.dataset, scenario.machine, scenario.machine.storage
+    if repeated(scenario):
+        split = structs.replace(dataset, sharding="split")
+        yield Change("a part for each worker", structs.replace(scenario, dataset=split))
     for at, stage in enumerate(dataset.fetch):
         if any(time is not None and time.mean > 0 for time in (stage.wait, stage.cpu)):
             fetch = (*dataset.fetch[:at], _stage(stage, 0.5), *dataset.fetch[at + 1 :])

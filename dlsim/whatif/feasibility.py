@@ -23,6 +23,7 @@ from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import duration
 from dlsim.trace.summary import number, percent
+from dlsim.trace.work import DISTINCT
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import Demand, demand
 from dlsim.whatif.extent import cost, impossible, measured, shortened
@@ -103,7 +104,9 @@ RESULTS = {
     "au": "the accelerator is busy {} of the time",
     "epoch_time": "an epoch takes {}",
     "samples_per_s": "training gets {}",
+    "distinct_per_s": "training gets {}",
 }
+UNITS = {"samples_per_s": "samples/s", "distinct_per_s": DISTINCT}
 RULED_OUT = Verdict(False, True, 0.0, 0, 0, {}, math.inf)
 
 
@@ -152,8 +155,8 @@ class Judge:
         return max(self.maximum or min(max(usual, 8 * FIRST), MOST), 2)
 
     def samples_per_s(self, scenario: Scenario, wanted: int = FIRST) -> Floats:
-        """Samples a second of `scenario` in each of its replications, so many at least."""
-        return columns(self._simulated(scenario, wanted))["samples_per_s"]
+        """Distinct samples a second of `scenario` in each of its replications, so many at least."""
+        return columns(self._simulated(scenario, wanted))["distinct_per_s"]
 
     def mean(self, scenario: Scenario, metric: str) -> float:
         """The mean of a metric over the replications of `scenario` that were made."""
@@ -235,7 +238,8 @@ class Judge:
             "epoch_time": need.batches * period,
             "stall": max(1 - trained - edge, _first_wait(need, edge * period)),
         }
-        most = {"au": trained, "samples_per_s": need.samples / need.batches / period}
+        speed = need.samples / need.batches / period
+        most = {"au": trained, "samples_per_s": speed, "distinct_per_s": speed}
         return any(
             t.limit < SURELY * least.get(t.metric, 0.0)
             if t.at_most
@@ -254,8 +258,8 @@ def _first_wait(need: Demand, edge: float) -> float:
 
 def shown(metric: str, value: float) -> str:
     """A metric's value as people write it."""
-    if metric == "samples_per_s":
-        return f"{number(value)} samples/s"
+    if metric in UNITS:
+        return f"{number(value)} {UNITS[metric]}"
     if metric not in SHARES:
         return duration(value)
     return percent(value) if value >= SMALL or value == 0 else f"{100 * value:.2g} %"

@@ -232,3 +232,17 @@ def test_what_misses_least_is_the_best() -> None:
     found = advise(case, max_stall=0.05)
     assert (found.chosen, found.best.workers) == (None, 16)
     assert "More than 16 workers were not tried." in str(found)
+
+
+def test_repeated_samples_are_no_throughput() -> None:
+    """Where every worker yields all, more of them are no faster: distinct samples count."""
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=10, num_workers=4),
+        dataset=dlsim.IterableDataset(
+            1000, sharding="none", fetch=[dlsim.Stage("read", wait=dlsim.Constant(0.01))]
+        ),
+    )
+    found = advise(case)
+    assert found.best.workers <= 1
+    assert found.speed.mean == pytest.approx(100, rel=0.01)
+    assert "distinct samples/s" in str(found)

@@ -75,14 +75,16 @@ def test_few_replications_have_plain_intervals() -> None:
     """Of five runs nothing more is told than what their differences say."""
     values = np.random.default_rng(0).normal(1, 0.1, (2, 5))
     one, other = (given(noisy(), each) for each in values)
-    assert gained(one, other) == interval(values[1] / values[0] - 1)
+    assert gained(one, other, "samples_per_s") == interval(values[1] / values[0] - 1)
 
 
 def test_gains_beyond_all_measure_are_left_out_without_a_warning() -> None:
     """A run of next to no time gains what no float holds, which is no reason to warn or fail."""
     one, other = given(noisy(), [1e-308, 1.0, 1.0]), given(noisy(), [1e300, 2.0, 2.0])
-    assert gained(one, other) == interval(np.array([1.0, 1.0]))
-    endless = gained(given(noisy(), [1.0, 1.0]), given(noisy(), [1.5e308, 1.6e308]))
+    assert gained(one, other, "samples_per_s") == interval(np.array([1.0, 1.0]))
+    endless = gained(
+        given(noisy(), [1.0, 1.0]), given(noisy(), [1.5e308, 1.6e308]), "samples_per_s"
+    )
     assert endless.mean == endless.half_width == float("inf")
 
 
