@@ -174,6 +174,7 @@ def sweep_text(table: Table, keys: list[str], cases: list[Scenario]) -> str:
     """
     from dlsim.trace.summary import aligned, number
     from dlsim.trace.work import DISTINCT, in_an_epoch, unit
+    from dlsim.whatif.endings import ended_by
 
     done = [in_an_epoch(case) for case in cases]
     columns = _SHOWN if unit(*done) != DISTINCT else {"distinct_per_s": (DISTINCT, 1), **_SHOWN}
@@ -182,17 +183,21 @@ def sweep_text(table: Table, keys: list[str], cases: list[Scenario]) -> str:
     shown = {metric: head for metric, head in columns.items() if (table[metric] >= 0).any()}
     memory = [] if np.isnan(table["memory"]).all() else ["memory"]
     heads = [head for head, _ in shown.values()]
-    header = (*(key.removeprefix("loader.") for key in keys), *heads, *lost, *memory)
+    failed = np.nan_to_num(table["failed"]) > 0
+    ends = ["ended by"] if failed.any() else []
+    header = (*(key.removeprefix("loader.") for key in keys), *heads, *lost, *memory, *ends)
     rows = [
         (
             *(str(table[key][row]) for key in keys),
             *(_with_interval(table, metric, row, times) for metric, (_, times) in shown.items()),
             *(f"{number(done[row].lost)} of {number(done[row].there)}" for _ in lost),
             *(size(table["memory"][row]) + (" !" if too_much[row] else "") for _ in memory),
+            *(ended_by(cases[row]) or "an error" if failed[row] else "" for _ in ends),
         )
         for row in range(len(table[keys[0]]))
     ]
-    return "\n".join([*_best(table, keys, cases), "", aligned([header, *rows])])
+    said = filter(None, _best(table, keys, cases))
+    return "\n".join([*said, "", aligned([header, *rows])])
 
 
 def _too_much(cases: list[Scenario]) -> Any:
@@ -216,13 +221,16 @@ def best_row(table: Table, cases: list[Scenario]) -> int | None:
 def _best(table: Table, keys: list[str], cases: list[Scenario]) -> Iterator[str]:
     """The row to take, in words; and whether it fits."""
     from dlsim.trace.work import in_an_epoch, told, unit
+    from dlsim.whatif.endings import ended_by
     from dlsim.whatif.space import space
 
     too_much, done = _too_much(cases), [in_an_epoch(case) for case in cases]
     what = unit(*done)
     speed = np.where(too_much, 0.0, np.nan_to_num(table["distinct_per_s"]))
     if not (table["distinct_per_s"] > 0).any():
-        yield f"No configuration returns anything. {told(cases[0], done[0])}".strip()
+        why = ended_by(cases[0]) if table["failed"][0] > 0 else ""
+        yield f"No configuration returns anything{': ' * bool(why)}{why}."
+        yield told(cases[0], done[0])
         return
     if not speed.any():
         yield "No configuration fits."

@@ -11,6 +11,7 @@ from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import aligned, give_or_take, number, percent
 from dlsim.trace.work import DISTINCT, in_an_epoch, told, unit
 from dlsim.whatif.controls import gained, paired
+from dlsim.whatif.endings import ended_by
 from dlsim.whatif.parallel import check_jobs
 from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.space import space
@@ -79,7 +80,8 @@ def _answer(found: Versus) -> str:
     gain, pairs = found.gain, len(found.a)
     sure = f"{pairs} pairs of simulated runs that saw the same random numbers"
     if not gain.count:
-        return "Neither returns anything: there is nothing to compare."
+        why = ended_by(found.a.scenario)
+        return f"Neither returns anything: {why or 'there is nothing to compare'}."
     if not found.better:
         return (
             f"A and B are as fast as each other, as far as {sure} can tell: B makes {_more(found)}."

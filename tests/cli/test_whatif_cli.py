@@ -240,6 +240,21 @@ def test_nothing_to_say(small: Path, changes: list[str], capsys: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "command",
+    [["sweep", "--vary", "loader.num_workers=0:2", "--jobs", "1"], ["compare"], ["explain"]],
+    ids=lambda command: command[0],
+)
+def test_an_error_that_ends_runs_is_named(
+    small: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where runs return nothing since a timeout strikes, commands say so, and not only 0."""
+    name, *options = command
+    assert main([name, str(small), *options, "--loader.timeout", "1 ms"]) == 0
+    said = capsys.readouterr().out
+    assert "timed out" in said or "timeout" in said
+
+
+@pytest.mark.parametrize(
     ("command", "status"),
     [
         (["run", "--max-stall", "50%"], 0),
