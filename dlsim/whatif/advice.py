@@ -12,7 +12,7 @@ from dlsim.scenario.units import size
 from dlsim.trace.summary import number
 from dlsim.trace.work import in_an_epoch, told, unit
 from dlsim.whatif.candidates import Candidate
-from dlsim.whatif.explain import Explanation
+from dlsim.whatif.explain import WORTH, Explanation
 from dlsim.whatif.extent import part_of, shortened
 from dlsim.whatif.feasibility import Target, Verdict
 from dlsim.whatif.leaving import left_early
@@ -33,7 +33,8 @@ class Advice:
     configurations that no other beats in throughput, workers and memory. `speed`: of `best`, in
     samples a second; `speeds`: in each replication. `judged`: simulations made.
     `times`: seconds of an epoch, and of the whole run, with `best`. `tried`: the most workers that
-    were looked at.
+    were looked at. `with_room`: the advice for a /dev/shm as large as can be, where this one leaves
+    settings out.
     """
 
     scenario: Scenario
@@ -48,6 +49,7 @@ class Advice:
     judged: int
     times: tuple[float, float]
     tried: int
+    with_room: Advice | None = None
 
     @property
     def speed(self) -> Interval:
@@ -79,9 +81,23 @@ class Advice:
     @property
     def untried(self) -> str:
         """That more workers were not tried, where the search ended at its own limit."""
-        most = self.best.workers == self.tried > 0
+        most = self.best.workers == self.tried > 0 and self.with_room is None
         limited = self.chosen is None or any(target.rivals for target in self.targets)
         return f"More than {self.tried} workers were not tried." if most and limited else ""
+
+    @property
+    def crowded(self) -> str:
+        """What more of /dev/shm would bring, where it leaves out settings that are faster."""
+        room, limit = self.with_room, self.scenario.machine.shm
+        if room is None or limit is None or not room.speed.mean > (1 + WORTH) * self.speed.mean:
+            return ""
+        need = size(space(room.best.scenario).needed)
+        times = room.speed.mean / self.speed.mean
+        return (
+            f"/dev/shm keeps back more: it has {size(limit)}, and with {need} "
+            f"{room.best.keywords} would be {times:.2g} times as fast. Smaller batches, or samples "
+            "of a smaller type (uint8 instead of float32), need less."
+        )
 
     def __str__(self) -> str:
         """First the keyword arguments to paste; then how sure they are, and what else there is."""
@@ -92,7 +108,7 @@ class Advice:
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
         left = left_early(whole, self.verdict.means.get("epoch_time", math.nan))
-        lines += filter(None, (left, self.bill, self.untried))
+        lines += filter(None, (self.crowded, left, self.bill, self.untried))
         if self.chosen is not None:
             lines += ["", "does it survive wrong inputs?", *_margin(self)]
         lines += ["", "what else there is: no other configuration is better in all of these"]

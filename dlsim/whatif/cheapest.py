@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
+from msgspec import structs
 
 from dlsim.scenario import Scenario
 from dlsim.whatif.advice import Advice
@@ -80,7 +81,12 @@ def advise(
     if maximum is not None:
         check_counts(maximum=maximum)
     check_jobs(jobs)
+    workers, prefetch = tuple(workers), tuple(prefetch)
     options = candidates(scenario, workers, prefetch, max_memory)
+    roomy = _without_limit(scenario)
+    crowded = roomy is not None and len(options) < len(
+        candidates(roomy, workers, prefetch, max_memory)
+    )
     if keep_order:
         options = [option for option in options if option.scenario.loader.in_order]
     judge = Judge(targets, confidence, maximum, len(options), seed, jobs)
@@ -102,8 +108,27 @@ def advise(
         with_throughput(option, float(judge.samples_per_s(option.scenario, GLANCE).mean()))
         for option in _looked_at(near if chosen else options, judge)
     ]
+    with_room = None
+    if crowded and roomy is not None and (chosen is None or any(t.rivals for t in targets)):
+        with_room = advise(
+            roomy,
+            max_stall=max_stall,
+            max_wait_p95=max_wait_p95,
+            min_au=min_au,
+            max_epoch=max_epoch,
+            workers=workers,
+            prefetch=prefetch,
+            max_memory=max_memory,
+            confidence=confidence,
+            maximum=maximum,
+            keep_order=keep_order,
+            fastest=fastest,
+            seed=seed,
+            jobs=jobs,
+        )
     return Advice(
         scenario=scenario,
+        with_room=with_room,
         targets=targets,
         chosen=chosen,
         best=best,
@@ -118,6 +143,13 @@ def advise(
         times=(judge.mean(best.scenario, "epoch_time"), judge.mean(best.scenario, "elapsed")),
         tried=max(option.workers for option in options),
     )
+
+
+def _without_limit(scenario: Scenario) -> Scenario | None:
+    """`scenario` with a /dev/shm as large as can be; None where it is not said how large it is."""
+    if scenario.machine.shm is None:
+        return None
+    return structs.replace(scenario, machine=structs.replace(scenario.machine, shm=None))
 
 
 def _hopeful(options: list[Candidate], judge: Judge) -> Iterator[Candidate]:

@@ -246,3 +246,22 @@ def test_repeated_samples_are_no_throughput() -> None:
     assert found.best.workers <= 1
     assert found.speed.mean == pytest.approx(100, rel=0.01)
     assert "distinct samples/s" in str(found)
+
+
+def test_what_more_room_would_bring_is_said() -> None:
+    """Where /dev/shm leaves out the settings that are faster, how much it would take is named."""
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=8, num_workers=1, prefetch_factor=100),
+        dataset=dlsim.MapDataset(
+            80,
+            fetch=[dlsim.Stage("read", wait=dlsim.Constant(0.1))],
+            sample_bytes=dlsim.Constant(5e6),
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.5)),
+        machine=dlsim.Machine(shm=64 * 2**20),
+    )
+    found = advise(case, workers=range(5))
+    assert found.best.workers == 0
+    assert "/dev/shm keeps back more: it has 64 MiB" in str(found)
+    enough = dlsim.replace(case, {"machine.shm": 2**40})
+    assert "keeps back" not in str(advise(enough, workers=range(5)))
