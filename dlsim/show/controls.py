@@ -7,17 +7,19 @@ them and computes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 from msgspec import Struct
 
 from dlsim.scenario import Constant, Scenario, get
 from dlsim.scenario.keys import described
+from dlsim.scenario.model import Loop
 from dlsim.scenario.units import duration, size
 
 AROUND = np.concatenate((np.geomspace(0.1, 1, 20)[:-1], np.geomspace(1, 10, 20)))
-RELEASES = ("2.0", "2.5", "2.6", "2.7", "2.13")
+LOOPS = get_args(Loop)
+RELEASES = ("2.0", "2.5", "2.6", "2.7", "2.15")
 
 
 class Control(Struct, frozen=True):
@@ -65,10 +67,11 @@ def _wanted(scenario: Scenario) -> Iterator[_Wanted]:
     if loader.batch_sampler is None and loader.batch_size is not None:
         sizes = sorted({2**k for k in range(13)} | {loader.batch_size})
         yield "Loader", "loader.batch_size", "batch_size", "slider", [str(n) for n in sizes]
-    for key in ("in_order", "pin_memory", "persistent_workers"):
+    for key in ("in_order", "pin_memory", "persistent_workers", "endless"):
         yield "Loader", f"loader.{key}", key, "switch", ()
     yield "Loader", "torch", "torch", "list", RELEASES
     yield from _times(scenario)
+    yield "Training", "consumer.loop", "loop around next()", "list", LOOPS
     yield "Training", "consumer.run_ahead", "steps the host runs ahead", "slider", _counts(0, 8)
     yield "Training", "epochs", "epochs", "slider", _counts(1, 10)
     cores = ["none", *map(str, (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128))]
