@@ -7,15 +7,14 @@ eight and a thousand ranks are drawn alike, and nothing is left out.
 
 from __future__ import annotations
 
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dlsim.report.columns import shares
 from dlsim.report.job_text import job_setup, job_verdict
-from dlsim.report.plots import COLUMNS, STEP, WAIT, axes, legend, plain
-from dlsim.report.text import ended_early, setup
+from dlsim.report.plots import COLUMNS, STEP, WAIT, axes, in_words, legend, plain
+from dlsim.report.text import setup
 from dlsim.trace import JobTrace, summarize
 from dlsim.trace.job_metrics import lateness
 from dlsim.trace.job_summary import span
@@ -74,13 +73,7 @@ def job_picture(job: JobTrace) -> Figure:
     if scenario is not None:
         each = f"{job_setup(scenario)}; each: {setup(scenario)}"
         figure.suptitle(plain(f"{scenario.name}: {each}" if scenario.name else each), fontsize=10)
-    words.axis("off")
-    text = f"{summarize(job)}\n\n{fill(job_verdict(job, lateness(job)), 120)}"
-    if job.meta.problem is not None:
-        text = f"{fill(ended_early(job.meta.problem), 120)}\n\n{text}"
-    words.text(
-        0, 1, plain(text), family="monospace", fontsize=8, va="top", transform=words.transAxes
-    )
+    in_words(words, str(summarize(job)), job_verdict(job, lateness(job)), job.meta.problem)
     return figure
 
 

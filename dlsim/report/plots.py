@@ -15,7 +15,7 @@ from dlsim.report.columns import envelope, shares
 from dlsim.report.text import ended_early, setup, verdict
 from dlsim.trace import Trace, metrics, summarize
 from dlsim.trace.levels import Levels
-from dlsim.trace.trace import Floats, Integers
+from dlsim.trace.trace import Floats, Integers, Problem
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,14 +144,17 @@ def run_picture(trace: Trace) -> Figure:
     if scenario is not None:
         title = f"{scenario.name}: {setup(scenario)}" if scenario.name else setup(scenario)
         figure.suptitle(plain(title), fontsize=11)
-    words.axis("off")
-    text = f"{summarize(trace)}\n\n{fill(verdict(trace), 120)}"
-    if trace.meta.problem is not None:
-        text = f"{fill(ended_early(trace.meta.problem), 120)}\n\n{text}"
-    words.text(
-        0, 1, plain(text), family="monospace", fontsize=8, va="top", transform=words.transAxes
-    )
+    in_words(words, str(summarize(trace)), verdict(trace), trace.meta.problem)
     return figure
+
+
+def in_words(ax: Axes, summary: str, said: str, problem: Problem | None) -> None:
+    """Write on `ax`, not draw: the error that ended a run, if one did; its summary; the verdict."""
+    ax.axis("off")
+    text = f"{summary}\n\n{fill(said, 120)}"
+    if problem is not None:
+        text = f"{fill(ended_early(problem), 120)}\n\n{text}"
+    ax.text(0, 1, plain(text), family="monospace", fontsize=8, va="top", transform=ax.transAxes)
 
 
 def _height(lanes: int) -> float:
