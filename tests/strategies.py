@@ -214,6 +214,31 @@ in_order = ideal.map(  # as far as datasets are map-style, and there are workers
 )
 
 
+rules = st.fixed_dictionaries(
+    {
+        "dispatch": st.sampled_from(["turns", "dealt", "stealing", "shared", "shared"]),
+        "refill": st.sampled_from(["return", "return", "arrival"]),
+    }
+)
+slots = st.sampled_from([None, None, 1, 2, 5])
+
+
+@st.composite
+def under_rules(draw: st.DrawFn, alone: st.SearchStrategy[Scenario]) -> Scenario:
+    """Any scenario, whose batches are dispatched by any rule it can go by."""
+    scenario, rule, some = draw(alone), draw(rules), draw(slots)
+    if scenario.loader.num_workers == 0:
+        return scenario
+    if isinstance(scenario.dataset, dlsim.IterableDataset) and rule["dispatch"] != "turns":
+        rule["dispatch"] = "dealt"
+    if some is not None and rule["dispatch"] in ("stealing", "shared"):
+        rule |= {"slots": some, "prefetch_factor": None}
+    return structs.replace(scenario, loader=structs.replace(scenario.loader, **rule))
+
+
+dispatched = under_rules(scenarios(torch_only=False))
+
+
 def _kilobytes(distribution: dlsim.scenario.Distribution) -> dlsim.scenario.Distribution:
     """About as many times 30 KB as there were seconds: some messages fit into a pipe."""
     size = dlsim.Constant(distribution.mean * 30_000)

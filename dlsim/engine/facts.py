@@ -36,7 +36,9 @@ def failure(scenario: Scenario, where: str, at: int) -> Raised | None:
 
 def capacity_aware(scenario: Scenario) -> bool:
     """Whether a worker that holds its share of the window is passed over (torch 2.7, any order)."""
-    return not scenario.loader.in_order and scenario.torch_release >= CAPACITY_AWARE_SINCE
+    loader = scenario.loader
+    since = scenario.torch_release >= CAPACITY_AWARE_SINCE
+    return loader.dispatch == "turns" and not loader.in_order and since
 
 
 def round_trip(scenario: Scenario) -> float:
@@ -116,6 +118,10 @@ def meets_after(scenario: Scenario) -> int:
 
 def only_processes(scenario: Scenario) -> str | None:
     """What the processes have and the compiled engine does not, as `key = value`; None: nothing."""
+    if scenario.loader.dispatch in ("stealing", "shared"):
+        return f"loader.dispatch = {scenario.loader.dispatch}"
+    if scenario.loader.refill != "return":
+        return f"loader.refill = {scenario.loader.refill}"
     if scenario.consumer.loop != "plain":
         return f"consumer.loop = {scenario.consumer.loop}"
     if scenario.job.remote:

@@ -18,6 +18,8 @@ from dlsim.scenario.distributions import Seconds
 from dlsim.scenario.errors import LARGEST, is_integer, require
 
 StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
+Dispatch: TypeAlias = Literal["turns", "dealt", "stealing", "shared"]
+Refill: TypeAlias = Literal["return", "arrival"]
 
 LARGEST_WINDOW = 1_000_000  # batches; each is kept, and sent when an epoch begins
 _NEEDS = "needs num_workers above 0"
@@ -54,6 +56,18 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             ultralytics' `InfiniteDataLoader` have it: the iterator is made once, workers go on
             into the next epoch, and an epoch that is left early goes on in the next.
             In torch: a sampler of one's own. Example: true
+        dispatch: Who gets the next batch. turns: the next worker in turn, as torch has it; dealt:
+            the next in turn, whatever it holds, in any order, too (as torch 2.6, and SPDL's stages
+            in processes); stealing: the same, and a worker with nothing left takes the oldest batch
+            that waits for a busy one; shared: whoever is free takes the oldest, from one queue (as
+            torchdata.nodes, SPDL). In torch: always turns. Example: "shared"
+        refill: When one more batch is sent for. return: when `next()` is about to return one;
+            arrival: when `next()` has received one, also where it waits for another, so that a slow
+            batch keeps no worker idle, and what comes meanwhile piles up. In torch: always return.
+            Example: "arrival"
+        slots: The window itself, in place of num_workers * prefetch_factor, where `dispatch` is
+            shared or stealing: batches sent and not yet returned (torchdata.nodes:
+            `max_concurrent`). In torch: num_workers * prefetch_factor. Example: 5
     """
 
     batch_size: int | None = 1
@@ -69,6 +83,9 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     persistent_workers: bool = False
     in_order: bool = True
     endless: bool = False
+    dispatch: Dispatch = "turns"
+    refill: Refill = "return"
+    slots: int | None = None
 
     def __post_init__(self) -> None:
         check_tuples(self, "sampler", "batch_sampler")
@@ -94,9 +111,10 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         if self.prefetch_factor is not None:
             check_integer(self, "prefetch_factor", 1)
             check_conflict(not workers, "prefetch_factor", _NEEDS)
+        self._check_dispatch()
         check_conflict(
             self.window > LARGEST_WINDOW,
-            "num_workers" if self.prefetch_factor is None else "prefetch_factor",
+            "slots" if self.slots else "prefetch_factor" if self.prefetch_factor else "num_workers",
             f"expected a window (num_workers * prefetch_factor) of at most {LARGEST_WINDOW:,}, "
             f"got {self.window:,}",
         )
@@ -123,6 +141,19 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             self.batch_size is None and self.drop_last, "drop_last", "needs a batch_size"
         )
 
+    def _check_dispatch(self) -> None:
+        rules, workers = get_args(Dispatch), self.num_workers > 0
+        words = f"{', '.join(rules[:-1])} or {rules[-1]}"
+        require(self.dispatch in rules, "dispatch", words, self.dispatch)
+        require(self.refill in get_args(Refill), "refill", "return or arrival", self.refill)
+        check_conflict(self.dispatch != "turns" and not workers, "dispatch", _NEEDS)
+        check_conflict(self.refill != "return" and not workers, "refill", _NEEDS)
+        if self.slots is not None:
+            check_integer(self, "slots", 1)
+            free = self.dispatch in ("stealing", "shared")
+            check_conflict(not free, "slots", 'needs dispatch = "shared" or "stealing"')
+            check_conflict(self.prefetch_factor is not None, "slots", "excludes prefetch_factor")
+
     def batches(self, length: int) -> int:
         """How many batches the sampler makes of a map-style dataset of `length` samples."""
         if self.batch_sampler is not None:
@@ -133,6 +164,11 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
     @property
     def window(self) -> int:
-        """The credit window in batches: `num_workers * prefetch_factor` (0 without workers)."""
+        """The credit window in batches: `num_workers * prefetch_factor` (0 without workers).
+
+        Or as many as there are `slots`.
+        """
+        if self.slots is not None:
+            return self.slots
         factor = 2 if self.prefetch_factor is None else self.prefetch_factor
         return self.num_workers * factor

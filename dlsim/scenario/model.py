@@ -278,6 +278,12 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
                 "nothing: an iterable-style dataset has no sampler",
                 value,
             )
+        require(
+            loader.dispatch in ("turns", "dealt"),
+            "loader.dispatch",
+            "turns or dealt, as each worker has its own part of an iterable-style dataset",
+            loader.dispatch,
+        )
         if isinstance(dataset.sharding, tuple):
             dealt = self.job.world if self.job.deal != "same" else 1
             wanted = max(loader.num_workers, 1) * dealt

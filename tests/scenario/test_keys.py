@@ -16,6 +16,7 @@ MAP = {"kind": "map", "length": 64, "fetch": [{"name": "read"}]}
 BASES: list[dict[str, Any]] = [
     {"loader": WORKERS, "dataset": MAP},
     {"loader": {"num_workers": 2}, "dataset": MAP},
+    {"loader": {"num_workers": 2, "dispatch": "shared"}, "dataset": MAP},
     {"loader": WORKERS, "dataset": {**MAP, "kind": "iterable"}},
     {"loader": WORKERS, "dataset": MAP, "consumer": {"device": "cpu"}},
     {"loader": WORKERS, "dataset": MAP, "consumer": {"loop": "thread"}},

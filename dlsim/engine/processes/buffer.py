@@ -1,11 +1,12 @@
-"""Where messages wait: queues with one reader, and the batches that arrived too early."""
+"""Where messages wait: index queues, the result queue, and the batches that arrived too early."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 import simpy
 
@@ -16,7 +17,7 @@ from dlsim.engine.processes.sampler import Job
 
 
 class Mailbox:
-    """A queue with one reader; an index queue, or the result queue all workers share.
+    """A queue with one reader, such as the result queue all workers share.
 
     Messages that arrive at one moment are read in the order of their senders' numbers, when it is
     the reader's `turn`.
@@ -60,6 +61,57 @@ class Mailbox:
         return heappop(self._messages)[-1]
 
 
+Take: TypeAlias = "Callable[[IndexQueues, int], int | None]"
+
+
+class IndexQueues:
+    """The index queues of all workers. From which of them a free worker `take`s is a rule.
+
+    `free` are those who look for something to do. Of what `others` may take, too, the one of lowest
+    number is told.
+    """
+
+    def __init__(self, env: simpy.Environment, workers: int, take: Take, *, others: bool) -> None:
+        self.env, self.take, self.others = env, take, others
+        self.jobs: list[deque[Job]] = [deque() for _ in range(workers)]
+        self.free: set[int] = set()
+        self._orders: list[deque[str]] = [deque() for _ in range(workers)]
+        self._bells: dict[int, simpy.Event] = {}
+
+    def put(self, worker: int, message: Job | str) -> None:
+        """Leave `message` for `worker`, at this moment."""
+        if isinstance(message, str):
+            self._orders[worker].append(message)
+            self._ring(worker)
+        else:
+            self.jobs[worker].append(message)
+            self._call(worker)
+
+    def get(self, worker: int) -> Steps:
+        """Wait for something to do for `worker`, and return it: batches before other messages."""
+        self.free.add(worker)
+        while (lying := self.take(self, worker)) is None and not self._orders[worker]:
+            self._bells[worker] = self.env.event()
+            yield self._bells[worker]
+        self.free.remove(worker)
+        if lying is None:
+            return self._orders[worker].popleft()
+        job = self.jobs[lying].popleft()
+        self._call(worker)  # what lies in its own queue it is no longer free to do
+        return job
+
+    def _call(self, worker: int) -> None:
+        """Tell someone that there is something to do, if it is there for someone who waits."""
+        for each in sorted(self._bells) if self.others else (worker,):
+            if self.take(self, each) is not None:
+                self._ring(each)
+                return
+
+    def _ring(self, worker: int) -> None:
+        if worker in self._bells:
+            happen(self._bells.pop(worker), WORKERS + worker)
+
+
 class Pipe:
     """The pipe of the result queue: one writes at a time, the others wait in a line."""
 
@@ -87,8 +139,10 @@ class Pipe:
 class Pool:
     """The workers of one or more epochs: their queues, their processes, and torch's done event."""
 
-    def __init__(self, env: simpy.Environment, workers: int, *, pin_memory: bool) -> None:
-        self.index_queues = [Mailbox(env, WORKERS + worker) for worker in range(workers)]
+    def __init__(
+        self, env: simpy.Environment, workers: int, queues: IndexQueues, *, pin_memory: bool
+    ) -> None:
+        self.index_queues = queues
         self.result_queue = Mailbox(env, PINNING if pin_memory else LAST)
         self.processes: list[simpy.Process] = []
         self.at = [MAIN] * workers  # the batch that each one is at, or was last

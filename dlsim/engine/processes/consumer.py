@@ -14,7 +14,7 @@ from dlsim.engine.facts import JOIN_TIMEOUT, MAIN, Raised, goes_on, last_of_epoc
 from dlsim.engine.processes.barrier import StepsToBarrier
 from dlsim.engine.processes.buffer import Pool
 from dlsim.engine.processes.clock import LAST, Steps, settle, sleep
-from dlsim.engine.processes.dispatcher import Dispatcher
+from dlsim.engine.processes.dispatcher import Dispatcher, index_queues
 from dlsim.engine.processes.fetch import fetch, source
 from dlsim.engine.processes.messages import ENDED, RESUME, STOP, Answer, Batch
 from dlsim.engine.processes.run import Run
@@ -71,7 +71,8 @@ class Workers:
         run = self.run
         costs = run.scenario.costs
         loader = run.scenario.loader
-        self.pool = pool = Pool(run.env, loader.num_workers, pin_memory=run.scenario.pins)
+        queues = index_queues(run)
+        self.pool = pool = Pool(run.env, loader.num_workers, queues, pin_memory=run.scenario.pins)
         for number in range(loader.num_workers):
             yield from run.compute(MAIN, costs.worker_start)
             pool.processes.append(run.env.process(worker(run, number, epoch, pool)))
@@ -79,16 +80,16 @@ class Workers:
                 run.env.process(feeder(run, number, pool))
         if run.scenario.pins:
             pool.pin_memory_thread = run.env.process(pin_memory_thread(run, pool))
-        self.dispatcher = Dispatcher(run, pool.index_queues)
+        self.dispatcher = Dispatcher(run, queues)
 
     def _resume_workers(self) -> Steps:
         """Tell every worker that an epoch begins, and wait for all to say so.
 
         What they still had to do of the last epoch is done first, and thrown away.
         """
-        for number in range(len(self.pool.index_queues)):
+        waiting_for = len(self.pool.processes)
+        for number in range(waiting_for):
             self.dispatcher.deliver(number, RESUME)
-        waiting_for = len(self.pool.index_queues)
         while waiting_for > 0:
             answer = yield from self._receive()
             if answer.outcome is None:
@@ -128,6 +129,7 @@ class Workers:
                 yield from dispatcher.ended(answer.worker)
                 continue
             tasks.hold(answer)
+            yield from dispatcher.received(answer.worker)
             if answer.number == wanted:
                 dispatcher.wanted += 1
                 return (yield from self._process(wanted))

@@ -1,32 +1,35 @@
-"""The dispatcher: who gets the next batch.
+"""The dispatcher: who gets the next batch, and when it is sent for.
 
 Torch keeps at most `num_workers * prefetch_factor` batches sent and not returned, the credit
 window. At the start of an epoch the whole window is sent; afterwards exactly one batch is sent
 for each batch returned, before user code runs. Which worker gets it is the rule of this file:
 the next one in turn that still has data, and, out of order since torch 2.7, has room.
+
+Other loaders go by other rules, which stand at the end: when a batch gives its credit back, to
+whom one is sent, and what a free worker may take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from dlsim.engine.facts import MAIN, capacity_aware
-from dlsim.engine.processes.buffer import Mailbox, ReorderBuffer
+from dlsim.engine.processes.buffer import IndexQueues, ReorderBuffer, Take
 from dlsim.engine.processes.clock import Steps
 from dlsim.engine.processes.run import Run
-from dlsim.engine.processes.sampler import Jobs
+from dlsim.engine.processes.sampler import Job, Jobs
 from dlsim.scenario import Scenario
 
 
 class Dispatcher:
     """The state of torch's `_MultiProcessingDataLoaderIter` that decides about sending."""
 
-    def __init__(self, run: Run, index_queues: list[Mailbox]) -> None:
-        self.run = run
+    def __init__(self, run: Run, queues: IndexQueues) -> None:
+        self.run, self.queues = run, queues
         self.window = run.scenario.loader.window
-        self.index_queues = index_queues
         self.choose = rule(run.scenario)
+        self.on_arrival = run.scenario.loader.refill == "arrival"
         # Row by row, the latency is paid for every row, by the worker (see fetch.py).
         self.latency = run.scenario.costs.index_latency - run.round_trip
 
@@ -35,7 +38,7 @@ class Dispatcher:
         self.jobs = jobs
         self.sent = self.wanted = len(self.run.recorder)
         self.tasks = ReorderBuffer()
-        self.active = [True] * len(self.index_queues)
+        self.active = [True] * len(self.queues.jobs)
         self.active_count = len(self.active)
         self.held = [0] * len(self.active)
         self.turn = 0
@@ -61,17 +64,26 @@ class Dispatcher:
         self.held[worker] += 1
         self.sent += 1
 
-    def deliver(self, worker: int, message: object) -> None:
+    def deliver(self, worker: int, message: Job | str) -> None:
         """Put `message` on the worker's index queue, where it can be read after the latency."""
-        queue = self.index_queues[worker]
         if self.latency == 0:
-            queue.put(message)
+            self.queues.put(worker, message)
         else:
             arrival = self.run.env.timeout(self.latency)
-            arrival.callbacks.append(lambda _: queue.put(message))
+            arrival.callbacks.append(lambda _: self.queues.put(worker, message))
+
+    def received(self, worker: int) -> Steps:
+        """A batch of `worker` was received, which need not be the one that `next()` waits for."""
+        if self.on_arrival:
+            yield from self._credit(worker)
 
     def returned(self, worker: int) -> Steps:
-        """A batch of `worker` is about to be returned: its credit sends the next one."""
+        """A batch of `worker` is about to be returned."""
+        if not self.on_arrival:
+            yield from self._credit(worker)
+
+    def _credit(self, worker: int) -> Steps:
+        """A batch of `worker` gives its credit back, which sends the next one."""
         self.held[worker] -= 1
         yield from self.send_next()
 
@@ -81,6 +93,8 @@ class Dispatcher:
         self.active_count -= 1
         yield from self.send_next()
 
+
+# ---- to whom a batch is sent ----
 
 Rule: TypeAlias = Callable[[Dispatcher], int | None]
 
@@ -117,3 +131,38 @@ def next_with_room(dispatcher: Dispatcher) -> int | None:
         ):
             return worker
     return None
+
+
+# ---- from whose queue a free worker takes the next batch ----
+
+
+def index_queues(run: Run) -> IndexQueues:
+    """The index queues, and what their readers may take."""
+    loader = run.scenario.loader
+    rules: dict[str, Take] = {"stealing": own_or_stolen, "shared": anyones}
+    others = loader.dispatch in rules
+    take = rules.get(loader.dispatch, own)
+    return IndexQueues(run.env, loader.num_workers, take, others=others)
+
+
+def own(queues: IndexQueues, worker: int) -> int | None:
+    """Its own queue, if there is a batch in it: torch's rule."""
+    return worker if queues.jobs[worker] else None
+
+
+def own_or_stolen(queues: IndexQueues, worker: int) -> int | None:
+    """Its own queue, else that of a busy worker in which the oldest batch lies."""
+    if queues.jobs[worker]:
+        return worker
+    everyone = range(len(queues.jobs))
+    return _oldest(queues, (other for other in everyone if other not in queues.free))
+
+
+def anyones(queues: IndexQueues, worker: int) -> int | None:
+    """Whichever queue has the oldest batch, as if there were one for all."""
+    return _oldest(queues, range(len(queues.jobs)))
+
+
+def _oldest(queues: IndexQueues, among: Iterable[int]) -> int | None:
+    lying = (worker for worker in among if queues.jobs[worker])
+    return min(lying, key=lambda worker: queues.jobs[worker][0].number, default=None)

@@ -40,7 +40,7 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     told, equipped = broken is None, broken is None
     ended = False
     while True:
-        job = yield from pool.index_queues[number].get()
+        job = yield from pool.index_queues.get(number)
         if job is STOP:
             yield from run.compute(number, costs.worker_stop)
             return
@@ -53,6 +53,7 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
         if ended or pool.closing:
             continue
         pool.at[number] = job.number
+        recorder.worker[job.number] = number
         outcome: Outcome
         size = 0.0
         if broken is not None and not (told and equipped):

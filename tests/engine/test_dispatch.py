@@ -1,0 +1,142 @@
+"""Who gets the next batch, and when it is sent for, by rules that are not torch's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import dlsim
+from dlsim import Scenario, ScenarioError
+from tests.strategies import dispatched
+
+SECONDS = [4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]  # batch 0 is slow
+
+
+def of(step: float = 0.5, seconds: list[float] = SECONDS, **settings: object) -> Scenario:
+    """Batches of one sample on two workers, of which the first is slow."""
+    return Scenario(
+        loader=dlsim.Loader(**{"num_workers": 2, **settings}),
+        dataset=dlsim.MapDataset(
+            len(seconds), fetch=[dlsim.Stage("read", wait=dlsim.Recorded(seconds))]
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Constant(step)),
+    )
+
+
+HAND_COMPUTED = {
+    "turns": ({}, "01010101", [0, 0, 4, 1, 5, 4.5, 6, 5.5]),
+    "arrival": ({"refill": "arrival"}, "01010101", [0, 0, 4, 1, 5, 2, 6, 4]),
+    # worker 1 does 1 and 3, then takes what lies before worker 0
+    "stealing": ({"dispatch": "stealing"}, "01110101", [0, 0, 2, 1, 4, 4.5, 5, 5.5]),
+    "shared": ({"dispatch": "shared"}, "01110101", [0, 0, 1, 2, 4, 4.5, 5, 5.5]),
+    # nothing keeps worker 1 idle: it has done 1 to 4 when batch 0 is there
+    "shared, arrival": (
+        {"dispatch": "shared", "refill": "arrival"},
+        "01111010",
+        [0, 0, 1, 2, 3, 4, 4, 5],
+    ),
+    "dealt, any order": (
+        {"dispatch": "dealt", "in_order": False},
+        "01010101",
+        [0, 0, 4, 1, 5, 2, 6, 4],
+    ),
+    "shared, any order": (
+        {"dispatch": "shared", "in_order": False},
+        "01111010",
+        [0, 0, 1, 2, 3, 4, 4, 5],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HAND_COMPUTED)
+def test_hand_computed(name: str) -> None:
+    """Who does which batch from when on, where batch 0 takes four times as long as the others."""
+    changes, workers, started = HAND_COMPUTED[name]
+    trace = dlsim.simulate(of(**changes))
+    assert "".join(map(str, trace.worker)) == workers
+    assert trace.started.tolist() == started
+
+
+def test_dealt_goes_at_the_pace_of_the_slowest() -> None:
+    """Of two workers one ten times slower: dealt out in turn, 2 S a slow batch; shared, all add up.
+
+    What SPDL's stages in processes did, and the same work in a pool that all share.
+    """
+    fast, slow, batches = 0.0025, 0.025, 440
+    dealt = of(0.0, [slow, fast] * (batches // 2), dispatch="dealt", in_order=False)
+    trace = dlsim.simulate(dealt)
+    assert batches / trace.end == pytest.approx(2 / slow, rel=0.01)
+    stolen = dlsim.simulate(dlsim.replace(dealt, {"loader.dispatch": "stealing"}))
+    assert batches / stolen.end == pytest.approx(2 / (slow + fast) * 2, rel=0.03)
+
+
+@pytest.mark.parametrize("slots", [2, 3, 4])
+def test_slots_are_what_is_read_before_anything_is_taken(slots: int) -> None:
+    """With one batch taken, as torchdata.nodes: as many as there are slots are begun, and one."""
+    scenario = of(1000.0, [1.0] * 40, dispatch="shared", slots=slots)
+    trace = dlsim.simulate(dlsim.replace(scenario, {"consumer.stop_after": 1}))
+    assert int(np.sum(trace.started < 900)) == slots + 1
+
+
+@settings(max_examples=60)
+@given(dispatched, st.integers(0, 99))
+def test_every_rule_gives_every_batch_once(scenario: Scenario, seed: int) -> None:
+    """Whatever the rule, an epoch has the sampler's batches, and the window holds."""
+    assume(isinstance(scenario.dataset, dlsim.MapDataset) and scenario.loader.num_workers)
+    changes = {"failures": [], "loader.timeout": 0.0, "consumer.stop_after": None}
+    scenario = dlsim.replace(scenario, {**changes, "consumer.on_error": "stop"})
+    trace = dlsim.simulate(scenario, seed, samples=True)
+    torchs = {"loader.dispatch": "turns", "loader.refill": "return", "loader.slots": None}
+    expected = dlsim.simulate(dlsim.replace(scenario, torchs), seed)
+    assert sorted(trace.order) == sorted(expected.order) or scenario.loader.endless
+    if scenario.loader.in_order:
+        assert trace.order.tolist() == expected.order.tolist()
+    gone = trace.received if scenario.loader.refill == "arrival" else trace.returned
+    for number, sent in enumerate(trace.sent):
+        under_way = (np.arange(len(trace)) < number) & ~(gone <= sent)
+        assert int(np.sum(under_way)) < scenario.loader.window
+    assert trace.samples is not None
+    assert np.array_equal(trace.samples.worker, trace.worker[trace.samples.batch])
+
+
+@settings(max_examples=40)
+@given(dispatched, st.integers(0, 99))
+def test_nobody_is_idle_while_a_batch_lies_in_a_shared_queue(scenario: Scenario, seed: int) -> None:
+    """A batch is begun in its turn, when it is sent, or when a worker is done with another one."""
+    assume(isinstance(scenario.dataset, dlsim.MapDataset) and scenario.loader.num_workers)
+    changes = {"loader.dispatch": "shared", "failures": [], "costs.index_latency": 0.0}
+    scenario = dlsim.replace(scenario, {**changes, "policy": "torch", "costs.worker_start": 0.0})
+    trace = dlsim.simulate(scenario, seed)
+    begun = trace.started[~np.isnan(trace.started)]
+    assert np.all(np.diff(begun) >= 0)
+    assert set(begun) <= {*trace.sent, *trace.fetched}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loader.dispatch": "random"}, "loader.dispatch: expected"),
+        ({"loader.num_workers": 0, "loader.dispatch": "shared"}, "dispatch: needs num_workers"),
+        ({"loader.num_workers": 0, "loader.refill": "arrival"}, "refill: needs num_workers"),
+        ({"loader.slots": 3}, 'slots: needs dispatch = "shared" or "stealing"'),
+        (
+            {"loader.slots": 3, "loader.dispatch": "shared", "loader.prefetch_factor": 2},
+            "slots: excludes prefetch_factor",
+        ),
+        ({"loader.slots": 0, "loader.dispatch": "shared"}, "slots: expected an integer of at"),
+    ],
+)
+def test_rules_that_make_no_sense(changes: dict[str, object], message: str) -> None:
+    """A rule that nobody has, or nobody to go by it; slots beside torch's own window."""
+    with pytest.raises(ScenarioError, match=message):
+        dlsim.replace(of(), changes)
+
+
+def test_parts_of_an_iterable_are_not_shared() -> None:
+    """Of an iterable-style dataset, no worker can make another one's batches."""
+    with pytest.raises(ScenarioError, match=r"loader\.dispatch: expected turns or dealt"):
+        Scenario(
+            loader=dlsim.Loader(num_workers=2, dispatch="shared"), dataset=dlsim.IterableDataset(8)
+        )
