@@ -63,6 +63,7 @@ latencies = st.sampled_from([0.0, 0.0, 0.125, 0.3])
 windows = st.sampled_from([None, None, 1, 2, 3, 5])
 timeouts = st.sampled_from([0.0, 0.0, 0.0, 0.5, 3.0])
 errors = st.sampled_from(["stop", "continue"])
+loops = st.sampled_from(["plain", "plain", "rebind"])
 orders = st.sampled_from(["sequential", "shuffle", "sampler", "batch_sampler", "single"])
 
 
@@ -92,7 +93,11 @@ def scenarios(draw: st.DrawFn, *, torch_only: bool = True) -> Scenario:
         loader=dlsim.Loader(**loader, pin_memory=device == "cpu"),  # where that does nothing
         dataset=dataset,
         consumer=dlsim.Consumer(
-            step=draw(distributions()), stop_after=draw(ends), device=device, on_error=on_error
+            step=draw(distributions()),
+            stop_after=draw(ends),
+            device=device,
+            on_error=on_error,
+            loop="plain" if loader.get("endless") else draw(loops),
         ),
         costs=dlsim.Costs(worker_start=draw(starts), index_latency=draw(latencies)),
         failures=failures,
@@ -371,7 +376,8 @@ def on_machines(draw: st.DrawFn) -> Scenario:
         scenario,
         loader=structs.replace(loader, pin_memory=draw(flags), multiprocessing_context=method),
         dataset=structs.replace(dataset, fetch=fetch, **draw(parts)),
-        consumer=structs.replace(scenario.consumer, **draw(uses)),
+        # the compiled engine has no two sets of workers on a machine that they share
+        consumer=structs.replace(scenario.consumer, loop="plain", **draw(uses)),
         machine=draw(machines),
         costs=structs.replace(scenario.costs, **draw(costs)),
     )

@@ -110,6 +110,11 @@ def last_of_epoch(scenario: Scenario) -> int | None:
     return batches if stop_after is None else min(batches, stop_after)
 
 
+def lingers(scenario: Scenario) -> bool:
+    """Whether there are two sets of workers at a time, where an epoch begins."""
+    return scenario.rebinds and last_of_epoch(scenario) is not None and scenario.epochs > 1
+
+
 def meets_after(scenario: Scenario) -> int:
     """After how many steps a rank meets others each time; 0 if never, or if it is none."""
     every = scenario.job.sync
@@ -122,8 +127,10 @@ def only_processes(scenario: Scenario) -> str | None:
         return f"loader.dispatch = {scenario.loader.dispatch}"
     if scenario.loader.refill != "return":
         return f"loader.refill = {scenario.loader.refill}"
-    if scenario.consumer.loop != "plain":
-        return f"consumer.loop = {scenario.consumer.loop}"
+    loop = scenario.consumer.loop
+    # What is shared, two sets of workers would share.
+    if loop != "plain" and (loop != "rebind" or (lingers(scenario) and not scenario.ideal)):
+        return f"consumer.loop = {loop}"
     if scenario.job.remote:
         return "a remote storage that ranks share"
     return None

@@ -13,7 +13,7 @@ import numpy as np
 from dlsim.engine.compiled.jobs import MOST_SAMPLES, Block, IndexLists, Jobs
 from dlsim.engine.compiled.settings import most_samples
 from dlsim.engine.draws import Floats
-from dlsim.engine.facts import JOIN_TIMEOUT, only_processes, round_trip
+from dlsim.engine.facts import JOIN_TIMEOUT, last_of_epoch, only_processes, round_trip
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
 
@@ -32,7 +32,7 @@ def suits(scenario: Scenario) -> bool:
         and not loader.endless
         and only_processes(scenario) is None
         and loader.timeout == 0
-        and scenario.consumer.stop_after is None
+        and last_of_epoch(scenario) is None
         and not scenario.failures
     )
 

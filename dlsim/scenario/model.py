@@ -34,7 +34,7 @@ SHARING = {*Costs.__struct_fields__} - {"worker_start", "index_latency"}  # cost
 
 Policy: TypeAlias = Literal["torch", "row"]
 OnError: TypeAlias = Literal["stop", "continue"]
-Loop: TypeAlias = Literal["plain", "accelerate", "lightning", "thread"]
+Loop: TypeAlias = Literal["plain", "rebind", "accelerate", "lightning", "thread"]
 FailurePoint: TypeAlias = Literal["fetch", "collate", "worker_init_fn"]
 
 
@@ -59,7 +59,9 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         on_error: What becomes of an exception that `next()` raises, of user code or a timeout.
             stop: it ends the run; continue: the loop catches it and calls `next()` again at once.
             Example: "continue"
-        loop: What calls `next()`. plain: the training loop; accelerate: one batch ahead, as its
+        loop: What calls `next()`. plain: the training loop; rebind: likewise, but each epoch's
+            `it = iter(loader)` finds the old iterator alive, if it was left early, so that its
+            workers go after the new ones are started; accelerate: one batch ahead, as its
             DataLoaderShard; lightning: as its data fetcher; thread: a thread that reads ahead into
             a queue. Example: "accelerate"
         queue: How many batches the queue of a reading thread has room for; the thread holds one
@@ -92,9 +94,7 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
             "device",
             "cpu excludes run_ahead, overlap_copy and spin",
         )
-        require(
-            self.loop in get_args(Loop), "loop", "plain, accelerate, lightning or thread", self.loop
-        )
+        require(self.loop in get_args(Loop), "loop", " or ".join(get_args(Loop)), self.loop)
         check_integer(self, "queue", 1)
         check_conflict(self.loop != "thread" and self.queue != 1, "queue", 'needs loop = "thread"')
         check_conflict(
@@ -224,6 +224,21 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         )
 
     @property
+    def rebinds(self) -> bool:
+        """Whether the workers of an epoch that is left early live until the next one has its own.
+
+        So they do where the old iterator does: its name is rebound, or Lightning, which counts
+        the batches of a loader that has a length, makes the new one first.
+        """
+        loader, loop = self.loader, self.consumer.loop
+        counts = loop == "lightning" and isinstance(self.dataset, MapDataset)
+        return (
+            loader.num_workers > 0
+            and not loader.persistent_workers
+            and (loop == "rebind" or counts)
+        )
+
+    @property
     def pins(self) -> bool:
         """Whether batches are pinned: `pin_memory` does nothing on a machine without accelerator.
 
@@ -301,7 +316,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             return
         loader = self.loader
         check_conflict(
-            self.consumer.loop != "plain",
+            self.consumer.loop not in ("plain", "rebind"),
             "consumer.on_error",
             f'expected stop, as loop = "{self.consumer.loop}" gives nothing after an error, '
             "got continue",

@@ -176,6 +176,8 @@ class _Walk:
         self.workers = worker_count(trace)
         self.in_order = scenario is None or scenario.loader.in_order
         self.persistent = scenario is not None and scenario.loader.persistent_workers
+        self.window = max(scenario.loader.window, 1) if scenario is not None else None
+        self.rebinds = scenario is not None and scenario.rebinds
         self.costs = scenario.costs if scenario is not None else Costs()
         self.pinning = _pinning(trace)
         row = scenario is not None and scenario.policy == "row"
@@ -306,6 +308,13 @@ class _Walk:
             self.fetched(batch)
         else:
             self.handed_over(batch, float(trace.requested[batch]))
+            if (
+                self.rebinds and epoch > 0
+            ):  # what the name was bound to goes before next() is called
+                began = np.fmax.reduce(trace.sent[self.epochs == epoch][: self.window])
+                self.filling = False
+                self.to(JOINING, max(began, self.drained(epoch - 1, self.now)))
+                self.to(DRAINING, began)
         self.filling = False
         sent = np.fmin.reduce(trace.sent[self.epochs == epoch])
         self.to(SEND, sent - self.costs.index_put)

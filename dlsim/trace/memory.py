@@ -132,7 +132,8 @@ def largest_window(scenario: Scenario, resource: str, limit: float, samples: flo
     """The largest credit window whose batches, of so many samples, fit into `limit`.
 
     As many batches as the window has can be fetched and not returned, and the training loop
-    keeps one more; not in /dev/shm, if they are pinned.
+    keeps one more; not in /dev/shm, if they are pinned. Where iterators are rebound, there are
+    two windows at a time.
     """
     each = samples * scenario.dataset.sample_bytes.mean
     kept = 1
@@ -141,7 +142,8 @@ def largest_window(scenario: Scenario, resource: str, limit: float, samples: flo
         limit -= own_descriptors(scenario)
     elif resource == SHM and scenario.pins:
         kept = 0
-    return max(0, int(limit // each) - kept) if each else 0
+    sets = 2 if scenario.rebinds and scenario.epochs > 1 else 1  # of workers at a time
+    return max(0, int(limit // each) - kept) // sets if each else 0
 
 
 def crossing(scenario: Scenario) -> bool:
@@ -204,8 +206,9 @@ def _open(trace: Trace, scenario: Scenario) -> Iterator[tuple[Floats, Floats, in
     """
     loader = scenario.loader
     released, batch = _released(trace), ~np.isnan(trace.fetched)
+    sets = 2 if scenario.rebinds else 1  # of workers, where an epoch begins
     here = np.where(batch, trace.received, np.nan)
-    yield (here, here, 1) if scenario.pins else (here, released, loader.window + 1)
+    yield (here, here, 1) if scenario.pins else (here, released, sets * loader.window + 1)
     sent = np.where(np.isnan(trace.received), epoch_ends(trace), trace.received)
     each = loader.window // loader.num_workers if loader.in_order else loader.window
     for worker in range(loader.num_workers):
@@ -260,7 +263,8 @@ def _first_over(trace: Trace, come: Floats, go: Floats, weight: Floats, limit: f
 def _levels(trace: Trace, place: str, weight: Floats) -> Levels:
     scenario, (come, go) = _scenario(trace), _stays(trace)[place]
     kept = 0 if place == "shm" and scenario.pins else 1
-    peak = _peak(trace, come, go, weight, max(scenario.loader.window, 1) + kept)
+    most = (2 if scenario.rebinds else 1) * max(scenario.loader.window, 1) + kept
+    peak = _peak(trace, come, go, weight, most)
     return replace(levels(come, go, *span(trace), weight), peak=peak)
 
 

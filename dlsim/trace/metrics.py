@@ -206,9 +206,14 @@ def accelerator_utilisation(trace: Trace) -> float:
 
 
 def epoch_ends(trace: Trace) -> Floats:
-    """For each batch, the end of the epoch it was sent in; of the `span`, if that is not known."""
+    """For each batch, the end of the epoch it was sent in; of the `span`, if that is not known.
+
+    An iterator whose name is rebound ends when the next one has begun.
+    """
     trace = trace.as_one_epoch
     ends = trace.epochs.ended if len(trace.epochs.ended) else np.array([NAN])
+    if trace.meta.scenario is not None and trace.meta.scenario.rebinds:
+        ends = np.append(trace.epochs.primed[1:], ends[-1])
     ends = np.where(np.isnan(ends), span(trace)[1], ends)
     epochs = np.maximum(trace.epoch_of(np.arange(len(trace))), 0)
     found: Floats = ends[epochs]

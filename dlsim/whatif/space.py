@@ -15,6 +15,7 @@ from msgspec import structs
 
 from dlsim.engine import simulate
 from dlsim.engine.effort import counts
+from dlsim.engine.facts import lingers
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import size
@@ -183,11 +184,13 @@ def at_most(scenario: Scenario, resource: str = MEMORY) -> int:
 
     As many as the window has, or as the epoch has, and the one that the loop keeps: from the
     epoch before, where there is one. Without workers, one is made while one is kept. In /dev/shm
-    none is kept if they are pinned.
+    none is kept if they are pinned. Where an iterator is rebound, there are two windows.
     """
     loader, batches = scenario.loader, _batches(scenario)
     window = max(loader.window, 1)
     under_way = window if loader.endless else min(window, batches)
+    if lingers(scenario):
+        under_way *= 2
     if resource == SHM and scenario.pins:
         return under_way
     several = scenario.epochs > 1 or loader.endless

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import dlsim
 from dlsim.engine.compiled.job import covered
+from dlsim.engine.facts import lingers
 from dlsim.scenario import Scenario
 from dlsim.trace.difference import difference, job_difference
 from dlsim.validation import run_virtual
@@ -40,6 +41,7 @@ def features(scenario: Scenario, trace: dlsim.Trace) -> list[str]:
         "several epochs": len(trace.epochs.first) > 1,
         "persistent workers": loader.persistent_workers and len(trace.epochs.first) > 1,
         "loop left early": scenario.consumer.stop_after is not None,
+        "iterator rebound while it lives": scenario.consumer.loop == "rebind" and lingers(scenario),
         "a worker's iterator ended": bool((trace.status == 2).any()),
         "batches skipped": bool((trace.status == 3).any()),
         "batches discarded": bool((trace.status == 5).any()),

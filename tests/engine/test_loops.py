@@ -9,6 +9,10 @@ from hypothesis import strategies as st
 
 import dlsim
 from dlsim import Scenario, ScenarioError
+from dlsim.engine.simulation import Engine
+from dlsim.trace import account
+from dlsim.trace.memory import memory
+from dlsim.whatif.space import space
 from tests.strategies import on_machines, scenarios
 
 
@@ -51,6 +55,59 @@ def test_lightning_has_two_sets_of_workers_at_an_edge() -> None:
     assert plain.returned[plain.order].tolist() == [1.0, 3.0]
 
 
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+def test_a_rebound_iterator_has_two_sets_of_workers_at_an_edge(engine: Engine) -> None:
+    """`iter()` waits for what the old workers are at, during which the new ones fetch already."""
+    scenario = dlsim.replace(loader("rebind", stop_after=3), {"epochs": 2})
+    trace = dlsim.simulate(scenario, engine=engine)
+    assert trace.epochs.started.tolist() == [0.0, 2.1]
+    assert trace.epochs.primed.tolist() == [0.0, 3.0]
+    assert trace.returned[trace.order[3]] == pytest.approx(3.1)
+    one_set = dlsim.simulate(dlsim.replace(scenario, {"consumer.loop": "plain"}), engine=engine)
+    assert one_set.epochs.started.tolist() == [0.0, 3.0]
+    assert one_set.returned[one_set.order[3]] == 4.0
+    persistent = dlsim.replace(scenario, {"loader.persistent_workers": True})
+    plain = dlsim.replace(persistent, {"consumer.loop": "plain"})
+    kept, reset = (dlsim.simulate(each, engine=engine) for each in (persistent, plain))
+    assert kept.returned.tolist() == pytest.approx(reset.returned.tolist(), nan_ok=True)
+
+
+def test_two_sets_of_workers_share_the_cores() -> None:
+    """What the old workers are at and what the new ones begin with takes twice as long."""
+    scenario = dlsim.replace(
+        loader("rebind", workers=1, stop_after=1),
+        {"epochs": 2, "dataset.fetch": [dlsim.Stage("decode", cpu=dlsim.Constant(1.0))]},
+    )
+    trace = dlsim.simulate(dlsim.replace(scenario, {"machine.cores": 1}))
+    # At 1.1 the old worker has 0.9 s to go, which takes 1.8 s beside the new one.
+    assert trace.epochs.primed[1] == pytest.approx(2.9)
+    assert trace.returned[trace.order[1]] == pytest.approx(3.0)
+    assert "consumer.loop = rebind" in trace.meta.notes["engine"]
+
+
+def test_waiting_for_old_workers_is_no_sending() -> None:
+    """The account of a run that waits in `iter()` for old workers to stop says so."""
+    scenario = dlsim.replace(
+        loader("rebind", stop_after=3),
+        {"epochs": 3, "dataset.fetch.0.wait": 0.01, "costs.worker_stop": 0.5},
+    )
+    found = account(dlsim.simulate(scenario)).idle
+    assert found == pytest.approx({"joining": 1.5, "first batch": 0.01})
+
+
+def test_two_windows_at_a_time_take_memory() -> None:
+    """Old workers keep their window until the new ones have theirs: more than a window is there."""
+    scenario = dlsim.replace(
+        loader("rebind", batches=40, stop_after=20),
+        {"epochs": 2, "dataset.fetch.0.wait": 0.01, "dataset.sample_bytes": 2**20},
+    )
+    slow = dlsim.replace(scenario, {"costs.worker_start": 1.0, "costs.worker_stop": 1.0})
+    window = scenario.loader.window
+    assert memory(dlsim.simulate(slow)).total.max / 2**20 == 2 * window + 1
+    assert space(slow).most == (2 * window + 1) * 2**20
+    assert space(dlsim.replace(slow, {"machine.shm": "8 MiB"})).largest_window == 3
+
+
 @pytest.mark.parametrize("queue", [1, 3])
 def test_a_thread_has_one_more_than_its_queue_ready(queue: int) -> None:
     """During a long step, `queue + 1` batches and the window are sent beyond the one in use."""
@@ -76,7 +133,7 @@ def test_a_thread_raises_where_the_loop_is() -> None:
 @settings(max_examples=100)
 @given(
     scenarios(torch_only=False) | on_machines(),
-    st.sampled_from(["accelerate", "lightning", "thread"]),
+    st.sampled_from(["accelerate", "lightning", "rebind", "thread"]),
     st.integers(0, 99),
 )
 def test_loops_give_every_batch_once(scenario: Scenario, loop: str, seed: int) -> None:
@@ -112,7 +169,7 @@ def test_ranks_of_a_job_have_the_loop() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"consumer.loop": "fabric"}, "loop: expected accelerate or lightning or plain or thread"),
+        ({"consumer.loop": "fabric"}, "loop: expected accelerate or lightning or plain or rebind"),
         ({"consumer.queue": 2}, 'queue: needs loop = "thread"'),
         ({"consumer.loop": "accelerate", "loader.endless": True}, "endless: needs a plain loop"),
     ],

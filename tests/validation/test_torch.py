@@ -36,7 +36,9 @@ def test_endless_sampler_equals_torch(scenario: Scenario, seed: int) -> None:
     assume(isinstance(scenario.dataset, dlsim.MapDataset))
     assume(scenario.loader.batches(scenario.dataset.length) > 0)
     assume(scenario.consumer.on_error == "stop" or not scenario.failures)
-    endless = dlsim.replace(scenario, {"loader.endless": True, "epochs": 3})
+    endless = dlsim.replace(
+        scenario, {"loader.endless": True, "consumer.loop": "plain", "epochs": 3}
+    )
     theirs = virtual.run_virtual(endless, seed, samples=True)
     for engine in ENGINES:
         ours = dlsim.simulate(endless, seed, engine=engine, samples=True)

@@ -157,7 +157,8 @@ def end_step(s: State) -> int:
     m.requested = m.now
     if m.count == r.stop_after:
         m.ahead = 0
-        m.then = OVER if r.persistent or r.workers == 0 else CLOSE
+        stay = r.persistent or (r.lingers and not m.last)
+        m.then = OVER if stay or r.workers == 0 else CLOSE
         m.closed = OVER
         return RUN_AHEAD
     return NEXT if r.workers > 0 else FETCH_ALONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dlsim.engine.compiled.buffer import deliver
+from dlsim.engine.compiled.clock import wait
 from dlsim.engine.compiled.cores import compute, served_first
 from dlsim.engine.compiled.fetch import new_job
 from dlsim.engine.compiled.jit import inlined
@@ -105,6 +106,9 @@ def send(s: State) -> int:
         m.owed = 0
     if m.owed == 0:
         if m.primed != m.primed:
+            if m.gone > m.now:  # the iterator before this one waits for its workers
+                m.wake = m.gone
+                return wait(s, SEND)
             m.primed = m.requested = m.now
         return NEXT if m.returning == NONE else RETURN
     turn = m.turn

@@ -14,6 +14,7 @@ from dlsim.engine.facts import (
     capacity_aware,
     goes_on,
     last_of_epoch,
+    lingers,
     meets_after,
     round_trip,
     shard_of,
@@ -32,6 +33,7 @@ RULES = np.dtype(
         ("in_order", "?"),
         ("with_room", "?"),
         ("persistent", "?"),  # workers outlive an epoch
+        ("lingers", "?"),  # or one that is left early, until the next has workers
         ("timeout", "f8"),
         ("latency", "f8"),
         ("round_trip", "f8"),
@@ -102,6 +104,7 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "in_order": loader.in_order,
         "with_room": capacity_aware(scenario),
         "persistent": goes_on(scenario),
+        "lingers": lingers(scenario),
         "timeout": loader.timeout,
         "latency": costs.index_latency - trip,
         "round_trip": trip,

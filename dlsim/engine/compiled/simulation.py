@@ -17,6 +17,7 @@ from dlsim.engine.compiled.jobs import Block, Jobs, largest_block
 from dlsim.engine.compiled.loop import run
 from dlsim.engine.compiled.messages import (
     AT_BARRIER,
+    CLOSE,
     END_STEP,
     EPOCH_OVER,
     EXCEPTION,
@@ -124,6 +125,8 @@ class Simulation:
         for epoch in range(self.scenario.epochs):
             self.first.append(int(self.main["returned" if loader.endless else "sent"]))
             self.moments.append([max(began, self.main["now"]), np.nan, np.nan])
+            self.main["last"] = epoch + 1 == self.scenario.epochs
+            yield from self.let_go(progress)
             later = began > self.main["now"]
             self.main["doing"], self.main["wake"] = START_EPOCH, began if later else -np.inf
             if epoch and loader.endless:
@@ -142,13 +145,28 @@ class Simulation:
             if self.counting is not None:
                 self.count(int(self.main["sent"]), np.inf)
                 self.counting.end_epoch()
-            last = epoch + 1 == self.scenario.epochs
+            last = bool(self.main["last"])
             if self.scenario.is_job:
                 resume = yield Meeting(float(self.main["now"]), step=False, last=last)
                 began = began if last else max(resume, float(self.main["now"]))
         # Let happen what happens at the very moment the training loop ends.
         self.main["doing"], self.main["wake"] = OVER, self.main["now"]
         yield from self.go_on(progress)
+
+    def let_go(self, progress: Progress) -> Generator[Meeting, float, None]:
+        """Let the workers that linger go, after the next epoch has started its own.
+
+        Neither set knows of the other, so one is simulated after the other, and time begins anew.
+        """
+        main, rules = self.main, self.state.rules[0]
+        if not (rules["lingers"] and self.state.workers["alive"].any()):
+            return
+        now = begun = float(main["now"])
+        for _ in range(rules["workers"]):
+            begun += float(rules["worker_start"])
+        main["doing"], main["closed"], main["wake"] = CLOSE, OVER, begun
+        yield from self.go_on(progress)
+        main["now"], main["gone"] = now, main["now"]
 
     def go_on(self, progress: Progress) -> Generator[Meeting, float, int]:
         """Run the event loop, and give it what it asks for, until it is over; returns why it is."""

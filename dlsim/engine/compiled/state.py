@@ -45,6 +45,8 @@ MAIN_PROCESS = row(
     ("active", "i8"),  # workers that have not ended
     ("owed", "i8"),  # batches to be sent before anything else
     ("primed", "f8"),
+    ("gone", "f8"),  # when workers that linger are gone
+    ("last", "?"),  # it is the last epoch
     ("returning", "i8"),  # the batch that the current next() is about to return
     ("requested", "f8"),
     ("count", "i8"),  # batches returned in this epoch

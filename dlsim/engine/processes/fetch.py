@@ -167,7 +167,7 @@ def fetch_sharing(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> 
             yield from run.compute(worker, owed)
             owed = 0.0
             if demand == READ:
-                yield from run.disk.read((run.rank, worker), turn, stage, indices, *amount)
+                yield from run.disk.read(run.customer(worker), turn, stage, indices, *amount)
             elif amount[0] > 0:
                 yield sleep(env, amount[0], turn)
         if one_by_one:

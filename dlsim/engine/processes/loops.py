@@ -12,7 +12,7 @@ from typing import TypeAlias
 import simpy
 
 from dlsim.engine.processes.clock import LAST, Steps, sleep
-from dlsim.engine.processes.consumer import Loader, LoaderError
+from dlsim.engine.processes.consumer import Iterated, Loader, LoaderError
 from dlsim.engine.processes.messages import Batch
 from dlsim.engine.processes.run import Run
 from dlsim.scenario import MapDataset
@@ -20,13 +20,16 @@ from dlsim.scenario import MapDataset
 Make: TypeAlias = Callable[[Run], Loader]
 
 
-def looped(run: Run, make: Make) -> Loader | Accelerate | Lightning | ReadingThread:
+def looped(run: Run, make: Make) -> Iterated:
     """What the training loop of the scenario calls `next()` of, around the loaders it makes."""
     loop = run.scenario.consumer.loop
     if loop == "accelerate":
         return Accelerate(make(run))
-    if loop == "lightning":
-        return Lightning(run, make)
+    if loop == "rebind":
+        return Rebinding(run, make)
+    if loop == "lightning":  # whose training loop counts batches where the loader has a length
+        sized, iterators = isinstance(run.scenario.dataset, MapDataset), Rebinding(run, make)
+        return iterators if sized else Lightning(iterators)
     if loop == "thread":
         return ReadingThread(run, make(run))
     return make(run)
@@ -62,50 +65,64 @@ class Accelerate:
         yield from self.loader.leave()
 
 
-class Lightning:
-    """The data fetcher of Lightning 2.6: counts batches, or is one ahead where it cannot.
+class Rebinding:
+    """`it = iter(loader)` while an iterator lives that was left early.
 
-    A map-style dataset has a length, so nobody asks for the batch after the last. The iterator of
-    an epoch lives until that of the next one has started its workers and sent its window.
+    The old one goes, and waits for its workers, once the new one has started its own and sent its
+    window. Until then there are twice the workers. Persistent ones serve one iterator anew.
     """
 
     def __init__(self, run: Run, make: Make) -> None:
         self.run, self.make = run, make
         self.loader = make(run)
-        self.sized = isinstance(run.scenario.dataset, MapDataset)
         self.left = False
 
     def start_epoch(self, epoch: int) -> Steps:
-        """`iter(fetcher)`, which takes the first batch where there is no length."""
+        """`iter(loader)`; then what the name was bound to goes."""
         self.epoch = epoch
-        old = self.loader if self.left else None
+        old = self.loader
         if epoch > 0 and not self.run.scenario.loader.persistent_workers:
-            self.loader = self.make(self.run)
-        # Two sets of workers at a time share no cores here: the old ones are taken to be gone.
-        if old is not None and self.run.cores is not None:
-            yield from old.leave()
-            old = None
+            self.loader = self.make(self.run.beside(epoch))
         yield from self.loader.start_epoch(epoch)
-        if old is not None:
+        if self.left:
             yield from old.leave()
         self.left = False
-        if not self.sized:
-            self.ahead: Batch | None = yield from self.loader.next()
 
     def next(self) -> Steps:
-        """The next batch; without a length, once the one after it has come."""
-        if self.sized:
-            return (yield from self.loader.next())
-        batch = self.ahead
-        if batch is not None:
-            self.ahead = yield from self.loader.next()
-        return batch
+        """`next(it)`."""
+        return (yield from self.loader.next())
 
     def leave(self) -> Steps:
         """The epoch is left: its workers stay until the next has begun, or training ends."""
         self.left = not self.run.scenario.loader.persistent_workers
         if self.epoch + 1 == self.run.scenario.epochs:
             yield from self.loader.leave()
+
+
+class Lightning:
+    """The data fetcher of Lightning 2.6 around a loader without a length: one batch ahead.
+
+    Unlike accelerate's, it takes the first batch when an epoch begins.
+    """
+
+    def __init__(self, loader: Rebinding) -> None:
+        self.loader = loader
+
+    def start_epoch(self, epoch: int) -> Steps:
+        """`iter(fetcher)`, which takes the first batch."""
+        yield from self.loader.start_epoch(epoch)
+        self.ahead: Batch | None = yield from self.loader.next()
+
+    def next(self) -> Steps:
+        """The next batch, once the one after it has come."""
+        batch = self.ahead
+        if batch is not None:
+            self.ahead = yield from self.loader.next()
+        return batch
+
+    def leave(self) -> Steps:
+        """The loop is left early."""
+        yield from self.loader.leave()
 
 
 class ReadingThread:

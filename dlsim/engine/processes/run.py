@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING
 
 import simpy
 
 from dlsim.engine.facts import MAIN, round_trip
 from dlsim.engine.processes.clock import LAST, WORKERS, Steps, until
-from dlsim.engine.processes.cores import Sharing
+from dlsim.engine.processes.cores import Sharing, Who
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.storage import Disk, Source, local
 from dlsim.scenario import Scenario
@@ -62,6 +63,17 @@ class Run:
         self.rank = scenario.job.rank or 0
         self.barrier = barrier
         self.round_trip = round_trip(scenario)
+        self.first = 0  # under which number the node knows worker 0
+
+    def beside(self, epoch: int) -> Run:
+        """The same for the workers of an epoch that begins while those of the last one live."""
+        other = copy(self)
+        other.first = self.scenario.loader.num_workers * (epoch % 2)
+        return other
+
+    def customer(self, process: int) -> Who:
+        """As whom the node knows a process: of workers there may be two sets at a time."""
+        return self.rank, process + self.first if process >= 0 else process
 
     def compute(self, process: int, seconds: float, turn: int | None = None) -> Steps:
         """Use `seconds` of processor time in `process` (a worker's number, or MAIN).
@@ -73,13 +85,13 @@ class Run:
             if self.cores is None:
                 yield until(self.env, self.env.now + seconds, turn)
             else:
-                yield self.cores.serve(seconds, (self.rank, process), turn)
+                yield self.cores.serve(seconds, self.customer(process), turn)
 
     def compute_together(self, processes: Sequence[int], seconds: float, turn: int) -> Steps:
         """Use `seconds` of processor time in each of the `processes`, at the same time."""
         assert self.cores is not None, "whatever asks for several makes the machine a shared one"
         if seconds > 0:
-            services = [self.cores.serve(seconds, (self.rank, p), turn) for p in processes]
+            services = [self.cores.serve(seconds, self.customer(p), turn) for p in processes]
             yield self.env.all_of(services)
 
     def spin(self, until_then: simpy.Event) -> Steps:
@@ -100,10 +112,12 @@ class Run:
             if shared is not None:
                 threads = max((stage.threads for stage in self.scenario.dataset.fetch), default=1)
                 helping = [HELPING * n + w for n in range(threads) for w in range(len(workers))]
-                # a thread that reads ahead ends workers in the middle of a step
-                main = () if self.scenario.consumer.loop == "thread" else (MAIN,)
+                # a thread that reads ahead ends workers in the middle of a step, and where there
+                # are two sets of workers, another thread may be pinning
+                alone = self.scenario.consumer.loop in ("plain", "accelerate")
+                main = (MAIN,) if alone else ()
                 for customer in (*helping, WRITING, *main):
-                    shared.leave((self.rank, customer))
+                    shared.leave(self.customer(customer))
 
 
 def turn_of(process: int) -> int:

@@ -126,13 +126,14 @@ def training_loop(
                         break
             finally:
                 watcher.end_epoch(inner.passed)
-            if not endless:
+            final = epoch + 1 == scenario.epochs
+            if not endless and (final or scenario.consumer.loop != "rebind"):
                 del iterator  # unless workers are persistent, this shuts them down
-            if epoch + 1 == scenario.epochs and not scenario.loader.persistent_workers:
+            if final and not scenario.loader.persistent_workers:
                 loop.close()
             recorder.epoch_ended[-1] = clock.now
             if others is not None:
-                others.epoch_over(last=epoch + 1 == scenario.epochs)
+                others.epoch_over(last=final)
     except (UserError, RuntimeError) as error:
         problem, raised = _problem(error, clock.now, watcher, 0), error
     inner.forget()

@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import lacking
 
+PACKAGES = "accelerate", "lightning"
+
 
 class Looped(Protocol):
     """What the training loop iterates over in each epoch."""
@@ -23,7 +25,7 @@ class Looped(Protocol):
 
 
 class Plain:
-    """The loader itself."""
+    """The loader itself; where an iterator is rebound, the old one lives until the new one does."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader = loader
@@ -70,7 +72,7 @@ def looped(scenario: Scenario, make: Callable[..., DataLoader[Any]]) -> tuple[Lo
     loop = scenario.consumer.loop
     if loop == "thread":
         raise ScenarioError("consumer.loop: expected one without threads of its own, got thread")
-    if loop != "plain" and find_spec(loop) is None:
+    if loop in PACKAGES and find_spec(loop) is None:
         raise ScenarioError(lacking(f"consumer.loop: {loop}", loop, "oracles"))
     if loop == "accelerate":
         from accelerate.data_loader import DataLoaderShard
