@@ -269,6 +269,8 @@ parts = st.fixed_dictionaries(
     }
 )
 gangs = st.sampled_from([1, 1, 2, 3])
+locks = st.sampled_from([0.0, 0.0, 0.3, 1.0])
+worker_kinds = st.sampled_from(["processes", "processes", "threads"])
 methods = st.sampled_from([None, "spawn"])
 uses = st.one_of(
     st.fixed_dictionaries({"device": st.just("cpu"), "threads": st.sampled_from([1, 1, 2, 5])}),
@@ -370,11 +372,17 @@ def on_machines(draw: st.DrawFn) -> Scenario:
     """Any scenario on any machine: cores, storage, transport, pinning, steps, all together."""
     scenario = draw(scenarios(torch_only=False))
     loader, dataset = scenario.loader, scenario.dataset
-    fetch = [structs.replace(s, read_bytes=draw(reads), threads=draw(gangs)) for s in dataset.fetch]
-    method = draw(methods) if loader.num_workers else None
+    fetch = [
+        structs.replace(s, read_bytes=draw(reads), threads=draw(gangs), lock=draw(locks))
+        for s in dataset.fetch
+    ]
+    kind = draw(worker_kinds) if loader.num_workers else "processes"
+    method = draw(methods) if loader.num_workers and kind == "processes" else None
     return structs.replace(
         scenario,
-        loader=structs.replace(loader, pin_memory=draw(flags), multiprocessing_context=method),
+        loader=structs.replace(
+            loader, workers=kind, pin_memory=draw(flags), multiprocessing_context=method
+        ),
         dataset=structs.replace(dataset, fetch=fetch, **draw(parts)),
         # the compiled engine has no two sets of workers on a machine that they share
         consumer=structs.replace(scenario.consumer, loop="plain", **draw(uses)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -43,7 +44,17 @@ def capacity_aware(scenario: Scenario) -> bool:
 
 def round_trip(scenario: Scenario) -> float:
     """Seconds that each index costs if sent alone; torch's one message for all spares them."""
-    return scenario.costs.index_latency if scenario.policy == "row" else 0.0
+    return scenario.charged.index_latency if scenario.policy == "row" else 0.0
+
+
+def locked(scenario: Scenario, stage: int) -> float:
+    """The share of a stage's `cpu` for which a worker holds the lock that threads share."""
+    return scenario.dataset.fetch[stage].lock if scenario.loader.threads else 0.0
+
+
+def patience(scenario: Scenario) -> float:
+    """Seconds that the main process waits for a worker to exit: threads cannot be terminated."""
+    return inf if scenario.loader.threads else JOIN_TIMEOUT
 
 
 def index_order(scenario: Scenario, seed: int, epoch: int) -> Indices:

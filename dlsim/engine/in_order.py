@@ -59,7 +59,7 @@ class Replications:
         self.worker = np.arange(self.total) % max(self.batches, 1) % scenario.loader.num_workers
         self.free = np.zeros((scenario.loader.num_workers, len(seeds)))
         self.round_trip = round_trip(scenario)
-        self.latency = scenario.costs.index_latency - self.round_trip
+        self.latency = scenario.charged.index_latency - self.round_trip
         self.now = np.zeros(len(seeds))  # when next() is called
         self.accelerator = np.zeros(len(seeds))  # when it has done all steps given to it
         self.epochs = [self._epoch(epoch) for epoch in range(scenario.epochs)]
@@ -84,7 +84,7 @@ class Replications:
         loader, began, first = self.scenario.loader, self.now, epoch * self.batches
         if epoch == 0 or not loader.persistent_workers:
             for _ in range(loader.num_workers):
-                self.now = self.now + self.scenario.costs.worker_start
+                self.now = self.now + self.scenario.charged.worker_start
         else:
             self.now = self.now + self.latency
         primed = self.free[:] = self.now

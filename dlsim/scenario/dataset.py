@@ -38,6 +38,9 @@ class Stage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
             OpenMP and OpenCV start one for each core, in every worker. Example: 8
         spin: The share of what they compute in which they wait for one another, on a core; a
             single thread is spared it. Example: 0.5
+        lock: The share of `cpu` for which Python's lock is held, where workers are threads
+            (`loader.workers`), which have one in common: 0 of code that releases it, as NumPy,
+            Pillow and torch do in their loops; 1 of pure Python. Example: 1
     """
 
     name: str
@@ -46,6 +49,7 @@ class Stage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     read_bytes: Size | None = None
     threads: int = 1
     spin: Share = 0.0
+    lock: Share = 0.0
 
     def __post_init__(self) -> None:
         require(isinstance(self.name, str) and self.name != "", "name", "some text", self.name)
@@ -54,6 +58,7 @@ class Stage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
         check_distribution(self, "read_bytes", optional=True)
         check_integer(self, "threads", 1)
         require(is_number(self.spin) and 0 <= self.spin < 1, "spin", "a share below 1", self.spin)
+        require(is_number(self.lock) and 0 <= self.lock <= 1, "lock", "a share, 0 to 1", self.lock)
 
 
 def _check_dataset(dataset: Any) -> None:

@@ -20,6 +20,7 @@ from dlsim.scenario.errors import LARGEST, is_integer, require
 StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
 Dispatch: TypeAlias = Literal["turns", "dealt", "stealing", "shared"]
 Refill: TypeAlias = Literal["return", "arrival"]
+WorkerKind: TypeAlias = Literal["processes", "threads"]
 
 LARGEST_WINDOW = 1_000_000  # batches; each is kept, and sent when an epoch begins
 _NEEDS = "needs num_workers above 0"
@@ -38,6 +39,9 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         batch_sampler: A recorded list of batches of any lengths. Example: [[3, 1], [2]]
         num_workers: Processes that load batches; 0: the main process does, inside `next()`.
             Example: 8
+        workers: processes, as torch's are; or threads of the main process, which torch does not
+            have: they share Python's lock (`Stage.lock`), nothing has to be started, pickled or
+            moved, and they cannot be terminated. In torch: processes only. Example: "threads"
         pin_memory: Whether a thread of the main process copies each batch into page-locked memory,
             from where it is copied to a GPU faster; what that costs is `costs.pin`. Example: true
         drop_last: Whether a last batch that is not full is left out. Example: true
@@ -75,6 +79,7 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     sampler: tuple[int, ...] | None = None
     batch_sampler: tuple[tuple[int, ...], ...] | None = None
     num_workers: int = 0
+    workers: WorkerKind = "processes"
     pin_memory: bool = False
     drop_last: bool = False
     timeout: Seconds = 0.0
@@ -107,7 +112,10 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         )
         check_integer(self, "num_workers", 0)
         check_seconds(self, "timeout")
+        kinds = get_args(WorkerKind)
+        require(self.workers in kinds, "workers", "processes or threads", self.workers)
         workers = self.num_workers > 0
+        check_conflict(self.threads and not workers, "workers", f"threads {_NEEDS}")
         if self.prefetch_factor is not None:
             check_integer(self, "prefetch_factor", 1)
             check_conflict(not workers, "prefetch_factor", _NEEDS)
@@ -128,6 +136,11 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             context,
         )
         check_conflict(context is not None and not workers, "multiprocessing_context", _NEEDS)
+        check_conflict(
+            context is not None and self.threads,
+            "multiprocessing_context",
+            'is how processes are started, and loader.workers = "threads"',
+        )
         check_conflict(
             self.sampler is not None and self.shuffle, "sampler", "excludes shuffle = true"
         )
@@ -161,6 +174,11 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         samples = length if self.sampler is None else len(self.sampler)
         whole, rest = divmod(samples, self.batch_size or 1)
         return whole if self.drop_last or rest == 0 else whole + 1
+
+    @property
+    def threads(self) -> bool:
+        """Whether workers are threads of the main process."""
+        return self.workers == "threads"
 
     @property
     def window(self) -> int:

@@ -179,6 +179,11 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     pin: Cost = Cost()
     copy_byte: Seconds = 0.0
 
+    def of_threads(self) -> Costs:
+        """Those that are left where workers are threads: nothing is started, pickled or moved."""
+        left = ("worker_wait", "first_sample", "take", "pin", "copy_byte")
+        return Costs(**{key: getattr(self, key) for key in left})
+
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
             if key in ("share", "serialise", "hand_over", "receive", "pin"):

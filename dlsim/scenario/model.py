@@ -214,8 +214,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
         Starting workers and the latency of index lists may take time: they share nothing.
         """
-        machine, costs = self.machine, self.costs
-        shared = machine.cores or machine.background or machine.crosstalk
+        machine, costs = self.machine, self.charged
+        shared = machine.cores or machine.background or machine.crosstalk or self.locks
         limited = machine.storage != UNLIMITED or self.pins or self.job.remote
         return (
             not shared
@@ -239,6 +239,16 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         )
 
     @property
+    def charged(self) -> Costs:
+        """The costs that arise: where workers are threads, those of processes do not."""
+        return self.costs.of_threads() if self.loader.threads else self.costs
+
+    @property
+    def locks(self) -> bool:
+        """Whether workers hold a lock that they share."""
+        return self.loader.threads and any(stage.lock > 0 for stage in self.dataset.fetch)
+
+    @property
     def pins(self) -> bool:
         """Whether batches are pinned: `pin_memory` does nothing on a machine without accelerator.
 
@@ -253,19 +263,28 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     def copying(self, size: float) -> float:
         """Seconds to copy so many samples to the accelerator, with as many bytes as on average."""
         on_cpu = self.consumer.device == "cpu"
-        return 0.0 if on_cpu else self.costs.copy_byte * size * self.dataset.sample_bytes.mean
+        return 0.0 if on_cpu else self.charged.copy_byte * size * self.dataset.sample_bytes.mean
 
     def sharing(self, size: float) -> float:
         """Seconds that a worker takes to put a collated batch of `size` bytes into shared memory.
 
         Nothing without workers, or where batches go through the pipe.
         """
-        return self.costs.share.of(self.dataset.tensors, size) if self.through_shm else 0.0
+        return self.charged.share.of(self.dataset.tensors, size) if self.through_shm else 0.0
 
     @property
     def through_shm(self) -> bool:
         """Whether batches come from workers in shared memory."""
-        return self.loader.num_workers > 0 and self.dataset.path == "shm"
+        return self._moves and self.dataset.path == "shm"
+
+    @property
+    def through_pipe(self) -> bool:
+        """Whether batches come from workers pickled, through a pipe."""
+        return self._moves and self.dataset.path == "pipe"
+
+    @property
+    def _moves(self) -> bool:
+        return self.loader.num_workers > 0 and not self.loader.threads
 
     @property
     def torch_release(self) -> tuple[int, int]:

@@ -77,7 +77,7 @@ def bytes_over_time(trace: Trace, begin: float, end: float) -> Json:
     """Bytes of batches on their way, all together and those in /dev/shm, and what there is."""
     used, scenario = memory(trace), trace.meta.scenario
     assert scenario is not None
-    shm = scenario.loader.num_workers > 0 and scenario.dataset.path == "shm"
+    shm = scenario.through_shm
     curves = {"ready": used.shm} if shm else {}
     return {
         "begin": begin,

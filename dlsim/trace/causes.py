@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 STEP = "step"
 FETCH, COLLATE, STORAGE = "fetch", "collate", "storage"
-CORE, CONTENTION = "core", "contention"
+CORE, CONTENTION, LOCK = "core", "contention", "lock"
 HEAD_OF_LINE, SHARDS, LAST_ROUND = "head of line", "shards", "last round"
 SEND, TAKE, TRANSPORT = "send", "take", "transport"
 RECEIVE, PIN, COPY = "receive", "pin", "copy"
@@ -25,6 +25,7 @@ WORDS = {
     LAST_ROUND: "the last round, in which fewer batches are left than workers",
     HEAD_OF_LINE: "order, as slow batches keep back later ones",
     CORE: "cores, which too many processes want",
+    LOCK: "Python's lock, which workers share as they are threads",
     CONTENTION: "contention, as busy cores slow each other down",
     STORAGE: "storage",
     FETCH: "fetching samples",

@@ -31,6 +31,7 @@ from dlsim.trace.causes import (
     HEAD_OF_LINE,
     JOINING,
     LAST_ROUND,
+    LOCK,
     PIN,
     READY,
     RECEIVE,
@@ -119,7 +120,10 @@ def fetch_shares(trace: Trace) -> dict[str, float]:
     took = mean(fetches(trace)[1] - trace.started)
     limited = machine.storage.bandwidth or machine.storage.requests_per_second
     shared = machine.cores or machine.contention or machine.crosstalk
+    locks = _held(scenario, float(np.mean(trace.size)) if len(trace) else 0.0)
     asked = {CORE: computed if shared else 0.0, STORAGE: read if limited else 0.0}
+    if locks > 0:
+        asked[LOCK] = locks * (scenario.loader.num_workers - 1)
     total = sum(asked.values())
     if took > stated and total > 0:
         for cause, amount in asked.items():
@@ -128,6 +132,15 @@ def fetch_shares(trace: Trace) -> dict[str, float]:
         seconds[CORE] -= seconds[CONTENTION]
         stated = took
     return {name: value / stated for name, value in seconds.items()} if stated > 0 else {FETCH: 1.0}
+
+
+def _held(scenario: Scenario, size: float) -> float:
+    """Seconds for which a fetch of `size` samples holds the lock that threads share."""
+    if not scenario.locks:
+        return 0.0
+    dataset = scenario.dataset
+    calls = 1.0 if isinstance(dataset, MapDataset) and dataset.batched else size
+    return calls * sum(stage.lock * stage.cpu.mean for stage in dataset.fetch if stage.cpu)
 
 
 def _slowed(scenario: Scenario) -> float:
@@ -155,7 +168,7 @@ def _stated(scenario: Scenario, size: float) -> tuple[dict[str, float], float, f
             read = max(read, 1e-12) if storage.requests_per_second else read
     seconds[STORAGE] = read
     if scenario.policy == "row":
-        seconds[SEND] = calls * scenario.costs.index_latency
+        seconds[SEND] = calls * scenario.charged.index_latency
     collated = 0.0 if dataset.collate is None else dataset.collate.mean
     collated += scenario.sharing(size * dataset.sample_bytes.mean)
     if collated > 0:
@@ -178,7 +191,7 @@ class _Walk:
         self.persistent = scenario is not None and scenario.loader.persistent_workers
         self.window = max(scenario.loader.window, 1) if scenario is not None else None
         self.rebinds = scenario is not None and scenario.rebinds
-        self.costs = scenario.costs if scenario is not None else Costs()
+        self.costs = scenario.charged if scenario is not None else Costs()
         self.pinning = _pinning(trace)
         row = scenario is not None and scenario.policy == "row"
         self.latency = 0.0 if row else self.costs.index_latency
@@ -388,8 +401,8 @@ def _pinning(trace: Trace) -> float:
         return NAN
     size = float(np.mean(trace.size)) if len(trace) else 0.0
     content = scenario.dataset.tensors, size * scenario.dataset.sample_bytes.mean
-    pinned = scenario.costs.pin.of(*content)
-    received = scenario.costs.receive.of(*content) if scenario.loader.num_workers else 0.0
+    pinned = scenario.charged.pin.of(*content)
+    received = scenario.charged.receive.of(*content) if scenario.loader.num_workers else 0.0
     return pinned / (pinned + received) if pinned else NAN
 
 

@@ -148,7 +148,7 @@ def largest_window(scenario: Scenario, resource: str, limit: float, samples: flo
 
 def crossing(scenario: Scenario) -> bool:
     """Whether batches only cross /dev/shm, being pinned, in a time that nobody has stated."""
-    costs = scenario.costs
+    costs = scenario.charged
     return scenario.pins and scenario.through_shm and costs.receive == costs.pin == Cost()
 
 
@@ -171,7 +171,7 @@ def _stays(trace: Trace) -> dict[str, tuple[Floats, Floats]]:
     released = _released(trace)
     nowhere = np.full(len(trace), np.nan)
     copied = trace.received if scenario.pins else nowhere
-    shared = (trace.worker >= 0) & (scenario.dataset.path == "shm")
+    shared = (trace.worker >= 0) & scenario.through_shm
     return {
         "shm": (
             np.where(shared, trace.fetched, np.nan),

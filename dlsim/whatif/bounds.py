@@ -5,6 +5,7 @@ In the steady state a batch comes every so many seconds, and each resource sets 
 =========  ===========================================================================
 step       `T + g`: the step, copying to the device and the main process's own work
 workers    `S / W`: a batch's time in its worker, over the workers
+lock       what holds the lock that threads share, if workers are threads
 window     `(S + g) / K`: the round trip of a credit, over the credits
 receive    what the main process computes for a batch, its pin-memory thread included, and
            what it waits for the worker to hand over
@@ -127,7 +128,7 @@ def disagrees(limits: Bounds, found: Replications) -> str | None:
     if scenario.consumer.stop_after is not None or scenario.is_job:
         return None  # how long leaving an epoch early takes, or the slowest, is not bounded here
     returned = demand(scenario).batches
-    costs, workers = scenario.costs, scenario.loader.num_workers
+    costs, workers = scenario.charged, scenario.loader.num_workers
     edges = workers * (costs.worker_start + costs.worker_ready + costs.worker_stop)
     edges += costs.worker_wait + costs.first_sample
     longest = edges + (returned + 2 * workers + 1) * limits.at_most
@@ -158,6 +159,8 @@ def _with_workers(scenario: Scenario, need: Demand) -> dict[str, float]:
         "workers": busy * share,
         "window": (trip + need.pins) / loader.window,
     }
+    if need.locks > 0:
+        periods["lock"] = need.locks
     # all threads of the main process share its time; the one that receives also waits
     own = need.dispatches + need.receives + need.pins + (need.step if need.threads else 0.0)
     if receives + need.dispatches + need.pins > 0:

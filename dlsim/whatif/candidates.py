@@ -129,7 +129,7 @@ def with_throughput(candidate: Candidate, samples_per_s: float) -> Candidate:
 def _switches(scenario: Scenario) -> list[tuple[str, ...]]:
     """The sets of flags that may make a difference, besides those that are set; the empty first."""
     found: list[tuple[str, ...]] = [()]
-    loader, costs = scenario.loader, scenario.costs
+    loader, costs = scenario.loader, scenario.charged
     receives = costs.receive.of(1, 1.0) + costs.hand_over.of(1, 1.0) > 0
     if receives and not loader.pin_memory and scenario.consumer.device == "accelerator":
         found += [(*flags, "pin_memory") for flags in found]

@@ -58,6 +58,7 @@ class Demand:
     copies: float
     step: float
     threads: int
+    locks: float
     bytes: float
     requests: float
 
@@ -75,7 +76,7 @@ class Demand:
 
 def demand(scenario: Scenario) -> Demand:
     """The mean demand of a batch of `scenario`, over all its epochs."""
-    loader, dataset, costs = scenario.loader, scenario.dataset, scenario.costs
+    loader, dataset, costs = scenario.loader, scenario.dataset, scenario.charged
     batches, samples, longest = counts(scenario)
     per_batch = samples / batches if batches else 0.0
     batched = isinstance(dataset, MapDataset) and dataset.batched
@@ -84,7 +85,7 @@ def demand(scenario: Scenario) -> Demand:
     made = int(batches * scenario.epochs)
     workers = loader.num_workers > 0
     size = per_batch * dataset.sample_bytes.mean
-    through_pipe = dataset.path == "pipe"
+    through_pipe = scenario.through_pipe
     handed = costs.hand_over.of(dataset.tensors, size)
     received = costs.receive.of(dataset.tensors, size)
     along = through_pipe and size > PIPE_BYTES
@@ -111,7 +112,7 @@ def demand(scenario: Scenario) -> Demand:
         + (costs.take if workers else 0.0),
         helps=calls
         * sum(
-            (s.threads - 1) * _mean(s.cpu, indices, made)
+            (s.threads - 1) * (1 - s.lock * loader.threads) * _mean(s.cpu, indices, made)
             for s in dataset.fetch
             if s.cpu is not None
         ),
@@ -126,6 +127,12 @@ def demand(scenario: Scenario) -> Demand:
         copies=costs.copy_byte * size if step.device == "accelerator" else 0.0,
         step=_mean(step.step, None, made),
         threads=step.threads if step.device == "cpu" else 0,
+        locks=calls
+        * sum(
+            s.lock * _mean(s.cpu, indices, made)
+            for s in dataset.fetch
+            if s.cpu is not None and loader.threads
+        ),
         bytes=read_bytes,
         requests=requests,
     )

@@ -230,7 +230,7 @@ class Judge:
         need, period = demand(scenario), bounds(scenario).period
         if scenario.consumer.run_ahead or need.threads or not need.batches or not period:
             return False
-        costs = scenario.costs
+        costs = scenario.charged
         edges = costs.worker_start + costs.worker_stop + costs.index_put + costs.index_latency
         edge = scenario.loader.window * edges / (need.batches * period)
         trained = (need.step + need.copies) / period

@@ -1,4 +1,4 @@
-"""Where messages wait: the index queues, the result queue, the line before the pipe."""
+"""Where messages wait: the index queues, the result queue, the line before the pipe or lock."""
 
 from __future__ import annotations
 
@@ -73,22 +73,25 @@ def ring_bell(s: State) -> None:
 
 
 @inlined
-def enter_pipe(s: State, who: int) -> bool:
-    """Whether a feeder thread can write at once; else it waits in line until it can."""
+def enter(s: State, who: int) -> bool:
+    """Whether what one has at a time is free; else who came waits in line until it is.
+
+    That is the pipe, for feeder threads; or, where workers are threads, Python's lock.
+    """
     m = s.main[0]
-    if m.writing:
-        s.line[m.pipe_tail & (len(s.line) - 1)] = who
-        m.pipe_tail += 1
+    if m.taken:
+        s.line[m.line_tail & (len(s.line) - 1)] = who
+        m.line_tail += 1
         return False
-    m.writing = True
+    m.taken = True
     return True
 
 
 @inlined
-def leave_pipe(s: State) -> None:
-    """Let the next one write."""
+def leave(s: State) -> None:
+    """Let the next one have it."""
     m = s.main[0]
-    m.writing = m.pipe_head < m.pipe_tail
-    if m.writing:
-        wake(s, s.line[m.pipe_head & (len(s.line) - 1)], m.now)
-        m.pipe_head += 1
+    m.taken = m.line_head < m.line_tail
+    if m.taken:
+        wake(s, s.line[m.line_head & (len(s.line) - 1)], m.now)
+        m.line_head += 1

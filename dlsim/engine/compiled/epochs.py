@@ -30,7 +30,6 @@ from dlsim.engine.compiled.messages import (
 )
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
-from dlsim.engine.facts import JOIN_TIMEOUT
 
 
 @inlined
@@ -49,9 +48,9 @@ def start_epoch(s: State) -> int:
             deliver(s, worker, write(s, RESUME))
         return RESUME_WORKERS
     # Nothing is left of other workers before them.
-    m.head = m.tail = m.pinned_head = m.pinned_tail = m.pipe_head = m.pipe_tail = 0
+    m.head = m.tail = m.pinned_head = m.pinned_tail = m.line_head = m.line_tail = 0
     m.free = m.at = 0
-    m.closing = m.writing = False
+    m.closing = m.taken = False
     m.pinning = IDLE
     for message in range(len(s.messages)):
         s.messages[message].next = message + 1
@@ -121,20 +120,20 @@ def pinning_ended(s: State) -> int:
         if s.workers[worker].alive:
             deliver(s, worker, write(s, STOP))
     m.at = 0
-    m.deadline = m.now + JOIN_TIMEOUT
+    m.deadline = m.now + s.rules[0].patience
     return JOIN
 
 
 @inlined
 def join(s: State) -> int:
-    """Wait for one worker after another, five seconds at most for each; then terminate them."""
+    """Wait for one worker after another, some seconds at most for each; then terminate them."""
     m, r = s.main[0], s.rules[0]
     while m.at < r.workers:
         if s.workers[m.at].alive and m.now < m.deadline:
             m.wake = m.deadline
             return wait(s, JOIN)
         m.at += 1
-        m.deadline = m.now + JOIN_TIMEOUT
+        m.deadline = m.now + s.rules[0].patience
     for worker in range(r.workers):
         w = s.workers[worker]
         if w.alive and w.job != NONE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import nan
 
-from dlsim.engine.compiled.buffer import write
+from dlsim.engine.compiled.buffer import enter, leave, write
 from dlsim.engine.compiled.clock import wake
 from dlsim.engine.compiled.cores import ask, customer_of
 from dlsim.engine.compiled.jit import inlined
@@ -21,10 +21,12 @@ from dlsim.engine.compiled.messages import (
     FETCHED_AT,
     FINISHED,
     KEEP,
+    LOCKED,
     RAISED,
     REQUEST,
     SENT_AT,
     STARTED,
+    UNLOCKED,
 )
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
@@ -212,7 +214,17 @@ def fetch_sharing(s: State, worker: int) -> bool:
                     return pay(s, worker)
             else:
                 demand = s.demands[w.demand]
-                amount = s.amounts[message, w.call * r.width + demand.place]
+                amount = s.amounts[message, w.call * r.width + demand.place] * demand.part
+                if demand.locked:
+                    if amount == 0.0:
+                        w.demand += 1
+                        continue
+                    if w.owed > 0.0:
+                        return pay(s, worker)
+                    w.doing = LOCKED
+                    if not enter(s, worker):
+                        return True
+                    continue
                 if demand.kind == CPU and demand.threads > 1:
                     if w.owed > 0.0:
                         return pay(s, worker)
@@ -237,6 +249,15 @@ def fetch_sharing(s: State, worker: int) -> bool:
                         wake(s, worker, m.now + amount)
                         return True
                     continue
+        if w.doing == LOCKED:
+            w.doing = UNLOCKED
+            demand = s.demands[w.demand]
+            w.owed = s.amounts[message, w.call * r.width + demand.place] * demand.part
+            return pay(s, worker)
+        if w.doing == UNLOCKED:
+            leave(s)
+            w.demand += 1
+            w.doing = DEMAND
         if w.doing == CALLED:
             if r.watch:
                 write_down(s, worker, 1)

@@ -29,7 +29,7 @@ class InOrder:
     """
 
     def __init__(self, scenario: Scenario, *, keep: bool) -> None:
-        loader, costs, dataset = scenario.loader, scenario.costs, scenario.dataset
+        loader, costs, dataset = scenario.loader, scenario.charged, scenario.dataset
         assert isinstance(dataset, MapDataset)
         self.scenario = scenario
         self.batches = IndexLists(scenario, 0, 0, indices=False).batches
@@ -83,7 +83,7 @@ class InOrder:
         now = float(main["now"])
         if epoch == 0 or not loader.persistent_workers:
             for _ in range(loader.num_workers):
-                now += self.scenario.costs.worker_start
+                now += self.scenario.charged.worker_start
         else:
             now += float(main["latency"])
         main["primed"] = main["now"] = self.course.free[:] = now

@@ -15,7 +15,9 @@ from dlsim.engine.facts import (
     goes_on,
     last_of_epoch,
     lingers,
+    locked,
     meets_after,
+    patience,
     round_trip,
     shard_of,
 )
@@ -62,6 +64,7 @@ RULES = np.dtype(
         ("spin", "?"),  # the main process is on a core while it waits for the accelerator
         ("staged", "f8"),  # bytes of a batch; a larger one the host waits for to be copied
         ("threads", "i8"),  # of a step on the CPU; 0: it has a device of its own
+        ("patience", "f8"),  # with each worker that is to exit
         # Costs:
         ("worker_start", "f8"),
         ("worker_ready", "f8"),
@@ -81,13 +84,23 @@ RULES = np.dtype(
 )
 
 # What a sample asks for in turn; its amounts begin at `place` among those of the sample.
-DEMANDS = np.dtype([("kind", "i8"), ("stage", "i8"), ("place", "i8"), ("threads", "i8")])
+# Of processor time, `part` of it is meant, perhaps that for which the lock is held.
+DEMANDS = np.dtype(
+    [
+        ("kind", "i8"),
+        ("stage", "i8"),
+        ("place", "i8"),
+        ("threads", "i8"),
+        ("part", "f8"),
+        ("locked", "?"),
+    ]
+)
 
 
 def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
     """The scenario in one row."""
     loader, dataset, consumer = scenario.loader, scenario.dataset, scenario.consumer
-    costs, storage = scenario.costs, scenario.machine.storage
+    costs, storage = scenario.charged, scenario.machine.storage
     trip, rate = round_trip(scenario), storage.requests_per_second
     made = np.zeros(1, RULES)
     for name in ("start", "ready", "wait", "stop"):
@@ -131,10 +144,11 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "spin": consumer.spin and not scenario.ideal,
         "staged": inf if scenario.pins else STAGED_BYTES * max(dataset.tensors, 1),
         "threads": consumer.threads if consumer.device == "cpu" else 0,
+        "patience": patience(scenario),
         "pin_memory": scenario.pins,
-        "pipe": dataset.path == "pipe",
-        "direct": scenario.ideal or (dataset.path == "shm" and costs.serialise == Cost()),
-        "sharing": dataset.path == "shm" and loader.num_workers > 0,
+        "pipe": scenario.through_pipe,
+        "direct": scenario.ideal or (not scenario.through_pipe and costs.serialise == Cost()),
+        "sharing": scenario.through_shm,
         "copy_byte": costs.copy_byte,
         "tensors": dataset.tensors,
     }.items():
@@ -153,7 +167,10 @@ def demands(scenario: Scenario) -> tuple[NDArray[Any], int]:
     for i, stage in enumerate(scenario.dataset.fetch):
         for kind, asked in ((READ, stage.read_bytes), (WAIT, stage.wait), (CPU, stage.cpu)):
             if asked is not None:
-                made.append((kind, i, place, stage.threads))
+                lock = locked(scenario, i) if kind == CPU else 0.0
+                if lock > 0:
+                    made.append((kind, i, place, 1, lock, True))
+                made.append((kind, i, place, stage.threads, 1 - lock, False))
                 place += 2 if kind == READ else 1
     return np.array(made, DEMANDS), place
 

@@ -71,9 +71,9 @@ MAIN_PROCESS = row(
     ("tail", "i8"),
     ("pinned_head", "i8"),
     ("pinned_tail", "i8"),
-    ("pipe_head", "i8"),  # of the line before the pipe
-    ("pipe_tail", "i8"),
-    ("writing", "?"),  # someone has the pipe
+    ("line_head", "i8"),  # of the line before the pipe, or the lock
+    ("line_tail", "i8"),
+    ("taken", "?"),  # someone has it
     ("soon", "f8"),  # when the first of the others acts,
     ("alarm", "f8"),  # and when something is due at cores or storage
     ("ready", "i8"),  # who besides those in the tournament can act now
@@ -183,7 +183,7 @@ class State(NamedTuple):
     kept: Array  # for each message, the dataset indices, where the page cache asks for them
     results: Array  # the result queue, a ring
     pinned: Array  # what the pin-memory thread has done, a ring
-    line: Array  # the feeder threads that wait for the pipe, a ring
+    line: Array  # who waits for the pipe, or the lock: a ring
     demands: Array
     cached: Array  # a bit for each stage and dataset index
     shards: Array

@@ -6,7 +6,7 @@ SimPy engine.
 
 from __future__ import annotations
 
-from dlsim.engine.compiled.buffer import enter_pipe, erase, leave_pipe, put, ring_bell
+from dlsim.engine.compiled.buffer import enter, erase, leave, put, ring_bell
 from dlsim.engine.compiled.clock import feeder, wake
 from dlsim.engine.compiled.cores import ask, compute, customer_of
 from dlsim.engine.compiled.jit import inlined
@@ -46,7 +46,7 @@ def feed(s: State, worker: int) -> None:
         number = s.messages[w.sending].number
         if w.feeding == SERIALISED:
             w.feeding = WRITE
-            if not enter_pipe(s, feeder(s, worker)):
+            if not enter(s, feeder(s, worker)):
                 return
         if w.feeding == WRITE:
             if goes_through_pipe(s, number) and s.batches[number].bytes > PIPE_BYTES:
@@ -63,7 +63,7 @@ def feed(s: State, worker: int) -> None:
             put(s, worker, number, False)
         erase(s, w.sending)
         w.feeding = IDLE
-        leave_pipe(s)
+        leave(s)
 
 
 @inlined

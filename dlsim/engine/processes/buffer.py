@@ -112,8 +112,8 @@ class IndexQueues:
             happen(self._bells.pop(worker), WORKERS + worker)
 
 
-class Pipe:
-    """The pipe of the result queue: one writes at a time, the others wait in a line."""
+class Turnstile:
+    """What one has at a time, while the others wait in a line: the pipe, or Python's lock."""
 
     def __init__(self, env: simpy.Environment) -> None:
         self.env = env
@@ -121,7 +121,7 @@ class Pipe:
         self._taken = False
 
     def enter(self, turn: int) -> Steps:
-        """Wait until nobody else writes."""
+        """Wait until nobody else has it, and those who came before have had it."""
         if self._taken:
             mine = self.env.event()
             self._line.append((mine, turn))
@@ -129,7 +129,7 @@ class Pipe:
         self._taken = True
 
     def leave(self) -> None:
-        """Let the next one write."""
+        """Let the next one have it."""
         if self._line:
             happen(*self._line.popleft())
         else:
@@ -149,7 +149,7 @@ class Pool:
         self.closing = False
         # Where transport costs something (transport.py):
         self.outboxes = [Mailbox(env, FEEDERS + worker) for worker in range(workers)]
-        self.pipe = Pipe(env)
+        self.pipe = Turnstile(env)
         self.pinned = Mailbox(env, LAST)
         self.pin_memory_thread: simpy.Process | None = None
         self.pinning_over = False

@@ -8,9 +8,10 @@ by way of one of the loops in `loops.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Protocol, TypeAlias
 
-from dlsim.engine.facts import JOIN_TIMEOUT, MAIN, Raised, goes_on, last_of_epoch
+from dlsim.engine.facts import MAIN, Raised, goes_on, last_of_epoch, patience
 from dlsim.engine.processes.barrier import StepsToBarrier
 from dlsim.engine.processes.buffer import Pool
 from dlsim.engine.processes.clock import LAST, Steps, settle, sleep
@@ -69,7 +70,7 @@ class Workers:
 
     def _start_workers(self, epoch: int) -> Steps:
         run = self.run
-        costs = run.scenario.costs
+        costs = run.scenario.charged
         loader = run.scenario.loader
         queues = index_queues(run)
         self.pool = pool = Pool(run.env, loader.num_workers, queues, pin_memory=run.scenario.pins)
@@ -180,7 +181,8 @@ class Workers:
             self.dispatcher.deliver(number, STOP)
         for process in pool.processes:
             if process.is_alive:
-                yield process | run.env.timeout(JOIN_TIMEOUT)
+                most = patience(run.scenario)
+                yield process if most == inf else process | run.env.timeout(most)
                 yield from settle(run.env)
         run.terminate(pool.processes)
 
@@ -208,8 +210,8 @@ class MainProcess:
         number = len(recorder)
         job = self.jobs.job(number, indices)
         recorder.sent_to(MAIN, len(indices), env.now)
-        if number == 0 and self.run.scenario.costs.first_sample > 0:
-            yield sleep(env, self.run.scenario.costs.first_sample, LAST)
+        if number == 0 and self.run.scenario.charged.first_sample > 0:
+            yield sleep(env, self.run.scenario.charged.first_sample, LAST)
         outcome, size = yield from fetch(self.run, job, MAIN, self.samples)
         answer = Answer(MAIN, number, outcome, size)
         recorder.arrived[number] = recorder.received[number] = env.now

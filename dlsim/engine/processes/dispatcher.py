@@ -31,7 +31,7 @@ class Dispatcher:
         self.choose = rule(run.scenario)
         self.on_arrival = run.scenario.loader.refill == "arrival"
         # Row by row, the latency is paid for every row, by the worker (see fetch.py).
-        self.latency = run.scenario.costs.index_latency - run.round_trip
+        self.latency = run.scenario.charged.index_latency - run.round_trip
 
     def start_epoch(self, jobs: Jobs) -> None:
         """Forget the last epoch: everyone is active, holds nothing, and worker 0 is next."""
@@ -56,7 +56,7 @@ class Dispatcher:
         worker = self.choose(self)
         if worker is None:
             return  # as in torch, the indices drawn are lost; they are all alike (iterables)
-        yield from self.run.compute(MAIN, self.run.scenario.costs.index_put)
+        yield from self.run.compute(MAIN, self.run.scenario.charged.index_put)
         job = self.jobs.job(self.sent, indices)
         self.run.recorder.sent_to(worker, len(indices), self.run.env.now)
         self.deliver(worker, job)

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Protocol, TypeAlias
 
 from dlsim.engine.draws import CPU, READ, SampleDraws, Work
-from dlsim.engine.facts import Raised, failure, shard_of
+from dlsim.engine.facts import Raised, failure, locked, shard_of
 from dlsim.engine.processes.clock import Steps, sleep, until
 from dlsim.engine.processes.messages import ENDED, Fetched, Outcome
 from dlsim.engine.processes.run import HELPING, Run, turn_of
@@ -156,13 +156,21 @@ def fetch_sharing(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> 
             row = samples.begin(indices, job.number, worker, env.now)
         for demand, stage, amount in demands:
             together = run.scenario.dataset.fetch[stage].threads
+            lock = locked(run.scenario, stage) if demand == CPU else 0.0
+            if lock > 0 and amount[0] > 0:
+                yield from run.compute(worker, owed)
+                owed = 0.0
+                yield from run.lock.enter(turn)
+                yield from run.compute(worker, lock * amount[0])
+                run.lock.leave()
             if demand == CPU and together > 1:
                 yield from run.compute(worker, owed)
                 owed = 0.0
-                yield from run.compute_together(helpers(worker, together), amount[0], turn)
+                free = (1 - lock) * amount[0]
+                yield from run.compute_together(helpers(worker, together), free, turn)
                 continue
             if demand == CPU:
-                owed += amount[0]
+                owed += (1 - lock) * amount[0]
                 continue
             yield from run.compute(worker, owed)
             owed = 0.0

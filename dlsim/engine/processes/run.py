@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import simpy
 
 from dlsim.engine.facts import MAIN, round_trip
+from dlsim.engine.processes.buffer import Turnstile
 from dlsim.engine.processes.clock import LAST, WORKERS, Steps, until
 from dlsim.engine.processes.cores import Sharing, Who
 from dlsim.engine.processes.record import Recorder
@@ -64,6 +65,7 @@ class Run:
         self.barrier = barrier
         self.round_trip = round_trip(scenario)
         self.first = 0  # under which number the node knows worker 0
+        self.lock = Turnstile(node.env)  # Python's, which workers share where they are threads
 
     def beside(self, epoch: int) -> Run:
         """The same for the workers of an epoch that begins while those of the last one live."""

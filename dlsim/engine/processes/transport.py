@@ -19,7 +19,7 @@ from dlsim.scenario.machine import PIPE_BYTES
 
 def feeder(run: Run, worker: int, pool: Pool) -> Steps:
     """The feeder thread of one worker: serialises and writes its answers, one after another."""
-    outbox, costs = pool.outboxes[worker], run.scenario.costs
+    outbox, costs = pool.outboxes[worker], run.scenario.charged
     while True:
         answer = yield from outbox.get()
         turn, content = FEEDERS + worker, _content(run, answer)
@@ -42,7 +42,7 @@ def receive(run: Run, answer: Answer, turn: int = LAST) -> Steps:
 
     `turn` is that of the thread of the main process that does it.
     """
-    costs, content = run.scenario.costs, _content(run, answer)
+    costs, content = run.scenario.charged, _content(run, answer)
     receiving = costs.receive.of(*content)
     if answer.moved is not None:
         # One side writes while the other reads, which is part of receiving.
@@ -82,7 +82,7 @@ def stop_pinning(run: Run, pool: Pool) -> Steps:
 def pin(run: Run, answer: Answer, turn: int = LAST) -> Steps:
     """Copy a batch into pinned memory, in the thread of the main process that has this `turn`."""
     if isinstance(answer.outcome, Fetched):
-        yield from run.compute(MAIN, run.scenario.costs.pin.of(*_content(run, answer)), turn)
+        yield from run.compute(MAIN, run.scenario.charged.pin.of(*_content(run, answer)), turn)
 
 
 def answers(run: Run, pool: Pool) -> Mailbox:
@@ -98,7 +98,7 @@ def _content(run: Run, answer: Answer) -> tuple[int, float]:
 
 
 def _goes_through_pipe(run: Run, answer: Answer) -> bool:
-    return run.scenario.dataset.path == "pipe" and isinstance(answer.outcome, Fetched)
+    return run.scenario.through_pipe and isinstance(answer.outcome, Fetched)
 
 
 def _arrived(run: Run, answer: Answer) -> None:

@@ -19,7 +19,7 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     """Worker process `number`, started in `epoch`, until it is told to stop or terminated."""
     try:
         yield sleep(run.env, 0.0, WORKERS + number)
-        costs = run.scenario.costs
+        costs = run.scenario.charged
         yield from run.compute(number, costs.worker_ready)
         blocked = costs.worker_wait + costs.first_sample
         if blocked > 0:
@@ -32,7 +32,7 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
 
 def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     """One job after another."""
-    env, recorder, costs = run.env, run.recorder, run.scenario.costs
+    env, recorder, costs = run.env, run.recorder, run.scenario.charged
     samples = source(run.scenario, run.seed, epoch, number)
     # What worker_init_fn raised is told once, as the answer to the first job. There is nothing to
     # fetch with then, until a new epoch makes it; jobs before that fail, too.

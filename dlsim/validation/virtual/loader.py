@@ -79,6 +79,8 @@ def check_runnable(scenario: Scenario) -> None:
             f"torch: expected rules that the installed torch {torch.__version__} follows, "
             f"got those of {scenario.torch}"
         )
+    if scenario.loader.threads:
+        raise ScenarioError("loader.workers: expected processes, as torch has them, got threads")
     if not scenario.ideal:
         raise ScenarioError(
             "machine, costs, pin_memory: expected an ideal machine, on which time is virtual"
