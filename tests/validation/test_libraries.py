@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import ctypes
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 import dlsim
@@ -13,19 +15,34 @@ from dlsim.scenario import Constant, Costs, Stage
 from dlsim.trace.libraries import cores_busy, helping
 from dlsim.trace.observation import Observation
 from dlsim.validation import calibrate, diagnose_run, observe, one_thread_each
-from dlsim.validation.observing.one_thread import limited
+from dlsim.validation.observing.one_thread import MAPS, SETTERS, limited
 from tests.validation.test_replay import watched
 
 
+def blas_threads():
+    """How many threads each OpenBLAS of this process says it computes with."""
+    for file in {line.split(maxsplit=5)[-1].strip() for line in MAPS.read_text().splitlines()}:
+        if "openblas" in file:
+            library = ctypes.CDLL(file)
+            for name in (setter.replace("_set_", "_get_") for setter in SETTERS["openblas"]):
+                if hasattr(library, name):
+                    yield getattr(library, name)()
+
+
 class Matrices(Dataset):
-    """Each sample multiplies matrices, for which BLAS has a thread for each core."""
+    """Each sample multiplies matrices, and notes with how many threads BLAS would."""
+
+    def __init__(self):
+        self.threads = torch.zeros(24, dtype=torch.int64).share_memory_()
 
     def __len__(self):
         return 24
 
     def __getitem__(self, index):
         rows = np.full((600, 600), 1.0 + index)
-        return (rows @ rows)[:10]
+        product = (rows @ rows)[:10]
+        self.threads[index] = max(blas_threads())
+        return product
 
 
 class Sums(Dataset):
@@ -110,14 +127,14 @@ def test_one_thread_is_said_first():
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="libraries have a thread for each core")
-def test_threads_of_a_real_library_are_found_and_limited():
-    """BLAS has a thread for each core in a worker, until it is told not to have."""
-    loader = DataLoader(Matrices(), 4, num_workers=1)
-    seen = observe(loader)
-    assert cores_busy(seen) > 1.5
-    # other work on the machine now and then counts as a library's: one run of three is without
-    found = (one_thread_each(seen, loader) for _ in range(3))
-    assert any(alone is not None and cores_busy(alone) == 1 for alone in found)
+def test_threads_of_a_real_library_are_limited():
+    """BLAS has a thread for each core in a worker, and one in the run that tries it."""
+    data = Matrices()
+    loader = DataLoader(data, 4, num_workers=1)
+    observe(loader)
+    assert (data.threads > 1).all()
+    assert one_thread_each(seen_with(1.9), loader) is not None
+    assert (data.threads == 1).all()
     assert loader.worker_init_fn is None
 
 
