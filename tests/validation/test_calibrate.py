@@ -87,9 +87,9 @@ def test_starts_that_wait_are_kept_as_such(dataset, init, blocked, first, persis
     seen = observe(loader, epochs=2)
     scenario = calibrate(seen, transport=TRANSPORT)
     costs = scenario.costs
-    assert blocked <= costs.worker_wait < blocked + 0.2
-    assert 0.9 * first <= costs.first_sample < first + 0.2
-    assert max(scenario.dataset.fetch[0].wait.values) < 0.25
+    assert blocked <= costs.worker_wait < blocked + 0.4
+    assert 0.9 * first <= costs.first_sample < first + 0.3
+    assert max(scenario.dataset.fetch[0].wait.values) < 0.3
     spared = dlsim.replace(scenario, {"costs.worker_wait": 0.0, "costs.first_sample": 0.0})
     starts = []
     for case in (scenario, spared):

@@ -373,8 +373,7 @@ def test_runs_with_the_user_s_own_step(module, capsys):
     command = ["validate", "their_loaders:make", "--workers", "1", "--rounds", "1", "-o", "runs"]
     assert main([*command, "--jobs", "1", "--step", "their_loaders:step"]) == 0
     (found,) = errors.cases(module / "runs", replications=3)
-    assert found.prediction.scenario.consumer.step.mean == pytest.approx(0.02, rel=0.2)
-    assert found.epoch > 12 * 0.02
+    assert 0.02 <= found.prediction.scenario.consumer.step.mean <= found.epoch / 12
     capsys.readouterr()
     assert main(command) == 2
     assert "belongs to another validation (not the same target)" in capsys.readouterr().err
