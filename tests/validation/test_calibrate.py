@@ -92,12 +92,11 @@ def test_starts_that_wait_are_kept_as_such(dataset, init, blocked, first, persis
     assert max(scenario.dataset.fetch[0].wait.values) < 0.3
     spared = dlsim.replace(scenario, {"costs.worker_wait": 0.0, "costs.first_sample": 0.0})
     starts = []
-    for case in (scenario, spared):
-        trace = dlsim.simulate(case)
+    for case in (scenario, spared):  # else the first worker waits while the second one is started
+        trace = dlsim.simulate(dlsim.replace(case, {"costs.worker_start": 0.0}))
         starts.append(trace.started[trace.epochs.first] - trace.epochs.started)
-    # The first worker waits while the second one is started.
-    later, wait = starts[0] - starts[1], blocked + first
-    assert 0.5 * wait <= later[0]
+    later = starts[0] - starts[1]
+    assert later[0] == pytest.approx(costs.worker_wait + costs.first_sample)
     assert later[1] == pytest.approx(0.0 if persistent else later[0], abs=1e-6)
 
 
