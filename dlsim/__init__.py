@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dlsim.engine import simulate, simulate_job
     from dlsim.scenario import (
+        Catalogue,
         Constant,
         Consumer,
         Cost,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         Exponential,
         Failure,
         Gamma,
+        Instance,
         IterableDataset,
         Job,
         Loader,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         Machine,
         MapDataset,
         Mixture,
+        On,
         Pareto,
         Recorded,
         RemoteStorage,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
         Uniform,
         dump,
         load,
+        load_catalogue,
         replace,
         schema,
     )
@@ -85,6 +89,7 @@ _HOMES = {
 }  # and all other names are at home in dlsim.scenario
 
 __all__ = [
+    "Catalogue",
     "Constant",
     "Consumer",
     "Cost",
@@ -95,6 +100,7 @@ __all__ = [
     "Exponential",
     "Failure",
     "Gamma",
+    "Instance",
     "IterableDataset",
     "Job",
     "JobTrace",
@@ -103,6 +109,7 @@ __all__ = [
     "Machine",
     "MapDataset",
     "Mixture",
+    "On",
     "Pareto",
     "Recorded",
     "RemoteStorage",
@@ -117,6 +124,7 @@ __all__ = [
     "dump",
     "explain",
     "load",
+    "load_catalogue",
     "load_job",
     "load_trace",
     "memory",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -16,12 +15,6 @@ from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-Scenarios: TypeAlias = Annotated[
-    Positional[tuple[Path, ...]],
-    arg(metavar="SCENARIO [SCENARIO ...]", help_behavior_hint="(required)"),
-]
 
 
 def explain(
@@ -66,7 +59,7 @@ def explain(
 
 
 def advise(
-    scenarios: Scenarios,
+    scenario: Annotated[Positional[Path], arg(metavar="SCENARIO")],
     *,
     max_stall: Text = None,
     max_wait_p95: Text = None,
@@ -84,11 +77,10 @@ def advise(
 
     Example: dlsim advise scenarios/llm_tokens.toml --max-stall 5%
 
-    Without a target, the cheapest that is within 1 % of the fastest. Of several scenarios, each
-    of one machine with its machine.price_per_hour, it is said which to rent.
+    Without a target, the cheapest that is within 1 % of the fastest.
 
     Args:
-        scenarios: Files that describe the dataset, the loader, and the training step.
+        scenario: A TOML file that describes the dataset, the loader, and the training step.
         max_stall: The share of the time that training may be idle: 0.01 or 1%.
         max_wait_p95: How long all but one batch in twenty may be waited for: "20 ms".
         min_au: The share of the time that the accelerator must be busy: 90%.
@@ -101,15 +93,10 @@ def advise(
         check: End with status 1 where no settings hold the target.
     """
     from dlsim.whatif import advise as advised
-    from dlsim.whatif import rent
 
     check_drawable(plot)
     if max_workers < 0:
         raise UsageError(f"--max-workers: expected an integer of at least 0, got {max_workers}")
-    if not scenarios:
-        raise UsageError("advise: expected SCENARIO, got nothing")
-    if plot is not None and len(scenarios) > 1:
-        raise UsageError(f"advise: --plot: expected one scenario, got {len(scenarios)}")
     asked: dict[str, Any] = {
         "max_stall": share_of("max-stall", max_stall),
         "max_wait_p95": quantity_of("max-wait-p95", max_wait_p95, "duration"),
@@ -121,17 +108,12 @@ def advise(
         "seed": seed,
         "jobs": jobs,
     }
-    chosen = {path.stem: scenario_from(path, changes) for path in scenarios}
-    if len(scenarios) > 1:
-        if len(chosen) < len(scenarios):
-            raise UsageError("advise: expected scenarios with different names")
-        print(rent(chosen, partial(advised, **asked)))
-        return
-    found = advised(chosen[scenarios[0].stem], **asked)
+    chosen = scenario_from(scenario, changes)
+    found = advised(chosen, **asked)
     if plot is not None:
         from dlsim.report.whatif_plots import pareto_front
 
-        picture(pareto_front(found.front, found.chosen), plot, chosen[scenarios[0].stem].name)
+        picture(pareto_front(found.front, found.chosen), plot, chosen.name)
     print(found)
     if check and found.chosen is None:
         raise Missed

@@ -15,6 +15,7 @@ from dlsim.report.plots import FETCH, READY, STEP, WAIT, axes, plain
 from dlsim.scenario import DlsimError
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.explain import Gain
+from dlsim.whatif.rental import HOUR, Rental
 from dlsim.whatif.sweep import HALF_WIDTH
 from dlsim.whatif.tables import Table
 
@@ -252,6 +253,45 @@ def pareto_front(
     ax.margins(x=0.08)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.9", linewidth=0.6)
+    return ax
+
+
+def rental_front(found: Rental, ax: Axes | None = None) -> Axes:
+    """What an epoch costs on each machine over how long it takes, both to scale of decades.
+
+    Filled marks: no other machine is both cheaper and faster; a ring is around the one to rent.
+    """
+    ax = axes(6, 3.8) if ax is None else ax
+    front = found.front
+    for offer in found.offers:
+        hours, best = offer.epoch / HOUR, offer in front
+        ax.plot(
+            hours,
+            offer.cost,
+            marker="o",
+            markersize=6,
+            color=READY,
+            fillstyle="full" if best else "none",
+            linestyle="none",
+        )
+        if best:
+            ax.annotate(
+                offer.name,
+                (hours, offer.cost),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+    if found.best is not None:
+        ring(ax, found.best.epoch / HOUR, found.best.cost)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.margins(x=0.3, y=0.2)
+    ax.set_xlabel("an epoch takes, h")
+    ax.set_ylabel(f"an epoch costs, {found.machines.currency}".rstrip(", "))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color="0.9", linewidth=0.6)
     return ax
 
 

@@ -1,5 +1,6 @@
 """What is asked: scenarios, their parts, distributions, TOML in and out."""
 
+from dlsim.scenario.catalogue import Catalogue, Instance, load_catalogue
 from dlsim.scenario.dataset import Dataset, IterableDataset, MapDataset, Stage
 from dlsim.scenario.distributions import (
     Constant,
@@ -19,9 +20,11 @@ from dlsim.scenario.job import Differs, Job, RemoteStorage
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import Cost, Costs, Machine, Storage
 from dlsim.scenario.model import Consumer, Failure, Scenario
+from dlsim.scenario.steps import On
 from dlsim.scenario.tree import from_tree, get, replace, schema, to_tree
 
 __all__ = [
+    "Catalogue",
     "Constant",
     "Consumer",
     "Cost",
@@ -34,6 +37,7 @@ __all__ = [
     "Exponential",
     "Failure",
     "Gamma",
+    "Instance",
     "IterableDataset",
     "Job",
     "Loader",
@@ -41,6 +45,7 @@ __all__ = [
     "Machine",
     "MapDataset",
     "Mixture",
+    "On",
     "Pareto",
     "Recorded",
     "RemoteStorage",
@@ -54,6 +59,7 @@ __all__ = [
     "from_tree",
     "get",
     "load",
+    "load_catalogue",
     "replace",
     "schema",
     "to_tree",

@@ -20,9 +20,18 @@ def load(path: str | Path) -> Scenario:
 
     Raises `ScenarioError` naming file, key, what was expected and what was given.
     """
+    tree = read_toml(path)
+    try:
+        return from_tree(tree)
+    except ScenarioError as error:
+        raise ScenarioError(f"{path}: {error}") from None
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """What is in the TOML file at `path`. Raises `ScenarioError` where there is none."""
     try:
         # some editors begin a file with a mark that it is UTF-8, which TOML does not have
-        tree = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        return tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -31,10 +40,6 @@ def load(path: str | Path) -> Scenario:
         raise ScenarioError(f"{path}: expected TOML: {first_lower(str(error))}") from None
     except RecursionError:
         raise ScenarioError(f"{path}: expected a scenario, got lists in lists in lists") from None
-    try:
-        return from_tree(tree)
-    except ScenarioError as error:
-        raise ScenarioError(f"{path}: {error}") from None
 
 
 def dump(scenario: Scenario, path: str | Path) -> None:

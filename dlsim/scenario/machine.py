@@ -68,8 +68,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
             64 MiB. Example: "8 GiB"
         descriptors: How many files a process may have open (ulimit -n): each tensor of a batch in
             /dev/shm is one, in its worker and then in the main process. Example: 1024
-        price_per_hour: What the machine costs, in any currency, by which `dlsim advise` compares
-            the machines of several scenarios. Example: 3.06
+        price_per_hour: What the machine costs, in any currency: `dlsim advise` then says what
+            samples and epochs cost. Example: 3.06
     """
 
     cores: float | None = None

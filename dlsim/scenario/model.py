@@ -25,6 +25,7 @@ from dlsim.scenario.errors import require
 from dlsim.scenario.job import Job
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import STAGED_BYTES, Costs, Machine
+from dlsim.scenario.steps import On
 
 OLD, LAST = ((1, 12), (1, 13)), (2, 15)  # torch's releases before 2.0, and the last one known
 LATEST = f"{LAST[0]}.{LAST[1]}"
@@ -66,6 +67,9 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
             a queue. Example: "accelerate"
         queue: How many batches the queue of a reading thread has room for; the thread holds one
             more. Example: 2
+        on: How long a step takes on other accelerators, by which `dlsim rent` compares machines;
+            in a file, one [[consumer.on]] for each.
+            Example: [{ accelerator = "A100", step = "435 ms" }]
     """
 
     step: Duration = ZERO
@@ -78,6 +82,7 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     on_error: OnError = "stop"
     loop: Loop = "plain"
     queue: int = 1
+    on: tuple[On, ...] = ()
 
     def __post_init__(self) -> None:
         check_distribution(self, "step")
@@ -96,6 +101,9 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         )
         require(self.loop in get_args(Loop), "loop", " or ".join(get_args(Loop)), self.loop)
         check_integer(self, "queue", 1)
+        check_tuples(self, "on")
+        for one in self.on:
+            require(isinstance(one, On), "on", "a list of On", one)
         check_conflict(self.loop != "thread" and self.queue != 1, "queue", 'needs loop = "thread"')
         check_conflict(
             self.device != "cpu" and self.threads != 1, "threads", 'needs device = "cpu"'

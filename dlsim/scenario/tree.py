@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -20,6 +20,7 @@ from dlsim.scenario.errors import ScenarioError, shown
 from dlsim.scenario.model import Scenario
 
 NONE = "none"
+Made = TypeVar("Made", bound=msgspec.Struct)
 
 # msgspec's names of types in words that fit a TOML file
 _OUR_OWN = re.compile(r"[a-z_.0-9]+: ")
@@ -45,17 +46,25 @@ def from_tree(tree: Mapping[str, Any]) -> Scenario:
 
     Raises `ScenarioError` naming the key, what was expected and what was given.
     """
-    plain = _resolve(_types(), dict(tree), "", None)
+    return decoded(tree, Scenario)
+
+
+def decoded(tree: Mapping[str, Any], kind: type[Made]) -> Made:
+    """The value of a `kind` of struct that plain dicts, lists, numbers and texts describe.
+
+    Raises `ScenarioError` naming the key, what was expected and what was given.
+    """
+    plain = _resolve(_types(kind), dict(tree), "", None)
     try:
-        return msgspec.convert(plain, Scenario)
+        return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         raise ScenarioError(_explained(str(error), plain)) from None
 
 
 @cache
-def _types() -> inspect.Type:
-    """What `Scenario` is made of; finding out takes longer than all the rest."""
-    return inspect.type_info(Scenario)
+def _types(kind: type = Scenario) -> inspect.Type:
+    """What a struct is made of; finding out takes longer than all the rest."""
+    return inspect.type_info(kind)
 
 
 def replace(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
@@ -175,7 +184,8 @@ def _resolve(info: Any, value: Any, path: str, quantity: str | None) -> Any:
         unknown = [key for key in value if key not in fields and key != info.tag_field]
         if unknown:
             hint = f"known here: {', '.join(sorted(fields))}"
-            homes = [] if path else [key for key in keys() if key.endswith(f".{unknown[0]}")]
+            whole = info.cls is Scenario
+            homes = [key for key in keys() if whole and key.endswith(f".{unknown[0]}")]
             if homes:
                 hint = f"did you mean {homes[0]}?"
             raise ScenarioError(f"{_join(path, unknown[0])}: no such key; {hint}")

@@ -8,7 +8,8 @@ from dlsim.whatif.designs import Between, configurations
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import Explanation, Gain, explain
 from dlsim.whatif.parallel import measure, replication_seed
-from dlsim.whatif.rent import Offer, Rental, rent
+from dlsim.whatif.rent import rent
+from dlsim.whatif.rental import Offer, Rental
 from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.statistics import Interval, interval, mser5
 from dlsim.whatif.steady import Steady, steady_state

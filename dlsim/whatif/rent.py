@@ -1,113 +1,180 @@
-"""Which machine to rent: the one on which a sample costs least, by the price of each."""
+"""Which machine to rent for a training: what an epoch and the whole run cost on each.
+
+Machines are simulated in the order of what an epoch costs on them at best, which closed forms
+tell; one that even at best is dearer than one that was simulated, and hardly faster, is not, but
+for the second: how much dearer that is, is part of the answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 
-from dlsim.scenario import Scenario
-from dlsim.trace.summary import number
-from dlsim.whatif.advice import Advice
-from dlsim.whatif.cheapest import advise
+from dlsim.engine.effort import SECONDS, effort
+from dlsim.engine.ranks import fair_share
+from dlsim.scenario import Catalogue, Instance, Scenario, load_catalogue
+from dlsim.whatif.bounds import bounds
+from dlsim.whatif.changes import slower
+from dlsim.whatif.cheapest import WRONG
+from dlsim.whatif.demand import demand
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.statistics import Interval, interval
+from dlsim.whatif.extent import replicated
+from dlsim.whatif.parallel import check_counts, check_jobs
+from dlsim.whatif.rental import Offer, Rental
+from dlsim.whatif.renting import (
+    WORKERS,
+    loaders,
+    scenario_on,
+    step_on,
+    too_much_data,
+    with_workers,
+)
+
+RUNS = 3  # simulations of each
+NEAR = 1.05  # of the least time there may be: that is hardly slower
+IDLE = 0.02  # of the time; a loader that keeps training idle for less is good enough
+BETTER = 0.01  # more workers are worth it if they make an epoch shorter by so much, as a share
+SOON = 5.0  # seconds in which all ranks together are simulated, too
+RIVALS = 3  # offers that are looked at with wrong inputs
 
 
-@dataclass(frozen=True)
-class Offer:
-    """A machine by its `name`, and the `advice` for it. `price`: of a million samples."""
+def rent(
+    training: Scenario,
+    machines: Catalogue | None = None,
+    *,
+    max_epoch: float | None = None,
+    max_stall: float | None = None,
+    workers: int | None = None,
+    replications: int = RUNS,
+    seed: int = 0,
+    jobs: int = 1,
+) -> Rental:
+    """What `training` costs on each of `machines`, by default those that come with dlsim.
 
-    name: str
-    advice: Advice
-    price: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the targets are held on it."""
-        return self.advice.chosen is not None
-
-
-@dataclass(frozen=True)
-class Rental:
-    """The `offers`: those that hold the targets first, each kind the cheapest first.
-
-    `dearer`: how much more the second costs than the first, as a share, under common random
-    numbers; None where there is no second that holds.
+    `training` says how long a step takes on each accelerator (`consumer.on`); machines of which
+    that, or the price, is not known are left out. There is a rank for each accelerator, on
+    `job.nodes` machines; each has the fewest workers that are as good as any, or so many
+    `workers`. Targets: `max_epoch`, seconds; `max_stall`, a share of the time: who misses one is
+    not chosen. Raises `WhatIfError` where nothing is left.
     """
+    check_counts(replications=replications)
+    check_jobs(jobs)
+    catalogue = load_catalogue() if machines is None else machines
+    if not training.consumer.on and not any(one.step for one in catalogue.machine):
+        raise WhatIfError(
+            "consumer.on: expected how long a step takes on each accelerator, as "
+            '[{ accelerator = "A100", step = "435 ms" }], got nothing'
+        )
+    numbers = WORKERS if workers is None else (workers,)
+    left_out: dict[str, str] = {}
+    offers = sorted(_offers(training, catalogue, left_out), key=lambda offer: offer.least_cost)
+    done: list[Offer] = []
+    targets = {"epoch_time": max_epoch, "stall": max_stall}
 
-    offers: list[Offer]
-    dearer: Interval | None
+    def worse(offer: Offer) -> bool:
+        return any(
+            one.holds and one.cost <= offer.least_cost and one.epoch <= NEAR * offer.least_epoch
+            for one in done
+        )
 
-    @property
-    def best(self) -> Offer | None:
-        """The machine to rent; None if no machine holds the targets."""
-        return self.offers[0] if self.offers[0].holds else None
+    unseen = []
+    for offer in offers:
+        if sum(one.holds for one in done) >= 2 and worse(offer):
+            unseen.append(offer)
+            continue
+        found = _simulated(offer, numbers, replications, seed, jobs)
+        if found is None:
+            left_out[offer.name] = "batches on their way do not fit into its memory"
+            continue
+        done.append(replace(found, missed=_missed(found, targets)))
+    if not done:
+        raise WhatIfError(_nothing(left_out))
+    done.sort(key=lambda offer: (not offer.holds, offer.cost))
+    wrong = dict(_with_wrong_inputs(done, replications, seed, jobs))
+    return Rental(training, catalogue, tuple(done), tuple(unseen), left_out, wrong)
 
-    def __str__(self) -> str:
-        """First the answer, then a line for each machine."""
-        return _text(self)
+
+def _offers(training: Scenario, catalogue: Catalogue, left_out: dict[str, str]) -> Iterator[Offer]:
+    """The machines whose price and step are known; why not, of the others."""
+    for machine in catalogue.machine:
+        on = step_on(training, machine)
+        if machine.price_per_hour is None:
+            left_out[machine.name] = f"price not given; give --price {machine.name}=..."
+        elif on is None:
+            left_out[machine.name] = "no step is stated for the accelerator (consumer.on)"
+        else:
+            scenario = scenario_on(training, machine, on)
+            if too_much_data(scenario, machine):
+                left_out[machine.name] = "the data do not fit on its disks"
+            else:
+                yield _offer(machine, scenario)
 
 
-def rent(scenarios: Mapping[str, Scenario], advised: Callable[..., Advice] = advise) -> Rental:
-    """What a million samples cost on each machine, given by name a scenario on it.
+def _offer(machine: Instance, scenario: Scenario) -> Offer:
+    """A machine with what an epoch takes at best, whatever the number of workers."""
+    alone = fair_share(scenario)
+    many = with_workers(scenario, max(WORKERS))
+    period = bounds(many).period
+    return Offer(machine, scenario, least_epoch=demand(alone).batches * period)
 
-    Each scenario says what the machine takes for a step and for loading, how many cores it has,
-    and its `machine.price_per_hour`. Each gets the fastest loader that `advised` finds for it: to
-    state targets, say `functools.partial(advise, max_stall=0.05)`. Raises `WhatIfError` for a
-    machine without a price.
+
+def _simulated(
+    offer: Offer, numbers: tuple[int, ...], runs: int, seed: int, jobs: int
+) -> Offer | None:
+    """The offer with the fewest workers that are as good as any; None where none fits.
+
+    How many that are is found by one rank alone on its share of the machine.
     """
-    for name, scenario in scenarios.items():
-        if scenario.machine.price_per_hour is None:
-            raise WhatIfError(
-                f"machine.price_per_hour: {name}: expected a price to compare machines by, got none"
-            )
-    found = []
-    for name, scenario in scenarios.items():
-        advice = advised(scenario, fastest=True)
-        assert advice.price is not None
-        found.append(Offer(name, advice, advice.price))
-    offers = sorted(found, key=lambda offer: (not offer.holds, offer.price))
-    holding = [offer for offer in offers if offer.holds]
-    return Rental(offers, _dearer(*holding[:2]) if len(holding) > 1 else None)
+    best: Offer | None = None
+    for scenario in loaders(offer.scenario, numbers):
+        found = replicated(fair_share(scenario), runs, seed, jobs=jobs, shares=True)
+        made = replace(offer, scenario=scenario, found=found)
+        if best is not None and made.epoch > (1 - BETTER) * best.epoch:
+            break
+        best = made
+        if made.mean("stall") < IDLE:
+            break
+    if best is None or not best.scenario.is_job or not _soon(best.scenario, runs):
+        return best
+    return replace(best, found=replicated(best.scenario, runs, seed, jobs=jobs, shares=True))
 
 
-def _dearer(first: Offer, second: Offer) -> Interval:
-    """How much more a sample costs on the second, as a share."""
-    runs = min(len(first.advice.speeds), len(second.advice.speeds))
-    hourly = [offer.advice.scenario.machine.price_per_hour or 0.0 for offer in (first, second)]
-    speeds = first.advice.speeds[:runs] / second.advice.speeds[:runs]
-    return interval(hourly[1] / hourly[0] * speeds - 1)
+def _soon(scenario: Scenario, runs: int) -> bool:
+    """Whether all ranks together can be simulated in a few seconds."""
+    return SECONDS * effort(scenario) * runs < SOON
 
 
-def _text(found: Rental) -> str:
-    best, dearer = found.best, found.dearer
-    if best is None:
-        nearest = found.offers[0]
-        lines = [
-            "On none of these machines the targets are held; the cheapest is "
-            f"{nearest.name}: {nearest.advice.results}"
-        ]
-    else:
-        lines = [
-            f"Rent {best.name}: {number(best.price)} for a million samples, "
-            f"with {best.advice.best.keywords}"
-        ]
-    if best is not None:
-        lines.append(f"{best.advice.bill} {best.advice.untried}".strip())
-    if dearer is not None:
-        sure = "" if dearer.low > 0 else ", which is no sure difference"
-        lines.append(
-            f"The next, {found.offers[1].name}, costs {100 * dearer.mean:.1f} "
-            f"± {100 * dearer.half_width:.1f} % more{sure}."
-        )
-    width = max(len(offer.name) for offer in found.offers)
-    lines += ["", f"{'':{width}}  an hour  a million samples  samples/s  loader"]
-    for offer in found.offers:
-        advice = offer.advice
-        verdict = "" if offer.holds else f"  (misses the target: {advice.results})"
-        lines.append(
-            f"{offer.name:{width}}  {number(advice.scenario.machine.price_per_hour or 0.0):>7}  "
-            f"{number(offer.price):>17}  {number(advice.speed.mean):>9}  "
-            f"{advice.best.keywords}{verdict}"
-        )
-    return "\n".join(lines)
+def _missed(offer: Offer, targets: dict[str, float | None]) -> dict[str, float]:
+    """The targets that the offer misses, by metric: what is wanted."""
+    return {
+        metric: limit
+        for metric, limit in targets.items()
+        if limit is not None and not offer.mean(metric) <= limit
+    }
+
+
+def _with_wrong_inputs(
+    offers: list[Offer], runs: int, seed: int, jobs: int
+) -> Iterator[tuple[str, str]]:
+    """Which machine is the cheapest where inputs are wrong, by what is wrong."""
+    rivals = [offer for offer in offers if offer.holds][:RIVALS]
+    if len(rivals) < 2:
+        return
+    for name, factors in WRONG.items():
+        costs = {}
+        for offer in rivals:
+            assert offer.found is not None
+            changed = slower(offer.found.scenario, **factors)
+            found = replicated(changed, runs, seed, jobs=jobs)
+            costs[offer.name] = offer.cost_of(float(found["epoch_time"].mean()))
+        yield name, min(costs, key=lambda machine: costs[machine])
+
+
+def _nothing(left_out: dict[str, str]) -> str:
+    """Why there is no machine to choose from: the first reason, and how often."""
+    reasons = list(left_out.items())
+    if not reasons:
+        return "machines: expected one at least, got none"
+    name, why = reasons[0]
+    more = f" (and {len(reasons) - 1} more are left out)" if len(reasons) > 1 else ""
+    return f"{name}: {why}{more}"

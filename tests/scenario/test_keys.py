@@ -20,6 +20,7 @@ BASES: list[dict[str, Any]] = [
     {"loader": WORKERS, "dataset": {**MAP, "kind": "iterable"}},
     {"loader": WORKERS, "dataset": MAP, "consumer": {"device": "cpu"}},
     {"loader": WORKERS, "dataset": MAP, "consumer": {"loop": "thread"}},
+    {"loader": WORKERS, "dataset": MAP, "consumer": {"on": [{"accelerator": "H100"}]}},
     {"loader": WORKERS, "dataset": MAP, "failures": [{"where": "fetch", "at": 1}]},
     {"loader": WORKERS, "dataset": MAP, "job": {"ranks": 4, "differs": [{"rank": 0}]}},
     {"loader": WORKERS, "dataset": MAP, "job": {"nodes": 4, "differs": [{"node": 0}]}},

@@ -1,85 +1,227 @@
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dlsim
 from dlsim.cli import main
-from dlsim.whatif import WhatIfError, advise, rent
+from dlsim.scenario import Catalogue, Instance, ScenarioError, load_catalogue
+from dlsim.scenario.catalogue import SHIPPED, together
+from dlsim.whatif import WhatIfError, rent
+from dlsim.whatif.renting import scenario_on, step_on
 from tests.cli.test_cli import refused
 
+FAST, SLOW = dlsim.Constant(0.5), dlsim.Constant(1.0)
 
-def machine(step: float, price: float | None, read: float = 0.2) -> dlsim.Scenario:
-    """A machine that trains on a batch of 10 samples in `step` seconds, for a price an hour."""
-    return dlsim.Scenario(
-        loader=dlsim.Loader(batch_size=10),
-        dataset=dlsim.MapDataset(3000, fetch=[dlsim.Stage("read", wait=dlsim.Gamma(read, 0.3))]),
-        consumer=dlsim.Consumer(step=dlsim.Constant(step)),
-        machine=dlsim.Machine(price_per_hour=price),
+
+def training(**keys: object) -> dlsim.Scenario:
+    """300 batches, each 0.2 s of a core; a step takes 1 s on an A, half of that on a B."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=10, num_workers=1),
+        dataset=dlsim.MapDataset(
+            3000, batched=True, fetch=[dlsim.Stage("decode", cpu=dlsim.Gamma(0.2, 0.1))]
+        ),
+        consumer=dlsim.Consumer(
+            on=[dlsim.On(accelerator="A", step=SLOW), dlsim.On(accelerator="B", step=FAST)]
+        ),
     )
+    return dlsim.replace(scenario, keys)
+
+
+def machines(*made: dict[str, Any]) -> Catalogue:
+    """Machines with two cores, unless they say something else."""
+    found = [Instance(**{"cores": 2.0, **each}) for each in made]
+    return Catalogue(machine=tuple(found), currency="EUR")
+
+
+SLOWLY = {"name": "slow", "accelerator": "A-40GB", "price_per_hour": 1.8}
+QUICKLY = {"name": "fast", "accelerator": "B", "price_per_hour": 3.0}
 
 
 def test_the_cheapest_machine() -> None:
-    """The machine on which a sample costs least is rented, and arithmetic gives its price.
+    """The machine on which an epoch costs least is rented, and arithmetic gives its price.
 
-    Ten samples take 1 s on the slow machine, 0.5 s on the fast one, when workers keep up.
+    300 batches take 300 s on the slow machine, 150 s on the fast one.
     """
-    found = rent(
-        {"slow": machine(1.0, 1.8), "fast": machine(0.5, 3.6)}, partial(advise, workers=range(9))
-    )
+    found = rent(training(epochs=2), machines(SLOWLY, QUICKLY))
+    assert [offer.name for offer in found.offers] == ["fast", "slow"]
     assert found.best is not None
-    assert [offer.name for offer in found.offers] == ["slow", "fast"]
-    assert found.best.price == pytest.approx(1e6 / 10 * 1.0 * 1.8 / 3600, rel=0.02)
-    found = rent(
-        {"slow": machine(1.0, 1.8), "fast": machine(0.5, 3.0)}, partial(advise, workers=range(9))
-    )
-    assert found.best is not None
-    assert found.best.name == "fast"
+    assert found.best.cost == pytest.approx(150 * 3.0 / 3600, rel=0.02)
+    assert [offer.name for offer in found.front] == ["fast"]
     assert found.dearer is not None
     assert found.dearer.mean == pytest.approx(1.8 / 1.5 - 1, abs=0.03)
-    first, bill, second = str(found).splitlines()[:3]
-    assert first.startswith("Rent fast: ")
-    assert " for a million samples, with num_workers=" in first
-    assert bill.startswith("A million samples cost ")
-    assert ", an epoch " in bill
-    assert second.startswith("The next, slow, costs ")
+    assert set(found.wrong.values()) == {"fast"}
+    answer, whole, limits, second, change, *_ = str(found).splitlines()
+    assert answer.startswith("Rent fast (B): an epoch costs 0.1")
+    assert "EUR and takes 15" in answer
+    assert whole.startswith("The whole run of 2 epochs costs 0.25")
+    assert limits.endswith("what limits it is the training step.")
+    assert second.startswith("The next, slow, costs 19")
+    assert change.startswith("What would change the choice: a price of fast above 3.")
+    assert change.endswith(
+        "Not: loading 20 % slower, loading 20 % faster, steps 20 % shorter, steps 20 % longer."
+    )
 
 
-def test_a_machine_that_misses_the_target_is_not_rented() -> None:
-    """The cheapest machine is not named if it cannot hold the target."""
-    offers = {"cheap": machine(0.5, 0.1, read=2.0), "dear": machine(0.5, 3.0)}
-    found = rent(offers, partial(advise, max_stall=0.1, workers=range(9)))
+def test_what_is_dearer_may_be_faster() -> None:
+    """Of two machines neither of which is both cheaper and faster, both are on the front."""
+    dear = {**QUICKLY, "price_per_hour": 9.0}
+    found = rent(training(), machines(SLOWLY, dear))
+    assert [offer.name for offer in found.front] == ["slow", "fast"]
+    assert "The fastest is fast: 2 times as fast, for 0.3" in str(found)
+
+
+def test_what_cannot_be_better_is_not_simulated() -> None:
+    """A machine that even at best is dearer and no faster is told from closed forms."""
+    dear = {**SLOWLY, "name": "dear", "price_per_hour": 9.0}
+    found = rent(training(), machines(SLOWLY, QUICKLY, dear))
+    assert [offer.name for offer in found.unseen] == ["dear"]
+    assert "1 more are dearer even at best" in str(found)
+    assert found.unseen[0].least_cost == pytest.approx(300 * 9.0 / 3600)
+
+
+def test_targets() -> None:
+    """A machine that misses a target is not chosen, and it is said by how much."""
+    found = rent(training(), machines(SLOWLY, {**QUICKLY, "price_per_hour": 9.0}), max_epoch=200.0)
     assert [(offer.name, offer.holds) for offer in found.offers] == [
-        ("dear", True),
-        ("cheap", False),
+        ("fast", True),
+        ("slow", False),
     ]
+    assert "misses: an epoch takes 300 s (wanted: at most 200 s)" in str(found)
     assert found.dearer is None
-    assert "misses the target" in str(found).splitlines()[-1]
-    none = rent({"cheap": offers["cheap"]}, partial(advise, max_stall=0.1, workers=range(3)))
+    none = rent(training(), machines(SLOWLY), max_epoch=200.0)
     assert none.best is None
-    assert str(none).startswith("On none of these machines the targets are held; ")
+    assert str(none).startswith(
+        "No machine holds the targets; the cheapest is slow: an epoch takes"
+    )
 
 
-def test_a_price_is_needed() -> None:
-    """A machine without a price is refused, by name."""
-    with pytest.raises(WhatIfError, match=r"^machine.price_per_hour: b: expected a price"):
-        rent({"a": machine(1.0, 1.0), "b": machine(1.0, None)})
+def test_ranks_share_the_machine() -> None:
+    """There is a rank for each accelerator; too few cores for all of them limit the training."""
+    many = {**QUICKLY, "accelerators": 4, "price_per_hour": 12.0, "cores": 1.0}
+    found = rent(training(), machines(many, {**many, "name": "wide", "cores": 16.0}))
+    narrow = next(offer for offer in found.offers if offer.name == "fast")
+    wide = next(offer for offer in found.offers if offer.name == "wide")
+    assert wide.scenario.job.ranks == 4
+    assert wide.limit == "step"
+    assert wide.epoch == pytest.approx(75 * 0.5, rel=0.05)
+    # 4 ranks, each of which has 75 batches of 0.2 s, on one core
+    assert narrow.limit != "step"
+    assert narrow.epoch > 300 * 0.2 * 0.99
+
+
+def test_left_out() -> None:
+    """Without a price, a step, or room on its disks, a machine is left out, and it is said why."""
+    reading = training()
+    reading = dlsim.replace(
+        reading, {"dataset.fetch": [{"name": "read", "read_bytes": "1 MB", "wait": 0.2}]}
+    )
+    found = rent(
+        reading,
+        machines(
+            {**SLOWLY, "disk": 4e9},
+            {**SLOWLY, "name": "small", "disk": 2e9},
+            {**SLOWLY, "name": "free", "price_per_hour": None},
+            {**SLOWLY, "name": "other", "accelerator": "C"},
+        ),
+    )
+    assert found.left_out == {
+        "small": "the data do not fit on its disks",
+        "free": "price not given; give --price free=...",
+        "other": "no step is stated for the accelerator (consumer.on)",
+    }
+    with pytest.raises(WhatIfError, match=r"^free: price not given; give --price free=\.\.\.$"):
+        rent(training(), machines({**SLOWLY, "name": "free", "price_per_hour": None}))
+    with pytest.raises(WhatIfError, match=r"^consumer.on: expected how long a step takes"):
+        rent(training(**{"consumer.on": []}), machines(SLOWLY))
+
+
+def test_a_machine_as_a_scenario() -> None:
+    """What is known of a machine takes the place of what the training says of its own."""
+    made = Instance(
+        name="m", accelerator="A", accelerators=2, vcpus=8, memory=100.0, network=7.0, step=FAST
+    )
+    far = training(**{"job.storage": {"bandwidth": 50.0}, "machine.cores": 3})
+    on = step_on(far, made)
+    assert on is not None
+    assert on.step == FAST
+    found = scenario_on(far, made, on)
+    assert (found.machine.cores, found.machine.memory, found.machine.shm) == (4.0, 100.0, 50.0)
+    assert found.job.storage.node_bandwidth == 7.0
+    assert found.job.ranks == 2
+    near = scenario_on(training(), Instance(name="m", disk_bandwidth=9.0, loading=2.0), on)
+    assert near.machine.storage.bandwidth == 9.0
+    assert near.dataset.fetch[0].cpu == dlsim.Gamma(0.4, 0.1)
+
+
+def test_the_catalogue_names_its_sources() -> None:
+    """At least 25 machines of three clouds; each figure has a source, and each source a date."""
+    catalogue = load_catalogue()
+    assert len(catalogue.machine) >= 25
+    assert {one.cloud for one in catalogue.machine} == {"AWS", "GCP", "Azure"}
+    for one in catalogue.machine:
+        assert one.accelerator
+        assert one.processors
+        assert one.memory
+        assert one.source in catalogue.sources
+        assert (one.price_per_hour is None) == (one.price_source == "")
+    assert all(source.page.startswith("https://") for source in catalogue.sources.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '[[machine]]\nname = "a"\nprice = 3\n',
+            r"a.toml: machine.0.price: no such key; known",
+        ),
+        ('[[machine]]\nname = "a"\nmemory = "3 s"\n', r"a.toml: machine.0.memory: expected a size"),
+        ('[[machine]]\nname = "a"\nsource = "b"\n', r"machine.0.source: expected one of , got 'b'"),
+        ('[[machine]]\nname = "a"\n[[machine]]\nname = "a"\n', "machine: expected each name once"),
+        ("machine = 3\n", "machine: expected a list, got 3"),
+        ("[[machine]]\ncores = 3\n", r"machine.0.name: expected a value, got nothing"),
+    ],
+)
+def test_bad_catalogues(text: str, message: str, tmp_path: Path) -> None:
+    """A file that is no catalogue is refused in one line that names file and key."""
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(ScenarioError, match=message):
+        load_catalogue(path)
+
+
+def test_catalogues_together() -> None:
+    """A machine of one's own takes the place of one of the same name; currencies must agree."""
+    own = Catalogue(machine=(Instance(name="p4d.24xlarge", price_per_hour=1.0),))
+    both = together([load_catalogue(), own])
+    (mine,) = (one for one in both.machine if one.name == "p4d.24xlarge")
+    assert mine.price_per_hour == 1.0
+    assert both.currency == "USD"
+    with pytest.raises(ScenarioError, match="currency: expected one for all machines"):
+        together([both, Catalogue(currency="EUR")])
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`dlsim advise` with several scenarios says which machine to rent; with one, what it costs."""
-    files = []
-    for name, scenario in (("slow", machine(1.0, 1.8)), ("fast", machine(0.5, 3.0))):
-        files.append(str(tmp_path / f"{name}.toml"))
-        dlsim.dump(scenario, files[-1])
-    assert main(["advise", *files, "--max-workers", "6"]) == 0
-    assert capsys.readouterr().out.startswith("Rent fast: ")
-    assert main(["advise", files[0], "--max-stall", "20%", "--max-workers", "6"]) == 0
-    assert "A million samples cost 5" in capsys.readouterr().out
-    assert refused(capsys, "advise") == "advise: expected SCENARIO, got nothing"
-    assert "with different names" in refused(capsys, "advise", files[0], files[0])
-    assert "expected one scenario" in refused(
-        capsys, "advise", *files, "--plot", tmp_path / "a.png"
-    )
+    """`dlsim rent` compares machines of one's own with those of the catalogue, and other prices."""
+    scenario = tmp_path / "training.toml"
+    on = {"accelerator": "A100", "step": "1 s"}
+    dlsim.dump(training(**{"consumer.on": [on], "dataset.length": 300}), scenario)
+    own = tmp_path / "own.toml"
+    own.write_text('[[machine]]\nname = "mine"\nstep = "2 s"\ncores = 4\nprice_per_hour = 0.1\n')
+    some = ("--machines", str(own), "--only", "mine,a2-highgpu-1g")
+    assert main(["rent", str(scenario), *some]) == 0
+    assert capsys.readouterr().out.startswith("Rent mine (accelerator): an epoch costs 0.00")
+    cheap = ("--price", "a2-highgpu-1g=0.01", "--loader.num-workers", "3")
+    picture = tmp_path / "a.png"
+    assert main(["rent", str(scenario), *some, *cheap, "--plot", str(picture)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Rent a2-highgpu-1g (GCP, A100-40GB): an epoch costs 8.")
+    assert "with num_workers=3" in printed
+    assert picture.stat().st_size > 0
+    assert refused(capsys, "rent", scenario, "--only", "x*") == "--only: no machine is called 'x*'"
+    assert "expected NAME=PRICE" in refused(capsys, "rent", scenario, "--price", "3")
+    assert refused(capsys, "rent", scenario, "--price", "x=3") == "price: no such machine 'x'"
+    assert "max-epoch" in refused(capsys, "rent", scenario, "--max-epoch", "soon")
+    assert SHIPPED.is_file()
