@@ -12,8 +12,9 @@ from dlsim.trace.causes import STEP
 from dlsim.trace.critical_path import shares
 from dlsim.trace.libraries import cores_busy
 from dlsim.trace.observation import Observation
+from dlsim.trace.rhythm import rhythm
 from dlsim.trace.summary import aligned, number, percent
-from dlsim.trace.telling import limit, sentence, table
+from dlsim.trace.telling import limit, regular, sentence, table
 from dlsim.trace.work import DISTINCT, told, unit, work
 
 # Workers busier than this have no slack: what they do not fetch is the start and the end.
@@ -107,7 +108,8 @@ def verdict(trace: Trace, found: Account | None = None) -> str:
         more = f" {_slack(trace)}"
     elif metrics.worker_count(trace) == 0 and "workers" not in trace.meta.notes:
         more = " Without workers, loading and training take turns."
-    return f"{sentence(found.shares, found.stall)}.{more} {_data(trace)}".rstrip()
+    said = (f"{sentence(found.shares, found.stall)}.{more}", regular(rhythm(trace)), _data(trace))
+    return " ".join(filter(None, said))
 
 
 def _data(trace: Trace) -> str:

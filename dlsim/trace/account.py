@@ -17,7 +17,8 @@ import numpy as np
 from dlsim.scenario import Scenario
 from dlsim.trace import metrics
 from dlsim.trace.causes import COPY, FETCH, LOOP, STEP, greatest, grouped, ranked
-from dlsim.trace.critical_path import critical_path, fetch_shares
+from dlsim.trace.critical_path import critical_path
+from dlsim.trace.fetch_parts import fetch_shares
 from dlsim.trace.trace import Floats, Trace
 
 

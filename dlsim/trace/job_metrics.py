@@ -13,7 +13,8 @@ import numpy as np
 
 from dlsim.trace.account import Account, account
 from dlsim.trace.causes import BARRIER, FETCH, STEP, grouped, ranked
-from dlsim.trace.critical_path import Piece, critical_path, fetch_shares
+from dlsim.trace.critical_path import Piece, critical_path
+from dlsim.trace.fetch_parts import fetch_shares
 from dlsim.trace.job import JobTrace, Meetings, meetings
 from dlsim.trace.metrics import NAN, ratio, span
 from dlsim.trace.trace import Floats, Trace

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dlsim.scenario.units import duration
+from dlsim.trace import rhythm
 from dlsim.trace.causes import FETCH, STEP, WORDS, greatest, group, grouped, ranked
 from dlsim.trace.summary import aligned, percent
 
@@ -39,6 +41,44 @@ def sentence(idle: Mapping[str, float], stall: float) -> str:
     causes = [first, *(cause for cause in ranked(found) if cause != first)]
     near = [cause for cause in causes if found[cause] >= NEAR * found[first]]
     return f"{said}: " + ", ".join(_part(cause, found[cause], idle) for cause in near)
+
+
+def regular(found: rhythm.Rhythm | None) -> str:
+    """A sentence on the rhythm of waits: every how many batches, how long, why; "" for none."""
+    if found is None:
+        return ""
+    which = f"Every {ordinal(found.period)} batch is waited for"
+    usual = f"usually {duration(found.wait)}, the others {duration(found.others)}"
+    why = _why(found)
+    return f"{which}, {usual}{': ' if why else ''}{why}."
+
+
+def _why(found: rhythm.Rhythm) -> str:
+    long, short = (duration(length) for length in found.lengths)
+    if found.cause == rhythm.EPOCH:
+        return "it is the first of an epoch, for which nothing is sent before the epoch begins"
+    if found.cause == rhythm.FETCH:
+        whose = f"come from worker {found.worker} and " if found.worker >= 0 else ""
+        return f"these {whose}take {long} to fetch, the others {short}"
+    if found.cause == rhythm.STEP:
+        return f"the loop takes {long} before it asks for these, {short} before the others"
+    if found.cause == rhythm.WINDOW:
+        return (
+            f"no more than {found.period} (num_workers * prefetch_factor) are on their way at a "
+            f"time, and the worker of the next one is idle for {long}"
+        )
+    if found.cause == rhythm.ROUNDS:
+        return (
+            f"{found.period} workers (num_workers) fetch at the same time, so that batches come "
+            f"{found.period} at a time"
+        )
+    return ""
+
+
+def ordinal(number: int) -> str:
+    """A number as one counts: 1st, 2nd, 3rd, 4th, ... 11th, ... 21st."""
+    last = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10)
+    return f"{number}{last or 'th'}"
 
 
 def _part(cause: str, share: float, idle: Mapping[str, float]) -> str:

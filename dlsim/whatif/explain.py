@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlsim.engine import simulate
 from dlsim.engine.effort import SECONDS, deciding, effort
 from dlsim.scenario import Scenario
 from dlsim.trace.causes import ranked
+from dlsim.trace.rhythm import Rhythm, rhythm
 from dlsim.trace.summary import number
-from dlsim.trace.telling import limit, sentence, table
+from dlsim.trace.telling import limit, regular, sentence, table
 from dlsim.trace.work import in_an_epoch, told, unit
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import Change, changes, perfect_loader
@@ -55,8 +57,9 @@ class Explanation:
     for which it is on the critical path, which add up to 1; both the greatest first. `gains`: of
     each single change, greatest first. `pair`: of the two changes that help together, where
     neither a setting nor a better machine helps alone. `headspace`: of a perfect loader. `runs`:
-    the replications of the scenario as it is. `limits`: its closed-form bounds. Of long runs only
-    a part was simulated, and stands for the whole.
+    the replications of the scenario as it is. `limits`: its closed-form bounds. `rhythm`: that of
+    the waits of one run, under the seed, if they have one. Of long runs only a part was simulated,
+    and stands for the whole; no rhythm is looked for in it.
     """
 
     scenario: Scenario
@@ -67,6 +70,7 @@ class Explanation:
     headspace: Gain
     runs: Replications
     limits: Bounds
+    rhythm: Rhythm | None = None
 
     @property
     def stall(self) -> float:
@@ -155,6 +159,7 @@ def explain(
             best = max(pairs, key=lambda pair: glances[pair], default=None)
             both = None if best is None else gain(best)
             pair = both if both is not None and both.sure else None
+        regularly = _rhythm(scenario, seed)
     return Explanation(
         scenario=scenario,
         idle=_means_of(IDLE, runs),
@@ -164,7 +169,15 @@ def explain(
         headspace=headspace,
         runs=runs,
         limits=bounds(scenario),
+        rhythm=regularly,
     )
+
+
+def _rhythm(scenario: Scenario, seed: int) -> Rhythm | None:
+    """The rhythm of the waits of one run, where all of it is simulated: not of a job."""
+    if (scenario.is_job and scenario.job.rank is None) or shortened(scenario) != scenario:
+        return None
+    return rhythm(simulate(scenario, seed))
 
 
 def _pairs(scenario: Scenario) -> Iterator[Change]:
@@ -221,7 +234,8 @@ def _means_of(prefix: str, runs: Replications) -> dict[str, Interval]:
 
 def _text(found: Explanation) -> str:
     more = told(found.scenario, in_an_epoch(found.scenario))
-    lines = [_sentence(found) + (f" {more}" if more else ""), _fitting(found), ""]
+    first = " ".join(filter(None, (_sentence(found), regular(found.rhythm), more)))
+    lines = [first, _fitting(found), ""]
     if found.shares:
         lines += [table(means(found.idle), 1 - found.stall, means(found.shares))]
     lines += ["", "what single changes would gain, in samples a second"]

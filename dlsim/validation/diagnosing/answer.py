@@ -13,8 +13,9 @@ from dlsim.trace.causes import DRAINING, FIRST_BATCH, JOINING, START, grouped
 from dlsim.trace.libraries import cores_busy
 from dlsim.trace.metrics import samples_per_second
 from dlsim.trace.observation import Observation
+from dlsim.trace.rhythm import rhythm
 from dlsim.trace.summary import number, percent
-from dlsim.trace.telling import sentence
+from dlsim.trace.telling import regular, sentence
 from dlsim.validation.calibrating.checks import CLOSE
 from dlsim.validation.diagnosing.memory import Room
 from dlsim.validation.diagnosing.starts import LASTING, without_data
@@ -167,8 +168,8 @@ def _threads(found: Diagnosis) -> list[str]:
 
 def _answer(found: Diagnosis) -> list[str]:
     explained = found.explanation
-    first = f"{sentence(means(explained.idle), explained.stall)}."
-    return [first, _action(found)]
+    first = f"{sentence(means(explained.idle), explained.stall)}. {regular(rhythm(found.seen))}"
+    return [first.rstrip(), _action(found)]
 
 
 def _action(found: Diagnosis) -> str:

@@ -1,0 +1,84 @@
+"""How the time of fetches is divided: among stages, collating, and waiting for what is shared."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dlsim.scenario import MapDataset, Scenario
+from dlsim.trace.causes import COLLATE, CONTENTION, CORE, FETCH, LOCK, SEND, STORAGE
+from dlsim.trace.metrics import fetches, mean
+from dlsim.trace.trace import Trace
+
+
+def fetch_shares(trace: Trace) -> dict[str, float]:
+    """How the time of fetches is divided among the stages, collating, storage and cores.
+
+    By the means that the scenario states, reading at its latency and full bandwidth. What
+    fetches took on average beyond that, where cores or storage are limited, was spent waiting
+    for them: for each in proportion to what was asked of it. Contention has at most its share of
+    what was computed.
+    """
+    scenario = trace.meta.scenario
+    if scenario is None:
+        return {FETCH: 1.0}
+    machine = scenario.machine
+    seconds, computed, read = _stated(scenario, float(np.mean(trace.size)) if len(trace) else 0.0)
+    stated = sum(seconds.values())
+    took = mean(fetches(trace)[1] - trace.started)
+    limited = machine.storage.bandwidth or machine.storage.requests_per_second
+    shared = machine.cores or machine.contention or machine.crosstalk
+    locks = _held(scenario, float(np.mean(trace.size)) if len(trace) else 0.0)
+    asked = {CORE: computed if shared else 0.0, STORAGE: read if limited else 0.0}
+    if locks > 0:
+        asked[LOCK] = locks * (scenario.loader.num_workers - 1)
+    total = sum(asked.values())
+    if took > stated and total > 0:
+        for cause, amount in asked.items():
+            seconds[cause] = seconds.get(cause, 0.0) + (took - stated) * amount / total
+        seconds[CONTENTION] = min(seconds[CORE], computed * _slowed(scenario))
+        seconds[CORE] -= seconds[CONTENTION]
+        stated = took
+    return {name: value / stated for name, value in seconds.items()} if stated > 0 else {FETCH: 1.0}
+
+
+def _held(scenario: Scenario, size: float) -> float:
+    """Seconds for which a fetch of `size` samples holds the lock that threads share."""
+    if not scenario.locks:
+        return 0.0
+    dataset = scenario.dataset
+    calls = 1.0 if isinstance(dataset, MapDataset) and dataset.batched else size
+    return calls * sum(stage.lock * stage.cpu.mean for stage in dataset.fetch if stage.cpu)
+
+
+def _slowed(scenario: Scenario) -> float:
+    """By how much computing takes longer at most, relative, while others compute beside it."""
+    machine, workers = scenario.machine, max(scenario.loader.num_workers, 1)
+    processes = workers + machine.background
+    return min(1.0, (machine.cores or processes) / processes) / machine.rate(processes) - 1
+
+
+def _stated(scenario: Scenario, size: float) -> tuple[dict[str, float], float, float]:
+    """Mean seconds of the parts of a fetch of `size` samples; those computed, and those read."""
+    dataset, storage = scenario.dataset, scenario.machine.storage
+    calls = 1.0 if isinstance(dataset, MapDataset) and dataset.batched else size
+    seconds: dict[str, float] = {}
+    computed = read = 0.0
+    for stage in dataset.fetch:
+        name = f"{FETCH}: {stage.name}"
+        spent = calls * sum(time.mean for time in (stage.wait, stage.cpu) if time is not None)
+        seconds[name] = seconds.get(name, 0.0) + spent
+        computed += calls * stage.cpu.mean if stage.cpu is not None else 0.0
+        if stage.read_bytes is not None:
+            read += calls * storage.latency.mean if storage.latency is not None else 0.0
+            read += calls * stage.read_bytes.mean / storage.bandwidth if storage.bandwidth else 0.0
+            # a rate of requests takes no time of its own, but there can be waiting for it
+            read = max(read, 1e-12) if storage.requests_per_second else read
+    seconds[STORAGE] = read
+    if scenario.policy == "row":
+        seconds[SEND] = calls * scenario.charged.index_latency
+    collated = 0.0 if dataset.collate is None else dataset.collate.mean
+    collated += scenario.sharing(size * dataset.sample_bytes.mean)
+    if collated > 0:
+        seconds[COLLATE] = collated
+        computed += collated
+    return seconds, computed, read
