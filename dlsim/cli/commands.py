@@ -101,17 +101,19 @@ def run(
         return
     if profiles is not None:
         raise dlsim.DlsimError("--profiles: are of the ranks of a job, and there is none")
-    found = simulated(chosen, seed, engine, samples=wanted)
     from dlsim.trace import narrate, stall
+    from dlsim.trace.columns import in_files
     from dlsim.whatif.space import space
 
-    if verbose:
-        for line in narrate(found):
-            print(line)
-        print()
-    report_run(found, out, csv, plot, trace)
-    fits = space(chosen, found).fits is not False and found.meta.problem is None
-    held(check, fits=fits, stall=stall(found), max_stall=most)
+    with in_files():
+        found = simulated(chosen, seed, engine, samples=wanted)
+        if verbose:
+            for line in narrate(found):
+                print(line)
+            print()
+        report_run(found, out, csv, plot, trace)
+        fits = not check or (space(chosen, found).fits is not False and found.meta.problem is None)
+        held(check, fits=fits, stall=stall(found), max_stall=most)
 
 
 def tell_ranks(job: JobTrace) -> None:

@@ -9,7 +9,6 @@ from dlsim.scenario.units import duration
 from dlsim.trace import Problem, Trace, account, metrics, summarize
 from dlsim.trace.account import Account
 from dlsim.trace.causes import STEP
-from dlsim.trace.critical_path import shares
 from dlsim.trace.libraries import cores_busy
 from dlsim.trace.observation import Observation
 from dlsim.trace.rhythm import rhythm
@@ -40,7 +39,7 @@ def run_text(trace: Trace) -> str:
         part = left_early(trace.meta.scenario, metrics.mean(metrics.epoch_times(trace)))
         parts += [part] if part else []
     if len(trace.order):
-        parts.append(table(found.shares, 1 - found.stall, shares(trace)))
+        parts.append(table(found.shares, 1 - found.stall, found.hung))
     if trace.meta.scenario is not None:
         room = space(trace.meta.scenario, trace)
         if room.fits is False:

@@ -16,22 +16,24 @@ import numpy as np
 
 from dlsim.scenario import Scenario
 from dlsim.trace import metrics
-from dlsim.trace.causes import COPY, FETCH, LOOP, STEP, greatest, grouped, ranked
-from dlsim.trace.critical_path import critical_path
+from dlsim.trace.causes import COPY, LOOP, STEP, greatest, grouped, ranked
+from dlsim.trace.critical_path import Spent, walked_back
 from dlsim.trace.fetch_parts import fetch_shares
-from dlsim.trace.trace import Floats, Trace
+from dlsim.trace.trace import Floats, Integers, Trace
 
 
 @dataclass(frozen=True)
 class Account:
     """Where the time of a run went, in seconds: `elapsed` is `busy` and all of `idle` together.
 
-    `idle`: by cause, the greatest first, none without time (`dlsim.trace.causes`).
+    `idle`: by cause, the greatest first, none without time (`dlsim.trace.causes`). `path`: by
+    cause, too, what the critical path hung on.
     """
 
     elapsed: float
     busy: float
     idle: dict[str, float]
+    path: dict[str, float]
 
     @property
     def stall(self) -> float:
@@ -42,6 +44,12 @@ class Account:
     def shares(self) -> dict[str, float]:
         """The share of the elapsed time that each cause keeps the accelerator idle."""
         return {cause: seconds / self.elapsed for cause, seconds in self.idle.items()}
+
+    @property
+    def hung(self) -> dict[str, float]:
+        """The share of the critical path that hung on each cause, the greatest first."""
+        whole = sum(self.path.values())
+        return {cause: seconds / whole for cause, seconds in ranked(self.path).items()}
 
     @property
     def groups(self) -> dict[str, float]:
@@ -61,28 +69,34 @@ def account(trace: Trace, clock: Callable[[Floats], Floats] | None = None) -> Ac
     Of a trace of which no step was observed, all of the time is put down to causes, and `busy` is
     NaN.
     """
-    path = critical_path(trace)
-    names = [piece.cause for piece in path]
-    bounds = np.array([piece.begin for piece in path] + [path[-1].end] if path else [])
     began, ended = (metrics.known(moments) for moments in metrics.busy(trace))
-    moments = np.unique(np.concatenate((bounds, began, ended)))
-    if not names or len(moments) < 2:
-        return Account(0.0, 0.0, {})
-    seconds = np.diff(moments if clock is None else clock(moments))
-    begins = moments[:-1]
-    computing = np.searchsorted(began, begins, "right") > np.searchsorted(ended, begins, "right")
-    piece = np.clip(np.searchsorted(bounds, begins, "right") - 1, 0, len(names) - 1)
-    lost = np.bincount(piece[~computing], seconds[~computing], len(names)).tolist()
-    found: dict[str, float] = {}
     parts, beside = fetch_shares(trace), _beside_computing(trace.meta.scenario)
-    for name, length in zip(names, lost, strict=True):
-        divided = {FETCH: parts, STEP: {beside: 1.0}}.get(name) or {name: 1.0}
-        for cause, share in divided.items():
-            found[cause] = found.get(cause, 0.0) + share * length
-    idle = ranked({cause: length for cause, length in found.items() if length > 0})
+    idle, hung, busy, elapsed = Spent(parts, {STEP: {beside: 1.0}}), Spent(parts), 0.0, 0.0
+    for path in walked_back(trace):
+        if not path:
+            continue
+        bounds = np.array([path[-1].begin, *(piece.end for piece in reversed(path))])
+        some = slice(np.searchsorted(ended, bounds[0]), np.searchsorted(began, bounds[-1], "right"))
+        steps = began[some], ended[some]
+        moments = np.unique(np.concatenate((bounds, *steps)).clip(bounds[0], bounds[-1]))
+        seconds = np.diff(moments if clock is None else clock(moments))
+        begins = moments[:-1]
+        computing = np.searchsorted(steps[0], begins, "right") > np.searchsorted(
+            steps[1], begins, "right"
+        )
+        piece = np.searchsorted(bounds, begins, "right") - 1
+        names = [each.cause for each in reversed(path)]
+        idle.add(names, _by(piece[~computing], seconds[~computing], len(names)))
+        hung.add(names, _by(piece, seconds, len(names)))
+        busy += float(seconds[computing].sum())
+        elapsed += float(seconds.sum())
     unseen = len(trace.order) > 0 and not len(ended)
-    busy = metrics.NAN if unseen else float(seconds[computing].sum())
-    return Account(float(seconds.sum()), busy, idle)
+    return Account(elapsed, metrics.NAN if unseen else busy, ranked(idle.seconds), hung.seconds)
+
+
+def _by(piece: Integers, seconds: Floats, count: int) -> Floats:
+    """The seconds of each of so many pieces."""
+    return np.bincount(piece, seconds, count).astype(np.float64)
 
 
 def _beside_computing(scenario: Scenario | None) -> str:

@@ -12,8 +12,7 @@ Without workers there is no pipeline to fill: fetching the first batch is fetchi
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,9 +41,18 @@ from dlsim.trace.causes import (
     WAITING,
     ranked,
 )
-from dlsim.trace.fetch_parts import fetch_shares
-from dlsim.trace.metrics import NAN, span, worker_count
+from dlsim.trace.columns import new_column, parts, put_away
+from dlsim.trace.fetch_parts import fetch_shares, mean_size
+from dlsim.trace.metrics import (
+    NAN,
+    later_arrivals,
+    order_by_epoch,
+    span,
+    worker_count,
+)
 from dlsim.trace.trace import ENDED, PENDING, SKIPPED, Floats, Integers, Trace
+
+MANY = 16384  # pieces that are made at a time
 
 
 class Piece(NamedTuple):
@@ -64,11 +72,16 @@ def critical_path(trace: Trace) -> list[Piece]:
 
     A fetch is one piece (`"fetch"`), but for its part as head of line.
     """
+    return [piece for pieces in walked_back(trace) for piece in pieces][::-1]
+
+
+def walked_back(trace: Trace) -> Iterator[list[Piece]]:
+    """The same pieces from the last one to the first, some at a time."""
     trace = trace.as_one_epoch
     walk = _Walk(trace)
     for epoch in reversed(range(len(trace.epochs.started))):
-        walk.epoch(epoch)
-    return walk.pieces[::-1]
+        yield from walk.epoch(epoch)
+    yield walk.taken()
 
 
 def causes(trace: Trace, clock: Callable[[Floats], Floats] | None = None) -> dict[str, float]:
@@ -77,15 +90,36 @@ def causes(trace: Trace, clock: Callable[[Floats], Floats] | None = None) -> dic
     Fetching is divided by `fetch_shares`. Causes that took no time are left out. With a `clock`,
     which maps moments to others in the same order, the seconds are those between these.
     """
-    found: dict[str, float] = {}
-    parts = fetch_shares(trace)
-    path = critical_path(trace)
-    edges = np.array([[piece.begin, piece.end] for piece in path]).reshape(-1, 2)
-    lengths = np.diff(edges if clock is None else clock(edges), axis=1)[:, 0].tolist()
-    for piece, seconds in zip(path, lengths, strict=True):
-        for cause, share in parts.items() if piece.cause == FETCH else ((piece.cause, 1.0),):
-            found[cause] = found.get(cause, 0.0) + share * seconds
-    return {cause: seconds for cause, seconds in found.items() if seconds > 0}
+    spent = Spent(fetch_shares(trace))
+    for pieces in walked_back(trace):
+        edges = np.array([[piece.begin, piece.end] for piece in pieces]).reshape(-1, 2)
+        lengths = np.diff(edges if clock is None else clock(edges), axis=1)[:, 0]
+        spent.add([piece.cause for piece in pieces], lengths)
+    return spent.seconds
+
+
+class Spent:
+    """Seconds by cause, of which fetching is divided into `parts`, and others as `divided`."""
+
+    def __init__(
+        self, parts: Mapping[str, float], divided: Mapping[str, Mapping[str, float]] = {}
+    ) -> None:
+        self._divided = {**divided, FETCH: parts}
+        self._found: dict[str, float] = {}
+
+    def add(self, causes: Sequence[str], seconds: Floats) -> None:
+        """Spend so many `seconds` for each of the `causes`."""
+        names = {cause: number for number, cause in enumerate(dict.fromkeys(causes))}
+        numbers = [names[cause] for cause in causes]
+        totals = np.bincount(np.array(numbers, np.int64), seconds, len(names)).tolist()
+        for cause, whole in zip(names, totals, strict=True):
+            for part, share in self._divided.get(cause, {cause: 1.0}).items():
+                self._found[part] = self._found.get(part, 0.0) + share * whole
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Those of each cause; none that took no time."""
+        return {cause: seconds for cause, seconds in self._found.items() if seconds > 0}
 
 
 def shares(trace: Trace) -> dict[str, float]:
@@ -102,16 +136,11 @@ def shares(trace: Trace) -> dict[str, float]:
 class _Walk:
     """The walk back. `now` is how far it has come; every piece ends there, and moves it.
 
-    It goes from moment to moment, so that these are lists: an array is slow to ask for one number.
+    It looks at single moments, here and there, as Python's numbers.
     """
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.sent, self.started = trace.sent.tolist(), trace.started.tolist()
-        self.requested, self.returned = trace.requested.tolist(), trace.returned.tolist()
-        self.finished = trace.finished.tolist()
-        self.stepped = None if trace.stepped is None else trace.stepped.tolist()
-        self.put_in_turn = np.nan_to_num(trace.sent, nan=np.inf).tolist()
         self.begin, self.now = span(trace)
         self.floor = self.begin
         self.pieces: list[Piece] = []
@@ -125,18 +154,35 @@ class _Walk:
         self.pinning = _pinning(trace)
         row = scenario is not None and scenario.policy == "row"
         self.latency = 0.0 if row else self.costs.index_latency
-        self.before = _previous_on_worker(trace).tolist()
-        self.epochs = trace.epoch_of(np.arange(len(trace)))
-        self.order_epochs = trace.epoch_of(trace.order)
-        self.ended = np.where(np.isnan(trace.fetched), trace.arrived, trace.fetched)
-        # of a run that was watched it is not known when messages could be read
-        self.there = np.where(np.isnan(trace.arrived), trace.fetched, trace.arrived)
-        self.done, self.arrived = self.ended.tolist(), self.there.tolist()
-        self.line = [NAN] * len(trace)  # when a batch behind each one was ready
-        self.lanes: list[list[int]] = []  # the batches of each worker in the epoch
+        self.first = [*trace.epochs.first.tolist(), len(trace)]
+        self.places = order_by_epoch(trace)
+        self.sent, self.started = trace.sent.data, trace.started.data
+        self.requested, self.returned = trace.requested.data, trace.returned.data
+        self.finished = trace.finished.data
+        self.before = _previous_on_worker(trace).data
+        # when it was done; and of a run that was watched it is not known when it could be read
+        self.done = _first_known(trace.fetched, trace.arrived).data
+        arrived = _first_known(trace.arrived, trace.fetched)
+        self.arrived = arrived.data
+        line = new_column(len(trace))  # when a batch behind each one was ready
+        for part in parts(0, len(trace)):
+            line[part] = NAN
+        if self.in_order:
+            for order, later in later_arrivals(trace, arrived):
+                line[order] = later
+        self.line = line.data
+        self.lanes = [numbers.data for numbers in _lanes(trace, self.workers)]
+        self.lasts = [0] * self.workers  # where the walk has come to in each
+        self.sends = len(trace)  # and among all batches
         self.short = NAN, LAST_ROUND  # since when not all workers of the epoch have work, and why
+        self.numbered = 0  # the first batch of the epoch
         self.fresh = True  # whether workers were started for the epoch
         self.filling = False  # before the first batch of an epoch is there
+
+    def taken(self) -> list[Piece]:
+        """The pieces made since the last time."""
+        taken, self.pieces = self.pieces, []
+        return taken
 
     def to(self, cause: str, moment: float, batch: int = -1) -> None:
         """Put the time from `moment` to where the walk is down to `cause`.
@@ -150,40 +196,55 @@ class _Walk:
             self.pieces.append(Piece(cause, moment, self.now, batch))
             self.now = moment
 
-    def epoch(self, epoch: int) -> None:
+    def numbers(self, epoch: int) -> Iterator[slice]:
+        """Those of the batches of an epoch."""
+        return parts(self.first[epoch], self.first[epoch + 1])
+
+    def epoch(self, epoch: int) -> Iterator[list[Piece]]:
         """All of one epoch: its end, the batches in reverse, its beginning."""
         trace = self.trace
-        mine = trace.order[self.order_epochs == epoch]
-        started, primed = trace.epochs.started[epoch], trace.epochs.primed[epoch]
+        mine = trace.order[self.places[epoch]].data
+        started, primed = (float(m[epoch]) for m in (trace.epochs.started, trace.epochs.primed))
         begin = self.begin if epoch == 0 else started
         problem = trace.meta.problem if epoch == len(trace.epochs.started) - 1 else None
         self.fresh = self.workers > 0 and (epoch == 0 or not self.persistent)
         self.short = self.shortage(epoch)
-        self.floor = begin
-        last = float(np.fmax.reduce(trace.finished[mine] if len(mine) else (begin, primed)))
+        self.numbered, self.floor = self.first[epoch], begin
+        last = self.last_step(epoch) if len(mine) else float(np.fmax(begin, primed))
         if problem is not None:
             self.to(TIMEOUT if problem.kind == TIMEOUT else ERROR, last)
         self.to(JOINING, max(last, self.drained(epoch, self.now)))
         self.to(DRAINING, last)
         if len(mine):
             if self.workers:
-                self.floor = max(begin, trace.returned[mine[0]])
-            self.batches(mine)
+                self.floor = max(begin, self.returned[mine[0]])
+            yield from self.batches(mine)
             self.floor = begin
             if self.workers:
-                self.first_batch(epoch, int(mine[0]))
+                self.first_batch(epoch, mine[0])
         if self.fresh or not self.workers:
             self.to(STARTING if self.workers else WAITING, begin)
         self.to(HANDSHAKE, self.drained(epoch - 1, self.now))
         self.to(DRAINING, begin)
 
+    def last_step(self, epoch: int) -> float:
+        """When the last step of an epoch had ended."""
+        order, places, last = self.trace.order, self.places[epoch], NAN
+        for part in parts(places.start, places.stop):
+            last = float(np.fmax.reduce(self.trace.finished[order[part]], initial=last))
+        return last
+
     def drained(self, epoch: int, until: float) -> float:
         """When workers had done all that they were sent in `epoch`: `until` if some never had."""
-        mine = self.epochs == epoch
-        cut = mine & np.isnan(self.ended) & ~np.isnan(self.trace.started)
-        if (cut & (self.trace.status == PENDING)).any():
-            return until
-        return float(np.fmax.reduce(self.ended[mine], initial=self.floor))
+        if epoch < 0:
+            return self.floor
+        trace, done, found = self.trace, np.asarray(self.done), self.floor
+        for part in self.numbers(epoch):
+            cut = np.isnan(done[part]) & ~np.isnan(trace.started[part])
+            if (cut & (trace.status[part] == PENDING)).any():
+                return until
+            found = float(np.fmax.reduce(done[part], initial=found))
+        return found
 
     def shortage(self, epoch: int) -> tuple[float, str]:
         """Since when some worker had nothing left to do in `epoch`, while others had; and why.
@@ -191,58 +252,56 @@ class _Walk:
         It has used up its data, and at least as many batches as there are workers are still to
         come; or else fewer batches are left than there are workers. NaN if neither ever is.
         """
-        trace = self.trace
-        mine = self.epochs == epoch
-        over = (trace.status == ENDED) | (trace.status == SKIPPED)
-        coming = np.sort(np.nan_to_num(self.ended[mine & ~over], nan=np.inf))
-        if self.workers > 1:
-            gone = np.fmin.reduce(self.ended[mine & (trace.status == ENDED)], initial=np.inf)
-            if gone < np.inf and len(coming) - np.searchsorted(coming, gone, "right") >= (
-                self.workers
-            ):
-                return float(gone), SHARDS
-            if len(coming) < self.workers:
-                return -np.inf, LAST_ROUND
-            return float(coming[len(coming) - self.workers]), LAST_ROUND
-        return NAN, LAST_ROUND
+        if self.workers < 2:
+            return NAN, LAST_ROUND
+        last, gone, done = np.empty(0), np.inf, np.asarray(self.done)
+        for part in self.numbers(epoch):
+            status = self.trace.status[part]
+            coming = done[part][(status != ENDED) & (status != SKIPPED)]
+            coming = np.nan_to_num(coming, nan=np.inf)
+            last = np.sort(np.concatenate((last, coming)))[-self.workers :]
+            gone = float(np.fmin.reduce(done[part][status == ENDED], initial=gone))
+        if len(last) < self.workers:
+            return -np.inf, LAST_ROUND
+        first = float(last[0])  # of the last round
+        return (gone, SHARDS) if gone < first else (first, LAST_ROUND)
 
-    def batches(self, order: Integers) -> None:
+    def batches(self, order: memoryview) -> Iterator[list[Piece]]:
         """From the end of the last step of an epoch back to the floor, along binding causes."""
-        trace = self.trace
-        if self.in_order:
-            for batch, ready in zip(order.tolist(), _later_arrivals(self, order), strict=True):
-                self.line[batch] = ready
-        numbers = np.flatnonzero(self.epochs == self.epochs[order[0]])
-        lanes = [numbers[trace.worker[numbers] == worker] for worker in range(self.workers)]
-        self.lanes = [lane.tolist() for lane in lanes]
-        moments = np.nan_to_num(trace.returned[order], nan=np.inf).tolist()
-        line = order.tolist()
-        at = len(line) - 1
+        stepped = None if self.trace.stepped is None else self.trace.stepped.data
+        returned, requested, finished = self.returned, self.requested, self.finished
+        at = len(order) - 1
         while at >= 0 and self.now > self.floor:
-            batch = line[at]
-            before = self.finished[line[at - 1]] if at > 0 else NAN
-            if self.stepped is not None:
-                self.to(BARRIER, self.stepped[batch], batch)
-            if self.returned[batch] < before <= self.now:
+            if len(self.pieces) >= MANY:
+                yield self.taken()
+                put_away()
+            batch = order[at]
+            before = finished[order[at - 1]] if at > 0 else NAN
+            if stepped is not None:
+                self.to(BARRIER, stepped[batch], batch)
+            if returned[batch] < before <= self.now:
                 self.to(STEP, before, batch)  # an accelerator that the host runs ahead of
                 at -= 1
                 continue
-            self.to(STEP, self.returned[batch], batch)
-            at = self.waited(at, line, moments) if self.requested[batch] < self.now else at - 1
+            self.to(STEP, returned[batch], batch)
+            if requested[batch] < self.now:
+                at = self.waited(at, order)
+            else:
+                at -= 1
 
-    def waited(self, at: int, line: list[int], returned: list[float]) -> int:
+    def waited(self, at: int, order: memoryview) -> int:
         """`next()` waited for the batch at place `at`: walk back to what it waited for.
 
         Returns the place to go on from, in whose step or `next()` the walk now is.
         """
-        batch = line[at]
+        batch = order[at]
         requested, arrived = self.requested[batch], self.arrived[batch]
         if not arrived > requested:  # it was there: handing it over took the time
             unknown = arrived != arrived
             self.to(WAITING, requested, batch) if unknown else self.handed_over(batch, requested)
             return at - 1
         self.fetched(batch)
-        return self.sender(at, returned, line)
+        return self.sender(at, order)
 
     def first_batch(self, epoch: int, batch: int) -> None:
         """From the return of the first batch of an epoch back to where sending began."""
@@ -253,14 +312,21 @@ class _Walk:
             self.handed_over(batch, self.requested[batch])
             if self.rebinds and epoch > 0:
                 # what the name was bound to goes before next() is called
-                first = self.trace.sent[self.epochs == epoch][: self.window]
-                began = float(np.fmax.reduce(first))
+                began = self.primed(epoch)
                 self.filling = False
                 self.to(JOINING, max(began, self.drained(epoch - 1, self.now)))
                 self.to(DRAINING, began)
         self.filling = False
-        sent = float(np.fmin.reduce(self.trace.sent[self.epochs == epoch]))
+        sent = NAN
+        for part in self.numbers(epoch):
+            sent = float(np.fmin.reduce(self.trace.sent[part], initial=sent))
         self.to(SEND, sent - self.costs.index_put)
+
+    def primed(self, epoch: int) -> float:
+        """When the first window of an epoch was sent."""
+        first, end = self.first[epoch : epoch + 2]
+        sent = self.trace.sent[first:end][: self.window]
+        return float(np.fmax.reduce(sent))
 
     def handed_over(self, batch: int, since: float) -> None:
         """Back from the return of `batch`: the next index list, pinning, receiving; to `since`.
@@ -269,7 +335,8 @@ class _Walk:
         """
         put = self.costs.index_put
         if put and self.workers:
-            sent = self.sent[bisect_right(self.put_in_turn, self.returned[batch]) - 1]
+            at = int(np.searchsorted(self.trace.sent, self.returned[batch], "right")) - 1
+            sent = self.sent[at]
             self.to(SEND, sent - put if sent > self.requested[batch] else NAN, batch)
         if self.pinning == self.pinning and self.now > since:
             self.to(PIN, self.now - self.pinning * (self.now - since), batch)
@@ -279,48 +346,47 @@ class _Walk:
         """Back from where the walk is to the sending of the index list that `batch` hung on."""
         self.handed_over(batch, self.arrived[batch])
         self.to(TRANSPORT, self.done[batch], batch)
-        current = batch
-        short, why = self.short
+        current, (short, why) = batch, self.short
         while True:
-            started = self.started[current]
+            started, sent = self.started[current], self.sent[current]
             if short < self.now:
                 self.to(why, started if started > short else short, current)
             if self.line[current] < self.now:
                 self.to(HEAD_OF_LINE, self.kept_back(current), current)
             self.to(FETCH, started, current)
             previous = self.before[current]
-            here = self.sent[current] + self.latency
-            if previous < 0 or not self.done[previous] >= here:
+            bound = previous >= 0 and self.done[previous] >= sent + self.latency
+            if not bound:
                 break
             self.to(TAKE, self.done[previous], previous)
             current = previous
-        self.to(READY if previous < 0 and self.fresh else TAKE, here)
-        self.to(SEND, self.sent[current], current)
+        self.to(READY if previous < 0 and self.fresh else TAKE, sent + self.latency)
+        self.to(SEND, sent, current)
 
     def kept_back(self, batch: int) -> float:
-        """Since when others waited for `batch`: one was ready, and a worker out of work.
-
-        NaN where it is not known when it was requested or begun.
-        """
-        sent = bisect_left(self.put_in_turn, self.returned[batch])
-        spare = float("inf")  # until this batch is back, nothing more is sent
-        for numbers in self.lanes:
-            last = bisect_left(numbers, sent) - 1
-            spare = min(spare, self.done[numbers[last]] if last >= 0 else -float("inf"))
+        """Since when others waited for `batch`: one was ready, and a worker out of work."""
         requested, started = self.requested[batch], self.started[batch]
+        since = max(requested, self.line[batch], started)
         if requested != requested or started != started:
             return NAN
-        since: float = max(requested, started, self.line[batch], spare)
-        return since
+        self.sends = _sought(self.sent, self.returned[batch], self.sends)
+        spare = np.inf  # until this batch is back, nothing more is sent
+        for worker, numbers in enumerate(self.lanes):
+            last = self.lasts[worker] = _sought(numbers, self.sends, self.lasts[worker])
+            mine = last > 0 and numbers[last - 1] >= self.numbered
+            spare = min(spare, self.done[numbers[last - 1]] if mine else -np.inf)
+        return max(since, spare)
 
-    def sender(self, at: int, returned: list[float], line: list[int]) -> int:
+    def sender(self, at: int, order: memoryview) -> int:
         """The place in whose step the walk now is, or that `next()` was waiting for just then.
 
         An index list is sent by the `next()` that returns another batch, just before it does, or
         on word that a worker has no more data; the time since `next()` was called is its own.
         """
-        place = min(bisect_right(returned, self.now) - 1, at - 1)
-        following = line[place + 1]
+        place = at - 1
+        while place >= 0 and self.returned[order[place]] > self.now:
+            place -= 1
+        following = order[place + 1]
         if place + 1 < at and self.arrived[following] <= self.now:
             return place + 1  # it was about to return this one
         self.to(WAITING if self.workers else STEP, self.requested[following])
@@ -332,31 +398,64 @@ def _pinning(trace: Trace) -> float:
     scenario = trace.meta.scenario
     if scenario is None or not scenario.loader.pin_memory:
         return NAN
-    size = float(np.mean(trace.size)) if len(trace) else 0.0
+    size = mean_size(trace)
     content = scenario.dataset.tensors, size * scenario.dataset.sample_bytes.mean
-    pinned: float = scenario.charged.pin.of(*content)
-    received: float = scenario.charged.receive.of(*content) if scenario.loader.num_workers else 0.0
+    pinned = scenario.charged.pin.of(*content)
+    received = scenario.charged.receive.of(*content) if scenario.loader.num_workers else 0.0
     return pinned / (pinned + received) if pinned else NAN
+
+
+def _first_known(one: Floats, other: Floats) -> Floats:
+    """The one moment of each batch, or the other where it is not known."""
+    found: Floats = new_column(len(one))
+    for part in parts(0, len(one)):
+        found[part] = np.where(np.isnan(one[part]), other[part], one[part])
+    return found
 
 
 def _previous_on_worker(trace: Trace) -> Integers:
     """For each batch, the one its worker was at before in the same epoch, or -1."""
-    before = np.full(len(trace), -1)
-    numbers = np.flatnonzero(~np.isnan(trace.started) & (trace.worker >= 0))
-    epochs = trace.epoch_of(numbers)
-    line = np.lexsort((numbers, trace.worker[numbers], epochs))
-    numbers, epochs = numbers[line], epochs[line]
-    same = (trace.worker[numbers[1:]] == trace.worker[numbers[:-1]]) & (epochs[1:] == epochs[:-1])
-    before[numbers[1:][same]] = numbers[:-1][same]
+    before: Integers = new_column(len(trace), np.int64)
+    last = np.full(worker_count(trace), -1)
+    for part in parts(0, len(trace)):
+        before[part] = -1
+        worker, started = trace.worker[part], trace.started[part]
+        numbers = part.start + np.flatnonzero(~np.isnan(started) & (worker >= 0))
+        numbers = numbers[np.argsort(trace.worker[numbers], kind="stable")]
+        mine = trace.worker[numbers]
+        previous = np.append(-1, numbers[:-1])
+        new = np.append(True, mine[1:] != mine[:-1])[: len(mine)]
+        previous[: len(mine)][new] = last[mine[new]]
+        previous = previous[: len(mine)]
+        same = (previous >= 0) & (trace.epoch_of(previous) == trace.epoch_of(numbers))
+        before[numbers[same]] = previous[same]
+        last[mine] = numbers  # of several for one worker, the last one stays
     return before
 
 
-def _later_arrivals(walk: _Walk, order: Integers) -> list[float]:
-    """For each batch of an epoch in `order`, when the first one after it was ready; inf if none."""
-    status, epochs = walk.trace.status, walk.epochs
-    batch = (epochs == epochs[order[0]]) & (status != ENDED) & (status != SKIPPED)
-    batch[order] = False
-    never = np.nan_to_num(walk.there[batch], nan=np.inf).min(initial=np.inf)
-    arrived = np.append(np.nan_to_num(walk.there[order], nan=np.inf), never)
-    found: list[float] = np.minimum.accumulate(arrived[::-1])[::-1][1:].tolist()
-    return found
+def _lanes(trace: Trace, workers: int) -> list[Integers]:
+    """The batches of each worker, in order."""
+    counts = np.zeros(workers + 1, np.int64)
+    for part in parts(0, len(trace)):
+        counts += np.bincount(trace.worker[part] + 1, minlength=workers + 1)
+    lanes: Integers = new_column(len(trace), np.int64)
+    begins = np.cumsum(counts) - counts
+    at = begins.copy()
+    for part in parts(0, len(trace)):
+        worker = trace.worker[part] + 1
+        numbers = np.argsort(worker, kind="stable")
+        ends = np.cumsum(np.bincount(worker, minlength=workers + 1))
+        for lane, (begin, end) in enumerate(zip(np.append(0, ends), ends, strict=False)):
+            lanes[at[lane] : at[lane] + end - begin] = part.start + numbers[begin:end]
+            at[lane] += end - begin
+    return [lanes[begin:end] for begin, end in zip(begins[1:], at[1:], strict=True)]
+
+
+def _sought(column: memoryview, value: float, at: int) -> int:
+    """How many in a column that ascends are less than `value`; `at`: about how many."""
+    at = min(at, len(column))
+    while at > 0 and column[at - 1] >= value:
+        at -= 1
+    while at < len(column) and column[at] < value:
+        at += 1
+    return at

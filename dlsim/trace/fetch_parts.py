@@ -6,8 +6,9 @@ import numpy as np
 
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.causes import COLLATE, CONTENTION, CORE, FETCH, LOCK, SEND, STORAGE
-from dlsim.trace.metrics import fetches, mean
-from dlsim.trace.trace import Trace
+from dlsim.trace.columns import parts
+from dlsim.trace.metrics import fetches, mean_of
+from dlsim.trace.trace import Floats, Trace
 
 
 def fetch_shares(trace: Trace) -> dict[str, float]:
@@ -22,12 +23,12 @@ def fetch_shares(trace: Trace) -> dict[str, float]:
     if scenario is None:
         return {FETCH: 1.0}
     machine = scenario.machine
-    seconds, computed, read = _stated(scenario, float(np.mean(trace.size)) if len(trace) else 0.0)
+    seconds, computed, read = _stated(scenario, mean_size(trace))
     stated = sum(seconds.values())
-    took = mean(fetches(trace)[1] - trace.started)
+    took = mean_of(_fetching(trace, part) for part in parts(0, len(trace)))
     limited = machine.storage.bandwidth or machine.storage.requests_per_second
     shared = machine.cores or machine.contention or machine.crosstalk
-    locks = _held(scenario, float(np.mean(trace.size)) if len(trace) else 0.0)
+    locks = _held(scenario, mean_size(trace))
     asked = {CORE: computed if shared else 0.0, STORAGE: read if limited else 0.0}
     if locks > 0:
         asked[LOCK] = locks * (scenario.loader.num_workers - 1)
@@ -39,6 +40,18 @@ def fetch_shares(trace: Trace) -> dict[str, float]:
         seconds[CORE] -= seconds[CONTENTION]
         stated = took
     return {name: value / stated for name, value in seconds.items()} if stated > 0 else {FETCH: 1.0}
+
+
+def _fetching(trace: Trace, part: slice) -> Floats:
+    """Seconds that fetching each batch took."""
+    began, ended = fetches(trace, part)
+    return ended - began
+
+
+def mean_size(trace: Trace) -> float:
+    """Samples of a batch on average."""
+    whole = sum(int(trace.size[part].sum(dtype=np.int64)) for part in parts(0, len(trace)))
+    return whole / len(trace) if len(trace) else 0.0
 
 
 def _held(scenario: Scenario, size: float) -> float:

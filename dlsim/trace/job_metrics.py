@@ -90,12 +90,19 @@ def job_account(job: JobTrace) -> Account:
     spans = [span(trace) for trace in job.ranks]
     begin, end = min(first for first, _ in spans), max(last for _, last in spans)
     idle: dict[str, float] = {}
+    path: dict[str, float] = {}
     for found, (first, last) in zip(each, spans, strict=True):
         outside = {BARRIER: (end - last) + (first - begin)}
-        for cause, seconds in (*found.idle.items(), *outside.items()):
-            idle[cause] = idle.get(cause, 0.0) + seconds
+        for sums, more in (
+            (idle, found.idle),
+            (path, found.path),
+            (idle, outside),
+            (path, outside),
+        ):
+            for cause, seconds in more.items():
+                sums[cause] = sums.get(cause, 0.0) + seconds
     known = ranked({cause: seconds for cause, seconds in idle.items() if seconds > 0})
-    return Account(len(job) * (end - begin), sum(found.busy for found in each), known)
+    return Account(len(job) * (end - begin), sum(found.busy for found in each), known, path)
 
 
 def own_times(job: JobTrace, met: Meetings) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -58,3 +59,67 @@ def levels(
     times, counts = times[lasts], counts[lasts]
     changed = np.append(True, counts[1:] != counts[:-1])
     return Levels(times[changed], counts[changed], end)
+
+
+class Level:
+    """The highest of a step function that gets to know its steps bit by bit."""
+
+    def __init__(self) -> None:
+        self.highest: float = 0
+        self._now: float = 0
+        self._times: Floats = np.empty(0)
+        self._changes = np.empty(0, np.int64)
+
+    def add(self, come: Floats, go: Floats, weight: Any, until: float) -> None:
+        """Take in who `come` and `go` (seconds); all that happens before `until` is known then."""
+        stay = go > come
+        weight = np.broadcast_to(weight, come.shape)[stay]
+        times = np.concatenate((self._times, come[stay], go[stay]))
+        changes = np.concatenate((self._changes, weight, -weight))
+        by_time = np.argsort(times, kind="stable")
+        times, changes = times[by_time], changes[by_time]
+        known = int(np.searchsorted(times, until))
+        self._times, self._changes = times[known:], changes[known:]
+        if known:
+            counts = self._now + np.cumsum(changes[:known])
+            lasts = np.append(times[1:known] > times[: known - 1], True)
+            self._now = counts[-1].item()
+            self.highest = max(self.highest, counts[lasts].max().item())
+
+
+class Peak:
+    """The most there is for however short a moment, bit by bit, and who outgrew a `limit` first.
+
+    At one moment those come first that were sent before, then others go, then those come that were
+    sent at this moment. `over`: the first batch with which there is more than the limit, or -1.
+    """
+
+    def __init__(self, limit: float | None = None) -> None:
+        self.highest, self.over = 0.0, -1
+        self._limit, self._now = limit, 0.0
+        self._events = np.empty((4, 0))  # time, phase, change, batch
+
+    def add(
+        self, batches: Integers, come: Floats, go: Floats, sent: Floats, weight: Any, until: float
+    ) -> None:
+        """Take in batches that `come` and `go` (seconds, NaN for never).
+
+        All that happens before `until` is known then.
+        """
+        there = ~np.isnan(come)
+        come, sent, batches = come[there], sent[there], batches[there]
+        weight = np.broadcast_to(weight, there.shape)[there]
+        go = np.fmax(np.where(np.isnan(go[there]), np.inf, go[there]), come)
+        late = sent >= come
+        comings = np.stack((come, np.where(late, 2, 0), weight, batches))
+        goings = np.stack((go, np.where(late & (go == come), 3, 1), -weight, batches))
+        events = np.concatenate((self._events, comings, goings), axis=1)
+        events = events[:, np.lexsort(events[1::-1])]
+        known = int(np.searchsorted(events[0], until))
+        now, self._events = events[:, :known], events[:, known:]
+        if known:
+            counts = self._now + np.cumsum(now[2])
+            self._now = float(counts[-1])
+            self.highest = max(self.highest, float(counts.max()))
+            if self._limit is not None and self.over < 0 and self.highest > self._limit:
+                self.over = int(now[3, np.argmax(counts > self._limit)])

@@ -13,15 +13,16 @@ its worker until it is received, the main process until it lets go of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dlsim.scenario import Cost, Scenario
-from dlsim.trace.levels import Levels, levels
-from dlsim.trace.metrics import epoch_ends, given_back, span
-from dlsim.trace.trace import DISCARDED, FAILED, RETURNED, Floats, Integers, Trace, TraceError
+from dlsim.trace.columns import ALL, new_column, parts
+from dlsim.trace.levels import Levels, Peak, levels
+from dlsim.trace.metrics import Stay, epoch_ends, given_back, horizons, span
+from dlsim.trace.trace import DISCARDED, FAILED, RETURNED, Floats, Trace, TraceError
 
 SHM, MEMORY, DESCRIPTORS = "/dev/shm", "memory", "file descriptors"
 
@@ -79,12 +80,13 @@ def memory(trace: Trace) -> Memory:
 
     Raises `TraceError` for a trace without a scenario, which would say how big a sample is.
     """
-    scenario = _scenario(trace)
-    size = np.rint(trace.size * scenario.dataset.sample_bytes.mean)
+    scenario, size = _scenario(trace), _bytes(trace)(ALL)
     workers = levels(trace.started, trace.fetched, *span(trace), size)
-    shm, pinned, total = (_levels(trace, place, size) for place in ("shm", "pinned", "total"))
-    if crossing(scenario):
-        shm = replace(shm, peak=max(shm.max, _at_once(trace, scenario) * size.max(initial=0.0)))
+    claims = _claims(trace, scenario)
+    shm, pinned, total = (
+        replace(levels(*claim.stay(ALL), *span(trace), size), peak=use.needed)
+        for claim, use in zip(claims, _uses(trace, claims), strict=True)
+    )
     return Memory(workers=workers, shm=shm, pinned=pinned, total=total)
 
 
@@ -94,24 +96,10 @@ def uses(trace: Trace) -> list[Use]:
     Raises `TraceError` for a trace without a scenario.
     """
     scenario = _scenario(trace)
-    machine, used = scenario.machine, memory(trace)
-    size = np.rint(trace.size * scenario.dataset.sample_bytes.mean)
-    stays = _stays(trace)
-    found = [
-        Use(
-            resource=resource,
-            needed=float(level.max),
-            limit=limit,
-            batch=_first_over(trace, *stays[place], size, limit),
-        )
-        for resource, limit, level, place in (
-            (SHM, machine.shm, used.shm, "shm"),
-            (MEMORY, machine.memory, used.total, "total"),
-        )
-    ]
-    if scenario.through_shm:
-        found.append(_descriptors(trace, scenario))
-    return found
+    opened = _opened(trace, scenario) if scenario.through_shm else []
+    shm, _, whole, *files = _uses(trace, [*_claims(trace, scenario), *opened])
+    most = max(files, key=lambda use: use.needed, default=None)
+    return [shm, whole] if most is None else [shm, whole, most]
 
 
 def overflow(trace: Trace) -> Overflow | None:
@@ -157,115 +145,132 @@ def own_descriptors(scenario: Scenario) -> int:
     return OWN_DESCRIPTORS + FOR_EACH_WORKER * scenario.loader.num_workers
 
 
-def _at_once(trace: Trace, scenario: Scenario) -> int:
-    """How many batches are in /dev/shm at a time where it is not stated how soon they leave it.
+@dataclass(frozen=True)
+class _Claim:
+    """What batches take of a resource: from when to when, and how much each.
 
-    One of each worker that has any: it has left when the worker has made another one.
+    `most`: of how many at a time, at most. Where nothing takes time, several are returned at one
+    moment, whose order is not known here. `each`: of one of every worker that has any, at least.
+    `own`: what is taken besides.
     """
-    return len(np.unique(trace.worker[~np.isnan(trace.fetched) & (trace.worker >= 0)]))
+
+    resource: str
+    stay: Stay
+    weight: Callable[[slice], Floats]
+    most: int
+    limit: float | None
+    own: int = 0
+    each: bool = False
 
 
-def _stays(trace: Trace) -> dict[str, tuple[Floats, Floats]]:
-    """When each batch comes to each place, and when it goes; NaN for one that never comes."""
-    scenario = _scenario(trace)
-    released = _released(trace)
-    nowhere = np.full(len(trace), np.nan)
-    copied = trace.received if scenario.pins else nowhere
-    shared = (trace.worker >= 0) & scenario.through_shm
-    return {
-        "shm": (
-            np.where(shared, trace.fetched, np.nan),
-            np.where(np.isnan(copied), released, copied),
-        ),
-        "pinned": (copied, released),
-        "total": (trace.started, released),
-    }
-
-
-def _descriptors(trace: Trace, scenario: Scenario) -> Use:
-    """The descriptors of the process that has most of them open: main, or one of the workers."""
-    own, limit = own_descriptors(scenario), scenario.machine.descriptors
-    tensors = np.full(len(trace), float(scenario.dataset.tensors))
-    room = None if limit is None else limit - own
-    found = [
-        Use(
-            resource=DESCRIPTORS,
-            needed=own + _peak(trace, come, go, tensors, most),
-            limit=limit,
-            batch=_first_over(trace, come, go, tensors, room),
+def _uses(trace: Trace, claims: list[_Claim]) -> list[Use]:
+    """What comes of each of the `claims`."""
+    peaks = [Peak(None if c.limit is None else c.limit - c.own) for c in claims]
+    largest, workers = np.zeros(len(claims)), set[int]()
+    for part, later in zip(parts(0, len(trace)), horizons(trace), strict=True):
+        numbers, worker = np.arange(part.start, part.stop), trace.worker[part]
+        workers.update(np.unique(worker[(worker >= 0) & ~np.isnan(trace.fetched[part])]).tolist())
+        weights = [claim.weight(part) for claim in claims]
+        largest = np.maximum(largest, [weight.max() for weight in weights])
+        for claim, peak, weight in zip(claims, peaks, weights, strict=True):
+            peak.add(numbers, *claim.stay(part), trace.sent[part], weight, later)
+    found = []
+    for claim, peak, each in zip(claims, peaks, largest.tolist(), strict=True):
+        needed = min(peak.highest, claim.most * each)
+        if claim.each:
+            needed = max(needed, len(workers) * each)
+        found.append(
+            Use(
+                resource=claim.resource,
+                needed=claim.own + needed,
+                limit=claim.limit,
+                batch=peak.over,
+            )
         )
-        for come, go, most in _open(trace, scenario)
+    return found
+
+
+def _bytes(trace: Trace) -> Callable[[slice], Floats]:
+    """Bytes of each batch of a part."""
+    each = _scenario(trace).dataset.sample_bytes.mean
+    return lambda part: np.rint(trace.size[part] * each)
+
+
+def _claims(trace: Trace, scenario: Scenario) -> list[_Claim]:
+    """What is claimed of /dev/shm, as pinned memory, and in all."""
+    machine, released, size = scenario.machine, _released(trace), _bytes(trace)
+    window, crosses = _sets(scenario) * max(scenario.loader.window, 1), crossing(scenario)
+
+    def shm(part: slice) -> tuple[Floats, Floats]:
+        shared = (trace.worker[part] >= 0) & scenario.through_shm
+        copied, gone = pinned(part)
+        come = np.where(shared, trace.fetched[part], np.nan)
+        return come, np.where(np.isnan(copied), gone, copied)
+
+    def pinned(part: slice) -> tuple[Floats, Floats]:
+        received = trace.received[part]
+        return received if scenario.pins else np.full(len(received), np.nan), released[part]
+
+    def whole(part: slice) -> tuple[Floats, Floats]:
+        return trace.started[part], released[part]
+
+    kept = 0 if scenario.pins else 1
+    return [
+        # where it is not stated how soon a batch leaves, it has when the worker makes another one
+        _Claim(SHM, shm, size, window + kept, machine.shm, each=crosses),
+        _Claim("pinned", pinned, size, window + 1, None),
+        _Claim(MEMORY, whole, size, window + 1, machine.memory),
     ]
-    return max(found, key=lambda use: use.needed)
 
 
-def _open(trace: Trace, scenario: Scenario) -> Iterator[tuple[Floats, Floats, int]]:
-    """From when to when each batch has files open, for main and each of the workers.
+def _opened(trace: Trace, scenario: Scenario) -> list[_Claim]:
+    """The file descriptors that main and each of the workers have open.
 
-    And of how many batches at most: a pin-memory thread has those of one open.
+    A pin-memory thread has those of one batch open.
     """
-    loader = scenario.loader
-    released, batch = _released(trace), ~np.isnan(trace.fetched)
-    sets = 2 if scenario.rebinds else 1  # of workers, where an epoch begins
-    here = np.where(batch, trace.received, np.nan)
-    yield (here, here, 1) if scenario.pins else (here, released, sets * loader.window + 1)
-    sent = np.where(np.isnan(trace.received), epoch_ends(trace), trace.received)
+    loader, released, limit = scenario.loader, _released(trace), scenario.machine.descriptors
+    own, tensors = own_descriptors(scenario), float(scenario.dataset.tensors)
+
+    def main(part: slice) -> tuple[Floats, Floats]:
+        here = np.where(np.isnan(trace.fetched[part]), np.nan, trace.received[part])
+        return here, here if scenario.pins else released[part]
+
+    def worker(number: int) -> Stay:
+        def mine(part: slice) -> tuple[Floats, Floats]:
+            received = trace.received[part]
+            come = np.where(trace.worker[part] == number, trace.fetched[part], np.nan)
+            return come, np.where(np.isnan(received), epoch_ends(trace, part), received)
+
+        return mine
+
+    def weight(part: slice) -> Floats:
+        return np.full(len(trace.size[part]), tensors)
+
     each = loader.window // loader.num_workers if loader.in_order else loader.window
-    for worker in range(loader.num_workers):
-        yield np.where(trace.worker == worker, trace.fetched, np.nan), sent, each
+    stays: list[tuple[Stay, int]] = [
+        (main, 1 if scenario.pins else _sets(scenario) * loader.window + 1)
+    ]
+    stays += [(worker(number), each) for number in range(loader.num_workers)]
+    return [_Claim(DESCRIPTORS, stay, weight, most, limit, own) for stay, most in stays]
+
+
+def _sets(scenario: Scenario) -> int:
+    """How many sets of workers there are at a time, where an epoch begins."""
+    return 2 if scenario.rebinds else 1
 
 
 def _released(trace: Trace) -> Floats:
     """For each batch, when the main process lets go of it."""
-    gone = given_back(trace)
-    order = trace.order
-    if len(order):
-        gone[order[:-1]] = trace.returned[order[1:]]
-        gone[order[-1]] = span(trace)[1]
-    kept = np.isin(trace.status, (RETURNED, DISCARDED, FAILED))
-    return np.where(kept, gone, epoch_ends(trace.as_one_epoch))
-
-
-def _events(trace: Trace, come: Floats, go: Floats, weight: Floats) -> tuple[Integers, Floats]:
-    """The batches that come and go, in order, and how much there is after each has.
-
-    At one moment those come first that were sent before, then others go, then those come that were
-    sent at this moment.
-    """
-    there = np.flatnonzero(~np.isnan(come))
-    come, sent, weight = come[there], trace.sent[there], weight[there]
-    go = np.fmax(np.where(np.isnan(go[there]), np.inf, go[there]), come)
-    late = sent >= come
-    phases = np.concatenate((np.where(late, 2, 0), np.where(late & (go == come), 3, 1)))
-    times, changes = np.concatenate((come, go)), np.concatenate((weight, -weight))
-    order = np.lexsort((phases, times))
-    return np.concatenate((there, there))[order], np.cumsum(changes[order])
-
-
-def _peak(trace: Trace, come: Floats, go: Floats, weight: Floats, most: int) -> float:
-    """The most at a time, never more than `most` batches.
-
-    Where nothing takes time, several are returned at one moment, whose order is not known here.
-    """
-    bound = most * weight.max(initial=0.0)
-    return float(min(_events(trace, come, go, weight)[1].max(initial=0.0), bound))
-
-
-def _first_over(trace: Trace, come: Floats, go: Floats, weight: Floats, limit: float | None) -> int:
-    """The batch with which more is there than `limit`, or -1."""
-    if limit is None:
-        return -1
-    batches, counts = _events(trace, come, go, weight)
-    over = np.flatnonzero(counts > limit)
-    return int(batches[over[0]]) if len(over) else -1
-
-
-def _levels(trace: Trace, place: str, weight: Floats) -> Levels:
-    scenario, (come, go) = _scenario(trace), _stays(trace)[place]
-    kept = 0 if place == "shm" and scenario.pins else 1
-    most = (2 if scenario.rebinds else 1) * max(scenario.loader.window, 1) + kept
-    peak = _peak(trace, come, go, weight, most)
-    return replace(levels(come, go, *span(trace), weight), peak=peak)
+    gone, order, whole = new_column(len(trace)), trace.order, trace.as_one_epoch
+    for part in parts(0, len(trace)):
+        kept = np.isin(trace.status[part], (RETURNED, DISCARDED, FAILED))
+        gone[part] = np.where(kept, given_back(trace, part), epoch_ends(whole, part))
+    for part in parts(0, len(order)):
+        following = trace.returned[order[part.start + 1 : part.stop + 1]]
+        mine = order[part]
+        gone[mine[: len(following)]] = following
+        gone[mine[len(following) :]] = span(trace)[1]
+    return gone
 
 
 def _scenario(trace: Trace) -> Scenario:

@@ -15,13 +15,16 @@ means; a metric of nothing at all is NaN. No metric raises or warns.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.scenario import MapDataset, Scenario
-from dlsim.trace.levels import Levels, levels
+from dlsim.trace.columns import ALL, new_column, parts
+from dlsim.trace.levels import Level, Levels, levels
 from dlsim.trace.trace import (
     DISCARDED,
     ENDED,
@@ -30,10 +33,13 @@ from dlsim.trace.trace import (
     RETURNED,
     SKIPPED,
     Floats,
+    Integers,
     Trace,
 )
 
 Bools: TypeAlias = NDArray[np.bool_]
+# When each batch of a part comes somewhere, and when it goes; NaN for one that never comes.
+Stay: TypeAlias = Callable[[slice], tuple[Floats, Floats]]
 
 NAN = float("nan")
 
@@ -44,26 +50,44 @@ def ratio(part: float, whole: float) -> float:
 
 
 def known(values: Floats) -> Floats:
-    """`values` without NaN."""
-    found: Floats = values[~np.isnan(values)]
-    return found
+    """`values` without NaN; themselves, where there is none."""
+    unknown = np.isnan(values)
+    return values[~unknown] if unknown.any() else values
 
 
 def total(values: Floats) -> float:
     """The sum of the known `values`; NaN if there are values and none is known."""
-    found = known(values)
-    return float(found.sum()) if len(found) or not len(values) else NAN
+    return total_of([values])
 
 
 def mean(values: Floats) -> float:
     """The mean of the known `values`; NaN if none is known."""
-    found = known(values)
-    return float(found.mean()) if len(found) else NAN
+    return mean_of([values])
+
+
+def total_of(parts: Iterable[Floats]) -> float:
+    """The `total` of values that come in parts."""
+    return _sum(parts)[0]
+
+
+def mean_of(parts: Iterable[Floats]) -> float:
+    """The `mean` of values that come in parts."""
+    return ratio(*_sum(parts))
+
+
+def _sum(parts: Iterable[Floats]) -> tuple[float, int]:
+    found, there, count = 0.0, 0, 0
+    for values in parts:
+        seen = known(values)
+        found += float(seen.sum())
+        there, count = there + len(values), count + len(seen)
+    return (found if count or not there else NAN), count
 
 
 def observed(trace: Trace, values: Floats) -> bool:
     """Whether what has one value for each batch is known of any that was returned, if any was."""
-    return not len(trace.order) or not bool(np.isnan(values[trace.order]).all())
+    each = (values[trace.order[part]] for part in parts(0, len(trace.order)))
+    return not len(trace.order) or any(not np.isnan(some).all() for some in each)
 
 
 def span(trace: Trace) -> tuple[float, float]:
@@ -100,7 +124,8 @@ def first_batch(trace: Trace) -> float:
 
 def samples(trace: Trace) -> float:
     """The number of samples in the batches returned; NaN where sizes were not observed (all 0)."""
-    count = float(trace.size[trace.order].sum())
+    each = (trace.size[trace.order[part]].sum() for part in parts(0, len(trace.order)))
+    count = float(sum(each))
     return count if count or not len(trace.order) else NAN
 
 
@@ -116,7 +141,10 @@ def batches_per_second(trace: Trace) -> float:
 
 def waits(trace: Trace) -> Floats:
     """`returned - requested` of every batch returned, in the order of return."""
-    times: Floats = (trace.returned - trace.requested)[trace.order]
+    times = new_column(len(trace.order))
+    for part in parts(0, len(times)):
+        mine = trace.order[part]
+        times[part] = trace.returned[mine] - trace.requested[mine]
     return times
 
 
@@ -148,14 +176,26 @@ def busy(trace: Trace) -> tuple[Floats, Floats]:
     copying the batch to the accelerator is no part of it, nor is waiting for other ranks. NaN where
     a step was not observed.
     """
-    order = trace.order
-    began, ended = computing(
-        trace.returned[order], trace.finished[order], trace.size[order], trace.meta.scenario
-    )
-    if trace.stepped is not None:
-        ended = np.fmin(ended, trace.stepped[order])
+    began, ended = new_column((2, len(trace.order)))
     begin, end = span(trace)
-    return np.clip(began, begin, end), np.clip(ended, begin, end)
+    for part, *some in computed(trace):
+        began[part], ended[part] = np.clip(some, begin, end)
+    return began, ended
+
+
+def computed(trace: Trace) -> Iterator[tuple[slice, Floats, Floats]]:
+    """The same part by part, and not cut at the ends of the `span`."""
+    scenario, free, copied = trace.meta.scenario, -np.inf, -np.inf
+    each = scenario.copying(1.0) if scenario is not None else 0.0
+    for part in parts(0, len(trace.order)):
+        order = trace.order[part]
+        returned, finished, size = trace.returned[order], trace.finished[order], trace.size[order]
+        began, ended = computing(returned, finished, size, scenario, free, copied)
+        free = np.fmax.reduce(finished, initial=free)
+        copied = float(arrivals(returned, np.asarray(each * size, np.float64), copied)[-1])
+        if trace.stepped is not None:
+            ended = np.fmin(ended, trace.stepped[order])
+        yield part, began, ended
 
 
 def computing(
@@ -201,11 +241,14 @@ def stall(trace: Trace) -> float:
 
 def accelerator_utilisation(trace: Trace) -> float:
     """MLPerf Storage's AU, the share of time spent training: the sum of `busy` / `elapsed`."""
-    began, ended = busy(trace)
-    return ratio(total(ended - began), elapsed(trace))
+    begin, end = span(trace)
+    spent = total_of(
+        ended.clip(begin, end) - began.clip(begin, end) for _, began, ended in computed(trace)
+    )
+    return ratio(spent, elapsed(trace))
 
 
-def epoch_ends(trace: Trace) -> Floats:
+def epoch_ends(trace: Trace, part: slice = ALL) -> Floats:
     """For each batch, the end of the epoch it was sent in; of the `span`, if that is not known.
 
     An iterator whose name is rebound ends when the next one has begun.
@@ -215,63 +258,155 @@ def epoch_ends(trace: Trace) -> Floats:
     if trace.meta.scenario is not None and trace.meta.scenario.rebinds:
         ends = np.append(trace.epochs.primed[1:], ends[-1])
     ends = np.where(np.isnan(ends), span(trace)[1], ends)
-    epochs = np.maximum(trace.epoch_of(np.arange(len(trace))), 0)
-    found: Floats = ends[epochs]
+    numbers = np.arange(*part.indices(len(trace)))
+    found: Floats = ends[np.maximum(trace.epoch_of(numbers), 0)]
     return found
 
 
-def given_back(trace: Trace) -> Floats:
+def given_back(trace: Trace, part: slice = ALL) -> Floats:
     """For each batch, when its credit is free again.
 
     That is when it is `returned`, or when the error was raised that came of it and was caught; or
     `received`, if it was discarded or only said that the worker's iterator had ended; for a batch
     skipped, when its worker said so; else at the end of its epoch.
     """
-    gone = epoch_ends(trace)
-    early = (
-        (trace.status == DISCARDED) | (trace.status == ENDED) | (trace.status == SKIPPED)
-    ) & ~np.isnan(trace.received)
-    gone[early] = trace.received[early]
-    skipped = (trace.status == SKIPPED) & np.isnan(trace.received)
-    if skipped.any():
-        lane = trace.epoch_of(np.arange(len(trace))) * worker_count(trace) + trace.worker
-        said = early & (trace.status != DISCARDED)
-        ended = np.full(int(lane.max()) + 1, np.inf)
-        np.minimum.at(ended, lane[said], trace.received[said])
-        gone[skipped] = np.minimum(gone[skipped], ended[lane[skipped]])
-    back = trace.status == RETURNED
-    gone[back] = trace.returned[back]
+    gone, status, received = epoch_ends(trace, part), trace.status[part], trace.received[part]
+    known = ~np.isnan(received)
+    early = ((status == DISCARDED) | (status == ENDED) | (status == SKIPPED)) & known
+    gone[early] = received[early]
+    skipped = np.flatnonzero((status == SKIPPED) & ~known)
+    if len(skipped):
+        begin, end, _ = part.indices(len(trace))
+        said = _said(trace, trace.epoch_of(np.array([begin + skipped[0]])).item(), end)
+        numbers = begin + skipped
+        gone[skipped] = np.minimum(gone[skipped], said(numbers))
+    back = status == RETURNED
+    gone[back] = trace.returned[part][back]
     for error in trace.meta.caught:
-        if error.batch >= 0:
-            gone[error.batch] = error.time
+        at = error.batch - part.indices(len(trace))[0]
+        if 0 <= at < len(gone) and error.batch >= 0:
+            gone[at] = error.time
     return gone
 
 
-def _is_batch(trace: Trace) -> Bools:
+def _said(trace: Trace, epoch: int, end: int) -> Callable[[Integers], Floats]:
+    """When the workers of batches said that their iterators had ended, of an `epoch` and later.
+
+    As batches before `end` tell; infinity for one that had not.
+    """
+    workers, first = worker_count(trace), int(trace.epochs.first[epoch])
+    epochs = trace.epoch_of(np.array([end - 1])).item() - epoch + 1
+    when = np.full(epochs * workers, np.inf)
+
+    def lane(numbers: Integers) -> Integers:
+        found: Integers = (trace.epoch_of(numbers) - epoch) * workers + trace.worker[numbers]
+        return found
+
+    for part in parts(first, end):
+        status = trace.status[part]
+        ended = (status == ENDED) | (status == SKIPPED)
+        numbers = part.start + np.flatnonzero(ended & ~np.isnan(trace.received[part]))
+        np.minimum.at(when, lane(numbers), trace.received[numbers])
+    return lambda numbers: when[lane(numbers)]
+
+
+def _is_batch(trace: Trace, part: slice = ALL) -> Bools:
     """Whether each was a batch, rather than word that there is none."""
-    found: Bools = (trace.status != ENDED) & (trace.status != SKIPPED)
+    found: Bools = (trace.status[part] != ENDED) & (trace.status[part] != SKIPPED)
     return found
 
 
-def buffer(trace: Trace) -> Levels:
-    """Batches that have arrived and are not yet returned, over time.
+@dataclass(frozen=True)
+class Extent:
+    """How many there are over time: on average, and at most, for however short a time but none."""
+
+    mean: float
+    most: float
+
+
+def horizons(trace: Trace) -> list[float]:
+    """For each of the `parts` of all batches, when anything first happens of those after it."""
+    found, later = [], np.inf
+    for part in parts(0, len(trace), backwards=True):
+        found.append(later)
+        for moments in (trace.sent, trace.started, trace.fetched, trace.arrived, trace.received):
+            later = float(np.fmin.reduce(moments[part], initial=later))
+    return found[::-1]
+
+
+def extent(trace: Trace, stay: Stay, weight: NDArray[np.integer] | None = None) -> Extent:
+    """The mean and the most over time of how many there are, or of their `weight`.
+
+    Those of the `levels` of the same, which are not made.
+    """
+    (begin, end), level, spent = span(trace), Level(), 0.0
+    for part, later in zip(parts(0, len(trace)), horizons(trace), strict=True):
+        come, go = stay(part)
+        there = ~np.isnan(come)
+        come, go = come[there].clip(begin, end), np.nan_to_num(go[there], nan=end)
+        go = np.maximum(come, np.minimum(go, end))
+        count = 1 if weight is None else weight[part][there].astype(np.int64)
+        spent += float(((go - come) * count).sum())
+        level.add(come, go, count, min(later, end))
+    return Extent(ratio(spent, end - begin), float(level.highest))
+
+
+def ready(trace: Trace) -> Stay:
+    """Batches that have arrived and are not yet returned.
 
     A batch never returned is there until the end of its epoch (a discarded one, until received).
     """
-    come = np.where(_is_batch(trace), trace.arrived, NAN)
-    return levels(come, given_back(trace), *span(trace))
+    return lambda part: (
+        np.where(_is_batch(trace, part), trace.arrived[part], NAN),
+        given_back(trace, part),
+    )
 
 
-def credit(trace: Trace) -> Levels:
-    """Batches sent to workers and not yet given back, over time; at most the credit window.
+def buffer(trace: Trace) -> Levels:
+    """How many are `ready`, over time."""
+    return levels(*ready(trace)(ALL), *span(trace))
+
+
+def under_way(trace: Trace) -> Stay:
+    """Batches sent to workers and not yet given back; at most as many as the credit window.
 
     In the `next()` that returns a batch, torch sends another one in its place. Real runs take some
     time from there to the return: a batch counts until the other one is sent.
     """
-    come = np.where(trace.worker >= 0, trace.sent, NAN)
-    sends = np.append(np.sort(come[~np.isnan(come)]), np.inf)
-    replaced = sends[np.searchsorted(sends, trace.requested, side="right").clip(max=len(sends) - 1)]
-    return levels(come, np.fmin(_passed(trace), replaced), *span(trace))
+    sends, loop = _sends(trace), trace.meta.scenario and trace.meta.scenario.consumer.loop
+    passed = None if loop in (None, "plain") else _passed(trace)
+
+    def stay(part: slice) -> tuple[Floats, Floats]:
+        come = np.where(trace.worker[part] >= 0, trace.sent[part], NAN)
+        following = np.searchsorted(sends, trace.requested[part], side="right")
+        if len(sends):
+            replaced = sends[following.clip(max=len(sends) - 1)]
+            replaced = np.where(following < len(sends), replaced, np.inf)
+        else:
+            replaced = np.full(len(come), np.inf)
+        gone = given_back(trace, part) if passed is None else passed[part]
+        return come, np.fmin(gone, replaced)
+
+    return stay
+
+
+def _sends(trace: Trace) -> Floats:
+    """When batches were sent to workers, in ascending order."""
+    count, last, ascends = 0, -np.inf, True
+    found = new_column(len(trace))
+    for part in parts(0, len(trace)):
+        sent = trace.sent[part][(trace.worker[part] >= 0) & ~np.isnan(trace.sent[part])]
+        ascends = ascends and bool((np.diff(sent, prepend=last) >= 0).all())
+        found[count : count + len(sent)] = sent
+        count += len(sent)
+        last = float(sent.max(initial=last))
+    found = found[:count]
+    return found if ascends else np.sort(found)
+
+
+def credit(trace: Trace) -> Levels:
+    """How many are `under_way`, over time."""
+    return levels(*under_way(trace)(ALL), *span(trace))
 
 
 def _passed(trace: Trace) -> Floats:
@@ -301,19 +436,32 @@ def _passed(trace: Trace) -> Floats:
     return gone
 
 
-def held(trace: Trace) -> Levels:
-    """Batches received before they were wanted and not yet returned, over time.
+def early(trace: Trace) -> Stay:
+    """Batches received before they were wanted and not yet returned.
 
     They were received during the `next()` of another batch: `received < requested`. (With a
     pin-memory thread, which receives all the time, so is every batch that is ready early.)
     """
-    return levels(np.where(is_held(trace), trace.received, NAN), given_back(trace), *span(trace))
+    return lambda part: (
+        np.where(is_held(trace, part), trace.received[part], NAN),
+        given_back(trace, part),
+    )
 
 
-def is_held(trace: Trace) -> Bools:
+def held(trace: Trace) -> Levels:
+    """How many are there `early`, over time."""
+    return levels(*early(trace)(ALL), *span(trace))
+
+
+def is_held(trace: Trace, part: slice = ALL) -> Bools:
     """For each batch, whether `received < requested`."""
-    found: Bools = trace.received < trace.requested
+    found: Bools = trace.received[part] < trace.requested[part]
     return found
+
+
+def held_count(trace: Trace) -> int:
+    """How many batches were held."""
+    return int(sum(is_held(trace, part).sum() for part in parts(0, len(trace))))
 
 
 def buffer_bytes(trace: Trace) -> float:
@@ -324,9 +472,7 @@ def buffer_bytes(trace: Trace) -> float:
     scenario = trace.meta.scenario
     if scenario is None or scenario.dataset.sample_bytes.mean == 0:
         return NAN
-    come = np.where(_is_batch(trace), trace.arrived, NAN)
-    samples = levels(come, given_back(trace), *span(trace), weight=trace.size.astype(np.int64))
-    return samples.max * scenario.dataset.sample_bytes.mean
+    return extent(trace, ready(trace), trace.size).most * scenario.dataset.sample_bytes.mean
 
 
 def head_of_line(trace: Trace) -> float:
@@ -337,16 +483,42 @@ def head_of_line(trace: Trace) -> float:
     positive.
     """
     trace = trace.as_one_epoch
-    rank = np.full(len(trace), len(trace))
-    rank[trace.order] = np.arange(len(trace.order))
-    numbers = np.flatnonzero(_is_batch(trace))
-    line = numbers[np.lexsort((rank[numbers], trace.epoch_of(numbers)))]
-    arrivals = np.nan_to_num(trace.arrived[line], nan=np.inf)
-    later = np.append(np.minimum.accumulate(arrivals[::-1])[::-1][1:], np.inf)
-    until = np.fmin(trace.arrived[line], trace.returned[line])
-    lost = until - np.maximum(trace.requested[line], later)
-    lost = lost[trace.status[line] == RETURNED]
-    return total(np.maximum(lost, 0.0))
+
+    def lost() -> Iterator[Floats]:
+        for order, later in later_arrivals(trace, trace.arrived):
+            until = np.fmin(trace.arrived[order], trace.returned[order])
+            yield np.maximum(until - np.maximum(trace.requested[order], later), 0.0)
+
+    return total_of(lost())
+
+
+def later_arrivals(trace: Trace, arrived: Floats) -> Iterator[tuple[Integers, Floats]]:
+    """Some batches in the order of return, and when first one behind each had `arrived`.
+
+    Infinity if none had. From the last epoch back to the first, and so in each. Behind a batch are
+    those that are returned later in its epoch, and those that never are.
+    """
+    numbers = np.append(trace.epochs.first, len(trace))
+    for epoch, places in reversed([*enumerate(order_by_epoch(trace))]):
+        later = np.inf
+        for part in parts(int(numbers[epoch]), int(numbers[epoch + 1])):
+            never = _is_batch(trace, part) & (trace.status[part] != RETURNED)
+            later = float(np.fmin.reduce(arrived[part][never], initial=later))
+        for part in parts(places.start, places.stop, backwards=True):
+            order = trace.order[part]
+            there = np.append(np.nan_to_num(arrived[order], nan=np.inf), later)
+            behind = np.minimum.accumulate(there[::-1])[::-1]
+            yield order, behind[1:]
+            later = float(behind[0])
+
+
+def order_by_epoch(trace: Trace) -> list[slice]:
+    """Where the batches of each epoch are in `order`."""
+    counts = np.zeros(len(trace.epochs.first), np.int64)
+    for part in parts(0, len(trace.order)):
+        counts += np.bincount(trace.epoch_of(trace.order[part]), minlength=len(counts))
+    ends = np.cumsum(counts).tolist()
+    return [slice(end - count, end) for end, count in zip(ends, counts.tolist(), strict=True)]
 
 
 def worker_count(trace: Trace) -> int:
@@ -356,25 +528,28 @@ def worker_count(trace: Trace) -> int:
     return int(trace.worker.max(initial=-1)) + 1
 
 
-def fetches(trace: Trace) -> tuple[Floats, Floats]:
+def fetches(trace: Trace, part: slice = ALL) -> tuple[Floats, Floats]:
     """For each batch, begin and end of the time its worker spent on it; NaN if not known.
 
     From `started` to `fetched`; to `arrived`, where nothing came of it; to the end of the epoch,
     where the worker was still at it.
     """
-    end = np.where(np.isnan(trace.fetched), trace.arrived, trace.fetched)
-    cut = np.isnan(end) & (trace.status == PENDING)
-    end[cut] = np.fmax(epoch_ends(trace)[cut], trace.started[cut])
-    return trace.started, end
+    begin, end = trace.started[part], trace.fetched[part]
+    end = np.where(np.isnan(end), trace.arrived[part], end)
+    cut = np.isnan(end) & (trace.status[part] == PENDING)
+    if cut.any():
+        end[cut] = np.fmax(epoch_ends(trace, part)[cut], begin[cut])
+    return begin, end
 
 
 def worker_utilisation(trace: Trace) -> Floats:
     """For each worker, the share of time it spends fetching: `sum(fetches) / elapsed`."""
-    began, ended = fetches(trace)
-    spent = ended - began
-    mine = ~np.isnan(spent) & (trace.worker >= 0)
-    time = elapsed(trace)
-    workers = worker_count(trace)
-    if time <= 0 or not observed(trace, spent):
-        return np.full(workers, NAN)
-    return np.bincount(trace.worker[mine], spent[mine], workers) / time
+    time, workers = elapsed(trace), worker_count(trace)
+    busy, seen = np.zeros(workers), not len(trace.order)
+    for part in parts(0, len(trace)):
+        began, ended = fetches(trace, part)
+        spent, worker = ended - began, trace.worker[part]
+        mine = ~np.isnan(spent) & (worker >= 0)
+        busy += np.bincount(worker[mine], spent[mine], workers)
+        seen = seen or bool((~np.isnan(spent) & (trace.status[part] == RETURNED)).any())
+    return busy / time if time > 0 and seen else np.full(workers, NAN)

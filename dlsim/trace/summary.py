@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
 
-import numpy as np
-
 from dlsim.scenario.units import duration, size
 from dlsim.trace import metrics
+from dlsim.trace.columns import parts
 from dlsim.trace.job import JobTrace
-from dlsim.trace.tally import Tally, quantiles
+from dlsim.trace.quantiles import quantiles
+from dlsim.trace.tally import Tally, wait_quantiles
 from dlsim.trace.trace import Trace
 from dlsim.trace.work import work
 
@@ -165,9 +165,9 @@ def summarize(trace: Trace | Tally | JobTrace) -> Summary:
         return summarize_job(trace)
     if isinstance(trace, Tally):
         return _of_tally(trace)
-    waits = metrics.known(metrics.waits(trace))
-    p50, p95, p99 = np.percentile(waits, [50, 95, 99]) if len(waits) else [NAN] * 3
-    buffer, held, done = metrics.buffer(trace), metrics.held(trace), work(trace)
+    stays = (metrics.ready(trace), metrics.under_way(trace), metrics.early(trace))
+    buffer, credit, held = (metrics.extent(trace, stay) for stay in stays)
+    utilisation, done, waits = metrics.accelerator_utilisation(trace), work(trace), _waits(trace)
     distinct = metrics.samples(trace) if done is None else done.distinct
     sent, arrived, received = (
         metrics.observed(trace, moment) for moment in (trace.sent, trace.arrived, trace.received)
@@ -176,22 +176,18 @@ def summarize(trace: Trace | Tally | JobTrace) -> Summary:
         samples_per_s=metrics.samples_per_second(trace),
         distinct_per_s=metrics.ratio(distinct, metrics.elapsed(trace)),
         batches_per_s=metrics.batches_per_second(trace),
-        wait_mean=metrics.mean(waits),
-        wait_p50=float(p50),
-        wait_p95=float(p95),
-        wait_p99=float(p99),
-        wait_first=float(metrics.waits(trace)[0]) if len(trace.order) else NAN,
-        stall=metrics.stall(trace),
-        au=metrics.accelerator_utilisation(trace),
+        **waits,
+        stall=1 - utilisation,
+        au=utilisation,
         first_batch=metrics.first_batch(trace),
         epoch_time=metrics.mean(metrics.epoch_times(trace)),
         elapsed=metrics.elapsed(trace),
         buffer_mean=buffer.mean if arrived else NAN,
-        buffer_max=float(buffer.max) if arrived else NAN,
+        buffer_max=buffer.most if arrived else NAN,
         buffer_bytes=metrics.buffer_bytes(trace) if arrived else NAN,
-        credit_max=float(metrics.credit(trace).max) if sent else NAN,
-        held=float(metrics.is_held(trace).sum()) if received else NAN,
-        held_max=float(held.max) if received else NAN,
+        credit_max=credit.most if sent else NAN,
+        held=float(metrics.held_count(trace)) if received else NAN,
+        held_max=held.most if received else NAN,
         head_of_line=metrics.head_of_line(trace) if arrived else NAN,
         worker_utilisation=metrics.mean(metrics.worker_utilisation(trace)),
         batches=float(len(trace.order)),
@@ -201,9 +197,18 @@ def summarize(trace: Trace | Tally | JobTrace) -> Summary:
     )
 
 
+def _waits(trace: Trace) -> dict[str, float]:
+    """What a summary has of the waits."""
+    times = metrics.waits(trace)
+    first = float(times[0]) if len(times) else NAN
+    mean = metrics.mean_of(times[part] for part in parts(0, len(times)))
+    names = ("wait_first", "wait_mean", "wait_p50", "wait_p95", "wait_p99")
+    return dict(zip(names, (first, mean, *quantiles(times, (0.50, 0.95, 0.99))), strict=True))
+
+
 def _of_tally(tally: Tally) -> Summary:
     """The same of a run that was not kept."""
-    p50, p95, p99 = quantiles(tally, (0.50, 0.95, 0.99))
+    p50, p95, p99 = wait_quantiles(tally, (0.50, 0.95, 0.99))
     time, batches = tally.elapsed, tally.batches
     return Summary(
         samples_per_s=metrics.ratio(tally.samples, time) if tally.samples or not batches else NAN,

@@ -71,7 +71,7 @@ class Tally:
     marks: tuple[Marks, ...]
 
 
-def quantiles(tally: Tally, shares: Sequence[float]) -> list[float]:
+def wait_quantiles(tally: Tally, shares: Sequence[float]) -> list[float]:
     """The waits that so many of all do not exceed; of none, NaN.
 
     Interpolated as NumPy does it, or right to 0.4 %, see above.

@@ -15,6 +15,8 @@ from msgspec import structs
 
 from dlsim.scenario import IterableDataset, Scenario, dealing
 from dlsim.scenario.job import Job
+from dlsim.trace.columns import parts
+from dlsim.trace.metrics import order_by_epoch
 from dlsim.trace.trace import FAILED, Integers, Trace
 
 DISTINCT = "distinct samples/s"
@@ -60,22 +62,28 @@ def work(trace: Trace) -> Work | None:
     It is not without a scenario, nor of a run that was watched without the sizes of its batches.
     """
     scenario = trace.meta.scenario
-    if scenario is None or (len(trace.order) and not trace.size[trace.order].any()):
+    if scenario is None or (len(trace.order) and not _samples(trace, trace.order)):
         return None
     there = in_an_epoch(_to_its_end(scenario)).there
     returned = distinct = lost = whole = 0.0
     used: set[int] = set()
     for batches, ended in _passes(trace, scenario):
         new = _distinct(trace, scenario, batches)
-        returned += float(trace.size[batches].sum())
+        returned += _samples(trace, batches)
         distinct += new
-        used.update(trace.worker[batches].tolist())
+        for part in parts(0, len(batches)):
+            used.update(np.unique(trace.worker[batches[part]]).tolist())
         whole += ended
         lost += ended * (there - new)
     without = scenario.loader.num_workers - len(used) if whole and used != {-1} else 0
     return Work(
         returned=returned, distinct=distinct, lost=lost, there=whole * there, without=without
     )
+
+
+def _samples(trace: Trace, batches: Integers) -> float:
+    """How many samples are in these batches."""
+    return float(sum(trace.size[batches[part]].sum() for part in parts(0, len(batches))))
 
 
 def unit(*found: Work) -> str:
@@ -203,11 +211,12 @@ def _passes(trace: Trace, scenario: Scenario) -> Iterator[tuple[Integers, bool]]
     order, stop = trace.order, scenario.consumer.stop_after
     if scenario.loader.endless:
         of = order // max(len(_indices(scenario)[1]), 1)
-        ended = np.zeros(int(of.max(initial=-1)) + 1, bool)
-    else:
-        of, ended = trace.epoch_of(order), ~np.isnan(trace.epochs.ended)
-    for number, whole in enumerate(ended.tolist()):
-        batches = order[of == number]
+        for number in range(int(of.max(initial=-1)) + 1):
+            yield order[of == number], False
+        return
+    ended = (~np.isnan(trace.epochs.ended)).tolist()
+    for places, whole in zip(order_by_epoch(trace), ended, strict=True):
+        batches = order[places]
         yield batches, whole and (stop is None or len(batches) < stop)
 
 
@@ -216,11 +225,11 @@ def _distinct(trace: Trace, scenario: Scenario, batches: Integers) -> float:
     dataset = scenario.dataset
     if isinstance(dataset, IterableDataset):
         if not dataset.repeats or scenario.loader.num_workers < 2:
-            return float(trace.size[batches].sum())
+            return _samples(trace, batches)
         return _covered(trace, scenario, batches)
     indices, ends = _indices(scenario)
     if indices is None or not len(batches):
-        return float(trace.size[batches].sum())
+        return _samples(trace, batches)
     if scenario.loader.endless:
         at = batches % len(ends)
     else:

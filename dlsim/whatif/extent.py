@@ -26,7 +26,6 @@ from dlsim.scenario import IterableDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace import Trace, metrics
 from dlsim.trace.account import account
-from dlsim.trace.critical_path import causes
 from dlsim.trace.work import work
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import variation
@@ -215,10 +214,9 @@ def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
         "drift": found.drift,
     }
     if shares:
-        hung = causes(trace, clock)
-        whole_path = sum(hung.values())
-        row |= {SHARE + cause: seconds / whole_path for cause, seconds in hung.items()}
-        row |= {IDLE + cause: share for cause, share in account(trace, clock).shares.items()}
+        spent = account(trace, clock)
+        row |= {SHARE + cause: share for cause, share in spent.hung.items()}
+        row |= {IDLE + cause: share for cause, share in spent.shares.items()}
     return row
 
 

@@ -16,6 +16,7 @@ from dlsim.engine.facts import only_processes
 from dlsim.scenario import Scenario
 from dlsim.trace import metrics
 from dlsim.trace import trace as fates
+from dlsim.trace.levels import Level
 from dlsim.trace.tally import EXPONENTS, FINEST, KEPT, MOST_MARKS, PARTS, Marks, Tally
 from dlsim.trace.trace import MOMENTS
 from dlsim.trace.work import in_an_epoch
@@ -28,31 +29,6 @@ def goes_on(scenario: Scenario) -> bool:
     early = scenario.consumer.stop_after is not None or scenario.loader.timeout > 0
     other = scenario.loader.endless or only_processes(scenario) is not None
     return not (early or other or scenario.failures)
-
-
-class Level:
-    """The highest of a step function that gets to know its steps bit by bit."""
-
-    def __init__(self) -> None:
-        self.now = self.highest = 0
-        self._times: Floats = np.empty(0)
-        self._changes = np.empty(0, np.int64)
-
-    def add(self, come: Floats, go: Floats, weight: Any, until: float) -> None:
-        """Take in who `come` and `go` (seconds); all that happens before `until` is known then."""
-        stay = go > come
-        weight = np.broadcast_to(weight, come.shape)[stay]
-        times = np.concatenate((self._times, come[stay], go[stay]))
-        changes = np.concatenate((self._changes, weight, -weight))
-        by_time = np.argsort(times, kind="stable")
-        times, changes = times[by_time], changes[by_time]
-        known = int(np.searchsorted(times, until))
-        self._times, self._changes = times[known:], changes[known:]
-        if known:
-            levels = self.now + np.cumsum(changes[:known])
-            lasts = np.append(times[1:known] > times[: known - 1], True)
-            self.now = int(levels[-1])
-            self.highest = max(self.highest, int(levels[lasts].max()))
 
 
 class Counting:
@@ -198,11 +174,11 @@ class Counting:
             waits=waits,
             classes=self.classes,
             buffer=self.buffer,
-            buffer_max=self.ready.highest,
+            buffer_max=int(self.ready.highest),
             buffer_bytes=self.content.highest * size if size else np.nan,
-            credit_max=self.credit.highest,
+            credit_max=int(self.credit.highest),
             held=self.held,
-            held_max=self.early.highest,
+            held_max=int(self.early.highest),
             head_of_line=self.lost,
             busy=self.busy if len(self.busy) else np.array([np.nan]),
             marks=tuple(self.marks),

@@ -17,6 +17,7 @@ from dlsim.engine.compiled.tally import Counts, count, new_counts
 from dlsim.engine.facts import round_trip
 from dlsim.engine.in_order import epochs, joined
 from dlsim.scenario import MapDataset, Scenario
+from dlsim.trace.columns import new_column, parts, put_away
 from dlsim.trace.tally import Marks, Tally
 from dlsim.trace.trace import MOMENTS, RETURNED, Meta, Trace
 from dlsim.trace.work import in_an_epoch
@@ -105,15 +106,19 @@ def simulate_in_order(
     run = InOrder(scenario, keep=True)
     for drawn, _ in run.blocks(seed):
         schedule(run.course, drawn.offsets, drawn.services, drawn.collates, drawn.steps)
+        put_away()
         progress(len(drawn.steps))
     columns: dict[str, Any] = dict(zip(MOMENTS, run.course.moments, strict=True))
     columns["arrived"] = columns["fetched"]
+    status, order = new_column(run.total, np.uint8), new_column(run.total, np.int64)
+    for part in parts(0, run.total):
+        status[part], order[part] = RETURNED, np.arange(part.start, part.stop)
     return Trace(
         **columns,
         worker=run.course.worker,
         size=run.course.size,
-        status=np.full(run.total, RETURNED, np.uint8),
-        order=np.arange(run.total),
+        status=status,
+        order=order,
         epochs=epochs([epoch * run.batches for epoch in range(scenario.epochs)], run.moments),
         meta=meta,
     )

@@ -35,6 +35,7 @@ from dlsim.engine.compiled.messages import (
     STARTED,
 )
 from dlsim.engine.draws import Floats
+from dlsim.trace.columns import new_column
 from dlsim.trace.trace import MOMENTS
 
 PIECE = 512  # batches, whose columns fit into a processor's first cache
@@ -85,15 +86,16 @@ def new_course(workers: int, window: int, run_ahead: int, batches: int | None) -
     before = -(-window // WIDE) * WIDE
     back = max(before, run_ahead)
     piece = max(PIECE, back)  # so that columns are not moved more often than filled in
-    room = back + piece if batches is None else batches
-    worker, size = np.empty((2, room), np.int32)
+    count = back + piece if batches is None else batches
+    made = np.empty if batches is None else new_column
+    worker, size = made((2, count), np.int32)
     course = Course(
         main=np.zeros(1, MAIN_PROCESS),
         free=np.empty(workers),
         taken_in=np.zeros(1 << window.bit_length(), np.int64),
         latest=np.empty(before + piece),
         later=np.empty(piece, np.int64),
-        moments=np.empty((len(MOMENTS), room)),
+        moments=made((len(MOMENTS), count)),
         worker=worker,
         size=size,
     )

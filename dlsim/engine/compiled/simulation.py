@@ -40,6 +40,7 @@ from dlsim.engine.draws import Floats, SampleDraws
 from dlsim.engine.facts import MAIN, epoch_batches, failure, shard_of
 from dlsim.engine.in_order import epochs, suits
 from dlsim.scenario import IterableDataset, Scenario
+from dlsim.trace.columns import moved, new_column, parts, put_away
 from dlsim.trace.tally import KEPT, Tally
 from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace
 
@@ -174,6 +175,7 @@ class Simulation:
             before = int(self.main["returned"])
             where = table(self.state._asdict(), self.gone, self.known)
             why: int = run(where.ctypes.data)
+            put_away()
             progress(int(self.main["returned"]) - before)
             if why == NOT_RECORDED:
                 self.complain()
@@ -278,13 +280,13 @@ class Simulation:
         if self.counting is not None:
             self.forget()
         elif self.main["sent"] == have:
-            room = max(2 * have, self.expected())
-            self.state = state._replace(**{n: longer(getattr(state, n), room) for n in COLUMNS})
+            count = max(2 * have, self.expected())
+            self.state = state._replace(**{n: longer(getattr(state, n), count) for n in COLUMNS})
         have = state.sample_moments.shape[1]
         if self.samples and self.main["rows"] + state.rules["most"][0] > have:
-            room = 2 * have + 1024 + int(state.rules["most"][0])
+            count = 2 * have + 1024 + int(state.rules["most"][0])
             self.state = self.state._replace(
-                **{name: longer(getattr(self.state, name), room) for name in SAMPLES}
+                **{name: longer(getattr(self.state, name), count) for name in SAMPLES}
             )
 
     def count(self, oldest: int, until: float) -> None:
@@ -310,12 +312,12 @@ class Simulation:
         # The host may still wait for the ends of some steps.
         ahead = state.order[trained - before : returned - before]
         keep = min([oldest, *ahead.tolist()])
-        room = max(self.room, 2 * (sent - keep)) + len(ahead)
+        count = max(self.room, 2 * (sent - keep)) + len(ahead)
         made = {}
         for name in COLUMNS:
             first, last = (trained, returned) if name == "order" else (keep, sent)
             old = getattr(state, name)[..., first - gone[name] : last - gone[name]]
-            made[name], gone[name] = longer(old, room), first
+            made[name], gone[name] = longer(old, count), first
         self.state = state._replace(**made)
 
     def expected(self) -> int:
@@ -364,7 +366,9 @@ class Simulation:
             name: column[:sent] for name, column in zip(MOMENTS, state.moments, strict=True)
         }
         # An accelerator may have been behind the host when an error ended the loop.
-        columns["finished"][columns["finished"] > end] = np.nan
+        for part in parts(0, sent):
+            finished = columns["finished"][part]
+            finished[finished > end] = np.nan
         return Trace(
             **columns,
             worker=state.worker[:sent],
@@ -385,15 +389,25 @@ class Simulation:
 
     def sample_rows(self, end: float) -> Samples:
         """The samples begun until `end` (seconds)."""
+        count = 0
         started, fetched = self.state.sample_moments[:, : int(self.main["rows"])]
-        rows = np.flatnonzero(started <= end)
-        index, batch, worker = self.state.sample_numbers[:, rows]
+        index, batch, worker = self.state.sample_numbers[:, : len(started)]
+        of = new_column(len(started), np.int32)
+        for part in parts(0, len(started)):
+            rows = part.start + np.flatnonzero(started[part] <= end)
+            kept = slice(count, count + len(rows))
+            for column in (index, batch, started, fetched):
+                column[kept] = column[rows]
+            of[kept] = worker[rows]
+            late = fetched[kept]
+            late[~(late <= end)] = np.nan
+            count += len(rows)
         return Samples(
-            index=index,
-            batch=batch,
-            worker=worker.astype(np.int32),
-            started=started[rows],
-            fetched=np.where(fetched[rows] <= end, fetched[rows], np.nan),
+            index=index[:count],
+            batch=batch[:count],
+            worker=of[:count],
+            started=started[:count],
+            fetched=fetched[:count],
         )
 
 
@@ -420,8 +434,6 @@ def places_of(shards: Sequence[Sequence[int]]) -> Any:
     return np.fromiter(chain.from_iterable(shards), np.int64)
 
 
-def longer(array: Any, room: int) -> Any:
+def longer(array: Any, count: int) -> Any:
     """A copy of `array` with room for more at the end of its last axis."""
-    made = np.empty((*array.shape[:-1], room), array.dtype)
-    made[..., : array.shape[-1]] = array
-    return made
+    return moved(array, new_column((*array.shape[:-1], count), array.dtype))
