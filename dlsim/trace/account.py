@@ -17,6 +17,7 @@ import numpy as np
 from dlsim.scenario import Scenario
 from dlsim.trace import metrics
 from dlsim.trace.causes import COPY, LOOP, STEP, greatest, grouped, ranked
+from dlsim.trace.columns import new_column
 from dlsim.trace.critical_path import Spent, walked_back
 from dlsim.trace.fetch_parts import fetch_shares
 from dlsim.trace.trace import Floats, Integers, Trace
@@ -69,7 +70,7 @@ def account(trace: Trace, clock: Callable[[Floats], Floats] | None = None) -> Ac
     Of a trace of which no step was observed, all of the time is put down to causes, and `busy` is
     NaN.
     """
-    began, ended = (metrics.known(moments) for moments in metrics.busy(trace))
+    began, ended = _steps(trace)
     parts, beside = fetch_shares(trace), _beside_computing(trace.meta.scenario)
     idle, hung, busy, elapsed = Spent(parts, {STEP: {beside: 1.0}}), Spent(parts), 0.0, 0.0
     for path in walked_back(trace):
@@ -92,6 +93,17 @@ def account(trace: Trace, clock: Callable[[Floats], Floats] | None = None) -> Ac
         elapsed += float(seconds.sum())
     unseen = len(trace.order) > 0 and not len(ended)
     return Account(elapsed, metrics.NAN if unseen else busy, ranked(idle.seconds), hung.seconds)
+
+
+def _steps(trace: Trace) -> tuple[Floats, Floats]:
+    """When steps began and ended to be computed, in order, as far as that is known."""
+    found, counts, (begin, end) = new_column((2, len(trace.order))), [0, 0], metrics.span(trace)
+    for _, *moments in metrics.computed(trace):
+        for row, some in enumerate(moments):
+            known = metrics.known(some).clip(begin, end)
+            found[row, counts[row] : counts[row] + len(known)] = known
+            counts[row] += len(known)
+    return found[0, : counts[0]], found[1, : counts[1]]
 
 
 def _by(piece: Integers, seconds: Floats, count: int) -> Floats:

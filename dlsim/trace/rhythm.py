@@ -8,20 +8,21 @@ show; where they show none, there is none.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.trace import metrics
-from dlsim.trace.trace import Floats, Integers, Trace
+from dlsim.trace.trace import MOMENTS, Floats, Integers, Trace
 
 Bools: TypeAlias = NDArray[np.bool_]
 
 EPOCH, FETCH, STEP, WINDOW, ROUNDS = "epoch", "fetch", "step", "window", "rounds"
 
 LONGEST = 64  # batches of a period that is looked for, besides those that workers and epochs have
+ENOUGH = 2**17  # batches returned that are looked at
 OFTEN = 8  # times that it must have come
 NEARLY = 0.9  # of the batches are as it says
 FEWER = 4.0  # times as long as the others are the batches waited for that make it
@@ -50,8 +51,8 @@ class Rhythm:
 
 
 def rhythm(trace: Trace) -> Rhythm | None:
-    """The rhythm of the waits of `trace`, if they have one."""
-    trace = trace.as_one_epoch
+    """The rhythm of the waits of `trace`, if they have one; of a long one, of its beginning."""
+    trace = _beginning(trace.as_one_epoch)
     waits, order = metrics.waits(trace), trace.order
     if len(order) < 2 * OFTEN or np.isnan(waits).any() or not waits.any():
         return None
@@ -70,6 +71,32 @@ def rhythm(trace: Trace) -> Rhythm | None:
         wait, others = _usual(waits, mine)
         return Rhythm(period, wait, others, *_cause(trace, period, mine, wait, each))
     return None
+
+
+def _beginning(trace: Trace) -> Trace:
+    """The trace up to the return of so many batches that a rhythm is found, if there is one."""
+    if len(trace.order) <= ENOUGH:
+        return trace
+    order, epochs = trace.order[:ENOUGH], trace.epochs
+    count = int(order.max()) + 1
+    begun = epochs.first < count
+    ended = epochs.ended[begun]
+    ended[-1] = np.fmin(ended[-1], trace.finished[order[-1]])
+    columns = (*MOMENTS, "worker", "size", "status")
+    return replace(
+        trace,
+        **{name: getattr(trace, name)[:count] for name in columns},
+        order=order,
+        epochs=replace(
+            epochs,
+            first=epochs.first[begun],
+            started=epochs.started[begun],
+            primed=epochs.primed[begun],
+            ended=ended,
+        ),
+        stepped=None if trace.stepped is None else trace.stepped[:count],
+        samples=None,
+    )
 
 
 def _periods(trace: Trace, each: Integers) -> Iterator[int]:
