@@ -72,6 +72,7 @@ def sweep(
         design: All combinations, or a sample spread evenly over them.
         samples: How many configurations a sample has.
     """
+    from dlsim.engine.facts import left_to_chance
     from dlsim.whatif import configurations
     from dlsim.whatif import sweep as swept
     from dlsim.whatif.designs import configured
@@ -113,7 +114,10 @@ def sweep(
         print(f"The step is {step} on average whatever the batch size.")
     print(sweep_text(table, list(varied), cases))
     some = part_of(shortened(chosen), chosen) if stretched else ""
-    print(f"\n{times} simulation{'s' * (times != 1)} of each{some}")
+    if not any(map(left_to_chance, cases)):
+        print(f"\nNothing is random: one simulation of each{some}")
+    else:
+        print(f"\n{times} simulation{'s' * (times != 1)} of each{some}")
     alike = not any(key.startswith(("job.", "loader.batch", "dataset.")) for key in varied)
     if alike and (part_of_epoch := left_early(chosen, math.nan)):
         print(part_of_epoch)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import chain
+from itertools import chain, repeat
 from operator import add
 from typing import TypeAlias
 
@@ -146,6 +146,23 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Alike:
+    """The same number, `count` times: no list of them is made."""
+
+    value: float
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[float]:
+        return repeat(self.value, self.count)
+
+    def __getitem__(self, place: int) -> float:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """What fetching some samples takes, and the bytes that come of it.
 
@@ -154,7 +171,7 @@ class Work:
     seconds, but for READ the bytes and the seconds of latency.
     """
 
-    seconds: Sequence[float]
+    seconds: Sequence[float] | Alike
     demands: Sequence[Sequence[Demand]]
     size: float
 
@@ -262,9 +279,12 @@ class ServiceTimes:
         self.kinds = [[role for role, _ in stage] for stage in parts]
         self.streams = [stream for stage in parts for _, stream in stage]
         self._recorded = any(isinstance(s.distribution, Recorded) for s in self.streams)
+        self._alike = all(isinstance(s.distribution, Constant) for s in self.streams)
 
-    def take(self, indices: Sequence[int]) -> list[float]:
+    def take(self, indices: Sequence[int]) -> list[float] | Alike:
         """Seconds for each of the next samples, whose dataset indices are given."""
+        if self._alike:
+            return Alike(float(self.array(range(1))[0]), len(indices))
         if not self._recorded:
             numbers: list[float] = self.array(indices).tolist()
             return numbers

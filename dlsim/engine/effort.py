@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from dlsim.engine.compiled import installed
+from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.facts import batch_ends, shard_of
 from dlsim.engine.ranks import rank_scenario
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
@@ -31,6 +32,8 @@ def effort(scenario: Scenario) -> float:
     """
     batches, samples, _ = counts(scenario)
     calls = samples * max(len(scenario.dataset.fetch), 1)
+    if scenario.ideal and alike(scenario):
+        calls = 0.0  # nothing is drawn for each
     machine = scenario.machine
     if (
         machine.cores is not None or machine.crosstalk

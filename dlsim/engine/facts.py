@@ -10,7 +10,14 @@ import numpy as np
 
 from dlsim.engine.draws import SAMPLER, Indices, generator
 from dlsim.engine.ranks import job_seed
-from dlsim.scenario import IterableDataset, MapDataset, Scenario, dealing
+from dlsim.scenario import (
+    Constant,
+    IterableDataset,
+    MapDataset,
+    Recorded,
+    Scenario,
+    dealing,
+)
 from dlsim.scenario.job import Job
 
 MAIN = -1  # the worker number of the main process
@@ -145,6 +152,20 @@ def only_processes(scenario: Scenario) -> str | None:
     if scenario.job.remote:
         return "a remote storage that ranks share"
     return None
+
+
+def left_to_chance(scenario: Scenario) -> bool:
+    """Whether anything depends on the seed but which index is in which batch."""
+    dataset, job = scenario.dataset, scenario.job
+    stages = [each for s in dataset.fetch for each in (s.wait, s.cpu, s.read_bytes)]
+    latencies = (scenario.machine.storage.latency, job.storage.latency)
+    times = (scenario.consumer.step, dataset.collate, dataset.sample_bytes, job.sync_time)
+    drawn = [each for each in (*stages, *latencies, *times) if each is not None]
+    if not all(isinstance(each, Constant | Recorded) for each in drawn):
+        return True
+    recorded = any(isinstance(each, Recorded) for each in drawn)
+    by_index = recorded or bool(scenario.failures) or scenario.machine.storage.cache > 0
+    return scenario.loader.shuffle and by_index
 
 
 def batches_to_simulate(scenario: Scenario) -> int:

@@ -14,6 +14,7 @@ from dlsim.engine.compiled.jobs import MOST_SAMPLES, Block, IndexLists, Jobs
 from dlsim.engine.compiled.settings import most_samples
 from dlsim.engine.draws import Floats
 from dlsim.engine.facts import JOIN_TIMEOUT, last_of_epoch, only_processes, round_trip
+from dlsim.engine.sums import after_equal_ones
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
 
@@ -122,8 +123,15 @@ class Replications:
             end = np.maximum(self.free[worker], sent[k] + self.latency)
             calls = range(i, i + 1) if batched else range(offsets[i], offsets[i + 1])
             started[k] = end + self.round_trip if calls else end
-            for call in calls:
-                end = end + self.round_trip + services[0 if alike else call]
+            if alike:
+                end = np.array(
+                    [
+                        after_equal_ones(begin, len(calls), self.round_trip, seconds)
+                        for begin, seconds in zip(end.tolist(), services[0].tolist(), strict=True)
+                    ]
+                )
+            for call in () if alike else calls:
+                end = end + self.round_trip + services[call]
             end = end + collates[i]
             fetched[k] = arrived[k] = self.free[worker] = end
             requested[k] = now

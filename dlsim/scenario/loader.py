@@ -15,13 +15,14 @@ from dlsim.scenario.checks import (
     check_tuples,
 )
 from dlsim.scenario.distributions import Seconds
-from dlsim.scenario.errors import LARGEST, is_integer, require
+from dlsim.scenario.errors import is_integer, require
 
 StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
 Dispatch: TypeAlias = Literal["turns", "dealt", "stealing", "shared"]
 Refill: TypeAlias = Literal["return", "arrival"]
 WorkerKind: TypeAlias = Literal["processes", "threads"]
 
+LARGEST_BATCH = 2**31 - 1  # samples, which traces count in 32 bits
 LARGEST_WINDOW = 1_000_000  # batches; each is kept, and sent when an epoch begins
 _NEEDS = "needs num_workers above 0"
 
@@ -105,9 +106,9 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         check_flags(self, *flags)
         require(
             self.batch_size is None
-            or (is_integer(self.batch_size) and 0 < self.batch_size <= LARGEST),
+            or (is_integer(self.batch_size) and 0 < self.batch_size <= LARGEST_BATCH),
             "batch_size",
-            "an integer above 0, or none",
+            f"an integer from 1 to {LARGEST_BATCH:,}, or none",
             self.batch_size,
         )
         check_integer(self, "num_workers", 0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from dlsim.engine import simulate
 from dlsim.engine.effort import SECONDS, deciding, effort
+from dlsim.engine.facts import left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.trace.causes import ranked
 from dlsim.trace.rhythm import Rhythm, rhythm
@@ -249,12 +250,21 @@ def _text(found: Explanation) -> str:
     what = unit(in_an_epoch(found.scenario))
     lines += [
         "",
-        f"now {number(now.mean)} {what} (± {number(now.half_width)}, {len(found.runs)} runs"
+        f"now {number(now.mean)} {what} ({_runs(found, now.half_width)}"
         f"{part_of(found.runs.part or found.scenario, found.scenario)}); {found.limits}",
     ]
     lines += filter(None, [left_early(found.scenario, found.runs.interval("epoch_time").mean)])
     flagged = disagrees(found.limits, found.runs)
     return "\n".join([*lines, flagged] if flagged else lines)
+
+
+def _runs(found: Explanation, half_width: float) -> str:
+    """How sure the samples a second are, and from how many runs."""
+    if not left_to_chance(found.scenario):
+        return "nothing is random: one run"
+    runs = len(found.runs)
+    sure = "" if half_width != half_width else f"± {number(half_width)}, "
+    return f"{sure}{runs} run{'s' * (runs != 1)}"
 
 
 def _sentence(found: Explanation) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from msgspec import structs
 
 from dlsim.engine.compiled import installed
+from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.effort import counts, effort
 from dlsim.scenario import IterableDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
@@ -54,7 +55,9 @@ def cost(scenario: Scenario, *, fast: bool | None = None) -> float:
     if not (installed() if fast is None else fast):
         return effort(scenario)
     batches, samples, _ = counts(scenario)
-    drawn = samples * max(len(scenario.dataset.fetch), 1)
+    drawn = (
+        0.0 if scenario.ideal and alike(scenario) else samples * max(len(scenario.dataset.fetch), 1)
+    )
     shuffled = scenario.dataset.length / 25_000 if scenario.loader.shuffle else 0.0
     return max(scenario.epochs * (0.05 * batches + 0.001 * drawn + shuffled), 1.0)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from dlsim.engine import outcomes, replications
 from dlsim.engine.effort import decided, decision
+from dlsim.engine.facts import left_to_chance
 from dlsim.engine.kept import kept
 from dlsim.scenario import Scenario
 from dlsim.scenario.errors import is_integer
@@ -93,13 +94,18 @@ def simulations(
 ) -> list[Row]:
     """What is `measured` of each of the replications `numbers` of `scenario`.
 
-    For metrics alone no trace is kept, where the engine can do without.
+    For metrics alone no trace is kept, where the engine can do without. Where nothing is left to
+    chance, one simulation stands for all.
     """
     seeds = [replication_seed(seed, number) for number in numbers]
+    alike = 1 if left_to_chance(scenario) else max(len(seeds), 1)
     with kept():
+        some = seeds[::alike]
         if measured is measure:
-            return measure_all(outcomes(scenario, seeds))
-        return [measured(trace) for trace in replications(scenario, seeds)]
+            rows = measure_all(outcomes(scenario, some))
+        else:
+            rows = [measured(trace) for trace in replications(scenario, some)]
+    return [dict(row) for row in rows for _ in range(alike)]
 
 
 def check_counts(**counts: object) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlsim.engine.effort import SECONDS, deciding, effort
+from dlsim.engine.facts import left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.summary import give_or_take
@@ -122,7 +123,7 @@ def columns(rows: Sequence[Row]) -> dict[str, Floats]:
 
 def more(scenario: Scenario, seed: int, numbers: range, jobs: int, measured: Measure) -> list[Row]:
     """What is `measured` in the replications `numbers` of `scenario`, in order."""
-    if jobs == 1:
+    if jobs == 1 or not left_to_chance(scenario):
         return simulations(scenario, seed, numbers, measured)
     tasks = ((scenario, seed, number, measured) for number in numbers)
     return [row for _, row in sorted(run_all(_one, tasks, jobs), key=lambda pair: pair[0])]

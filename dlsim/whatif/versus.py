@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dlsim.engine.facts import batches_to_simulate
+from dlsim.engine.facts import batches_to_simulate, left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import aligned, give_or_take, number, percent
@@ -79,22 +79,23 @@ def compare(
 def _answer(found: Versus) -> str:
     gain, pairs = found.gain, len(found.a)
     sure = f"{pairs} pairs of simulated runs that saw the same random numbers"
+    by_chance = any(left_to_chance(runs.scenario) for runs in (found.a, found.b))
     if not gain.count:
         why = ended_by(found.a.scenario)
         return f"Neither returns anything: {why or 'there is nothing to compare'}."
     if not found.better:
-        return (
-            f"A and B are as fast as each other, as far as {sure} can tell: B makes {_more(found)}."
-        )
+        near = f", as far as {sure} can tell: B makes {_more(found)}."
+        return f"A and B are as fast as each other{near if by_chance else ': nothing is random.'}"
     faster, slower = ("B", "A") if found.better == "b" else ("A", "B")
     runs = found.b if found.better == "b" else found.a
     but = ", but it does not fit" if space(runs.scenario).fits is False else ""
+    sure = sure if by_chance else "nothing is random: one run of each"
     return f"{faster} is faster than {slower}{but}: B makes {_more(found)} ({sure})."
 
 
 def _more(found: Versus) -> str:
     gain = found.gain
-    half = "" if gain.half_width != gain.half_width else f" (± {100 * gain.half_width:.1f} %)"
+    half = f" (± {100 * gain.half_width:.1f} %)" if gain.half_width > 0 else ""
     word = "more" if gain.mean >= 0 else "fewer"
     return f"{100 * abs(gain.mean):.1f} % {word} {_unit(found)}{half}"
 

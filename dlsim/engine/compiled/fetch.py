@@ -28,6 +28,7 @@ from dlsim.engine.compiled.messages import (
     STARTED,
     UNLOCKED,
 )
+from dlsim.engine.compiled.recurrence import after_alike
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.storage import read
@@ -171,9 +172,12 @@ def begin_to_fetch(s: State, worker: int) -> bool:
 def fetch_undisturbed(s: State, message: int) -> float:
     """Fetch and collate where nobody else can slow it down; when that is done."""
     job, r, now = s.messages[message], s.rules[0], s.main[0].now
+    if r.alike and not r.watch and job.calls > 0:
+        now = after_alike(now, job.calls, r.round_trip, s.amounts[message, 0])
+        return float(now + job.collate)
     for call in range(job.calls):
         began = now + r.round_trip
-        now = began + s.amounts[message, call]
+        now = began + s.amounts[message, place_of(s, call)]
         if r.watch:
             for i in range(job.rows) if r.batched else range(call, call + 1):
                 s.sample_moments[0, job.row + i] = began
@@ -214,7 +218,7 @@ def fetch_sharing(s: State, worker: int) -> bool:
                     return pay(s, worker)
             else:
                 demand = s.demands[w.demand]
-                amount = s.amounts[message, w.call * r.width + demand.place] * demand.part
+                amount = s.amounts[message, place_of(s, w.call) + demand.place] * demand.part
                 if demand.locked:
                     if amount == 0.0:
                         w.demand += 1
@@ -265,6 +269,12 @@ def fetch_sharing(s: State, worker: int) -> bool:
             w.doing = CALL
         if w.doing >= REQUEST and w.doing <= KEEP and read(s, worker):
             return True
+
+
+@inlined
+def place_of(s: State, call: int) -> int:
+    """Where the amounts of a call begin: where all are alike, there is one row for all."""
+    return 0 if s.rules[0].alike else call * s.rules[0].width
 
 
 @inlined

@@ -95,5 +95,7 @@ def _home() -> Path | None:
 @cache
 def _sources() -> str:
     """A name for the present text of all compiled files."""
-    text = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), here.with_name("sums.py")]
+    text = b"".join(path.read_bytes() for path in files)
     return sha256(text).hexdigest()[:12]

@@ -35,10 +35,13 @@ from dlsim.engine.compiled.messages import (
     STARTED,
 )
 from dlsim.engine.draws import Floats
+from dlsim.engine.sums import after_equal_ones
 from dlsim.trace.columns import new_column
 from dlsim.trace.trace import MOMENTS
 
 PIECE = 512  # batches, whose columns fit into a processor's first cache
+after_alike = inlined(after_equal_ones)
+
 AT_ONCE, WIDE = 16, 64  # values compared with a time; in wider windows not all are
 
 Integers = NDArray[np.signedinteger[Any]]
@@ -152,7 +155,7 @@ def advance(
         elif offsets[i] < offsets[i + 1]:
             started[at] = end + round_trip
             if alike:
-                end = after_equal_ones(end, offsets[i + 1] - offsets[i], round_trip, services[0, 0])
+                end = after_alike(end, offsets[i + 1] - offsets[i], round_trip, services[0, 0])
             else:
                 for sample in range(offsets[i], offsets[i + 1]):
                     end = end + round_trip + services[sample, 0]
@@ -258,31 +261,3 @@ def first_of_equals(c: Course, low: int, high: int, at: int, shift: int) -> int:
             first = call
         call -= 1
     return first
-
-
-@inlined
-def after_equal_ones(now: float, samples: int, round_trip: float, seconds: float) -> float:
-    """When so many samples that all take equally long are fetched, from `now` on.
-
-    To the last bit what comes of adding one after another. Between two powers of two, floats are
-    equally far from each other, so that every addition moves on by as many of them; but for the
-    first one, after which numbers halfway between two floats are always rounded the same way.
-    """
-    while samples > 3:
-        first = now + round_trip + seconds
-        second = first + round_trip + seconds
-        third = second + round_trip + seconds
-        last = third + (samples - 3) * (third - second)
-        if exponent(first) == exponent(last):
-            return last
-        now = first
-        samples -= 1
-    for _ in range(samples):
-        now = now + round_trip + seconds
-    return now
-
-
-@inlined
-def exponent(value: float) -> int:
-    """The bits of a positive float that say between which powers of two it lies."""
-    return int(np.float64(value).view(np.int64) >> 52)

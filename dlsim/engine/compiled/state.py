@@ -228,6 +228,7 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
     ring = 1 << messages.bit_length()
     shards = max(workers, 1) if isinstance(scenario.dataset, IterableDataset) else 0
     caching = bool(rows["caching"][0])
+    one = rows["batched"][0] or rows["alike"][0]  # row of amounts for all samples of a batch
     main = np.zeros(1, MAIN_PROCESS)
     main["returning"] = main["ready"] = main["short_index"] = main["short_number"] = NONE
     main["soon"] = main["alarm"] = inf
@@ -255,7 +256,7 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
         due=np.full((2, leaves(customers)), inf),
         first_due=np.tile(tournament(customers), (2, 1)),
         messages=np.zeros(messages, MESSAGE),
-        amounts=np.empty((messages, amounts * (1 if rows["batched"][0] else calls))),
+        amounts=np.empty((messages, amounts * (1 if one else calls))),
         kept=np.empty((messages, calls if caching else 0), np.int64),
         results=np.zeros(ring, ANSWER),
         pinned=np.zeros(ring, ANSWER),

@@ -13,7 +13,7 @@ def read(s: State, worker: int) -> bool:
     """One step of reading for the demand that a worker is at; whether it takes time."""
     m, r, w = s.main[0], s.rules[0], s.workers[worker]
     message, demand = w.job, s.demands[w.demand]
-    at = w.call * r.width + demand.place
+    at = (0 if r.alike else w.call * r.width) + demand.place
     size, latency = s.amounts[message, at], s.amounts[message, at + 1]
     if w.doing == REQUEST:
         if holds(s, message, w.call, demand.stage):

@@ -5,16 +5,16 @@ It follows torch's `_utils/fetch.py`, and is the same in a worker and in the mai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Protocol
 
-from dlsim.engine.draws import CPU, READ, SampleDraws, Work
+from dlsim.engine.draws import CPU, READ, Alike, SampleDraws, Work
 from dlsim.engine.facts import Raised, failure, locked, shard_of
 from dlsim.engine.processes.clock import Steps, sleep, until
 from dlsim.engine.processes.messages import ENDED, Fetched, Outcome
 from dlsim.engine.processes.run import HELPING, Run, turn_of
 from dlsim.engine.processes.sampler import Job
+from dlsim.engine.sums import after_equal_ones
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 
 
@@ -54,14 +54,16 @@ class Shard:
     """
 
     def __init__(self, scenario: Scenario, seed: int, epoch: int, worker: int) -> None:
-        self._rest: Iterator[int] = iter(shard_of(scenario, worker))
+        self._indices, self._taken = shard_of(scenario, worker), 0
         self._samples = SampleDraws(scenario, seed, epoch, worker + 1)
         self._drop_last = scenario.loader.drop_last
         self._ended = False
 
     def take(self, job: Job) -> tuple[Sequence[int], Work]:
         """As many samples as the job asks for, or as there still are."""
-        indices = list(islice(self._rest, 0 if self._ended else len(job.indices)))
+        asked = 0 if self._ended else len(job.indices)
+        indices = self._indices[self._taken : self._taken + asked]
+        self._taken += asked
         self._ended = len(indices) < len(job.indices)
         return indices, self._samples.work(indices)
 
@@ -84,12 +86,8 @@ def source(scenario: Scenario, seed: int, epoch: int, worker: int) -> Source:
 def fetch(run: Run, job: Job, worker: int, samples: Source) -> Steps:
     """Fetch one sample after another, collate them, and return the outcome and its bytes."""
     indices, work = samples.take(job)
-    # __getitems__ is one call for all indices; otherwise there is one for each.
-    dataset = run.scenario.dataset
-    batched = isinstance(dataset, MapDataset) and dataset.batched
-    calls = [indices] if batched else [(index,) for index in indices]
     on_this_machine = fetch_undisturbed if run.cores is None else fetch_sharing
-    raised = yield from on_this_machine(run, job, worker, calls, work)
+    raised = yield from on_this_machine(run, job, worker, indices, work)
     outcome: Outcome
     if raised is not None:
         samples.broke()
@@ -107,53 +105,61 @@ def fetch(run: Run, job: Job, worker: int, samples: Source) -> Steps:
     return outcome, work.size
 
 
-Calls: TypeAlias = Sequence[Sequence[int]]
+def calls_of(scenario: Scenario, indices: Sequence[int]) -> Sequence[Sequence[int]]:
+    """The indices of each call of the dataset: one, or with `__getitems__` all at once."""
+    dataset = scenario.dataset
+    batched = isinstance(dataset, MapDataset) and dataset.batched
+    return [indices] if batched else [(index,) for index in indices]
 
 
-def fetch_undisturbed(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> Steps:
+def fetch_undisturbed(run: Run, job: Job, worker: int, indices: Sequence[int], work: Work) -> Steps:
     """Fetch where nobody else can slow it down: all calls are one timeout.
 
     Returns the exception that user code raised, or None.
     """
     now = run.env.now
     round_trip, samples = run.round_trip, run.recorder.samples
-    run.recorder.started[job.number] = now + round_trip if calls else now
+    run.recorder.started[job.number] = now + round_trip if len(work.seconds) else now
     if samples is None and not run.scenario.failures:
-        for seconds in work.seconds:
-            now = now + round_trip + seconds
+        if isinstance(work.seconds, Alike):
+            now = after_equal_ones(now, len(work.seconds), round_trip, work.seconds.value)
+        else:
+            for seconds in work.seconds:
+                now = now + round_trip + seconds
         yield until(run.env, now, turn_of(worker))
         return None
     raised = None
-    for indices, seconds in zip(calls, work.seconds, strict=True):
+    for call, seconds in zip(calls_of(run.scenario, indices), work.seconds, strict=True):
         began = now + round_trip
         now = began + seconds
         if samples is not None:
-            row = samples.begin(indices, job.number, worker, began)
-            samples.end(row, len(indices), now)
-        raised = raised_by(run, indices)
+            row = samples.begin(call, job.number, worker, began)
+            samples.end(row, len(call), now)
+        raised = raised_by(run, call)
         if raised is not None:
             break
     yield until(run.env, now, turn_of(worker))
     return raised
 
 
-def fetch_sharing(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> Steps:
+def fetch_sharing(run: Run, job: Job, worker: int, indices: Sequence[int], work: Work) -> Steps:
     """Fetch where cores and storage are shared: each demand takes as long as it takes.
 
     Returns the exception that user code raised, or None. Processor time that follows on
     processor time is asked for at once, unless samples are watched one by one.
     """
     env, turn, samples = run.env, turn_of(worker), run.recorder.samples
+    calls = calls_of(run.scenario, indices)
     one_by_one = samples is not None or bool(run.scenario.failures)
     run.recorder.started[job.number] = env.now + (run.round_trip if calls else 0.0)
     owed = 0.0
-    for indices, demands in zip(calls, work.demands, strict=True):
+    for call, demands in zip(calls, work.demands, strict=True):
         if run.round_trip:
             yield from run.compute(worker, owed)
             owed = 0.0
             yield sleep(env, run.round_trip, turn)
         if samples is not None:
-            row = samples.begin(indices, job.number, worker, env.now)
+            row = samples.begin(call, job.number, worker, env.now)
         for demand, stage, amount in demands:
             together = run.scenario.dataset.fetch[stage].threads
             lock = locked(run.scenario, stage) if demand == CPU else 0.0
@@ -175,15 +181,15 @@ def fetch_sharing(run: Run, job: Job, worker: int, calls: Calls, work: Work) -> 
             yield from run.compute(worker, owed)
             owed = 0.0
             if demand == READ:
-                yield from run.disk.read(run.customer(worker), turn, stage, indices, *amount)
+                yield from run.disk.read(run.customer(worker), turn, stage, call, *amount)
             elif amount[0] > 0:
                 yield sleep(env, amount[0], turn)
         if one_by_one:
             yield from run.compute(worker, owed)
             owed = 0.0
             if samples is not None:
-                samples.end(row, len(indices), env.now)
-            raised = raised_by(run, indices)
+                samples.end(row, len(call), env.now)
+            raised = raised_by(run, call)
             if raised is not None:
                 return raised
     yield from run.compute(worker, owed)
