@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 import dlsim
 from dlsim.cli.files import check_torch, check_writable, is_profile, scenario_from
 from dlsim.cli.parsing import Count, Number, Text, UsageError
+from dlsim.cli.progress import working
 from dlsim.cli.whatif import quantity_of
 
 Runs: TypeAlias = Annotated[
@@ -63,18 +64,18 @@ def calibrate(
     elif throughput is not None:
         size = quantity_of("sample-bytes", sample_bytes, "size")
         stated = {} if size is None else {"sample_bytes": size}
-        fitted = validation.fit_throughput(
-            table(throughput),
-            batch_size=batch_size,
-            cores=cores,
-            step=quantity_of("step", step, "duration"),
-            **stated,
-        )
+        rates, measured = table(throughput), quantity_of("step", step, "duration")
+        with working("fitting"):
+            fitted = validation.fit_throughput(
+                rates, batch_size=batch_size, cores=cores, step=measured, **stated
+            )
         scenario = fitted.scenario
         print(fitted)
     else:
         check_torch("calibrate")  # what moving batches costs here is tried out
-        found = validation.calibration(*[dlsim.load_trace(run) for run in runs])
+        traces = [dlsim.load_trace(run) for run in runs]
+        with working("finding out what moving batches costs here"):
+            found = validation.calibration(*traces)
         scenario = found.scenario
         for name, fit in found.fits.items():
             print(f"{name}: {fit}")

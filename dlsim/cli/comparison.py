@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from dlsim.cli.checking import held
 from dlsim.cli.files import scenario_from, trace_from
 from dlsim.cli.parsing import NO_CHANGES, Changes, Count, Flag, Text, UsageError
+from dlsim.cli.progress import working
 from dlsim.cli.whatif import share_of
 from dlsim.scenario import Scenario
 
@@ -57,8 +58,10 @@ def compare(
     if a.suffix == ".toml" and (b is None or b.suffix == ".toml"):
         one = scenario_from(a, NO_CHANGES if b is None else changes)
         other = scenario_from(b or a, changes)
-        found = versus(one, other, replications, seed, jobs)
-        print(found)
+        with working():
+            found = versus(one, other, replications, seed, jobs)
+            answer = str(found)
+        print(answer)
         stalled, fits = found.b.interval("stall").mean, space(other).fits
     else:
         assert b is not None

@@ -8,11 +8,15 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 import dlsim
-from dlsim.cli.files import check_torch, check_trace, is_profile, kept, tell, watching
+from dlsim.cli.files import check_torch, check_trace, is_profile, kept, watching
 from dlsim.cli.parsing import Count, Flag, OutFile
+from dlsim.cli.progress import tell, working
 from dlsim.cli.stepping import step_of
 from dlsim.cli.whatif import quantity_of, share_of
 from dlsim.scenario import DlsimError
+from dlsim.scenario.units import duration
+
+OTHERS = "simulating other settings"
 
 
 def diagnose(
@@ -66,11 +70,13 @@ def diagnose(
         "jobs": jobs,
     }
     if target.endswith(".npz"):
-        tell("simulating other settings")
-        print(validation.diagnose_run(dlsim.load_trace(target), **options))
+        with working(OTHERS):
+            found = validation.diagnose_run(dlsim.load_trace(target), **options)
+        print(found)
         return
     loader = validation.load_target(target)
-    tell("watching the loader")
+    then = "" if no_try else "; simulating and trying other settings takes another minute or so"
+    tell(f"watching the loader for {duration(limit or 0.0)} at most{then}")
     with kept(out), watching(target) as advance:
         seen = validation.observe(
             loader, step=training, batches=batches, seconds=limit, progress=advance
@@ -81,8 +87,8 @@ def diagnose(
     if not no_try:
         with watching(target) as advance:
             alone = validation.one_thread_each(seen, loader, step=training, progress=advance)
-    tell("simulating other settings")
-    found = validation.diagnose_run(seen, alone=alone, **options)
+    with working(OTHERS):
+        found = validation.diagnose_run(seen, alone=alone, **options)
     if found.changes and not no_try:
         tell("trying what is advised")
         with watching(target) as advance:
@@ -103,8 +109,8 @@ def of_profile(path: Path, max_stall: str, seed: int, jobs: int) -> str:
         fitted = fit_profile(profile)
     except DlsimError as error:
         return f"{said}\n\n{error}"
-    tell("simulating other settings")
     stall = share_of("max-stall", max_stall)
-    advice = advise(fitted.scenario, max_stall=stall, seed=seed, jobs=jobs)
-    found = explain(fitted.scenario, None, seed, jobs=jobs)
+    with working(OTHERS):
+        advice = advise(fitted.scenario, max_stall=stall, seed=seed, jobs=jobs)
+        found = explain(fitted.scenario, None, seed, jobs=jobs)
     return f"{said}\n\n{fitted}\n\n{found}\n\n{advice}"

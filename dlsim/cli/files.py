@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dlsim
-from dlsim.scenario import DlsimError, MapDataset, Scenario, ScenarioError
+from dlsim.cli.progress import counting, working
+from dlsim.scenario import DlsimError, Scenario, ScenarioError
 from dlsim.scenario.errors import lacking
 from dlsim.scenario.files import changed, replacing
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from dlsim.engine.simulation import Engine
     from dlsim.trace import JobTrace, Trace
-
-PATIENCE = 1.5  # seconds before a progress bar appears
 
 
 def scenario_from(
@@ -70,50 +69,26 @@ def is_profile(path: Path) -> bool:
 
 
 def simulated(scenario: Scenario, seed: int, engine: Engine, *, samples: bool) -> Trace:
-    """The trace of the scenario; on a terminal, a progress bar for what takes its time."""
-    with progress(batches_of(scenario)) as advance:
-        return dlsim.simulate(scenario, seed, engine=engine, samples=samples, progress=advance)
+    """The trace of the scenario; what takes its time says how far it is."""
+    with working():
+        return dlsim.simulate(scenario, seed, engine=engine, samples=samples)
 
 
 def simulated_job(scenario: Scenario, seed: int, engine: Engine, *, samples: bool) -> JobTrace:
-    """The traces of all ranks of the scenario; with a progress bar, too."""
-    each = batches_of(scenario)
-    ranks = 1 if scenario.job.deal != "same" else scenario.job.world
-    with progress(None if each is None else each * ranks) as advance:
-        return dlsim.simulate_job(scenario, seed, engine=engine, samples=samples, progress=advance)
-
-
-def batches_of(scenario: Scenario) -> int | None:
-    """About how many batches there will be; None where only the workers know."""
-    loader, dataset = scenario.loader, scenario.dataset
-    if not isinstance(dataset, MapDataset):
-        return None
-    if loader.batch_sampler is not None:
-        count = len(loader.batch_sampler)
-    else:
-        rows = dataset.length if loader.sampler is None else len(loader.sampler)
-        count = -(-rows // (loader.batch_size or 1))
-    return scenario.epochs * min(count, scenario.consumer.stop_after or count)
-
-
-@contextlib.contextmanager
-def progress(total: int | None) -> Iterator[Callable[[int], object]]:
-    """A function to call with the number of batches done since it was last called."""
-    if not sys.stderr.isatty():
-        yield lambda batches: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit=" batches", delay=PATIENCE, leave=False) as bar:
-        yield bar.update
+    """The traces of all ranks of the scenario, likewise."""
+    with working():
+        return dlsim.simulate_job(scenario, seed, engine=engine, samples=samples)
 
 
 @contextlib.contextmanager
 def watching(target: str) -> Iterator[Callable[[int], object]]:
-    """As `progress`; and an error where the loader `target` makes no batch for long, or fails."""
+    """A function to call with the number of batches since it was last called; it tells of them.
+
+    And an error where the loader `target` makes no batch for long, or fails.
+    """
     from dlsim.validation.observing.target import tended
 
-    with tended(target) as again, progress(None) as advance:
+    with tended(target) as again, counting("watching", "batches") as advance:
 
         def more(batches: int) -> None:
             again()
@@ -144,21 +119,6 @@ def saying(text: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"dlsim: {text}", file=sys.stderr)
         raise
-
-
-def tell(text: str) -> None:
-    """Say on a terminal what is being done."""
-    if sys.stderr.isatty():
-        print(f"{text} ...", file=sys.stderr)
-
-
-def tell_of_compiling() -> None:
-    """Say on a terminal why the first simulation of an installation takes so long."""
-    from dlsim.engine.compiled import installed
-    from dlsim.engine.compiled.jit import kept as compiled_before
-
-    if installed() and not compiled_before():
-        tell("compiling, once for each installation: half a minute")
 
 
 def check_torch(command: str) -> None:
@@ -268,5 +228,5 @@ def report_job(
 
 def draw(figure: Figure, path: Path) -> None:
     """Write a picture; it appears whole or not at all. Raises `DlsimError` when it cannot be."""
-    with replacing(path, DlsimError) as unfinished:
+    with working("drawing"), replacing(path, DlsimError) as unfinished:
         figure.savefig(unfinished, format=path.suffix[1:].lower(), dpi=150)

@@ -10,8 +10,9 @@ from typing import Annotated, TypeAlias
 from tyro.conf import Positional, arg
 
 import dlsim
-from dlsim.cli.files import check_torch, check_writable, is_profile, tell, watching
+from dlsim.cli.files import check_torch, check_writable, is_profile, watching
 from dlsim.cli.parsing import NO_CHANGES, Changes, Text, UsageError
+from dlsim.cli.progress import tell, working
 from dlsim.cli.stepping import step_of
 from dlsim.cli.whatif import quantity_of
 from dlsim.scenario import DlsimError, Scenario, ScenarioError, from_tree
@@ -19,6 +20,7 @@ from dlsim.scenario.commented import commented, condensed
 from dlsim.scenario.files import changed, replacing
 from dlsim.scenario.keys import EACH, described
 from dlsim.scenario.shipped import shipped
+from dlsim.scenario.units import duration
 
 NewFile: TypeAlias = Annotated[Path | None, arg(metavar="[FILE]", help_behavior_hint="")]
 Source: TypeAlias = Annotated[Text, arg(name="from", metavar="SOURCE")]
@@ -174,11 +176,11 @@ def watched(target: str, step: str, seconds: str, changes: Mapping[str, str]) ->
     _, training = step_of("new", step)
     limit = quantity_of("seconds", seconds, "duration")
     loader = validation.load_target(target)
-    tell("watching the loader")
+    tell(f"watching the loader for {duration(limit or 0.0)} at most")
     with watching(target) as advance:
         seen = validation.observe(loader, step=training, seconds=limit, progress=advance)
-    tell("finding out what moving batches costs here")
-    found = validation.calibration(seen)
+    with working("finding out what moving batches costs here"):
+        found = validation.calibration(seen)
     head = [f"{target}, as it was on this machine in {len(seen.order)} batches."]
     head += [f"{name}: {fit}" for name, fit in found.fits.items()]
     return commented(changed(condensed(found.scenario), changes), head)

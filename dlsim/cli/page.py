@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 import dlsim
-from dlsim.cli.files import check_writable, scenario_from
+from dlsim.cli.files import check_writable, scenario_from, simulated, simulated_job
 from dlsim.cli.parsing import NO_CHANGES, Changes, File, UsageError
+from dlsim.cli.progress import working
 from dlsim.scenario import DlsimError
 
 
@@ -49,21 +50,24 @@ def report(
         chosen = scenario_from(scenario, changes, profile=True)
         if chosen.is_job and html is not None:
             raise DlsimError("report: expected one rank for --html (dlsim run --plot draws a job)")
-        found = explain(chosen, None, seed, jobs=jobs)
+        with working():
+            found = explain(chosen, None, seed, jobs=jobs)
+            text = str(found)
         if chosen.is_job:
             from dlsim.report.job_text import job_text
 
-            print(f"{found}\n\n{job_text(dlsim.simulate_job(chosen, seed))}")
+            print(f"{text}\n\n{job_text(simulated_job(chosen, seed, 'auto', samples=False))}")
             return
-        trace = dlsim.simulate(chosen, seed)
-        text = f"{found}\n\n{run_text(trace)}"
+        trace = simulated(chosen, seed, "auto", samples=False)
+        text = f"{text}\n\n{run_text(trace)}"
     if html is not None:
         from dlsim.report.pages import run_page, scenario_page
 
-        if scenario.suffix == ".npz":
-            page = run_page(trace, name=scenario.stem, repeat=repeat)
-        else:
-            page = scenario_page(found, trace, name=scenario.stem, repeat=repeat, jobs=jobs)
+        with working("simulating and drawing the page"):
+            if scenario.suffix == ".npz":
+                page = run_page(trace, name=scenario.stem, repeat=repeat)
+            else:
+                page = scenario_page(found, trace, name=scenario.stem, repeat=repeat, jobs=jobs)
         with replacing(html, DlsimError) as unfinished:
             unfinished.write_text(page, encoding="utf-8")
     print(text)

@@ -24,7 +24,6 @@ import tyro
 from tyro.conf import arg
 
 import dlsim
-from dlsim.cli.files import tell_of_compiling
 from dlsim.scenario import DlsimError, Scenario
 from dlsim.scenario.tree import keys
 
@@ -111,12 +110,9 @@ def call(command: Command, options: Sequence[str]) -> None:
     bound = parsed(command, options)
     if bound is None:
         return
-    simulates = "changes" in inspect.signature(command).parameters
-    if simulates:
-        tell_of_compiling()
     if not changes:
         bound()
-    elif simulates:
+    elif "changes" in inspect.signature(command).parameters:
         bound(changes=changes)
     else:
         raise UsageError(

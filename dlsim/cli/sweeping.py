@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from tyro.conf import Positional, UseAppendAction, arg
 
-from dlsim.cli.files import PATIENCE, check_drawable, saying, scenario_from
+from dlsim.cli.files import check_drawable, saying, scenario_from
 from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, OutFile, UsageError
+from dlsim.cli.progress import working
 from dlsim.cli.whatif import picture
 from dlsim.scenario import Scenario
 from dlsim.scenario.files import value_of
@@ -93,7 +93,7 @@ def sweep(
         raise UsageError(f"sweep: --plot: expected one or two keys to vary, got {len(varied)}")
     rows = configurations(chosen, varied, design, samples, seed)
     times, stretched = planned(chosen, rows, replications)
-    with progress() as advance, going_on(out):
+    with going_on(out), working():
         table = swept(
             chosen,
             varied,
@@ -103,7 +103,6 @@ def sweep(
             out=out,
             design=design,
             samples=samples,
-            progress=advance,
         )
     cases = [configured(chosen, row) for row in rows]
     if plot is not None:
@@ -149,26 +148,6 @@ def values_of(text: str, scenario: Scenario) -> tuple[str, Iterable[Any] | Betwe
         with contextlib.suppress(ValueError):
             return key, Between(parse(between[1], "duration"), parse(between[2], "duration"))
     return key, [value_of(value.strip(), scenario, key) for value in values.split(",")]
-
-
-@contextlib.contextmanager
-def progress() -> Iterator[Callable[[int, int], object] | None]:
-    """A function to call with simulations done and to do; on a terminal, it shows time left."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(unit=" simulations", delay=PATIENCE, leave=False) as bar:
-
-        def advance(done: int, total: int) -> None:
-            if bar.total is None:
-                bar.reset(total)
-                bar.initial = done  # what is known already took no time
-            bar.n = done
-            bar.refresh()
-
-        yield advance
 
 
 def sweep_text(table: Table, keys: list[str], cases: list[Scenario]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -12,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from dlsim.cli.files import check_drawable, check_folder, check_torch, draw, saying
 from dlsim.cli.parsing import Count, File, Flag, Number, UsageError
+from dlsim.cli.progress import counting
 from dlsim.cli.stepping import Step, step_of
 from dlsim.scenario import DlsimError
 
@@ -175,29 +175,17 @@ def kept(out: Path) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def bar(total: int) -> Iterator[Callable[[Configuration], object]]:
-    """A function to call with each configuration before it is run; on a terminal, it shows it."""
-    if not sys.stderr.isatty():
-        yield lambda configuration: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit=" runs", leave=False) as shown:
-
-        def advance(configuration: Configuration) -> None:
-            shown.set_description(configuration.key)
-            shown.update()
-
-        yield advance
+    """A function to call with each configuration before it is run; it says how many were."""
+    with counting("running", "runs", total) as advance:
+        yield lambda configuration: advance(1)
 
 
 def counted(unit: str, things: Iterator[Any]) -> Iterator[Any]:
-    """The same things; on a terminal, a progress bar counts them."""
-    if not sys.stderr.isatty():
-        yield from things
-        return
-    from tqdm import tqdm
-
-    yield from tqdm(things, unit=f" {unit}", leave=False)
+    """The same things; it is said how many there were."""
+    with counting("simulating", unit) as advance:
+        for thing in things:
+            yield thing
+            advance(1)
 
 
 def report(cases: Sequence[Case], replays: Sequence[Replayed]) -> None:

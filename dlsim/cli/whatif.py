@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from dlsim.cli.checking import Missed, held
 from dlsim.cli.files import check_drawable, draw, scenario_from
 from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, Flag, Text, UsageError
+from dlsim.cli.progress import working
 from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
@@ -48,13 +49,15 @@ def explain(
     most = share_of("max-stall", max_stall)
     check_drawable(plot)
     chosen = scenario_from(scenario, changes, profile=True)
-    found = explained(chosen, replications, seed, keep_order=keeps_order(changes), jobs=jobs)
+    with working():
+        found = explained(chosen, replications, seed, keep_order=keeps_order(changes), jobs=jobs)
+        answer = str(found)
     if plot is not None:
         from dlsim.report.whatif_plots import critical_path_bar
 
         shares = {cause: share.mean for cause, share in found.shares.items()}
         picture(critical_path_bar(shares), plot, chosen.name)
-    print(found)
+    print(answer)
     held(check, fits=space(chosen).fits, stall=found.stall, max_stall=most)
 
 
@@ -109,12 +112,14 @@ def advise(
         "jobs": jobs,
     }
     chosen = scenario_from(scenario, changes)
-    found = advised(chosen, **asked)
+    with working():
+        found = advised(chosen, **asked)
+        answer = str(found)
     if plot is not None:
         from dlsim.report.whatif_plots import pareto_front
 
         picture(pareto_front(found.front, found.chosen), plot, chosen.name)
-    print(found)
+    print(answer)
     if check and found.chosen is None:
         raise Missed
 

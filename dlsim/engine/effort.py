@@ -8,14 +8,16 @@ and in many processes: who asks says how much there is in all, and it is decided
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.compiled.jobs import alike
-from dlsim.engine.facts import batch_ends, shard_of
+from dlsim.engine.facts import batch_ends, only_processes, shard_of
+from dlsim.engine.progress import FAST, advance, expecting, watching
 from dlsim.engine.ranks import rank_scenario
+from dlsim.engine.usable import usable_cores
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 
 SECONDS = 50e-6  # that the SimPy engine takes for one unit of effort, on one core of some 3 GHz
@@ -85,10 +87,39 @@ def _dealt(scenario: Scenario) -> tuple[float, float, float]:
 
 
 @contextmanager
-def deciding(seconds: float) -> Iterator[None]:
-    """Decide for all that is simulated inside, which takes about so many `seconds` on SimPy."""
-    with decided(worth_compiling(seconds)):
+def deciding(seconds: float, scenario: Scenario, *, jobs: int = 1) -> Iterator[None]:
+    """Decide for all that is simulated inside, which takes about so many `seconds` on SimPy.
+
+    They are those of simulations like that of `scenario`, in so many processes.
+    """
+    with decided(worth_compiling(seconds)), announcing(seconds, scenario, jobs=jobs):
         yield
+
+
+def announcing(
+    seconds: float, scenario: Scenario, *, jobs: int = 1
+) -> AbstractContextManager[None]:
+    """Tell who watches (`dlsim.engine.progress`) how long what is done inside will take."""
+    covered = not scenario.is_job and only_processes(scenario) is None
+    cores = usable_cores()
+    share = seconds / max(min(float(jobs), cores) if jobs > 0 else cores, 1.0)
+    if not installed():
+        return expecting(seconds, share, FAST * share + COMPILING if covered else None)
+    if not covered or not worth_compiling(seconds):
+        return expecting(seconds, share)
+    first = compiles_first()
+    prior = FAST * share + (COMPILING if first else 0.0)
+    return expecting(seconds, prior, compiling=first)
+
+
+def telling(scenario: Scenario) -> Callable[[int], object]:
+    """What tells who watches that so many more batches of a simulation of `scenario` are done."""
+    if watching() is None:
+        return lambda batches: None
+    ranks = 1 if scenario.job.rank is not None else scenario.job.world
+    batches = max(ranks * scenario.epochs * counts(scenario)[0], 1.0)
+    each = SECONDS * effort(scenario) / batches
+    return lambda batches: advance(each * batches)
 
 
 @contextmanager
@@ -117,6 +148,11 @@ def worth_compiling(seconds: float) -> bool:
         return before
     if "numba" in sys.modules:
         return True
+    return seconds > (COMPILING if compiles_first() else LOADING)
+
+
+def compiles_first() -> bool:
+    """Whether there is something to compile before anything else."""
     from dlsim.engine.compiled.jit import kept
 
-    return seconds > (LOADING if kept() else COMPILING)
+    return "numba" not in sys.modules and not kept()

@@ -6,7 +6,7 @@ is an array with one entry for each replication.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -38,20 +38,30 @@ def suits(scenario: Scenario) -> bool:
     )
 
 
-def traces(scenario: Scenario, metas: Sequence[Meta]) -> Iterator[Trace]:
-    """The traces of a scenario that suits, under the seeds in `metas`, which are put into them."""
+def traces(
+    scenario: Scenario,
+    metas: Sequence[Meta],
+    progress: Callable[[int], object] = lambda batches: None,
+) -> Iterator[Trace]:
+    """The traces of a scenario that suits, under the seeds in `metas`, which are put into them.
+
+    `progress` is called with the number of batches that were simulated since it was last called.
+    """
     batches = IndexLists(scenario, 0, 0, indices=False).batches * scenario.epochs
     together = max(1, MOST_BATCHES // max(batches, 1))
     for begin in range(0, len(metas), together):
         some = metas[begin : begin + together]
-        yield from Replications(scenario, [meta.seed or 0 for meta in some]).traces(some)
+        seeds = [meta.seed or 0 for meta in some]
+        yield from Replications(scenario, seeds, progress).traces(some)
 
 
 class Replications:
     """Some replications of a scenario that suits: `moments` by name, batch and replication."""
 
-    def __init__(self, scenario: Scenario, seeds: Sequence[int]) -> None:
-        self.scenario, self.seeds = scenario, seeds
+    def __init__(
+        self, scenario: Scenario, seeds: Sequence[int], progress: Callable[[int], object]
+    ) -> None:
+        self.scenario, self.seeds, self.progress = scenario, seeds, progress
         self.batches = IndexLists(scenario, 0, 0, indices=False).batches
         self.total = self.batches * scenario.epochs
         self.block = max(1, MOST_SAMPLES // max(most_samples(scenario) * len(seeds), 1))
@@ -97,6 +107,7 @@ class Replications:
                 each.check(block, done)
             self._schedule(drawn, done, first, primed, batched=jobs[0].batched)
             done += len(drawn[0].steps)
+            self.progress(len(drawn) * len(drawn[0].steps))
         self._receive(first, done)
         if not loader.persistent_workers:
             stopped = self.now + self.latency

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from msgspec import structs
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import SECONDS, effort, worth_compiling
+from dlsim.engine.effort import SECONDS, announcing, effort, telling, worth_compiling
 from dlsim.engine.simulation import Engine, check, versions
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.trace.job import JobTrace
@@ -32,6 +32,23 @@ def simulate_job(
     """
     check(scenario, seed, engine)
     scenario = structs.replace(scenario, job=structs.replace(scenario.job, rank=None))
+    tell = telling(scenario)
+
+    def advance(batches: int) -> None:
+        progress(batches)
+        tell(batches)
+
+    with announcing(SECONDS * effort(scenario), scenario):
+        return _simulated(scenario, seed, engine, samples, advance)
+
+
+def _simulated(
+    scenario: Scenario,
+    seed: int,
+    engine: Engine,
+    samples: bool,
+    progress: Callable[[int], object],
+) -> JobTrace:
     from dlsim.engine.processes.job import simulate_ranks
 
     notes: dict[str, str] = {}

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Literal, TypeAlias, get_args
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import SECONDS, effort, worth_compiling
+from dlsim.engine.effort import SECONDS, announcing, effort, telling, worth_compiling
 from dlsim.engine.facts import batches_to_simulate, only_processes
 from dlsim.engine.ranks import rank_seed
 from dlsim.scenario import Scenario, ScenarioError
@@ -50,12 +50,20 @@ def simulate(
         "one rank (dlsim.simulate_job is for jobs)",
         scenario.job.world,
     )
-    seed = rank_seed(seed, scenario.job.rank or 0)
-    if engine == "simpy":
-        return processes(scenario, seed, samples, progress)
-    if engine == "compiled" or _compiles(scenario, SECONDS * effort(scenario)):
-        return compiled(scenario, seed, samples, progress)
-    return processes(scenario, seed, samples, progress, {"engine": f"simpy, {_why(scenario)}"})
+    seed, seconds = rank_seed(seed, scenario.job.rank or 0), SECONDS * effort(scenario)
+    tell = telling(scenario)
+
+    def advance(batches: int) -> None:
+        progress(batches)
+        tell(batches)
+
+    with announcing(seconds, scenario, jobs=1):
+        if engine == "simpy":
+            return processes(scenario, seed, samples, advance)
+        if engine == "compiled" or _compiles(scenario, seconds):
+            return compiled(scenario, seed, samples, advance)
+        why = {"engine": f"simpy, {_why(scenario)}"}
+        return processes(scenario, seed, samples, advance, why)
 
 
 def check(scenario: Scenario, seed: int, engine: Engine) -> None:
@@ -90,12 +98,13 @@ def outcomes(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | Tally
     if suits(scenario):
         from dlsim.engine.compiled.in_order import tallies
 
-        return tallies(scenario, seeds)
+        return tallies(scenario, seeds, telling(scenario))
     from dlsim.engine.compiled import simulation
     from dlsim.engine.compiled.counting import goes_on
 
     if goes_on(scenario) and batches_to_simulate(scenario) > KEPT:
-        return (simulation.tally(scenario, seed) for seed in seeds)
+        tell = telling(scenario)
+        return (simulation.tally(scenario, seed, progress=tell) for seed in seeds)
     return (simulate(scenario, seed, engine="compiled") for seed in seeds)
 
 
@@ -120,7 +129,7 @@ def replications(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | J
         Meta(engine="numpy", scenario=scenario, seed=seed, versions=found, notes=notes)
         for seed in seeds
     ]
-    return traces(scenario, metas)
+    return traces(scenario, metas, telling(scenario))
 
 
 def _seconds(scenario: Scenario, runs: int) -> float:

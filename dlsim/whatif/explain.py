@@ -142,13 +142,14 @@ def explain(
         return replicated(case, replications, seed, jobs=jobs, shares=shares)
 
     tried = [change for change in changes(scenario) if allowed(change)]
-    simulated = effort(shortened(scenario)) * replications * (len(tried) + 2)
-    with deciding(SECONDS * simulated):
-        runs = run(scenario, shares=True)
+    runs = replications if left_to_chance(scenario) else 1
+    simulated = effort(shortened(scenario)) * runs * (len(tried) + 2)
+    with deciding(SECONDS * simulated, scenario, jobs=jobs):
+        now = run(scenario, shares=True)
 
         def gain(change: Change) -> Gain:
             changed = run(change.scenario)
-            return Gain(change, gained(runs, changed), float(changed["distinct_per_s"].mean()))
+            return Gain(change, gained(now, changed), float(changed["distinct_per_s"].mean()))
 
         gains = [gain(change) for change in tried]
         gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
@@ -163,12 +164,12 @@ def explain(
         regularly = _rhythm(scenario, seed)
     return Explanation(
         scenario=scenario,
-        idle=_means_of(IDLE, runs),
-        shares=_means_of(SHARE, runs),
+        idle=_means_of(IDLE, now),
+        shares=_means_of(SHARE, now),
         gains=gains,
         pair=pair,
         headspace=headspace,
-        runs=runs,
+        runs=now,
         limits=bounds(scenario),
         rhythm=regularly,
     )

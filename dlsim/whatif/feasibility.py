@@ -188,7 +188,7 @@ class Judge:
         How much there will be to judge is not known before; that there was much, is.
         """
         self._effort += effort(part) * len(numbers)
-        with deciding(SECONDS * self._effort):
+        with deciding(SECONDS * self._effort, part, jobs=self.jobs):
             return more(part, self.seed, numbers, self.jobs, measured(whole))
 
     def _excesses(self, target: Target, values: Floats) -> list[Floats]:

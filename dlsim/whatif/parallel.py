@@ -21,6 +21,7 @@ from dlsim.engine import outcomes, replications
 from dlsim.engine.effort import decided, decision
 from dlsim.engine.facts import left_to_chance
 from dlsim.engine.kept import kept
+from dlsim.engine.progress import advance, watched
 from dlsim.scenario import Scenario
 from dlsim.scenario.errors import is_integer
 from dlsim.trace import JobTrace, Trace, summarize
@@ -142,7 +143,8 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
         about = os.getpid(), decision()
         results = parallel(delayed(_followed)(*about, function, *task) for task in begun)
     try:
-        for result in results:  # noqa: UP028 (that would close them outside of what follows)
+        for result, done in results:
+            advance(done)
             yield result
     except GeneratorExit:
         # What was begun may end: aborting it now and then breaks a thread of joblib's own.
@@ -160,12 +162,17 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
             results.close()
 
 
-def _followed(parent: int, compiled: bool | None, function: Callable[..., T], *task: Any) -> T:
-    """The result of a task, one of many, in a process that does not outlive its `parent`."""
+def _followed(
+    parent: int, compiled: bool | None, function: Callable[..., T], *task: Any
+) -> tuple[T, float]:
+    """The result of a task, one of many, in a process that does not outlive its `parent`.
+
+    And how much was done for it (see `dlsim.engine.progress`).
+    """
     if os.getppid() == parent:
         _follow(parent)
-    with decided(compiled):
-        return function(*task)
+    with decided(compiled), watched() as progress:
+        return function(*task), progress.done
 
 
 @lru_cache

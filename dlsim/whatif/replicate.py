@@ -105,7 +105,8 @@ def replicate(
     rows: list[Row] = []
     wanted = replications if precision is None else min(max(replications, FEWEST), maximum)
     while len(rows) < wanted:
-        with deciding(SECONDS * effort(scenario) * (wanted - len(rows))):
+        runs = wanted - len(rows) if left_to_chance(scenario) else 1
+        with deciding(SECONDS * effort(scenario) * runs, scenario, jobs=jobs):
             rows += more(scenario, seed, range(len(rows), wanted), jobs, measured)
         found = Replications(scenario, seed, columns(rows), confidence)
         if precision is not None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.effort import SECONDS, deciding, effort
-from dlsim.engine.facts import batches_to_simulate
+from dlsim.engine.facts import batches_to_simulate, left_to_chance
 from dlsim.scenario import Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError
@@ -97,8 +97,9 @@ def sweep(
         report = progress or (lambda done, total: None)
         report(total - len(left) * replications, total)
         some = shortened(scenario) if stretched else scenario
-        simulated = effort(some) * replications * len(rows)
-        stack.enter_context(deciding(SECONDS * simulated))
+        runs = replications if left_to_chance(scenario) else 1
+        simulated = effort(some) * runs * len(left)
+        stack.enter_context(deciding(SECONDS * simulated, scenario, jobs=jobs))
         try:
             for done, ready in _finish(
                 scenario,

@@ -16,7 +16,7 @@ from dlsim.engine.effort import deciding
 scenario = dlsim.Scenario(
     loader=dlsim.Loader(num_workers=2), dataset=dlsim.MapDataset({length}),
 )
-with deciding({seconds}):
+with deciding({seconds}, scenario):
     trace = dlsim.simulate(scenario)
 print(trace.meta.engine, "numba" in sys.modules, trace.meta.notes.get("engine"))
 """
@@ -41,7 +41,7 @@ def test_what_is_decided_holds_inside() -> None:
     """What is decided for a question holds for all that is simulated for it, and ends with it."""
     scenario = dlsim.Scenario(loader=dlsim.Loader(num_workers=1), dataset=dlsim.MapDataset(10))
     assert decision() is None
-    with decided(False), deciding(1e9):
+    with decided(False), deciding(1e9, scenario):
         assert decision() is False
         assert dlsim.simulate(scenario).meta.engine == "simpy"
         assert dlsim.simulate(scenario, engine="compiled").meta.engine == "compiled"

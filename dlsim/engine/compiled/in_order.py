@@ -124,20 +124,23 @@ def simulate_in_order(
     )
 
 
-def tallies(scenario: Scenario, seeds: Iterable[int]) -> Iterator[Tally]:
+def tallies(
+    scenario: Scenario, seeds: Iterable[int], progress: Callable[[int], object]
+) -> Iterator[Tally]:
     """The tallies of a scenario that suits the recurrence, under each of the `seeds`."""
     run = InOrder(scenario, keep=False)
     for seed in seeds:
-        yield tally(run, seed)
+        yield tally(run, seed, progress)
 
 
-def tally(run: InOrder, seed: int) -> Tally:
+def tally(run: InOrder, seed: int, progress: Callable[[int], object]) -> Tally:
     """The tally of the run under `seed`."""
     counts = new_counts(run.course, run.total)
     marks = []
     for drawn, last in run.blocks(seed):
         numbers = drawn.offsets, drawn.services, drawn.collates, drawn.steps
         count(run.course, counts, *numbers, last)
+        progress(len(drawn.steps))
         if last:
             marks.append(marks_of(counts, run.batches))
     sums, size = named(counts.sums), run.scenario.dataset.sample_bytes.mean

@@ -71,13 +71,18 @@ def simulate(
     return simulation.trace(meta)
 
 
-def tally(scenario: Scenario, seed: int, room: int = KEPT) -> Tally:
+def tally(
+    scenario: Scenario,
+    seed: int,
+    room: int = KEPT,
+    progress: Progress = lambda batches: None,
+) -> Tally:
     """The tally of a scenario in which everything that is sent comes to its end.
 
     Columns have `room` for so many batches, or for as many as are under way, if that is more.
     """
     simulation = Simulation(scenario, seed, samples=False, counting=Counting(scenario), room=room)
-    simulation.run(lambda batches: None)
+    simulation.run(progress)
     assert simulation.counting is not None
     started, _, ended = np.array(simulation.moments).T
     return simulation.counting.tally(started, ended)
