@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from dlsim.cli.checking import Missed
 from dlsim.cli.files import check_drawable, scenario_from
 from dlsim.cli.parsing import NO_CHANGES, Changes, File, Flag, Text, UsageError
+from dlsim.cli.progress import working
 from dlsim.cli.whatif import picture, quantity_of, share_of
 from dlsim.scenario.catalogue import Catalogue, load_catalogue, together
 
@@ -56,15 +57,17 @@ def rent(
     chosen = _only(together(files).priced(prices_of(price)), only)
     scenario = scenario_from(training, changes)
     fixed = scenario.loader.num_workers if "loader.num_workers" in changes else None
-    found = rented(
-        scenario,
-        chosen,
-        max_epoch=quantity_of("max-epoch", max_epoch, "duration"),
-        max_stall=share_of("max-stall", max_stall),
-        workers=fixed,
-        seed=seed,
-        jobs=jobs,
-    )
+    epoch, stall = quantity_of("max-epoch", max_epoch, "duration"), share_of("max-stall", max_stall)
+    with working("simulating machines"):
+        found = rented(
+            scenario,
+            chosen,
+            max_epoch=epoch,
+            max_stall=stall,
+            workers=fixed,
+            seed=seed,
+            jobs=jobs,
+        )
     if plot is not None:
         from dlsim.report.whatif_plots import rental_front
 

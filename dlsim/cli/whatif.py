@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +13,15 @@ from dlsim.cli.checking import Missed, held
 from dlsim.cli.files import check_drawable, draw, scenario_from
 from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, Flag, Text, UsageError
 from dlsim.cli.progress import working
+from dlsim.scenario import Scenario
 from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+# About so many simulations are made for a target, and without one.
+SEARCHED, SEARCHED_ALL = 50, 500
 
 
 def explain(
@@ -112,7 +118,7 @@ def advise(
         "jobs": jobs,
     }
     chosen = scenario_from(scenario, changes)
-    with working():
+    with working(), searching(chosen, asked):
         found = advised(chosen, **asked)
         answer = str(found)
     if plot is not None:
@@ -122,6 +128,19 @@ def advise(
     print(answer)
     if check and found.chosen is None:
         raise Missed
+
+
+def searching(
+    scenario: Scenario, asked: Mapping[str, Any]
+) -> contextlib.AbstractContextManager[None]:
+    """Tell how long a search for settings will take, as far as that can be said before it."""
+    from dlsim.engine.effort import SECONDS, announcing, effort
+    from dlsim.whatif.extent import shortened
+
+    targets = ("max_stall", "max_wait_p95", "min_au", "max_epoch")
+    tries = SEARCHED if any(asked[each] is not None for each in targets) else SEARCHED_ALL
+    seconds = SECONDS * tries * effort(shortened(scenario))
+    return announcing(seconds, scenario, jobs=asked["jobs"])
 
 
 def keeps_order(changes: Mapping[str, str]) -> bool:
