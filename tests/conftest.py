@@ -3,7 +3,12 @@
 `python -m tests.benchmarks.equality` draws others, and far more of them.
 """
 
+import math
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from dlsim.cli import progress
 
 settings.register_profile(
     "plain",
@@ -17,3 +22,10 @@ settings.register_profile(
     ],
 )
 settings.load_profile("plain")
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """However slow the machine is, commands do not say how far they are unless asked to."""
+    if request.path.name != "test_progress.py":
+        monkeypatch.setattr(progress, "PATIENCE", math.inf)
