@@ -256,7 +256,7 @@ def fetch_sharing(s: State, worker: int) -> bool:
         if w.doing == LOCKED:
             w.doing = UNLOCKED
             demand = s.demands[w.demand]
-            w.owed = s.amounts[message, w.call * r.width + demand.place] * demand.part
+            w.owed = s.amounts[message, place_of(s, w.call) + demand.place] * demand.part
             return pay(s, worker)
         if w.doing == UNLOCKED:
             leave(s)
