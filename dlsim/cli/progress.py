@@ -122,7 +122,7 @@ class Course:
     """How far the simulations are that `progress` tells of, and how long they will be."""
 
     def __init__(self, shown: Shown, progress: Progress) -> None:
-        self.shown, self.progress = shown, progress
+        self.shown, self.progress, self.told = shown, progress, False
         self.begin_here()
 
     def begin_here(self) -> None:
@@ -133,8 +133,9 @@ class Course:
         """Say of what will take long that it will, and what would help."""
         self.begin_here()
         prior, spared = self.progress.prior, self.progress.spared
-        if prior < LONG:
+        if prior < LONG or self.told:
             return
+        self.told = True
         text = f"{self.shown.doing} takes about {span(prior)}"
         if spared is not None and spared < prior / 2:
             text += f"; with numba {span(spared)} (in a clone of dlsim: pip install '.[fast]')"
