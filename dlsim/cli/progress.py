@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
-from dlsim.engine.progress import Progress, watched
+if TYPE_CHECKING:
+    from dlsim.engine.progress import Progress
 
 PATIENCE = 1.2  # seconds before anything is said; loading what a command needs takes some more
 LONG = 10.0  # seconds; of what takes longer it is said before it begins
@@ -29,6 +31,8 @@ def tell(text: str) -> None:
 @contextmanager
 def working(doing: str = "simulating") -> Iterator[None]:
     """Say how far it is with what is done inside, once that takes its time."""
+    from dlsim.engine.progress import watched
+
     with watched() as progress:
         shown = Shown(doing)
         course = Course(shown, progress)
