@@ -166,7 +166,8 @@ def check_names(command: Command, options: Sequence[str]) -> None:
             similar = sorted((each for each in names if name in each), key=len)
             similar += difflib.get_close_matches(name, names, 1)
             found = [homes.get(each, each).replace("_", "-") for each in similar]
-            hint = f"did you mean --{found[0]}?" if found else "see --help"
+            near = " or ".join(f"--{each}" for each in dict.fromkeys(found[:2]))
+            hint = f"did you mean {near}?" if found else "see --help"
             raise UsageError(f"{command.__name__}: no such option: --{option[1]}; {hint}")
 
 

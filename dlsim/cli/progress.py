@@ -158,7 +158,7 @@ class Course:
         if more > 0 and since > SURE:
             left = (known.expected - known.done) / more * since
         if left <= 0:
-            return f"{span(passed)} so far, longer than expected"
+            return f"{span(passed)} so far{', longer than expected' * self.told}"
         share = more / max(known.expected - self.done, more, 1e-9)
         return f"{100 * share:.0f} % done, about {span(left)} left"
 

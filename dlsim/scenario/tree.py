@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar
 
@@ -183,7 +184,9 @@ def _resolve(info: Any, value: Any, path: str, quantity: str | None) -> Any:
         fields = {field.encode_name: field for field in info.fields}
         unknown = [key for key in value if key not in fields and key != info.tag_field]
         if unknown:
-            hint = f"known here: {', '.join(sorted(fields))}"
+            near = get_close_matches(unknown[0], fields, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            hint += f"known here: {', '.join(sorted(fields))}"
             whole = info.cls is Scenario
             homes = [key for key in keys() if whole and key.endswith(f".{unknown[0]}")]
             if homes:

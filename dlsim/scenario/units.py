@@ -62,7 +62,8 @@ def parse(text: str, quantity: str) -> float:
     match = _NUMBER.fullmatch(text)
     units = UNITS[quantity]
     if match is None or (match[2] and match[2] not in units):
-        raise ValueError(f"expected a {quantity} such as {EXAMPLES[quantity]}, got {text!r}")
+        known = f" (in {', '.join(filter(str.isascii, units))})" if match and match[2] else ""
+        raise ValueError(f"expected a {quantity} such as {EXAMPLES[quantity]}{known}, got {text!r}")
     try:
         return float(Decimal(match[1]) * units.get(match[2], Decimal(1)))
     except DecimalException:  # an exponent of more digits than there are numbers for

@@ -48,7 +48,10 @@ def replication_seed(seed: int, replication: int) -> int:
     63 bits of the `replication`-th child that `numpy.random.SeedSequence(seed).spawn` makes. It
     depends on nothing else: replication r of every configuration, in every process and on every
     machine, sees the same random numbers, so that configurations are compared under common ones.
+    Raises `WhatIfError` for a seed that is none.
     """
+    if not is_integer(seed) or seed < 0:
+        raise WhatIfError(f"seed: expected an integer of at least 0, got {seed!r}")
     child = np.random.SeedSequence(seed, spawn_key=(replication,))
     return int(child.generate_state(1, np.uint64)[0] >> np.uint64(1))
 

@@ -72,7 +72,10 @@ def test_what_is_left_follows_from_the_pace(pass_time) -> None:
         assert course.state() == "2 s so far"
         with expecting(10.0, prior=6.0):
             pass_time(7.0)
-            assert course.state() == "9 s so far, longer than expected"
+            assert course.state() == "9 s so far"
+        with expecting(20.0, prior=12.0):
+            pass_time(13.0)
+            assert course.state() == "22 s so far, longer than expected"
 
 
 def test_what_will_take_long_is_said_before_it_begins(pass_time, capsys) -> None:

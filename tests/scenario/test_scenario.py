@@ -205,8 +205,12 @@ def test_durations_as_people_write_them(seconds: float) -> None:
 @pytest.mark.parametrize(
     ("scenario", "changes", "message"),
     [
-        (SMALL, {"loader.num_worker": 1}, "loader.num_worker: no such key; known here: batch_s"),
-        (SMALL, {"lodaer.num_workers": 1}, "lodaer: no such key; known here: consumer, costs"),
+        (SMALL, {"loader.num_worker": 1}, "loader.num_worker: no such key; did you mean num_work"),
+        (
+            SMALL,
+            {"lodaer.num_workers": 1},
+            "lodaer: no such key; did you mean loader? known here: c",
+        ),
         (SMALL, {"loader.num_workers": "2"}, "loader.num_workers: expected an integer, got '2'"),
         (SMALL, {"loader.num_workers": 2.5}, "loader.num_workers: expected an integer, got 2.5"),
         (SMALL, {"loader.num_workers": True}, "loader.num_workers: expected an integer, got True"),
