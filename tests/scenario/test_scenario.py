@@ -215,7 +215,7 @@ def test_durations_as_people_write_them(seconds: float) -> None:
         (SMALL, {"loader.num_workers": 2.5}, "loader.num_workers: expected an integer, got 2.5"),
         (SMALL, {"loader.num_workers": True}, "loader.num_workers: expected an integer, got True"),
         (SMALL, {"loader.num_workers": -1}, "loader.num_workers: expected an integer of at least"),
-        (SMALL, {"loader.batch_size": 0}, "loader.batch_size: expected an integer above 0, or no"),
+        (SMALL, {"loader.batch_size": 0}, "loader.batch_size: expected an integer from 1 to 2,147"),
         (SMALL, {"loader.shuffle": 1}, "loader.shuffle: expected true or false, got 1"),
         (SMALL, {"loader.timeout": -1}, "loader.timeout: expected seconds, at least 0, got -1"),
         (SMALL, {"loader.timeout": math.inf}, "loader.timeout: expected seconds, at least 0, got"),
