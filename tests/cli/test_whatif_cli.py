@@ -48,7 +48,7 @@ def test_sweep(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert second.startswith("Does it fit? ")
     assert empty == ""
     assert lines[0].split()[:3] == ["num_workers", "prefetch_factor", "samples/s"]
-    assert lines[7:] == ["", "2 simulations of each"]
+    assert lines[7:] == ["", "Nothing is random: one simulation of each"]
     assert len(out.read_text().splitlines()) == 7
     assert plot.read_bytes().startswith(b"\x89PNG")
 
@@ -168,7 +168,7 @@ def test_what_is_no_mean_has_no_interval(small: Path, capsys: Any) -> None:
     vary = ["--vary", "loader.num_workers=1,2", "--dataset.sample-bytes", "1 MB"]
     words = ["sweep", str(small), *vary, "--replications", "1", "--plot", str(picture)]
     assert main([*words, "--metric", "memory"]) == 0
-    assert capsys.readouterr().out.endswith("\n1 simulation of each\n")
+    assert capsys.readouterr().out.endswith("\nNothing is random: one simulation of each\n")
     assert picture.read_bytes().startswith(b"\x89PNG")
     more = ["--vary", "epochs=1,2", "--vary", "loader.prefetch_factor=1,2"]
     assert refused(capsys, *words, *more) == (

@@ -245,7 +245,7 @@ def test_full_disk_for_the_table(tmp_path: Path) -> None:
             {"loader.num_workers": [1, 2, 1]},
             "loader.num_workers: expected different values, got 1 twice",
         ),
-        ({"loader.workers": [1]}, "loader.workers=1: loader.workers: no such key"),
+        ({"loader.nworkers": [1]}, "loader.nworkers=1: loader.nworkers: no such key"),
         ({"consumer.step": Between(0, 1)}, "consumer.step: expected a list of values for a grid"),
     ],
 )
