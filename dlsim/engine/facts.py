@@ -45,7 +45,7 @@ def failure(scenario: Scenario, where: str, at: int) -> Raised | None:
 def capacity_aware(scenario: Scenario) -> bool:
     """Whether a worker that holds its share of the window is passed over (torch 2.7, any order)."""
     loader = scenario.loader
-    since = scenario.torch_release >= CAPACITY_AWARE_SINCE
+    since = scenario.torch_release >= CAPACITY_AWARE_SINCE or loader.stateful
     return loader.dispatch == "turns" and not loader.in_order and since
 
 
@@ -139,12 +139,39 @@ def meets_after(scenario: Scenario) -> int:
     return every if scenario.job.rank is not None and isinstance(every, int) else 0
 
 
+def snapshots(scenario: Scenario, drawn: int, given: int) -> bool:
+    """Whether a stateful loader asks a worker for its state with the batch that is sent.
+
+    It is the `drawn`-th of the epoch's sampler, from 1 on; `given` have been returned.
+    """
+    loader = scenario.loader
+    every = loader.snapshot_every_n_steps
+    if not loader.stateful or every is None:
+        return False
+    if isinstance(scenario.dataset, MapDataset):
+        return (drawn - 1) % every + loader.num_workers >= every
+    return given % every + 1 + loader.window + loader.num_workers >= every
+
+
+def made_again(scenario: Scenario) -> int:
+    """How many of the batches before the one at which a stateful loader resumes are made again."""
+    loader = scenario.loader
+    if not isinstance(scenario.dataset, MapDataset):
+        return loader.resume
+    if loader.num_workers == 0:
+        return 0
+    every = loader.snapshot_every_n_steps
+    return loader.resume if every is None else loader.resume % every
+
+
 def only_processes(scenario: Scenario) -> str | None:
     """What the processes have and the compiled engine does not, as `key = value`; None: nothing."""
     if scenario.loader.dispatch in ("stealing", "shared"):
         return f"loader.dispatch = {scenario.loader.dispatch}"
     if scenario.loader.refill != "return":
         return f"loader.refill = {scenario.loader.refill}"
+    if scenario.loader.stateful:
+        return "loader.stateful = true"
     loop = scenario.consumer.loop
     # What is shared, two sets of workers would share.
     if loop != "plain" and (loop != "rebind" or (lingers(scenario) and not scenario.ideal)):

@@ -73,6 +73,16 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         slots: The window itself, in place of num_workers * prefetch_factor, where `dispatch` is
             shared or stealing: batches sent and not yet returned (torchdata.nodes:
             `max_concurrent`). In torch: num_workers * prefetch_factor. Example: 5
+        stateful: Whether it is torchdata's `StatefulDataLoader` (0.11): it waits for all workers
+            before it sends the first batch, workers save their state after batches
+            (`costs.snapshot`), and those of an epoch that is left early live until the next has
+            begun. In torch: torchdata.stateful_dataloader. Example: true
+        snapshot_every_n_steps: After how many batches a stateful loader has its state saved; none:
+            never. In torch: the same, of StatefulDataLoader. Example: 100
+        resume: After how many batches of the first epoch a stateful loader goes on, from its
+            `state_dict`; those since the last snapshot are made again, and thrown away, when the
+            epoch begins (of an iterable-style dataset, which has no state, all of them).
+            In torch: load_state_dict. Example: 5
     """
 
     batch_size: int | None = 1
@@ -92,6 +102,9 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     dispatch: Dispatch = "turns"
     refill: Refill = "return"
     slots: int | None = None
+    stateful: bool = False
+    snapshot_every_n_steps: int | None = 1
+    resume: int = 0
 
     def __post_init__(self) -> None:
         check_tuples(self, "sampler", "batch_sampler")
@@ -103,7 +116,7 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             batches = tuple(tuple(batch) for batch in self.batch_sampler)
             structs.force_setattr(self, "batch_sampler", batches)
         flags = ("shuffle", "pin_memory", "drop_last", "persistent_workers", "in_order", "endless")
-        check_flags(self, *flags)
+        check_flags(self, *flags, "stateful")
         require(
             self.batch_size is None
             or (is_integer(self.batch_size) and 0 < self.batch_size <= LARGEST_BATCH),
@@ -121,6 +134,7 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             check_integer(self, "prefetch_factor", 1)
             check_conflict(not workers, "prefetch_factor", _NEEDS)
         self._check_dispatch()
+        self._check_stateful()
         check_conflict(
             self.window > LARGEST_WINDOW,
             "slots" if self.slots else "prefetch_factor" if self.prefetch_factor else "num_workers",
@@ -167,6 +181,39 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             free = self.dispatch in ("stealing", "shared")
             check_conflict(not free, "slots", 'needs dispatch = "shared" or "stealing"')
             check_conflict(self.prefetch_factor is not None, "slots", "excludes prefetch_factor")
+
+    @property
+    def ordered(self) -> bool:
+        """Whether batches have to come in order, as only then states mean something."""
+        return self.resume > 0 or self.snapshot_every_n_steps not in (None, 1)
+
+    def _check_stateful(self) -> None:
+        check_integer(self, "resume", 0)
+        every = self.snapshot_every_n_steps
+        if every is not None:
+            check_integer(self, "snapshot_every_n_steps", 1)
+        needs = "needs stateful = true"
+        check_conflict(self.resume > 0 and not self.stateful, "resume", needs)
+        check_conflict(every != 1 and not self.stateful, "snapshot_every_n_steps", needs)
+        check_conflict(
+            self.resume > 0 and not self.in_order and self.num_workers > 0,
+            "resume",
+            "needs in_order: StatefulDataLoader gives no guarantee for a state in any order",
+        )
+        check_conflict(
+            every not in (None, 1) and not self.in_order,
+            "snapshot_every_n_steps",
+            "expected 1 or none: in any order StatefulDataLoader 0.11 fails an assertion of its "
+            f"own with others, got {every}",
+        )
+        if self.stateful:
+            for key, usual in (
+                ("workers", "processes"),
+                ("dispatch", "turns"),
+                ("refill", "return"),
+                ("endless", False),
+            ):
+                check_conflict(getattr(self, key) != usual, key, "excludes stateful = true")
 
     def batches(self, length: int) -> int:
         """How many batches the sampler makes of a map-style dataset of `length` samples."""

@@ -149,6 +149,9 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
         index_put: Sending an index list, in the main process. Example: "40 µs"
         index_latency: From then until the worker can read it. Example: "0.5 ms"
         take: Time of a core that a worker takes between two batches. Example: "0.2 ms"
+        snapshot: Time of a core that a worker takes to save its state, when it has begun and after
+            each batch for which a stateful loader (`loader.stateful`) asks for it: nothing, unless
+            the dataset has a `state_dict`. Example: "3 ms"
         share: Collating into shared memory, in a worker, beyond what `dataset.collate` takes.
             Example: { byte = "0.2 ns" }
         serialise: Pickling a batch, in the feeder thread of a worker, beside fetching the next.
@@ -172,6 +175,7 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     index_put: Seconds = 0.0
     index_latency: Seconds = 0.0
     take: Seconds = 0.0
+    snapshot: Seconds = 0.0
     share: Cost = Cost()
     serialise: Cost = Cost()
     hand_over: Cost = Cost()

@@ -31,7 +31,11 @@ OLD, LAST = ((1, 12), (1, 13)), (2, 15)  # torch's releases before 2.0, and the 
 LATEST = f"{LAST[0]}.{LAST[1]}"
 UNLIMITED, FREE, ALONE = Machine().storage, Costs(), Job()
 SHORTEST_TIMEOUT = 1e-3  # seconds, where timeouts are caught: each of them is kept
-SHARING = {*Costs.__struct_fields__} - {"worker_start", "index_latency"}  # costs of what is shared
+SHARING = {*Costs.__struct_fields__} - {
+    "worker_start",
+    "index_latency",
+    "snapshot",
+}  # costs of what is shared
 
 Policy: TypeAlias = Literal["torch", "row"]
 OnError: TypeAlias = Literal["stop", "continue"]
@@ -185,6 +189,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             f"torch {self.torch} has no such keyword; it came with 2.6",
         )
         self._check_errors()
+        if loader.stateful:
+            self._check_stateful()
         if isinstance(dataset, IterableDataset):
             self._check_iterable(dataset)
         else:
@@ -235,15 +241,15 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     def rebinds(self) -> bool:
         """Whether the workers of an epoch that is left early live until the next one has its own.
 
-        So they do where the old iterator does: its name is rebound, or Lightning, which counts
-        the batches of a loader that has a length, makes the new one first.
+        So they do where the old iterator does: its name is rebound; or Lightning, which counts
+        the batches of a loader that has a length, or a stateful loader makes the new one first.
         """
         loader, loop = self.loader, self.consumer.loop
         counts = loop == "lightning" and isinstance(self.dataset, MapDataset)
         return (
             loader.num_workers > 0
             and not loader.persistent_workers
-            and (loop == "rebind" or counts)
+            and (loop == "rebind" or counts or loader.stateful)
         )
 
     @property
@@ -366,6 +372,38 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             "consumer.on_error",
             "expected stop, as an endless sampler (loader.endless) may fail for ever, got continue",
         )
+
+    def _check_stateful(self) -> None:
+        """Refuse what torchdata's loader cannot, and what is not known of it."""
+        loader, dataset = self.loader, self.dataset
+        check_conflict(
+            self.consumer.loop not in ("plain", "rebind"), "loader.stateful", "needs a plain loop"
+        )
+        check_conflict(
+            self.consumer.on_error == "continue",
+            "loader.stateful",
+            'needs consumer.on_error = "stop": after an exception StatefulDataLoader\'s snapshots '
+            "fail",
+        )
+        if isinstance(dataset, IterableDataset):
+            check_conflict(
+                loader.resume > 0 and self.costs.snapshot > 0,
+                "loader.resume",
+                "goes on without the state of an iterable-style dataset, and costs.snapshot saves "
+                "one",
+            )
+            workers, size = loader.num_workers, loader.batch_size or 1
+            lengths = [len(dataset.shard(w, workers)) for w in range(max(workers, 1))]
+            there = sum(n // size if loader.drop_last else -(-n // size) for n in lengths)
+        else:
+            there = loader.batches(dataset.length)
+        require(
+            loader.resume <= there,
+            "loader.resume",
+            f"at most the batches of an epoch ({there})",
+            loader.resume,
+        )
+        check_conflict(self.is_job and loader.resume > 0, "loader.resume", "needs a single rank")
 
     def _check_indices(self, dataset: MapDataset) -> None:
         loader = self.loader

@@ -15,6 +15,7 @@ SEND, TAKE, TRANSPORT = "send", "take", "transport"
 RECEIVE, PIN, COPY = "receive", "pin", "copy"
 START, FIRST_BATCH = "start-up", "first batch"
 STARTING, READY, HANDSHAKE = f"{START}: workers", f"{START}: ready", f"{START}: handshake"
+AGAIN = f"{START}: made again"  # what a loader that resumes throws away
 DRAINING, JOINING = "draining", "joining"
 LOOP, BARRIER = "loop", "barrier"
 ERROR, TIMEOUT, WAITING = "error", "timeout", "waiting"

@@ -19,6 +19,7 @@ import numpy as np
 
 from dlsim.scenario import Costs
 from dlsim.trace.causes import (
+    AGAIN,
     BARRIER,
     DRAINING,
     ERROR,
@@ -50,7 +51,7 @@ from dlsim.trace.metrics import (
     span,
     worker_count,
 )
-from dlsim.trace.trace import ENDED, PENDING, SKIPPED, Floats, Integers, Trace
+from dlsim.trace.trace import DISCARDED, ENDED, PENDING, SKIPPED, Floats, Integers, Trace
 
 MANY = 16384  # pieces that are made at a time
 
@@ -149,6 +150,11 @@ class _Walk:
         self.in_order = scenario is None or scenario.loader.in_order
         self.persistent = scenario is not None and scenario.loader.persistent_workers
         self.window = max(scenario.loader.window, 1) if scenario is not None else None
+        self.resumes = (
+            scenario is not None
+            and scenario.loader.resume > 0
+            and bool((trace.status == DISCARDED).any())
+        )
         self.rebinds = scenario is not None and scenario.rebinds
         self.costs = scenario.charged if scenario is not None else Costs()
         self.pinning = _pinning(trace)
@@ -220,7 +226,9 @@ class _Walk:
                 self.floor = max(begin, self.returned[mine[0]])
             yield from self.batches(mine)
             self.floor = begin
-            if self.workers:
+            if epoch == 0 and self.resumes:
+                self.to(AGAIN, float(trace.sent[0]))
+            elif self.workers:
                 self.first_batch(epoch, mine[0])
         if self.fresh or not self.workers:
             self.to(STARTING if self.workers else WAITING, begin)

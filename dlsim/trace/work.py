@@ -215,6 +215,8 @@ def _passes(trace: Trace, scenario: Scenario) -> Iterator[tuple[Integers, bool]]
             yield order[of == number], False
         return
     ended = (~np.isnan(trace.epochs.ended)).tolist()
+    if scenario.loader.resume and ended:
+        ended[0] = False  # what is missing came in another run
     for places, whole in zip(order_by_epoch(trace), ended, strict=True):
         batches = order[places]
         yield batches, whole and (stop is None or len(batches) < stop)

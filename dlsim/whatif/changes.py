@@ -129,11 +129,16 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
     if workers > 0:
         factor = loader.window // workers
         yield with_loader("twice the prefetch", prefetch_factor=2 * factor)
-    if workers > 1 and loader.in_order and scenario.torch_release >= IN_ORDER_SINCE:
+    if (
+        workers > 1
+        and loader.in_order
+        and not loader.ordered
+        and scenario.torch_release >= IN_ORDER_SINCE
+    ):
         yield with_loader("any order", in_order=False)
     if workers > 0 and scenario.epochs > 1 and not loader.persistent_workers:
         yield with_loader("persistent workers", persistent_workers=True)
-    costs, consumer = scenario.costs, scenario.consumer
+    costs, consumer = scenario.charged, scenario.consumer
     if (
         workers > 0
         and not loader.pin_memory
@@ -152,7 +157,7 @@ def _can_go_on(scenario: Scenario) -> bool:
     return (
         loader.num_workers > 0
         and scenario.epochs > 1
-        and not loader.endless
+        and not (loader.endless or loader.stateful)
         and isinstance(dataset, MapDataset)
         and not (scenario.failures or scenario.is_job or loader.timeout)
         and scenario.consumer.on_error == "stop"

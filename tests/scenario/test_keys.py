@@ -18,6 +18,7 @@ BASES: list[dict[str, Any]] = [
     {"loader": {"num_workers": 2}, "dataset": MAP},
     {"loader": {"num_workers": 2, "dispatch": "shared"}, "dataset": MAP},
     {"loader": WORKERS, "dataset": {**MAP, "kind": "iterable"}},
+    {"loader": {**WORKERS, "stateful": True}, "dataset": MAP},
     {"loader": WORKERS, "dataset": MAP, "consumer": {"device": "cpu"}},
     {"loader": WORKERS, "dataset": MAP, "consumer": {"loop": "thread"}},
     {"loader": WORKERS, "dataset": MAP, "consumer": {"on": [{"accelerator": "H100"}]}},

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from importlib.util import find_spec
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import dlsim
@@ -27,7 +28,9 @@ def assert_equal(scenario: Scenario, seed: int) -> None:
     """Every moment of every batch and sample is the same."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what other packages warn of is theirs
+        logging.disable()
         theirs = virtual.run_virtual(scenario, seed, samples=True)
+    logging.disable(logging.NOTSET)
     ours = dlsim.simulate(scenario, seed, engine="simpy", samples=True)
     assert difference(ours, theirs) is None
 
@@ -41,3 +44,35 @@ def test_loop_equals_the_package(loop: str, scenario: Scenario, seed: int) -> No
     """accelerate's and Lightning's own code around torch's loader has the moments simulated."""
     changes = {"consumer.loop": loop, "consumer.on_error": "stop", "loader.endless": False}
     assert_equal(dlsim.replace(scenario, changes), seed)
+
+
+stateful = st.fixed_dictionaries(
+    {
+        "loader.snapshot_every_n_steps": st.sampled_from([None, 1, 1, 2, 5, 100]),
+        "costs.snapshot": st.sampled_from([0.0, 0.0, 0.25, 0.3]),
+        "loader.resume": st.integers(0, 12),
+        "consumer.loop": st.sampled_from(["plain", "rebind"]),
+    }
+)
+
+
+@needs("torchdata")
+@settings(max_examples=300)
+@given(scenarios(), stateful, st.integers(0, 2**32))
+def test_stateful_loader_equals_torchdata(
+    scenario: Scenario, changes: dict[str, object], seed: int
+) -> None:
+    """torchdata's own code, resumed or not, has the moments simulated."""
+    always = {"loader.stateful": True, "consumer.on_error": "stop", "loader.endless": False}
+    iterable = isinstance(scenario.dataset, dlsim.IterableDataset)
+    any_order = scenario.loader.num_workers > 0 and not scenario.loader.in_order
+    alone = iterable and scenario.loader.num_workers == 0  # makes them before it can be watched
+    if any_order or alone or (iterable and changes["costs.snapshot"]):
+        changes = {**changes, "loader.resume": 0}
+    if not scenario.loader.in_order and changes["loader.snapshot_every_n_steps"] is not None:
+        changes = {**changes, "loader.snapshot_every_n_steps": 1}
+    try:
+        scenario = dlsim.replace(scenario, {**changes, **always})
+    except dlsim.ScenarioError:  # beyond the epoch
+        reject()
+    assert_equal(scenario, seed)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol, TypeAlias
 
-from dlsim.engine.facts import MAIN, Raised, goes_on, last_of_epoch, patience
+from dlsim.engine.facts import MAIN, Raised, goes_on, last_of_epoch, made_again, patience
 from dlsim.engine.processes.barrier import StepsToBarrier
 from dlsim.engine.processes.buffer import Pool
 from dlsim.engine.processes.clock import LAST, Steps, settle, sleep
 from dlsim.engine.processes.dispatcher import Dispatcher, index_queues
 from dlsim.engine.processes.fetch import fetch, source
-from dlsim.engine.processes.messages import ENDED, RESUME, STOP, Answer, Batch
+from dlsim.engine.processes.messages import ENDED, HELLO, RESUME, STOP, Answer, Batch
 from dlsim.engine.processes.run import Run
 from dlsim.engine.processes.sampler import Job, Jobs
 from dlsim.engine.processes.training import Training
@@ -63,10 +63,16 @@ class Workers:
             return
         if epoch == 0 or not loader.persistent_workers:
             yield from self._start_workers(epoch)
+            if loader.stateful:
+                yield from self._call_all(HELLO)
         else:
-            yield from self._resume_workers()
+            yield from self._call_all(RESUME)
         self.dispatcher.start_epoch(Jobs(run.scenario, run.seed, epoch))
+        again = made_again(run.scenario) if epoch == 0 else 0
+        if epoch == 0:
+            self.dispatcher.skip(loader.resume - again)
         yield from self.dispatcher.prime()
+        yield from throw_away(run, self, again)
 
     def _start_workers(self, epoch: int) -> Steps:
         run = self.run
@@ -83,20 +89,22 @@ class Workers:
             pool.pin_memory_thread = run.env.process(pin_memory_thread(run, pool))
         self.dispatcher = Dispatcher(run, queues)
 
-    def _resume_workers(self) -> Steps:
-        """Tell every worker that an epoch begins, and wait for all to say so.
+    def _call_all(self, message: str) -> Steps:
+        """Tell every worker that it, or an epoch, begins, and wait for all to say that they know.
 
         What they still had to do of the last epoch is done first, and thrown away.
         """
         waiting_for = len(self.pool.processes)
         for number in range(waiting_for):
-            self.dispatcher.deliver(number, RESUME)
+            self.dispatcher.deliver(number, message)
         while waiting_for > 0:
             answer = yield from self._receive()
-            if answer.outcome is None:
-                waiting_for -= 1
-            else:
+            if answer.number != MAIN:
                 self.run.recorder.status[answer.number] = fates.DISCARDED
+                continue
+            if answer.outcome is not None:
+                raise LoaderError(answer.outcome.kind, answer.outcome.message, MAIN)
+            waiting_for -= 1
 
     def _receive(self) -> Steps:
         """Torch's `_get_data`: the next answer; the timeout counts for each one anew."""
@@ -161,7 +169,9 @@ class Workers:
         assert owner is not None
         job, answer = self.dispatcher.tasks.release(number)
         yield from self.dispatcher.returned(owner)
-        return checked(self.run, job, answer)
+        batch = checked(self.run, job, answer)
+        self.dispatcher.given += 1
+        return batch
 
     def leave(self) -> Steps:
         """The loop is left early: workers go, unless they outlive an epoch."""
@@ -199,7 +209,15 @@ class MainProcess:
         if epoch == 0 or not run.scenario.loader.endless:
             self.jobs = Jobs(run.scenario, run.seed, epoch)
         self.samples = source(run.scenario, run.seed, epoch, MAIN)
-        yield from ()
+        if epoch == 0:
+            yield from self._resume()
+
+    def _resume(self) -> Steps:
+        """Go on where a state was saved: what has none of its own is fetched again."""
+        loader, again = self.run.scenario.loader, made_again(self.run.scenario)
+        for _ in range(loader.resume - again):
+            self.jobs.next_indices()
+        yield from throw_away(self.run, self, again)
 
     def next(self) -> Steps:
         """`next(iterator)`: fetch a batch and return it, or None at the end of the epoch."""
@@ -228,6 +246,16 @@ class MainProcess:
 
 
 Loader: TypeAlias = Workers | MainProcess
+
+
+def throw_away(run: Run, loader: Loader, batches: int) -> Steps:
+    """Take so many batches, for a state that was saved when these had been returned."""
+    taken = []
+    for _ in range(batches):
+        batch = yield from loader.next()
+        taken.append(batch.number)
+    for number in taken:  # where one of them fails, none was thrown away
+        run.recorder.status[number] = fates.DISCARDED
 
 
 def made(run: Run) -> Loader:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from dlsim.engine.facts import MAIN, capacity_aware
+from dlsim.engine.facts import MAIN, capacity_aware, snapshots
 from dlsim.engine.processes.buffer import IndexQueues, ReorderBuffer, Take
 from dlsim.engine.processes.clock import Steps
 from dlsim.engine.processes.run import Run
@@ -42,6 +42,14 @@ class Dispatcher:
         self.active_count = len(self.active)
         self.held = [0] * len(self.active)
         self.turn = 0
+        self.drawn = self.given = 0  # index lists from the sampler; batches returned
+
+    def skip(self, batches: int) -> None:
+        """So many batches of the epoch were returned before, in order."""
+        for _ in range(batches):
+            self.jobs.next_indices()
+        self.drawn = self.given = batches
+        self.turn = batches % len(self.active)
 
     def prime(self) -> Steps:
         """Send the whole credit window."""
@@ -53,11 +61,13 @@ class Dispatcher:
         indices = self.jobs.next_indices()
         if indices is None:
             return
+        self.drawn += 1
         worker = self.choose(self)
         if worker is None:
             return  # as in torch, the indices drawn are lost; they are all alike (iterables)
         yield from self.run.compute(MAIN, self.run.scenario.charged.index_put)
         job = self.jobs.job(self.sent, indices)
+        job.snapshot = snapshots(self.run.scenario, self.drawn, self.given)
         self.run.recorder.sent_to(worker, len(indices), self.run.env.now)
         self.deliver(worker, job)
         self.tasks.sent(worker, job)

@@ -25,7 +25,7 @@ def looped(run: Run, make: Make) -> Iterated:
     loop = run.scenario.consumer.loop
     if loop == "accelerate":
         return Accelerate(make(run))
-    if loop == "rebind":
+    if loop == "rebind" or run.scenario.loader.stateful:
         return Rebinding(run, make)
     if loop == "lightning":  # whose training loop counts batches where the loader has a length
         sized, iterators = isinstance(run.scenario.dataset, MapDataset), Rebinding(run, make)

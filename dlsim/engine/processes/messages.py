@@ -12,6 +12,7 @@ from dlsim.engine.facts import Raised
 # Messages to workers besides jobs.
 RESUME = "resume"  # a new epoch begins: acknowledge, and start the iterator again
 STOP = "stop"
+HELLO = "hello"  # answered by a worker that is ready, where all are waited for
 
 
 @dataclass(frozen=True, slots=True)

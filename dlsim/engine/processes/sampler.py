@@ -42,6 +42,7 @@ class Job:
     work: Work | None
     collate: float
     step: float
+    snapshot: bool = False  # the worker saves its state afterwards
 
 
 class Jobs:

@@ -54,7 +54,7 @@ def receive(run: Run, answer: Answer, turn: int = LAST) -> Steps:
     elif not _goes_through_pipe(run, answer):
         yield from run.compute(answer.worker, costs.hand_over.of(*content), turn)
     yield from run.compute(MAIN, receiving, turn)
-    if answer.outcome is not None:
+    if answer.number != MAIN:
         run.recorder.received[answer.number] = run.env.now
 
 
@@ -102,5 +102,5 @@ def _goes_through_pipe(run: Run, answer: Answer) -> bool:
 
 
 def _arrived(run: Run, answer: Answer) -> None:
-    if answer.outcome is not None:
+    if answer.number != MAIN:
         run.recorder.arrived[answer.number] = run.env.now

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import simpy
 
-from dlsim.engine.facts import MAIN, failure
+from dlsim.engine.facts import MAIN, Raised, failure
 from dlsim.engine.processes.buffer import Pool
 from dlsim.engine.processes.clock import WORKERS, Steps, sleep
 from dlsim.engine.processes.fetch import fetch, source
-from dlsim.engine.processes.messages import ENDED, RESUME, STOP, Answer, Outcome
+from dlsim.engine.processes.messages import ENDED, HELLO, RESUME, STOP, Answer, Outcome
 from dlsim.engine.processes.run import Run
 
 
@@ -24,6 +24,8 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
         blocked = costs.worker_wait + costs.first_sample
         if blocked > 0:
             yield sleep(run.env, blocked, WORKERS + number)
+        if failure(run.scenario, "worker_init_fn", number) is None:
+            yield from save(run, number)
         yield from work(run, number, epoch, pool)
     except simpy.Interrupt:  # terminated, having taken too long to stop
         if run.recorder.samples is not None:
@@ -44,10 +46,14 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
         if job is STOP:
             yield from run.compute(number, costs.worker_stop)
             return
+        if job is HELLO:
+            send(run, pool, Answer(number, MAIN, broken))
+            continue
         if job is RESUME:
             epoch += 1
             samples = source(run.scenario, run.seed, epoch, number)
             ended, equipped = False, True
+            yield from save(run, number)
             send(run, pool, Answer(number, MAIN, None))
             continue
         if ended or pool.closing:
@@ -64,7 +70,15 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
             yield from run.compute(number, costs.take)
             outcome, size = yield from fetch(run, job, number, samples)
         ended = outcome is ENDED
+        if ended or (job.snapshot and not isinstance(outcome, Raised)):
+            yield from save(run, number)
         send(run, pool, Answer(number, job.number, outcome, size))
+
+
+def save(run: Run, number: int) -> Steps:
+    """A worker of a stateful loader saves its state."""
+    if run.scenario.loader.stateful:
+        yield from run.compute(number, run.scenario.charged.snapshot)
 
 
 def send(run: Run, pool: Pool, answer: Answer) -> None:
@@ -72,6 +86,6 @@ def send(run: Run, pool: Pool, answer: Answer) -> None:
     if run.cores is not None:
         pool.outboxes[answer.worker].put(answer)
         return
-    if answer.outcome is not None:
+    if answer.number != MAIN:
         run.recorder.arrived[answer.number] = run.env.now
     pool.result_queue.put(answer, answer.worker)

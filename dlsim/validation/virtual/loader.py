@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from msgspec import structs
 from torch.utils.data import DataLoader, DistributedSampler, _utils, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterable
 
@@ -29,6 +31,7 @@ from dlsim.engine.facts import (
     failure,
     index_order,
     last_of_epoch,
+    made_again,
     shard_of,
 )
 from dlsim.engine.processes.sampler import index_lists
@@ -106,6 +109,8 @@ def training_loop(
     """The loop over all epochs; when it ended, and the error that ended it if one did."""
     work = VirtualWork(scenario, seed, clock, watcher)
     loop, loader = looped(scenario, partial(_loader, scenario, clock, watcher, work))
+    if scenario.loader.resume:
+        loader.load_state_dict(state_after(scenario, seed))
     inner = _Inner(loader, watcher)
     recorder = watcher.recorder
     endless, last = scenario.loader.endless, last_of_epoch(scenario)
@@ -115,8 +120,16 @@ def training_loop(
             watcher.start_epoch(epoch)
             if not endless:
                 work.epoch = epoch
+            if epoch == 0:
+                watcher.skip(scenario.loader.resume - made_again(scenario))
             if epoch == 0 or not endless:
-                iterator = iter(loop)
+                try:
+                    iterator = iter(loop)
+                except Exception:
+                    watcher.end_epoch(inner.passed)
+                    raise
+            if epoch == 0:
+                watcher.thrown_away(inner.passed)
             recorder.epoch_primed[-1] = clock.now
             try:
                 for batch in _returned(iterator, watcher, inner):
@@ -147,6 +160,32 @@ def training_loop(
     # Its frames hold the iterator in a cycle, which might be collected in some worker.
     raised.__traceback__ = None
     return end, problem
+
+
+def state_after(scenario: Scenario, seed: int) -> dict[str, Any]:
+    """The state of a stateful loader after the batches that `scenario` goes on from.
+
+    It is that of another run, in which nothing goes wrong.
+    """
+    batches, loader = scenario.loader.resume, scenario.loader
+    before = structs.replace(
+        scenario, loader=structs.replace(loader, resume=0, timeout=0.0), failures=(), epochs=1
+    )
+    clock = Clock()
+    watcher = Watcher(before, seed, clock, samples=False)
+    with contextlib.closing(clock):
+        work = VirtualWork(before, seed, clock, watcher)
+        loop, made = looped(before, partial(_loader, before, clock, watcher, work))
+        inner = _Inner(made, watcher)
+        watcher.start_epoch(0)
+        iterator = iter(loop)
+        for _ in range(batches):
+            next(iterator)
+        state: dict[str, Any] = made.state_dict()
+        del iterator
+        inner.forget()
+        loop.close()
+    return state
 
 
 def _returned(iterator: Iterator[Batch], watcher: Watcher, inner: _Inner) -> Iterator[Batch]:
@@ -193,6 +232,8 @@ def _problem(error: Exception, now: float, watcher: Watcher, passed: int) -> Pro
         return Problem("timeout", str(error), MAIN, now)
     else:
         kind, number, message = found[1], int(found[2]), found[3]
+        if kind == "worker_init_fn" and watcher.scenario.loader.stateful:
+            return Problem(kind, message, MAIN, now)
         if kind == "worker_init_fn":  # here the number is the worker's
             number = watcher.first_job[number]
     watcher.failed(number)
@@ -250,6 +291,30 @@ class VirtualBatchedMap(VirtualMap):
         return indices
 
 
+class Saved:
+    """What a dataset has that saves its state, which takes as long as the scenario says."""
+
+    work: VirtualWork
+
+    def state_dict(self) -> dict[str, Any]:
+        """A state with nothing in it; in the main process it is of no time that is watched."""
+        if not self.work.clock.in_main:
+            self.work.watcher.saving()
+            self.work.clock.sleep(self.work.scenario.costs.snapshot)
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """There is nothing in it."""
+
+
+class SavedMap(Saved, VirtualMap):
+    """A map-style dataset with a state."""
+
+
+class SavedBatchedMap(Saved, VirtualBatchedMap):
+    """The same with `__getitems__`."""
+
+
 class VirtualIterable(TorchIterable[int]):
     """An iterable-style dataset, sharded as the scenario says."""
 
@@ -270,6 +335,10 @@ class VirtualIterable(TorchIterable[int]):
             yield index
 
 
+class SavedIterable(Saved, VirtualIterable):
+    """An iterable-style dataset with a state."""
+
+
 class _Inner:
     """The iterator of torch's loader, known but not kept alive."""
 
@@ -285,7 +354,13 @@ class _Inner:
         del self.loader._get_iterator
 
     def _made(self, make: Callable[[], Any]) -> Any:
-        iterator = make()
+        try:
+            iterator = make()
+        except Exception as error:  # a stateful loader makes batches again in here
+            frames = traceback.walk_tb(error.__traceback__)
+            found = (frame.f_locals.get("self") for frame, _ in frames)
+            self.state = next((vars(it) for it in found if hasattr(it, "_rcvd_idx")), {})
+            raise
         self.state = vars(iterator)
         if self.alone:
             iterator._next_data = partial(self._next_data, iterator._next_data)
@@ -315,10 +390,13 @@ def _loader(
 ) -> DataLoader[Any]:
     ours, settings = scenario.loader, dict[str, Any]()
     dataset: Any
+    saved = scenario.costs.snapshot > 0
     if isinstance(scenario.dataset, IterableDataset):
-        dataset = VirtualIterable(scenario.dataset, work)
+        dataset = (SavedIterable if saved else VirtualIterable)(scenario.dataset, work)
     else:
         kind = VirtualBatchedMap if scenario.dataset.batched else VirtualMap
+        if saved:
+            kind = SavedBatchedMap if scenario.dataset.batched else SavedMap
         dataset = kind(scenario.dataset.length, work)
         deal = "same" if scenario.job.world == 1 else scenario.job.deal
         if deal == "distributed":
@@ -341,6 +419,8 @@ def _loader(
             index_latency=scenario.costs.index_latency,
             observer=watcher,
         )
+    if ours.stateful:
+        settings["snapshot_every_n_steps"] = ours.snapshot_every_n_steps
     loader = made(
         dataset,
         num_workers=ours.num_workers,

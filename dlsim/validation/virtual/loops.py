@@ -64,6 +64,23 @@ class Fetcher:
         self.fetcher.teardown()
 
 
+class Stateful(Plain):
+    """torchdata's loader, which keeps its iterator, and may go on from a state."""
+
+    def close(self) -> None:
+        """Let go of the iterator, and so of its workers."""
+        self.loader._iterator = None
+
+
+def stateful_loader() -> Any:
+    """torchdata's StatefulDataLoader. Raises `ScenarioError` where it is not installed."""
+    if find_spec("torchdata") is None:
+        raise ScenarioError(lacking("loader.stateful", "torchdata", "oracles"))
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader
+
+
 def looped(scenario: Scenario, make: Callable[..., DataLoader[Any]]) -> tuple[Looped, Any]:
     """The loop of the scenario around the loader of torch that `make` makes, and that loader.
 
@@ -79,5 +96,8 @@ def looped(scenario: Scenario, make: Callable[..., DataLoader[Any]]) -> tuple[Lo
 
         shard: Any = make(DataLoaderShard)
         return Plain(shard), shard.base_dataloader
+    if scenario.loader.stateful:
+        loader = make(stateful_loader())
+        return Stateful(loader), loader
     loader = make(DataLoader)
     return (Fetcher(loader) if loop == "lightning" else Plain(loader)), loader

@@ -60,6 +60,18 @@ class Watcher:
             self.draw(epoch)
             self.first_job = {}
 
+    def skip(self, batches: int) -> None:
+        """So many batches were returned before, in another run."""
+        for _ in range(batches):
+            self._jobs.next_indices()
+
+    def thrown_away(self, passed: int) -> None:
+        """`iter(loader)` has passed over so many batches, which nobody gets."""
+        for number in range(passed):
+            came = not isnan(self.recorder.received[number])
+            if self.recorder.status[number] == fates.PENDING and came:
+                self.recorder.status[number] = fates.DISCARDED
+
     def draw(self, epoch: int) -> None:
         """The sampler begins with the batches of `epoch`."""
         self._jobs = Jobs(self.scenario, self.seed, epoch)
@@ -79,6 +91,8 @@ class Watcher:
         if not isinstance(message, tuple):
             return None
         indices = message[1]
+        if self.scenario.loader.stateful:
+            indices, _snapshot = indices
         return self._open(worker, indices if isinstance(indices, Sequence) else (indices,))
 
     def _open(self, worker: int, indices: Sequence[int]) -> int:
@@ -91,6 +105,7 @@ class Watcher:
 
     def taken(self, worker: int, number: int | None) -> None:
         """A worker takes a message off its index queue."""
+        self._hands.pop(self.clock.current, None)
         if number is not None:
             self._hands[self.clock.current] = Hand(number, self.clock.now)
 
@@ -99,6 +114,8 @@ class Watcher:
         key, outcome = message
         if not isinstance(key, int):
             return None
+        if self.scenario.loader.stateful:
+            outcome, _worker, _state = outcome
         worker = self.clock.current.rank
         number = self._begun()
         self.first_job.setdefault(worker, number)
@@ -110,13 +127,25 @@ class Watcher:
     def _fetched(self, number: int, outcome: object) -> None:
         if self.over:
             return
-        recorder, now = self.recorder, self.clock.now
-        recorder.arrived[number] = now
-        if isinstance(outcome, Batch):
-            recorder.fetched[number] = now
-            recorder.size[number] = outcome.size
-        else:
-            recorder.size[number] = 0
+        self.recorder.arrived[number] = self.clock.now
+        if not isinstance(outcome, Batch):
+            self._made(number, None)
+
+    def _made(self, number: int, batch: Batch | None) -> None:
+        """A worker is done with fetching for a job, and with collating what came of it."""
+        if self.over:
+            return
+        self.recorder.size[number] = 0
+        if batch is not None:
+            self.recorder.size[number] = batch.size
+            self.recorder.fetched[number] = self.clock.now
+
+    def saving(self) -> None:
+        """A worker saves its state, perhaps with nothing made of its last job."""
+        if self.clock.current in self._hands:  # not when it has just begun
+            number = self._begun()
+            if isnan(self.recorder.fetched[number]):
+                self._made(number, None)
 
     def received(self, number: int | None) -> None:
         """Main takes an answer off the result queue."""
@@ -174,6 +203,7 @@ class Watcher:
 
     def collated(self, batch: Batch) -> None:
         """A batch is collated."""
+        self._made(batch.number, batch)
         self._fetched_here(batch.number, batch)
 
     def begin_alone(self) -> None:
