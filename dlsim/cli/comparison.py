@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from dlsim.cli.checking import held
-from dlsim.cli.files import scenario_from, trace_from
-from dlsim.cli.parsing import NO_CHANGES, Changes, Count, Flag, Text, UsageError
+from dlsim.cli.files import (
+    check_drawable,
+    draw,
+    scenario_from,
+    simulated,
+    simulated_job,
+    trace_from,
+)
+from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, Flag, Text, UsageError
 from dlsim.cli.progress import working
 from dlsim.cli.whatif import share_of
 from dlsim.scenario import Scenario
 
 if TYPE_CHECKING:
-    from dlsim.trace import Trace
+    from dlsim.trace import JobTrace, Trace
     from dlsim.whatif import Versus
 
 Other = Annotated[Path | None, arg(metavar="[B]", help_behavior_hint="")]
@@ -28,6 +35,7 @@ def compare(
     replications: Count = None,
     seed: int = 0,
     jobs: int = 1,
+    plot: File = None,
     max_stall: Text = None,
     check: Flag = False,
     changes: Changes = NO_CHANGES,
@@ -46,33 +54,49 @@ def compare(
         replications: How often each scenario is simulated; by default 5 to 30, by their length.
         seed: What all random times of scenarios follow from.
         jobs: How many processes simulate; -1 for one on each core.
+        plot: Draw both here: where the time of a sample goes, and how long waits are.
+            Of scenarios, one run of each, of long ones a part.
         max_stall: The share of the time that training may be idle with B: 0.05 or 5%.
         check: End with status 1 where B misses the target, or its batches do not fit.
     """
     most = share_of("max-stall", max_stall)
+    check_drawable(plot)
     from dlsim.trace import stall
     from dlsim.whatif.space import space
 
     if b is None and (not changes or a.suffix != ".toml"):
         raise UsageError("compare: expected B, or a scenario and what to change in it")
+    given = ", ".join(f"{key}={text}" for key, text in changes.items())
+    names = str(a), f"{a} with {given}" if b is None else str(b)
     if a.suffix == ".toml" and (b is None or b.suffix == ".toml"):
         one = scenario_from(a, NO_CHANGES if b is None else changes)
         other = scenario_from(b or a, changes)
         with working():
             found = versus(one, other, replications, seed, jobs)
-            answer = str(found)
-        print(answer)
+            said = str(found)
         stalled, fits = found.b.interval("stall").mean, space(other).fits
+        runs = [one_run(each, seed) for each in (one, other)] if plot is not None else []
     else:
         assert b is not None
-        runs = [trace_from(path, seed, changes) for path in (a, b)]
-        print(two_runs(*runs))
-        stalled, fits = stall(runs[1]), None
-    print()
-    print(f"A  {a}")
-    given = ", ".join(f"{key}={text}" for key, text in changes.items())
-    print(f"B  {f'{a} with {given}' if b is None else b}")
+        traces = [trace_from(path, seed, changes) for path in (a, b)]
+        said = two_runs(*traces)
+        stalled, fits, runs = stall(traces[1]), None, [*traces]
+    if plot is not None:
+        from dlsim.report.why_plots import comparison_picture
+
+        draw(comparison_picture(runs[0], runs[1], names, said.splitlines()[0]), plot)
+    print(said)
+    print(f"\nA  {names[0]}\nB  {names[1]}")
     held(check, fits=fits, stall=stalled, max_stall=most)
+
+
+def one_run(scenario: Scenario, seed: int) -> Trace | JobTrace:
+    """A run of a scenario for a picture, or of all ranks of a job: of a long one, a part."""
+    from dlsim.whatif.extent import shortened
+
+    if scenario.is_job and scenario.job.rank is None:
+        return simulated_job(scenario, seed, "auto", samples=False)
+    return simulated(shortened(scenario), seed, "auto", samples=False)
 
 
 def versus(a: Scenario, b: Scenario, replications: int | None, seed: int, jobs: int) -> Versus:

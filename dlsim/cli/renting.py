@@ -69,7 +69,7 @@ def rent(
             jobs=jobs,
         )
     if plot is not None:
-        from dlsim.report.whatif_plots import rental_front
+        from dlsim.report.sweep_plots import rental_front
 
         picture(rental_front(found), plot, scenario.name)
     print(found)

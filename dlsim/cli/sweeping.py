@@ -264,7 +264,7 @@ def sweep_picture(table: Table, keys: list[str], metric: str, taken: int | None)
 
     With a ring around the row that is `taken`.
     """
-    from dlsim.report.whatif_plots import MOST_LINES, heat_map, sweep_curve
+    from dlsim.report.sweep_plots import MOST_LINES, heat_map, sweep_curve
 
     if len(keys) == 1:
         return sweep_curve(table, keys[0], metric, taken=taken)

@@ -219,6 +219,7 @@ def picture(cases: Sequence[Case]) -> Figure:
         np.array([epoch.high for epoch in epochs]),
         [np.array([trial.epoch for trial in case.measured]) for case in cases],
         [case.configuration.workload for case in cases],
+        [case.configuration.key for case in cases],
         left.subplots(),
     )
     by_error = sorted(cases, key=lambda case: abs(case.error))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from dlsim.cli.checking import Missed, held
-from dlsim.cli.files import check_drawable, draw, scenario_from
+from dlsim.cli.files import check_drawable, draw, scenario_from, simulated
 from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, Flag, Text, UsageError
 from dlsim.cli.progress import working
 from dlsim.scenario import Scenario
@@ -45,7 +45,7 @@ def explain(
         replications: How often each change is simulated; by default 5 to 30, by their length.
         seed: What all random times follow from.
         jobs: How many processes; -1 for one on each core.
-        plot: Draw here where the time goes.
+        plot: Draw here where the time goes, how long waits are, and what changes gain.
         max_stall: The share of the time that training may be idle: 0.05 or 5%.
         check: End with status 1 where a target is missed, or batches do not fit.
     """
@@ -59,10 +59,12 @@ def explain(
         found = explained(chosen, replications, seed, keep_order=keeps_order(changes), jobs=jobs)
         answer = str(found)
     if plot is not None:
-        from dlsim.report.whatif_plots import critical_path_bar
+        from dlsim.report.why_plots import explain_picture
+        from dlsim.whatif.extent import shortened
 
-        shares = {cause: share.mean for cause, share in found.shares.items()}
-        picture(critical_path_bar(shares), plot, chosen.name)
+        alone = not chosen.is_job or chosen.job.rank is not None
+        trace = simulated(shortened(chosen), seed, "auto", samples=False) if alone else None
+        draw(explain_picture(found, trace, chosen.name), plot)
     print(answer)
     held(check, fits=space(chosen).fits, stall=found.stall, max_stall=most)
 
@@ -122,7 +124,7 @@ def advise(
         found = advised(chosen, **asked)
         answer = str(found)
     if plot is not None:
-        from dlsim.report.whatif_plots import pareto_front
+        from dlsim.report.sweep_plots import pareto_front
 
         picture(pareto_front(found.front, found.chosen), plot, chosen.name)
     print(answer)

@@ -10,8 +10,9 @@ from msgspec import structs
 from dlsim.engine import simulate
 from dlsim.report.html import WIDTH, code, figure, listed, page, paragraphs, table
 from dlsim.report.plots import axes, gantt, occupancy, wait_distribution
+from dlsim.report.sweep_plots import sweep_curve
 from dlsim.report.text import ended_early, setup, verdict
-from dlsim.report.whatif_plots import critical_path_bar, gains_bar, sweep_curve
+from dlsim.report.why_plots import account_bars, gains_bar
 from dlsim.scenario import Costs, IterableDataset, Scenario, dumps
 from dlsim.scenario.units import size
 from dlsim.trace import Trace, memory, summarize
@@ -19,6 +20,7 @@ from dlsim.trace.metrics import worker_count
 from dlsim.trace.summary import give_or_take
 from dlsim.whatif import Explanation, bounds, disagrees
 from dlsim.whatif.candidates import candidates
+from dlsim.whatif.explain import means
 from dlsim.whatif.extent import replicated
 from dlsim.whatif.space import space
 from dlsim.whatif.sweep import HALF_WIDTH
@@ -46,8 +48,7 @@ def scenario_page(
     scenario, seed = found.scenario, found.runs.seed
     first, fitting, *_ = str(found).splitlines()
     sections = [
-        ("Why", why(found)),
-        ("What single changes would gain", gains(found)),
+        ("Why, and what single changes would gain", why(found) + gains(found)),
         ("How many workers?", workers(scenario, len(found.runs), seed, jobs)),
         ("One run", one_run(trace, beginning(scenario, seed))),
         ("Will it fit?", memory_table(trace)),
@@ -55,7 +56,7 @@ def scenario_page(
         ("How far to trust it", trust(scenario, found)),
         ("How to repeat it", repeated(trace, repeat)),
     ]
-    return page(scenario.name or name, setup(scenario), [first, verdict(trace), fitting], sections)
+    return page(scenario.name or name, setup(scenario), [first, fitting], sections)
 
 
 def run_page(trace: Trace, *, name: str, repeat: Sequence[str]) -> str:
@@ -79,11 +80,14 @@ def run_page(trace: Trace, *, name: str, repeat: Sequence[str]) -> str:
 
 def why(found: Explanation) -> str:
     """Where the time goes, and what could at best be."""
-    shares = {cause: share.mean for cause, share in found.shares.items() if share.mean >= 0.0005}
-    if not shares:
+    if not found.shares:
         return paragraphs(["No time passes."])
-    caption = "Where the time goes: shares of the elapsed time on the critical path."
-    return figure(critical_path_bar(shares), caption) + paragraphs([f"A{str(found.limits)[1:]}."])
+    caption = (
+        "Where the time goes: for how long training is busy, and idle for each cause; and what "
+        "each second hung on, which is the critical path."
+    )
+    picture = account_bars(means(found.idle), means(found.shares))
+    return figure(picture, f"{caption} A{str(found.limits)[1:]}.")
 
 
 def gains(found: Explanation) -> str:
@@ -112,8 +116,9 @@ def workers(scenario: Scenario, replications: int, seed: int, jobs: int) -> str:
             strict=True,
         )
     ]
-    caption = "Throughput over the number of workers, with 95 % intervals."
-    picture = figure(sweep_curve(swept, "loader.num_workers"), caption)
+    caption = "Throughput over the number of workers, with 95 % intervals; a ring is around now."
+    now = int(np.flatnonzero(swept["loader.num_workers"] == scenario.loader.num_workers)[0])
+    picture = figure(sweep_curve(swept, "loader.num_workers", taken=now, word="now"), caption)
     return picture + table(rows, ("num_workers", "samples/s", "idle"))
 
 
@@ -154,7 +159,8 @@ def one_run(trace: Trace, drawn: Trace) -> str:
     ]
     lines = str(summarize(trace)).splitlines()
     rows = [(line[:LABEL].strip(), line[LABEL:].strip()) for line in lines]
-    return "".join(pictures) + table(rows, text=True)
+    said = "" if drawn is trace else paragraphs([verdict(trace)])
+    return said + "".join(pictures) + table(rows, text=True)
 
 
 def memory_table(trace: Trace) -> str:

@@ -6,6 +6,7 @@ figure of their own (`ax.figure.savefig(...)`). Matplotlib is loaded when one is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from textwrap import fill
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind people tell apart.
 WAIT, STEP, FETCH = "#D55E00", "#009E73", "#56B4E9"
 READY, CREDIT = "#0072B2", "#E69F00"
+WINDOW = "0.85"  # a pale band that lines are seen on
+LINES = ((READY, "-", 3.0), (WAIT, "--", 1.5))  # of two curves that may lie on each other
 
 COLUMNS = 400  # into how many columns time is cut where there is too much to see
 MOST_BARS = 150  # of one kind on a lane; a lane of more is drawn as shares of columns
 MOST_LABELS = 400  # batches; of more, no numbers are written
 MOST_STEPS = 1500
 LABEL_SIZE = 7  # points
+ON_BAR = "#10222d"  # of letters on bars
 FILL = 0.8  # height of a bar on a lane of height 1
 
 
@@ -67,8 +71,9 @@ def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
 def occupancy(trace: Trace, ax: Axes | None = None) -> Axes:
     """How full it was: batches ready and not yet returned, and credit in use, over time.
 
-    The credit window is a dashed line. Where there are too many steps to be seen, lines are
-    means and bands reach from the least to the greatest in each column of the picture.
+    The credit window is a pale band, behind what is sent. Where there are too many steps to be
+    seen, lines are means and bands reach from the least to the greatest in each column of the
+    picture.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -88,8 +93,8 @@ def occupancy(trace: Trace, ax: Axes | None = None) -> Axes:
     scenario = trace.meta.scenario
     window = scenario.loader.window if scenario is not None else 0
     if window:
-        ax.axhline(window, color="0.2", linestyle="--", linewidth=1)
-        entries.append(("credit window", "0.2"))
+        ax.axhline(window, color=WINDOW, linewidth=6, zorder=0.5)
+        entries.append(("credit window", WINDOW))
     ax.set_ylim(0, 1.06 * max(most, window))
     ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.set_ylabel("batches")
@@ -105,28 +110,50 @@ def wait_distribution(trace: Trace, ax: Axes | None = None) -> Axes:
 
     Dashed lines are at the median and the 95th percentile.
     """
+    return waited_longer({"": metrics.waits(trace)}, ax)
+
+
+def waited_longer(waits: Mapping[str, Floats], ax: Axes | None = None) -> Axes:
+    """`wait_distribution` of some waits (seconds); or of those of two runs, by their names."""
     ax = axes(6, 2.8) if ax is None else ax
-    times = np.sort(metrics.known(metrics.waits(trace)))
-    longest = float(times[-1]) if len(times) else 0.0
+    known = {name: np.sort(metrics.known(values)) for name, values in waits.items()}
+    longest = max((float(times[-1]) for times in known.values() if len(times)), default=0.0)
     scale, unit = (1e3, "ms") if longest < 1 else (1.0, "s")
-    longer = 100 * np.arange(len(times) - 1, -1, -1) / max(len(times), 1)
-    above = [100.0, *longer.tolist()] if len(times) else [0.0]
-    ax.step([0.0, *(scale * times)], above, where="post", color=WAIT, linewidth=1.5)
-    marks = {"median": 50, "95 %": 95} if len(times) else {}
-    at = {name: scale * float(np.percentile(times, rank)) for name, rank in marks.items()}
-    for where in at.values():
-        ax.axvline(where, color="0.4", linewidth=0.8, linestyle="--")
-    if at and at["95 %"] - at["median"] < 0.1 * scale * longest:
-        at = {"median, 95 %": at["median"]}
-    for name, where in at.items():
-        ax.text(where, 102, name, ha="center", fontsize=8, color="0.3", rotation=30, va="bottom")
+    alone = len(known) == 1
+    for (name, times), (colour, dashes, width) in zip(known.items(), LINES, strict=False):
+        longer = 100 * np.arange(len(times) - 1, -1, -1) / max(len(times), 1)
+        above = [100.0, *longer.tolist()] if len(times) else [0.0]
+        ax.step(
+            [0.0, *(scale * times)],
+            above,
+            where="post",
+            color=WAIT if alone else colour,
+            linestyle="-" if alone else dashes,
+            linewidth=1.5 if alone else width,
+            label=name,
+        )
+        if alone and len(times):
+            _mark_quantiles(ax, scale * times)
+    if not alone:
+        ax.legend(frameon=False, fontsize=9, loc="upper right")
     ax.set_xlim(-0.02 * scale * longest, 1.05 * scale * longest or 1.0)
     ax.set_ylim(0, 102)
     ax.set_xlabel(f"wait ({unit})")
-    ax.set_ylabel("batches waited for longer (%)")
+    ax.set_ylabel("batches waited for longer (%)", fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.9", linewidth=0.6)
     return ax
+
+
+def _mark_quantiles(ax: Axes, times: Floats) -> None:
+    """Lines at the median and the 95th percentile, named above; with one name if they are close."""
+    at = {name: float(np.percentile(times, q)) for name, q in (("median", 50), ("95 %", 95))}
+    for where in at.values():
+        ax.axvline(where, color="0.4", linewidth=0.8, linestyle="--")
+    if at["95 %"] - at["median"] < 0.1 * times[-1]:
+        at = {"median, 95 %": at["median"]}
+    for name, where in at.items():
+        ax.text(where, 102, name, ha="center", fontsize=8, color="0.3", rotation=30, va="bottom")
 
 
 def run_picture(trace: Trace) -> Figure:
@@ -225,7 +252,15 @@ def _labels(ax: Axes, lane: int, numbers: Integers, begins: Floats, ends: Floats
     room = (ends - begins) * box.width * points / np.ptp(ax.get_xlim())
     for number, middle, width in zip(numbers, (begins + ends) / 2, room, strict=True):
         if width > (len(str(number)) + 0.8) * LABEL_SIZE * 0.6:
-            ax.text(middle, lane, str(number), ha="center", va="center", fontsize=LABEL_SIZE)
+            ax.text(
+                middle,
+                lane,
+                str(number),
+                ha="center",
+                va="center",
+                fontsize=LABEL_SIZE,
+                color=ON_BAR,
+            )
 
 
 def _columns(ax: Axes, lane: int, colour: str, begins: Floats, ends: Floats) -> None:

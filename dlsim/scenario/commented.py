@@ -1,4 +1,4 @@
-"""Scenario files to begin with: each key with what it means above it, in units people write."""
+"""Scenarios as TOML in units people write; those to begin with say above each key what it means."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def commented(scenario: Scenario, head: Sequence[str] = ()) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
+def plain(scenario: Scenario) -> str:
+    """`scenario` as TOML without remarks, defaults left out; equal when it is loaded."""
+    known = {key.name: key for key in described()}
+    return "\n".join(_table((), to_tree(scenario), known, None)).strip() + "\n"
+
+
 def condensed(scenario: Scenario) -> Scenario:
     """`scenario` in numbers of four digits, its long records as the distributions they have.
 
@@ -51,19 +57,21 @@ def _condensed(value: Any) -> Any:
 
 
 def _table(
-    path: tuple[str, ...], table: Mapping[str, Any], known: Mapping[str, Key], said: set[str]
+    path: tuple[str, ...], table: Mapping[str, Any], known: Mapping[str, Key], said: set[str] | None
 ) -> Iterator[str]:
-    """The lines of a table: its own keys first, then the tables in it."""
+    """The lines of a table: its own keys first, then the tables in it.
+
+    `said`: the keys of which it has been said what they mean; None where nothing is to be said.
+    """
     inner = {key: value for key, value in table.items() if _is_table(path, key, value)}
     for key, value in table.items():
         about = known[_name((*path, key))]
         # what equals its default may have been given
         if key not in inner and _inline(value, about.quantity) != about.default:
-            if about.name not in said:
-                yield from _remarks([about.meaning])
-            said.add(about.name)
+            yield from _meaning(about, said)
             yield f"{key} = {_inline(value, about.quantity)}"
-    yield from _others(path, table, known, said)
+    if said is not None:
+        yield from _others(path, table, known, said)
     for key, value in inner.items():
         if path and not value:  # only parts of the whole have to be there
             continue
@@ -71,15 +79,20 @@ def _table(
         about = known[_name(below)]
         for element in value if isinstance(value, list) else [value]:
             yield ""
-            if about.name not in said:
-                yield from _remarks([about.meaning])
-            said.add(about.name)
+            yield from _meaning(about, said)
             if isinstance(value, list):
                 yield f"[[{'.'.join(below)}]]"
                 yield from _table((*below, EACH), element, known, said)
             else:
                 yield f"[{'.'.join(below)}]"
                 yield from _table(below, element, known, said)
+
+
+def _meaning(about: Key, said: set[str] | None) -> Iterator[str]:
+    """What a key means, where it has not been said."""
+    if said is not None and about.name not in said:
+        said.add(about.name)
+        yield from _remarks([about.meaning])
 
 
 def _others(
@@ -122,9 +135,13 @@ def _inline(value: Any, quantity: str) -> str:
         ]
         return f"{{ {', '.join(parts)} }}"
     if isinstance(value, list):
+        if len(value) > PARTS and all(type(each) in (int, float) for each in value):
+            return str(value)  # of many numbers nobody reads one
         return f"[{', '.join(_inline(each, quantity) for each in value)}]"
-    if isinstance(value, float):
+    if isinstance(value, float) and value < float("inf"):
         value = written(value, quantity)
+    if isinstance(value, float):
+        return repr(value)
     return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
 
 

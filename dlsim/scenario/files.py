@@ -12,7 +12,7 @@ from typing import Any
 
 from dlsim.scenario.errors import DlsimError, ScenarioError
 from dlsim.scenario.model import Scenario
-from dlsim.scenario.tree import first_lower, from_tree, get, replace, to_tree
+from dlsim.scenario.tree import first_lower, from_tree, get, replace
 
 
 def load(path: str | Path) -> Scenario:
@@ -52,10 +52,10 @@ def dump(scenario: Scenario, path: str | Path) -> None:
 
 
 def dumps(scenario: Scenario) -> str:
-    """`scenario` as TOML, defaults left out."""
-    import tomli_w
+    """`scenario` as TOML, defaults left out, in units people write: `"1 GB/s"`."""
+    from dlsim.scenario.commented import plain
 
-    return tomli_w.dumps(to_tree(scenario))
+    return plain(scenario)
 
 
 @contextmanager

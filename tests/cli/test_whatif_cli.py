@@ -12,7 +12,8 @@ import dlsim
 from dlsim.cli import main
 from dlsim.cli.sweeping import going_on, values_of
 from dlsim.cli.whatif import share_of
-from dlsim.report.whatif_plots import critical_path_bar, heat_map, pareto_front, sweep_curve
+from dlsim.report.sweep_plots import heat_map, pareto_front, sweep_curve
+from dlsim.report.why_plots import account_bars, comparison_picture, side, side_bars
 from dlsim.scenario import DlsimError
 from dlsim.trace.summary import give_or_take
 from dlsim.whatif import Between, advise, sweep
@@ -205,12 +206,49 @@ def test_columns_that_are_not_there(table: dict[str, Any]) -> None:
         sweep_curve(table, "loader.num_workers", "speed")
 
 
-def test_critical_path_bar() -> None:
-    """Every cause has a bar with its share, the greatest on top."""
-    axes = critical_path_bar({"step": 0.25, "fetch: read": 0.75})
-    assert [text.get_text() for text in axes.texts] == ["75.0 %", "25.0 %"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["fetch: read", "step"]
+def test_values_with_units_lie_in_their_order() -> None:
+    """Values with units lie from the least to the greatest, "none" behind, named as they were."""
+    names = ["1 GB/s", "200 MB/s", "none", "500 MB/s"]
+    table = {"machine.storage.bandwidth": np.array(names), "samples_per_s": np.arange(4.0)}
+    axes = sweep_curve(table, "machine.storage.bandwidth")
+    ordered = ["200 MB/s", "500 MB/s", "1 GB/s", "none"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ordered
+    assert axes.containers[0].lines[0].get_ydata().tolist() == [1.0, 3.0, 0.0, 2.0]
+    table["epochs"] = np.array([1, 1, 1, 1])
+    heat = heat_map(table, "machine.storage.bandwidth", "epochs")
+    assert [label.get_text() for label in heat.get_xticklabels()] == ordered
+    assert [text.get_text() for text in heat.texts] == ["1", "3", "0", "2"]
+
+
+def test_account_bars() -> None:
+    """Each cause has its share of idle time and of the critical path, the greatest idle on top."""
+    axes = account_bars(
+        {"fetch: read": 0.5, "first batch": 0.1}, {"step": 0.25, "fetch: read": 0.75}
+    )
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["busy: step", "fetch: read", "first batch"]
+    shares = ["40.0 %", "25.0 %", "50.0 %", "75.0 %", "10.0 %"]
+    assert [text.get_text() for text in axes.texts] == shares
     assert drawn(axes)
+
+
+def test_a_picture_of_two(small: Path, capsys: Any) -> None:
+    """`compare --plot` draws what a sample takes of both, in milliseconds, and both their waits."""
+    one = dlsim.simulate(dlsim.load(small))
+    other = dlsim.simulate(dlsim.replace(dlsim.load(small), {"loader.num_workers": 1}))
+    axes = side_bars(
+        [side(name, run, batches=False) for name, run in (("A", one), ("B", other))], "sample"
+    )
+    for name, run in (("A", one), ("B", other)):
+        time = 1e3 / dlsim.summarize(run).samples_per_s
+        assert f" {time:.3g} ms" in [text.get_text() for text in axes.texts], name
+    figure = comparison_picture(one, other, ("first", "second"), "B is faster.")
+    assert figure.get_suptitle() == "A: first\nB: second"
+    picture = small.with_name("two.svg")
+    words = ["compare", str(small), "--loader.num-workers", "1", "--plot", str(picture)]
+    assert main([*words, "--replications", "2"]) == 0
+    assert capsys.readouterr().out.startswith("A is faster than B")
+    assert b"<svg" in picture.read_bytes()
 
 
 def test_pareto_picture(small: Path) -> None:

@@ -100,8 +100,7 @@ def test_a_report_holds_everything(report: Path) -> None:
     assert "would help most" in page.text
     headings = re.findall("<h2>(.*?)</h2>", report.read_text())
     assert headings == [
-        "Why",
-        "What single changes would gain",
+        "Why, and what single changes would gain",
         "How many workers?",
         "One run",
         "Will it fit?",
@@ -111,6 +110,16 @@ def test_a_report_holds_everything(report: Path) -> None:
     ]
     assert "num_workers = 1" in page.text
     assert f"--loader.num-workers 1 --html '{report}'" in page.text
+
+
+def test_a_report_by_night(report: Path) -> None:
+    """No part of a picture is black or white whatever the page's colours are."""
+    page = report.read_text()
+    assert "prefers-color-scheme: dark" in page
+    drawn = "".join(re.findall("<svg.*?</svg>", page, re.DOTALL))
+    painted = set(re.findall("(?:fill|stroke): (#[0-9a-f]{6})", drawn))
+    assert not {colour for colour in painted if len(set(re.findall("..", colour[1:]))) == 1}
+    assert "fill: var(--paper)" in drawn
 
 
 def test_a_report_loads_nothing(report: Path) -> None:

@@ -14,6 +14,7 @@ import dlsim
 from dlsim.engine import simulate
 from dlsim.report import gantt, occupancy, run_picture, run_text, side_by_side, verdict
 from dlsim.report.columns import envelope, shares
+from dlsim.report.prediction_plots import predicted_against_measured
 from dlsim.trace import Trace, metrics
 from dlsim.trace.levels import levels
 
@@ -277,3 +278,25 @@ def test_shared_storage_is_blamed_before_workers() -> None:
     assert " % for cores, which too many processes want, 45.0 % for fetching samples." in (
         run_text(simulate(cores))
     )
+
+
+def test_points_have_names() -> None:
+    """Of few predictions all have names; of many, those that no real run meets."""
+    predicted = np.array([1.0, 2.0, 4.0])
+    measured = [np.array([1.0, 1.1]), np.array([2.0, 2.1]), np.array([8.0, 8.2])]
+    names = ["jpeg, workers 1", "jpeg, workers 2", "jpeg, workers 4"]
+    low, high = 0.9 * predicted, 1.1 * predicted
+    axes = predicted_against_measured(predicted, low, high, measured, [""] * 3, names)
+    numbers = ["1", "2", "3"]
+    listed = "\n".join(f"{number}  {name}" for number, name in zip(numbers, names, strict=True))
+    assert [text.get_text() for text in axes.texts] == [*numbers, listed]
+    times = 7
+    axes = predicted_against_measured(
+        *(np.tile(values, times) for values in (predicted, low, high)),
+        measured * times,
+        [""] * 3 * times,
+        [f"{name} ({at})" for at in range(times) for name in names],
+    )
+    shown = axes.texts[-1].get_text().splitlines()
+    assert len(shown) == times
+    assert all("workers 4" in line for line in shown)

@@ -1,4 +1,4 @@
-"""Many runs in pictures: sweeps, where the time goes, what is worth its price.
+"""Many configurations in pictures: sweeps, and what is worth its price.
 
 Functions take `ax=None`, return the Axes they drew on, and show nothing, as those of
 `dlsim.report.plots` do.
@@ -6,15 +6,17 @@ Functions take `ax=None`, return the Axes they drew on, and show nothing, as tho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlsim.report.plots import FETCH, READY, STEP, WAIT, axes, plain
 from dlsim.scenario import DlsimError
+from dlsim.scenario.units import UNITS, parse
+from dlsim.trace.trace import Floats
 from dlsim.whatif.candidates import Candidate
-from dlsim.whatif.explain import Gain
 from dlsim.whatif.rental import HOUR, Rental
 from dlsim.whatif.sweep import HALF_WIDTH
 from dlsim.whatif.tables import Table
@@ -41,8 +43,6 @@ LABELS = {
 }
 PERCENT = ("stall", "au", "worker_utilisation")
 MOST_LINES = len(COLOURS)
-# From blue (fetching and its parts) over green (step) to the colours of what is in the way.
-CAUSES = {"step": STEP, "head of line": WAIT, "start-up": "#999999", "epoch edge": "#555555"}
 
 
 def sweep_curve(
@@ -52,11 +52,12 @@ def sweep_curve(
     by: str | None = None,
     ax: Axes | None = None,
     taken: int | None = None,
+    word: str = "take",
 ) -> Axes:
     """`metric` over the values of `key`, with intervals; a line for each value of the key `by`.
 
-    A ring is around the row that is `taken`. Each line is thinner than the one before, and has
-    another marker, so that lines that lie on each other are seen.
+    A ring is around the row that is `taken`, and `word` says what that is. Each line is thinner
+    than the one before, and has another marker, so that lines that lie on each other are seen.
     Rows that differ in other keys lie above each other. Raises `DlsimError` for a column that
     the table does not have, or more lines than can be told apart.
     """
@@ -65,7 +66,7 @@ def sweep_curve(
     groups = [None] if by is None else list(dict.fromkeys(table[by].tolist()))
     if len(groups) > MOST_LINES:
         raise DlsimError(f"{by}: {len(groups)} values make too many lines; heat_map shows them")
-    x = _positions(table, key)
+    x, names = _places(table[key])
     scale = 100.0 if metric in PERCENT else 1.0
     halves = table.get(metric + HALF_WIDTH)  # of memory there is none: it is no mean
     for at, (group, colour, marker) in enumerate(zip(groups, COLOURS, MARKERS, strict=False)):
@@ -84,8 +85,9 @@ def sweep_curve(
             label=None if by is None else plain(f"{_name(by)} = {group}"),
         )
     if taken is not None:
-        ring(ax, x[taken], scale * table[metric][taken])
-    _name_values(ax.xaxis, table, key)
+        ring(ax, x[taken], scale * table[metric][taken], word)
+    if names:
+        ax.set_xticks([*names], [plain(name) for name in names.values()])
     ax.set_xlabel(_name(key))
     ax.set_ylabel(_label(metric))
     ax.set_ylim(bottom=0)
@@ -96,10 +98,18 @@ def sweep_curve(
     return ax
 
 
-def ring(ax: Axes, x: float, y: float) -> None:
-    """A ring around a point: what is to be taken."""
+def ring(ax: Axes, x: float, y: float, label: str = "take") -> None:
+    """A ring around a point: what is to be taken, or what is now."""
     ax.plot(
-        x, y, "o", markersize=15, fillstyle="none", color=STEP, markeredgewidth=1.8, label="take"
+        x,
+        y,
+        "o",
+        markersize=15,
+        fillstyle="none",
+        color=STEP,
+        markeredgewidth=1.8,
+        clip_on=False,
+        label=label,
     )
 
 
@@ -118,7 +128,7 @@ def heat_map(
     `DlsimError` for a column that the table does not have.
     """
     _check(table, x, y, metric)
-    across, down = (np.unique(table[key], return_inverse=True) for key in (x, y))
+    across, down = (_ranked(table[key]) for key in (x, y))
     shape = (len(down[0]), len(across[0]))
     sums, counts = np.zeros(shape), np.zeros(shape)
     scale = 100.0 if metric in PERCENT else 1.0
@@ -139,69 +149,12 @@ def heat_map(
         corner = across[1][taken] - 0.5, down[1][taken] - 0.5
         frame = Rectangle(corner, 1, 1, fill=False, edgecolor=WAIT, linewidth=2.5)
         ax.add_patch(frame)
-    ax.set_xticks(range(shape[1]), [plain(str(v)) for v in across[0].tolist()])
-    ax.set_yticks(range(shape[0]), [plain(str(v)) for v in down[0].tolist()])
+    ax.set_xticks(range(shape[1]), [plain(name) for name in across[0]])
+    ax.set_yticks(range(shape[0]), [plain(name) for name in down[0]])
     ax.set_xlabel(_name(x))
     ax.set_ylabel(_name(y))
     bar = ax.figure.colorbar(image, ax=ax)
     bar.set_label(_label(metric))
-    return ax
-
-
-def critical_path_bar(shares: Mapping[str, float], ax: Axes | None = None) -> Axes:
-    """Shares of the elapsed time by cause (see `dlsim.trace.critical_path`), greatest on top.
-
-    Each bar is labelled with its share in percent.
-    """
-    ax = axes(6, 0.9 + 0.32 * max(len(shares), 1)) if ax is None else ax
-    ranked = sorted(shares.items(), key=lambda entry: -entry[1])
-    names = [name for name, _ in ranked]
-    values = [100 * share for _, share in ranked]
-    places = range(len(ranked))
-    ax.barh(places, values, color=[CAUSES.get(name, FETCH) for name in names], height=0.7)
-    for place, value in zip(places, values, strict=True):
-        ax.text(value + 1, place, f"{value:.1f} %", va="center", fontsize=8)
-    ax.set_yticks(places, [plain(name) for name in names])
-    ax.set_ylim(len(ranked) - 0.5, -0.5)
-    ax.set_xlim(0, 100)
-    ax.set_xlabel("share of the elapsed time (%)")
-    ax.tick_params(axis="y", length=0)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    return ax
-
-
-def gains_bar(gains: Sequence[Gain], ax: Axes | None = None) -> Axes:
-    """What each change gains in samples a second (%), with its interval, greatest on top.
-
-    Dark bars are keyword arguments of the DataLoader; light ones are code, machines, or the step.
-    """
-    ax = axes(6, 1.1 + 0.32 * max(len(gains), 1)) if ax is None else ax
-    from matplotlib.patches import Patch
-
-    places = range(len(gains))
-    means = np.array([100 * gain.gain.mean for gain in gains])
-    halves = np.array([100 * np.nan_to_num(gain.gain.half_width) for gain in gains])
-    colours = [READY if gain.change.loader else FETCH for gain in gains]
-    ax.barh(places, means, xerr=halves, color=colours, height=0.7, capsize=2)
-    room = 0.02 * max(np.ptp([*means, 0.0]), 1e-9)
-    for place, mean, half in zip(places, means, halves, strict=True):
-        ax.text(max(mean + half, 0) + room, place, f"{mean:+z.1f} %", va="center", fontsize=8)
-    ax.set_yticks(places, [plain(gain.change.setting or gain.change.name) for gain in gains])
-    ax.set_ylim(len(gains) - 0.5, -0.5)
-    ax.margins(x=0.15)
-    ax.axvline(0, color="0.2", linewidth=0.8)
-    ax.set_xlabel("gain in samples a second (%)")
-    ax.tick_params(axis="y", length=0)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.legend(
-        handles=[Patch(color=READY, label="a setting"), Patch(color=FETCH, label="code, machine")],
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-        borderaxespad=0.1,
-    )
     return ax
 
 
@@ -302,21 +255,43 @@ def _check(table: Table, *names: str) -> None:
             raise DlsimError(f"{name}: no such column; known: {known}")
 
 
-def _positions(table: Table, key: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Where the values of a key lie: numbers where they are, others side by side."""
-    values = table[key]
+def _places(values: NDArray[Any]) -> tuple[Floats, dict[float, str]]:
+    """Where values lie: numbers where they are, others side by side; and names for ticks.
+
+    No names where there are many numbers, or broken ones, which matplotlib writes well.
+    """
     if values.dtype.kind in "if":
-        return values.astype(np.float64)
-    return np.unique(values, return_inverse=True)[1].astype(np.float64)
+        few = values.dtype.kind == "i" and len(np.unique(values)) <= 20
+        found = {float(value): str(value) for value in np.unique(values)} if few else {}
+        return values.astype(np.float64), found
+    names, ranks = _ranked(values)
+    return ranks.astype(np.float64), {float(rank): name for rank, name in enumerate(names)}
 
 
-def _name_values(axis: object, table: Table, key: str) -> None:
-    """Ticks at the values of a key, if there are few or they are no numbers."""
-    values = np.unique(table[key])
-    if values.dtype.kind == "f" or (values.dtype.kind == "i" and len(values) > 20):
-        return
-    where = values if values.dtype.kind == "i" else np.arange(len(values))
-    axis.set_ticks(where, [plain(str(v)) for v in values.tolist()])  # type: ignore[attr-defined]
+def _ranked(values: NDArray[Any]) -> tuple[list[str], NDArray[np.int64]]:
+    """The names of different values, from the least to the greatest, and the rank of each value.
+
+    Numbers with units go by what they state ("200 MB/s" before "1 GB/s"), with "none", which is
+    no limit, behind; what is no number goes by the alphabet.
+    """
+    different, where = np.unique(values, return_inverse=True)
+    if values.dtype.kind != "U":
+        return [str(value) for value in different.tolist()], where
+    names = different.tolist()
+    order = sorted(range(len(names)), key=_magnitudes(names).__getitem__)
+    rank = np.empty(len(names), np.int64)
+    rank[order] = np.arange(len(names))
+    return [names[each] for each in order], rank[where]
+
+
+def _magnitudes(names: list[str]) -> list[float]:
+    """What names state, if all state the same quantity; else their places."""
+    for quantity in UNITS:
+        try:
+            return [np.inf if name == "none" else parse(name, quantity) for name in names]
+        except ValueError:
+            continue
+    return [float(place) for place in range(len(names))]
 
 
 def _label(metric: str) -> str:
