@@ -45,7 +45,7 @@ from dlsim.cli.validation import validate
 from dlsim.cli.whatif import advise, explain, share_of
 
 if TYPE_CHECKING:
-    from dlsim.trace import JobTrace
+    from dlsim.trace import JobTrace, Trace
 
 
 def run(
@@ -101,16 +101,14 @@ def run(
         return
     if profiles is not None:
         raise dlsim.DlsimError("--profiles: are of the ranks of a job, and there is none")
-    from dlsim.trace import narrate, stall
+    from dlsim.trace import stall
     from dlsim.trace.columns import in_files
     from dlsim.whatif.space import space
 
     with in_files():
         found = simulated(chosen, seed, engine, samples=wanted)
         if verbose:
-            for line in narrate(found):
-                print(line)
-            print()
+            tell(found)
         report_run(found, out, csv, plot, trace)
         fits = not check or (space(chosen, found).fits is not False and found.meta.problem is None)
         held(check, fits=fits, stall=stall(found), max_stall=most)
@@ -118,13 +116,18 @@ def run(
 
 def tell_ranks(job: JobTrace) -> None:
     """Tell every event of every rank, one after another."""
-    from dlsim.trace import narrate
-
     for rank, trace in enumerate(job.ranks):
         print(f"rank {rank}")
-        for line in narrate(trace):
-            print(line)
-        print()
+        tell(trace)
+
+
+def tell(trace: Trace) -> None:
+    """Tell every event."""
+    from dlsim.trace.narration import narrated
+
+    for lines in narrated(trace):
+        print("\n".join(lines), end="\n" if lines else "")
+    print()
 
 
 def observe(

@@ -36,8 +36,8 @@ from dlsim.show.order import (
 )
 from dlsim.show.why import Why
 from dlsim.trace import MOMENTS
-from dlsim.trace.log import rows_of, sample_sentence, sentence
 from dlsim.trace.metrics import given_back, span, worker_count
+from dlsim.trace.narration import sample_sentence, sentence
 from dlsim.trace.trace import DISCARDED, ENDED, FAILED, SKIPPED, Trace
 from dlsim.trace.trace import RETURNED as GIVEN
 
@@ -157,7 +157,6 @@ class _Stage:
     def __init__(self, trace: Trace, known: Turns, begin: float) -> None:
         self.trace, self.known, self.begin = trace, known, begin
         self.why = Why(trace, known)
-        self.rows = rows_of(trace)
         self.sent_for = set(known.trigger.tolist())
         present = np.flatnonzero((trace.sent < begin) & ~(_gone(trace) < begin))
         self.there = {int(batch): self._before(int(batch)) for batch in present}
@@ -225,7 +224,7 @@ class _Stage:
             return f"epoch {event.row} begins: iter(loader) is called"
         if event.kind == EPOCH_ENDS:
             return f"epoch {event.row} ends"
-        return sentence(self.trace, event.kind, event.batch, self.rows)
+        return sentence(self.trace, event.kind, event.batch)
 
     def _moves(self, event: Event) -> Iterator[Move]:
         trace, batch, kind = self.trace, event.batch, event.kind

@@ -15,7 +15,7 @@ from dlsim.trace.job_files import (
 from dlsim.trace.job_memory import job_overflow
 from dlsim.trace.job_metrics import Lateness, lateness
 from dlsim.trace.levels import Levels
-from dlsim.trace.log import events, narrate
+from dlsim.trace.log import events
 from dlsim.trace.memory import Memory, Overflow, memory, overflow
 from dlsim.trace.metrics import (
     accelerator_utilisation,
@@ -35,6 +35,7 @@ from dlsim.trace.metrics import (
     waits,
     worker_utilisation,
 )
+from dlsim.trace.narration import narrate
 from dlsim.trace.profiler import read_profiler
 from dlsim.trace.summary import Summary, summarize
 from dlsim.trace.trace import (

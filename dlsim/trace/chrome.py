@@ -26,9 +26,11 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlsim.scenario.files import replacing
 from dlsim.trace import metrics
+from dlsim.trace.columns import new_column, parts
 from dlsim.trace.trace import PENDING, Floats, Integers, Trace, TraceError
 
 WITH_WORKERS = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
@@ -122,8 +124,11 @@ def _worker(worker: int) -> Lane:
 
 def _runs_ahead(trace: Trace) -> bool:
     """Whether a `next()` is called before the step on the batch before is over."""
-    order = trace.order
-    return bool((trace.finished[order[:-1]] > trace.requested[order[1:]]).any())
+    for part in parts(1, len(trace.order)):
+        before, mine = trace.order[part.start - 1 : part.stop - 1], trace.order[part]
+        if (trace.finished[before] > trace.requested[mine]).any():
+            return True
+    return False
 
 
 def _names(trace: Trace, ahead: bool) -> Iterator[str]:
@@ -144,46 +149,79 @@ def named(kind: str, lane: Lane, args: str) -> str:
 
 def _main(trace: Trace, ahead: bool) -> Iterator[str]:
     """What the training loop does: `iter()`, waits, steps, and the `next()` that finds the end."""
-    order, epochs = trace.order, trace.epochs
+    epochs, lane = trace.epochs, ACCELERATOR if ahead else MAIN
     next_name = WITH_WORKERS if metrics.worker_count(trace) else WITHOUT_WORKERS
-    returned, finished = trace.returned[order], trace.finished[order]
-    waits = (f'"batch":{batch}' for batch in order.tolist())
-    steps = (f'"batch":{batch}' for batch in order.tolist())
     number = (f'"epoch":{epoch}' for epoch in range(len(epochs.first)))
     yield from _slices(ITER, "dataloader", MAIN, epochs.started, epochs.primed, number)
-    yield from _slices(next_name, "dataloader", MAIN, trace.requested[order], returned, waits)
-    before = np.fmax.accumulate(np.append(-np.inf, finished[:-1]))
-    lane = ACCELERATOR if ahead else MAIN
-    yield from _slices("step", "training", lane, np.maximum(returned, before), finished, steps)
-    last, ended = _last_next(trace, returned if ahead else finished)
+    free = -np.inf
+    for part in parts(0, len(trace.order)):
+        order = trace.order[part]
+        returned, finished = trace.returned[order], trace.finished[order]
+        about = [f'"batch":{batch}' for batch in order.tolist()]
+        yield from _slices(next_name, "dataloader", MAIN, trace.requested[order], returned, about)
+        before = np.fmax.accumulate(np.append(free, finished))
+        began = np.maximum(returned, before[:-1])
+        yield from _slices("step", "training", lane, began, finished, about)
+        free = float(before[-1])
+    last, ended = _last_next(trace, trace.returned if ahead else trace.finished)
     yield from _slices(next_name, "dataloader", MAIN, last, ended, [""] * len(last))
 
 
 def _last_next(trace: Trace, free: Floats) -> tuple[Floats, Floats]:
     """Begin and end of the `next()` that found the end, of epochs that were not left early.
 
-    `free`: when the loop could go on, for each batch in order of return.
+    `free`: when the loop could go on, for each batch.
     """
     epochs = np.arange(len(trace.epochs.first))
-    last = np.full(len(epochs), -np.inf)
-    np.fmax.at(last, trace.epoch_of(trace.order), free)
-    left = np.unique(trace.epoch_of(np.flatnonzero(trace.status == PENDING)))
-    whole = np.isfinite(last) & ~np.isin(epochs, left)
+    last, left = np.full(len(epochs), -np.inf), np.zeros(len(epochs), bool)
+    for part in parts(0, len(trace.order)):
+        order = trace.order[part]
+        np.fmax.at(last, trace.epoch_of(order), free[order])
+    for part in parts(0, len(trace)):
+        pending = part.start + np.flatnonzero(trace.status[part] == PENDING)
+        left[trace.epoch_of(pending)] = True
+    whole = np.isfinite(last) & ~left
     return last[whole], trace.epochs.ended[whole]
 
 
 def _fetches(trace: Trace) -> Iterator[str]:
-    begins, ends = metrics.fetches(trace)
-    for worker in np.unique(trace.worker).tolist():
-        mine = np.flatnonzero((trace.worker == worker) & ~np.isnan(begins))
+    begins, ends = trace.started, _ends(trace)
+    for worker in _fetchers(trace.worker):
+        mine = _numbers(trace.worker, worker)
+        mine = mine[~np.isnan(begins[mine])]
         mine = mine[np.argsort(begins[mine], kind="stable")]
-        # one at a time, whatever rounding or a clock says
-        until = np.minimum(ends[mine], np.append(begins[mine][1:], np.inf))
-        args = (
-            f'"batch":{batch},"size":{size}'
-            for batch, size in zip(mine.tolist(), trace.size[mine].tolist(), strict=True)
-        )
-        yield from _slices("fetch", "worker", _worker(worker), begins[mine], until, args)
+        for part in parts(0, len(mine)):
+            some, following = mine[part], mine[part.start + 1 : part.stop + 1]
+            # one at a time, whatever rounding or a clock says
+            until = np.append(begins[following], np.inf)[: len(some)]
+            args = (
+                f'"batch":{batch},"size":{size}'
+                for batch, size in zip(some.tolist(), trace.size[some].tolist(), strict=True)
+            )
+            until = np.minimum(ends[some], until)
+            yield from _slices("fetch", "worker", _worker(worker), begins[some], until, args)
+
+
+def _ends(trace: Trace) -> Floats:
+    """When the fetching of each batch ended."""
+    found: Floats = new_column(len(trace))
+    for part in parts(0, len(trace)):
+        found[part] = metrics.fetches(trace, part)[1]
+    return found
+
+
+def _fetchers(workers: NDArray[np.int32]) -> list[int]:
+    """All that there are among these, in order."""
+    found: set[int] = set()
+    for part in parts(0, len(workers)):
+        found.update(np.unique(workers[part]).tolist())
+    return sorted(found)
+
+
+def _numbers(workers: NDArray[np.int32], worker: int) -> Integers:
+    """Where this one is among these."""
+    found = [p.start + np.flatnonzero(workers[p] == worker) for p in parts(0, len(workers))]
+    return np.concatenate(found)
 
 
 def _samples(trace: Trace) -> Iterator[str]:
@@ -191,14 +229,16 @@ def _samples(trace: Trace) -> Iterator[str]:
     rows = trace.samples
     if rows is None:
         return
-    begins, ends = metrics.fetches(trace)
-    until = np.minimum(rows.fetched, ends[rows.batch])
-    inside = (rows.started >= begins[rows.batch]) & (rows.started <= until)
-    for worker in np.unique(rows.worker).tolist():
-        mine = np.flatnonzero(inside & (rows.worker == worker))
-        args = (f'"index":{index}' for index in rows.index[mine].tolist())
-        lane = _worker(worker)
-        yield from _slices("sample", "sample", lane, rows.started[mine], until[mine], args)
+    begins, ends = trace.started, _ends(trace)
+    for worker in _fetchers(rows.worker):
+        for part in parts(0, len(rows.batch)):
+            mine = part.start + np.flatnonzero(rows.worker[part] == worker)
+            batch, began = rows.batch[mine], rows.started[mine]
+            until = np.minimum(rows.fetched[mine], ends[batch])
+            inside = (began >= begins[batch]) & (began <= until)
+            args = (f'"index":{index}' for index in rows.index[mine[inside]].tolist())
+            lane = _worker(worker)
+            yield from _slices("sample", "sample", lane, began[inside], until[inside], args)
 
 
 def _slices(
@@ -214,26 +254,29 @@ def _slices(
 
 def _lives(trace: Trace) -> Iterator[str]:
     """Every batch from its sending to the end of its step, with arrows; and every epoch."""
-    given_back = metrics.given_back(trace)
-    begins = np.fmin(trace.sent, np.fmin(trace.started, trace.requested))
-    ends = np.where(np.isnan(trace.finished), given_back, trace.finished)
-    numbers = np.flatnonzero(~np.isnan(begins))
-    yield from _async("batch", numbers, begins[numbers], ends[numbers])
+    for part in parts(0, len(trace)):
+        begins = np.fmin(trace.started[part], trace.requested[part])
+        begins = np.fmin(trace.sent[part], begins)
+        finished = trace.finished[part]
+        ends = np.where(np.isnan(finished), metrics.given_back(trace, part), finished)
+        there = np.flatnonzero(~np.isnan(begins))
+        yield from _async("batch", part.start + there, begins[there], ends[there])
     epochs = trace.epochs
     last = np.where(np.isnan(epochs.ended), metrics.span(trace)[1], epochs.ended)
     yield from _async("epoch", np.arange(len(epochs.first)), epochs.started, last)
-    moments = zip(
-        nanoseconds(trace.sent),
-        nanoseconds(trace.started),
-        nanoseconds(trace.returned),
-        strict=True,
-    )
-    lanes = [_worker(worker) for worker in trace.worker.tolist()]
-    for number, (sent, started, returned) in enumerate(moments):
-        if sent is None or started is None or lanes[number] is MAIN:
+    for part in parts(0, len(trace)):
+        yield from _arrows(trace, part)
+
+
+def _arrows(trace: Trace, part: slice) -> Iterator[str]:
+    """From the sending of each batch to its worker, and to its return."""
+    columns = (trace.sent[part], trace.started[part], trace.returned[part])
+    moments = zip(*map(nanoseconds, columns), trace.worker[part].tolist(), strict=True)
+    for number, (sent, started, returned, worker) in enumerate(moments, part.start):
+        if sent is None or started is None or worker < 0:
             continue
         yield _flow("s", number, MAIN, sent)
-        yield _flow("t" if returned is not None else "f", number, lanes[number], started)
+        yield _flow("t" if returned is not None else "f", number, _worker(worker), started)
         if returned is not None:
             yield _flow("f", number, MAIN, returned)
 
@@ -261,14 +304,15 @@ def _flow(phase: str, number: int, lane: Lane, ns: int) -> str:
 def _counters(trace: Trace) -> Iterator[str]:
     found = []
     if metrics.observed(trace, trace.arrived):
-        found.append(("ready", metrics.buffer(trace)))
+        found.append(("ready", metrics.ready(trace)))
     if metrics.observed(trace, trace.sent):
-        found.append(("credit", metrics.credit(trace)))
-    for name, level in found:
+        found.append(("credit", metrics.under_way(trace)))
+    for name, stay in found:
         head = f'{{"ph":"C","cat":"{name}","name":"{name}","pid":{MAIN.pid},"tid":{MAIN.tid},"ts":'
-        for ns, count in zip(nanoseconds(level.times), level.counts.tolist(), strict=True):
-            if ns is not None:
-                yield f'{head}{ns / 1000:.3f},"args":{{"batches":{count}}}}}'
+        for times, counts in metrics.steps_of(trace, stay):
+            for ns, count in zip(nanoseconds(times), counts.tolist(), strict=True):
+                if ns is not None:
+                    yield f'{head}{ns / 1000:.3f},"args":{{"batches":{count}}}}}'
 
 
 def nanoseconds(seconds: Floats) -> list[int | None]:

@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dlsim.scenario import DlsimError
 
-PART = 16384  # batches looked at together
+PART = 8192  # batches looked at together
 ALL = slice(None)
 LONG = 2**20  # bytes of a column that is kept in a file
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dlsim.scenario.errors import LARGEST
 from dlsim.scenario.files import replacing
+from dlsim.trace.columns import parts, put_away
 from dlsim.trace.observation import ADDED, BATCH_COLUMNS, SAMPLE_COLUMNS, Observation
 from dlsim.trace.trace import MOMENTS, STATUSES, Epochs, Meta, Samples, Trace, TraceError
 
@@ -51,7 +52,16 @@ def save(trace: Trace, path: str | Path) -> None:
     Raises `TraceError` when it cannot be written.
     """
     with replacing(Path(path), TraceError) as unfinished, open(unfinished, "wb") as file:
-        np.savez(file, **arrays_of(trace))
+        write_arrays(file, arrays_of(trace))
+
+
+def write_arrays(file: IO[bytes], arrays: Arrays) -> None:
+    """Write an NPZ file, one array after another."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+            put_away()
 
 
 def arrays_of(trace: Trace) -> dict[str, Any]:
@@ -108,18 +118,19 @@ def write_csv(trace: Trace, path: str | Path) -> None:
 
 def csv_rows(trace: Trace) -> Iterator[tuple[Any, ...]]:
     """The rows of `write_csv`."""
-    batches = np.arange(len(trace))
-    columns: list[list[Any]] = [
-        batches.tolist(),
-        trace.epoch_of(batches).tolist(),
-        trace.worker.tolist(),
-        trace.size.tolist(),
-        [STATUSES[status] for status in trace.status.tolist()],
-    ]
-    columns += [
-        ["" if time != time else time for time in getattr(trace, name).tolist()] for name in MOMENTS
-    ]
-    return zip(*columns, strict=True)
+    for part in parts(0, len(trace)):
+        batches = np.arange(part.start, part.stop)
+        columns: list[list[Any]] = [
+            batches.tolist(),
+            trace.epoch_of(batches).tolist(),
+            trace.worker[part].tolist(),
+            trace.size[part].tolist(),
+            [STATUSES[status] for status in trace.status[part].tolist()],
+        ]
+        for name in MOMENTS:
+            moments = getattr(trace, name)[part].tolist()
+            columns.append(["" if moment != moment else moment for moment in moments])
+        yield from zip(*columns, strict=True)
 
 
 def _arrays(file: IO[bytes], path: str | Path) -> Arrays:

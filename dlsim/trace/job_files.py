@@ -21,7 +21,15 @@ import numpy as np
 from dlsim.scenario.files import replacing
 from dlsim.trace import metrics
 from dlsim.trace.chrome import MAIN, Lane, check_name, events_of, named, nanoseconds, write_events
-from dlsim.trace.files import CSV_COLUMNS, FORMAT, arrays_of, csv_rows, read_arrays, trace_of
+from dlsim.trace.files import (
+    CSV_COLUMNS,
+    FORMAT,
+    arrays_of,
+    csv_rows,
+    read_arrays,
+    trace_of,
+    write_arrays,
+)
 from dlsim.trace.job import JobTrace
 from dlsim.trace.trace import Floats, Meta, Trace, TraceError
 
@@ -42,7 +50,7 @@ def save_job(job: JobTrace, path: str | Path) -> None:
     arrays["job"] = np.frombuffer(msgspec.json.encode(job.meta), np.uint8)
     arrays["meta"], arrays["format"] = arrays["job"], np.array(FORMAT)
     with replacing(Path(path), TraceError) as unfinished, open(unfinished, "wb") as file:
-        np.savez(file, **arrays)
+        write_arrays(file, arrays)
 
 
 def load_job(path: str | Path) -> JobTrace:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlsim.trace.trace import Floats, Integers
 
@@ -64,14 +65,20 @@ def levels(
 class Level:
     """The highest of a step function that gets to know its steps bit by bit."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: float | None = None) -> None:
         self.highest: float = 0
         self._now: float = 0
-        self._times: Floats = np.empty(0)
-        self._changes = np.empty(0, np.int64)
+        self._last: float | None = None
+        self._times: Floats = np.array([] if begin is None else [begin])
+        self._changes = np.zeros(len(self._times), np.int64)
 
-    def add(self, come: Floats, go: Floats, weight: Any, until: float) -> None:
-        """Take in who `come` and `go` (seconds); all that happens before `until` is known then."""
+    def add(
+        self, come: Floats, go: Floats, weight: Any, until: float
+    ) -> tuple[Floats, NDArray[np.generic]]:
+        """Take in who `come` and `go` (seconds); all that happens before `until` is known then.
+
+        Returns the steps that are new: when, and how many there are from then on.
+        """
         stay = go > come
         weight = np.broadcast_to(weight, come.shape)[stay]
         times = np.concatenate((self._times, come[stay], go[stay]))
@@ -80,11 +87,16 @@ class Level:
         times, changes = times[by_time], changes[by_time]
         known = int(np.searchsorted(times, until))
         self._times, self._changes = times[known:], changes[known:]
-        if known:
-            counts = self._now + np.cumsum(changes[:known])
-            lasts = np.append(times[1:known] > times[: known - 1], True)
-            self._now = counts[-1].item()
-            self.highest = max(self.highest, counts[lasts].max().item())
+        counts = self._now + np.cumsum(changes[:known])
+        if not known:
+            return times[:0], counts
+        lasts = np.append(times[1:known] > times[: known - 1], True)
+        times, counts = times[:known][lasts], counts[lasts]
+        self._now = counts[-1].item()
+        self.highest = max(self.highest, counts.max().item())
+        new = np.append(counts[0] != self._last, counts[1:] != counts[:-1])
+        self._last = self._now
+        return times[new], counts[new]
 
 
 class Peak:

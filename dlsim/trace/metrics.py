@@ -15,7 +15,7 @@ means; a metric of nothing at all is NaN. No metric raises or warns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -41,6 +41,7 @@ Bools: TypeAlias = NDArray[np.bool_]
 # When each batch of a part comes somewhere, and when it goes; NaN for one that never comes.
 Stay: TypeAlias = Callable[[slice], tuple[Floats, Floats]]
 
+COMING = ("sent", "started", "fetched", "arrived", "received")  # until somebody wants it
 NAN = float("nan")
 
 
@@ -324,13 +325,13 @@ class Extent:
     most: float
 
 
-def horizons(trace: Trace) -> list[float]:
-    """For each of the `parts` of all batches, when anything first happens of those after it."""
+def horizons(trace: Trace, moments: Sequence[str] = COMING) -> list[float]:
+    """For each of the `parts` of all batches, the first of these moments of any after it."""
     found, later = [], np.inf
     for part in parts(0, len(trace), backwards=True):
         found.append(later)
-        for moments in (trace.sent, trace.started, trace.fetched, trace.arrived, trace.received):
-            later = float(np.fmin.reduce(moments[part], initial=later))
+        for name in moments:
+            later = float(np.fmin.reduce(getattr(trace, name)[part], initial=later))
     return found[::-1]
 
 
@@ -340,15 +341,35 @@ def extent(trace: Trace, stay: Stay, weight: NDArray[np.integer] | None = None) 
     Those of the `levels` of the same, which are not made.
     """
     (begin, end), level, spent = span(trace), Level(), 0.0
+    for there, come, go, later in _inside(trace, stay):
+        count = 1 if weight is None else weight[there].astype(np.int64)
+        spent += float(((go - come) * count).sum())
+        level.add(come, go, count, later)
+    return Extent(ratio(spent, end - begin), float(level.highest))
+
+
+def steps_of(trace: Trace, stay: Stay) -> Iterator[tuple[Floats, NDArray[np.generic]]]:
+    """The steps of the `levels` of the same, some at a time: when, and how many from then on."""
+    begin, end = span(trace)
+    if not end > begin or not len(trace):
+        yield np.array([begin]), np.zeros(1, np.int64)
+        return
+    level = Level(begin)
+    for _, come, go, later in _inside(trace, stay):
+        yield level.add(come, go, 1, later)
+
+
+def _inside(trace: Trace, stay: Stay) -> Iterator[tuple[Integers, Floats, Floats, float]]:
+    """Who is there within the `span`, some at a time, from when to when; and what is known then.
+
+    That is all that happens before the last number, in seconds.
+    """
+    begin, end = span(trace)
     for part, later in zip(parts(0, len(trace)), horizons(trace), strict=True):
         come, go = stay(part)
-        there = ~np.isnan(come)
+        there = np.flatnonzero(~np.isnan(come))
         come, go = come[there].clip(begin, end), np.nan_to_num(go[there], nan=end)
-        go = np.maximum(come, np.minimum(go, end))
-        count = 1 if weight is None else weight[part][there].astype(np.int64)
-        spent += float(((go - come) * count).sum())
-        level.add(come, go, count, min(later, end))
-    return Extent(ratio(spent, end - begin), float(level.highest))
+        yield part.start + there, come, np.maximum(come, np.minimum(go, end)), min(later, end)
 
 
 def ready(trace: Trace) -> Stay:

@@ -167,11 +167,11 @@ def test_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     save(small(), path)
     before = path.read_bytes()
 
-    def fail(file: Any, **arrays: Any) -> None:
+    def fail(file: Any, array: Any, **options: Any) -> None:
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", fail)
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
     with pytest.raises(TraceError, match="cannot be written: No space left on device"):
         save(small(), path)
     assert path.read_bytes() == before
