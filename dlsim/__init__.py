@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dlsim.engine import simulate, simulate_job
+    from dlsim.engine import simulate, simulate_job, simulate_pipeline
     from dlsim.scenario import (
         Catalogue,
         Constant,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Mixture,
         On,
         Pareto,
+        Pipeline,
         Recorded,
         RemoteStorage,
         Scenario,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         dump,
         load,
         load_catalogue,
+        load_pipeline,
         replace,
         schema,
     )
@@ -73,7 +75,7 @@ __version__ = "0.1.0"
 
 _ROOMS = ("engine", "report", "scenario", "show", "testing", "trace", "validation", "whatif")
 _HOMES = {
-    "engine": ("simulate", "simulate_job"),
+    "engine": ("simulate", "simulate_job", "simulate_pipeline"),
     "trace": (
         "JobTrace",
         "Trace",
@@ -111,6 +113,7 @@ __all__ = [
     "Mixture",
     "On",
     "Pareto",
+    "Pipeline",
     "Recorded",
     "RemoteStorage",
     "Scenario",
@@ -126,6 +129,7 @@ __all__ = [
     "load",
     "load_catalogue",
     "load_job",
+    "load_pipeline",
     "load_trace",
     "memory",
     "overflow",
@@ -137,6 +141,7 @@ __all__ = [
     "schema",
     "simulate",
     "simulate_job",
+    "simulate_pipeline",
     "summarize",
     "sweep",
 ]

@@ -26,7 +26,7 @@ ALLOWED = {
 }
 # Inside a room: which of its parts each part may import from, besides itself. Twins never do.
 PARTS = {
-    "engine": {"processes": set(), "compiled": set()},
+    "engine": {"processes": set(), "compiled": set(), "pipelines": {"processes"}},
     "validation": {
         "virtual": set(),
         "observing": set(),

@@ -36,6 +36,7 @@ from dlsim.cli.keys import keys
 from dlsim.cli.new import new
 from dlsim.cli.page import report
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, Flag, OutFile, Text
+from dlsim.cli.pipelines import pipeline
 from dlsim.cli.renting import rent
 from dlsim.cli.serving import serve
 from dlsim.cli.stepping import step_of
@@ -199,6 +200,7 @@ COMMANDS: tuple[Command, ...] = (
     calibrate,
     validate,
     compare,
+    pipeline,
     keys,
     serve,
     teach,

@@ -20,6 +20,7 @@ from dlsim.scenario.job import Differs, Job, RemoteStorage
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import Cost, Costs, Machine, Storage
 from dlsim.scenario.model import Consumer, Failure, Scenario
+from dlsim.scenario.pipeline import Pipeline, load_pipeline
 from dlsim.scenario.steps import On
 from dlsim.scenario.tree import from_tree, get, replace, schema, to_tree
 
@@ -47,6 +48,7 @@ __all__ = [
     "Mixture",
     "On",
     "Pareto",
+    "Pipeline",
     "Recorded",
     "RemoteStorage",
     "Scenario",
@@ -60,6 +62,7 @@ __all__ = [
     "get",
     "load",
     "load_catalogue",
+    "load_pipeline",
     "replace",
     "schema",
     "to_tree",

@@ -1,0 +1,21 @@
+"""`dlsim pipeline`."""
+
+from __future__ import annotations
+
+from tyro.conf import Positional
+
+
+def pipeline(file: Positional[str], /, seed: int = 0) -> None:
+    """Simulate a pipeline of stages, as SPDL and torchdata.nodes have them.
+
+    Example: dlsim pipeline scenarios/pipelines/spdl_three_stages.toml
+
+    Args:
+        file: A TOML file that describes the pipeline.
+        seed: What all random times follow from.
+    """
+    from dlsim.engine.pipeline import simulate_pipeline
+    from dlsim.report.pipeline_text import pipeline_text
+    from dlsim.scenario.pipeline import load_pipeline
+
+    print(pipeline_text(simulate_pipeline(load_pipeline(file), seed)))

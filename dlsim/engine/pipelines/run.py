@@ -1,0 +1,108 @@
+"""What all stages of a pipeline share: the machine, random numbers, and the record."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, TypeAlias
+
+import simpy
+
+from dlsim.engine.draws import CPU, LATENCY, READ, STEP, WAIT, Stream
+from dlsim.engine.processes.buffer import Turnstile
+from dlsim.engine.processes.clock import WORKERS, sleep
+from dlsim.engine.processes.cores import Sharing
+from dlsim.engine.processes.storage import Disk, local
+from dlsim.scenario import Distribution, Stage
+from dlsim.scenario.pipeline import Pipeline
+
+Steps: TypeAlias = Generator[simpy.Event, Any, Any]
+END = object()  # comes after the last item
+SOURCE = 0  # the number of the source among stages; the n-th link is stage n
+
+
+class Numbers:
+    """The random numbers of one role, by item, whatever the order in which they are asked for."""
+
+    def __init__(self, distribution: Distribution, name: str, role: tuple[int, ...], seed: int):
+        self._stream = Stream(distribution, name, role, seed, 0)
+        self._drawn: list[float] = []
+
+    def of(self, item: int) -> float:
+        """The number of `item`."""
+        while len(self._drawn) <= item:
+            self._drawn += self._stream.take((len(self._drawn),))
+        return self._drawn[item]
+
+
+class Run:
+    """One run of a pipeline: its clock, its machine, and the moments of its items."""
+
+    def __init__(self, pipeline: Pipeline, seed: int) -> None:
+        self.pipeline, self.env = pipeline, simpy.Environment()
+        machine = pipeline.machine
+        self.disk = Disk(local(self.env, machine.storage), machine.storage.cache)
+        self.cores = Sharing(self.env, machine.rate, machine.background)
+        self.lock = Turnstile(self.env)  # Python's
+        links = [getattr(link, "stage", None) for link in pipeline.links]
+        self.stages: list[Stage | None] = [pipeline.source, *links]
+        self.begun: list[list[tuple[float, int]]] = [[] for _ in self.stages]
+        self.ended: list[list[tuple[float, int]]] = [[] for _ in self.stages]
+        self._threads = 0
+        self._numbers: dict[tuple[int, int], Numbers] = {}
+        self._seed = seed
+        self.step = Numbers(pipeline.step, "step", (STEP,), seed)
+
+    def thread(self) -> int:
+        """The number of a new thread."""
+        self._threads += 1
+        return self._threads
+
+    def perform(self, stage: int, item: int, thread: int) -> Steps:
+        """What one stage does for an item: bytes are read, time passes blocked, then on a core."""
+        asked = self.stages[stage]
+        self.begun[stage].append((self.env.now, item))
+        if asked is not None:
+            yield from self._do(asked, stage, item, thread)
+        self.ended[stage].append((self.env.now, item))
+
+    def _do(self, asked: Stage, stage: int, item: int, thread: int) -> Steps:
+        turn = WORKERS + thread
+        if asked.read_bytes is not None:
+            latency = self.pipeline.machine.storage.latency
+            first = 0.0 if latency is None else self._of(latency, LATENCY, stage, item)
+            size = self._of(asked.read_bytes, READ, stage, item)
+            yield from self.disk.read((0, thread), turn, stage, (item,), size, first)
+        if asked.wait is not None:
+            yield sleep(self.env, self._of(asked.wait, WAIT, stage, item), turn)
+        if asked.cpu is not None:
+            seconds = self._of(asked.cpu, CPU, stage, item)
+            if asked.lock > 0 and seconds > 0:
+                yield from self.lock.enter(turn)
+                yield self.cores.serve(asked.lock * seconds, (0, thread), turn)
+                self.lock.leave()
+            if (free := (1 - asked.lock) * seconds) > 0:
+                yield self.cores.serve(free, (0, thread), turn)
+
+    def _of(self, distribution: Distribution, role: int, stage: int, item: int) -> float:
+        numbers = self._numbers.get((role, stage))
+        if numbers is None:
+            name = f"links.{stage - 1}.stage" if stage else "source"
+            numbers = Numbers(distribution, name, (role, stage), self._seed)
+            self._numbers[role, stage] = numbers
+        return numbers.of(item)
+
+
+class Pool:
+    """Threads, of which whoever asks first gets one first."""
+
+    def __init__(self, run: Run, threads: int) -> None:
+        self._run = run
+        self._free = simpy.Store(run.env)
+        for _ in range(threads):
+            self._free.put(run.thread())
+
+    def perform(self, stage: int, item: int) -> Steps:
+        """What a stage does for an item, in one of the threads."""
+        thread = yield self._free.get()
+        yield from self._run.perform(stage, item, thread)
+        yield self._free.put(thread)

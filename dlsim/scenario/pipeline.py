@@ -1,0 +1,221 @@
+"""A pipeline of stages: what is asked of loaders that are not a DataLoader with workers.
+
+SPDL's and torchdata.nodes' pipelines are chains of stages, each with a concurrency of its own and
+room for so many items behind it. A `Pipeline` is such a chain, and the training step behind it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from msgspec import Struct
+
+from dlsim.scenario.checks import (
+    check_conflict,
+    check_distribution,
+    check_flags,
+    check_integer,
+    check_struct,
+    check_tuples,
+)
+from dlsim.scenario.dataset import ZERO, Stage
+from dlsim.scenario.distributions import Duration
+from dlsim.scenario.errors import ScenarioError, require
+from dlsim.scenario.files import read_toml
+from dlsim.scenario.machine import Machine
+from dlsim.scenario.tree import decoded
+
+Like: TypeAlias = Literal["spdl-0.8", "torchdata.nodes-0.11"]
+Order: TypeAlias = Literal["completion", "input"]
+SPDL, NODES = get_args(Like)
+
+
+class Pipe(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="pipe"):
+    """SPDL's `pipe`: so many items at a time, in the threads of the pipeline or in its own.
+
+    Args:
+        stage: What is done for each item.
+        concurrency: Tasks under way, those that wait to hand on their result among them.
+        output_order: Whether results are handed on as they are done, or as items came.
+        threads: The threads of a pool of its own; none: those that all stages share.
+    """
+
+    stage: Stage
+    concurrency: int = 1
+    output_order: Order = "completion"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_integer(self, "concurrency", 1)
+        orders = get_args(Order)
+        require(self.output_order in orders, "output_order", " or ".join(orders), self.output_order)
+        if self.threads is not None:
+            check_integer(self, "threads", 1)
+
+
+class Aggregate(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="aggregate"):
+    """SPDL's `aggregate`: `size` items become one.
+
+    Args:
+        size: How many.
+        drop_last: Whether what is left over at the end is left out.
+    """
+
+    size: int
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        check_integer(self, "size", 1)
+        check_flags(self, "drop_last")
+
+
+class ParallelMapper(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="map"):
+    """torchdata.nodes' `ParallelMapper`: a thread reads as many items as there are slots.
+
+    Args:
+        stage: What one of the workers does for each item.
+        num_workers: Threads that do it.
+        in_order: Whether items are given out as they were read.
+        max_concurrent: Slots: items read and not given out; none: 2 * num_workers. Not more than
+            num_workers, which the package refuses.
+        prebatch: Items to a slot; none: one, and not in a list.
+    """
+
+    stage: Stage
+    num_workers: int
+    in_order: bool = True
+    max_concurrent: int | None = None
+    prebatch: int | None = None
+
+    def __post_init__(self) -> None:
+        check_integer(self, "num_workers", 1)
+        check_flags(self, "in_order")
+        if self.max_concurrent is not None:
+            check_integer(self, "max_concurrent", 1)
+            require(
+                self.max_concurrent <= self.num_workers,
+                "max_concurrent",
+                f"at most num_workers ({self.num_workers}), as torchdata.nodes has it",
+                self.max_concurrent,
+            )
+        if self.prebatch is not None:
+            check_integer(self, "prebatch", 1)
+
+    @property
+    def slots(self) -> int:
+        """Items, or lists of `prebatch` of them, that are read and not given out."""
+        return 2 * self.num_workers if self.max_concurrent is None else self.max_concurrent
+
+
+class Prefetcher(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="prefetch"):
+    """torchdata.nodes' `Prefetcher`: a thread that reads ahead.
+
+    Args:
+        prefetch_factor: How many items.
+    """
+
+    prefetch_factor: int
+
+    def __post_init__(self) -> None:
+        check_integer(self, "prefetch_factor", 1)
+
+
+class Batcher(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="batch"):
+    """torchdata.nodes' `Batcher`: `batch_size` items become one, where the next one is asked for.
+
+    Args:
+        batch_size: How many.
+        drop_last: Whether what is left over at the end is left out, as it is there by default.
+    """
+
+    batch_size: int
+    drop_last: bool = True
+
+    def __post_init__(self) -> None:
+        check_integer(self, "batch_size", 1)
+        check_flags(self, "drop_last")
+
+
+class Unbatcher(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="unbatch"):
+    """torchdata.nodes' `Unbatcher`: the items of a batch, one by one."""
+
+
+Link: TypeAlias = Pipe | Aggregate | ParallelMapper | Prefetcher | Batcher | Unbatcher
+LINKS: dict[str, tuple[type, ...]] = {
+    SPDL: (Pipe, Aggregate),
+    NODES: (ParallelMapper, Prefetcher, Batcher, Unbatcher),
+}
+
+
+class Pipeline(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A source, stages, and the training loop behind them, of one epoch.
+
+    Raises `ScenarioError` where the parts do not fit each other.
+
+    Args:
+        like: Whose pipeline it is.
+        length: Items of the source.
+        source: What reading an item takes; none: nothing.
+        links: The stages, in order.
+        buffer_size: Items that wait at the sink of SPDL's pipeline.
+        num_threads: Threads that the stages of SPDL's pipeline share.
+        step: How long training on an item takes.
+        stop_after: Leave after so many items; none: at the end.
+        machine: The machine it runs on. The share of a stage's `cpu` for which Python's lock is
+            held (`Stage.lock`) holds up all threads that want it.
+        name: What it is called.
+    """
+
+    like: Like
+    length: int
+    links: tuple[Link, ...]
+    source: Stage | None = None
+    buffer_size: int = 3
+    num_threads: int = 4
+    step: Duration = ZERO
+    stop_after: int | None = None
+    machine: Machine = Machine()
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        known = get_args(Like)
+        require(self.like in known, "like", " or ".join(known), self.like)
+        check_tuples(self, "links")
+        check_integer(self, "length", 0)
+        check_integer(self, "buffer_size", 1)
+        check_integer(self, "num_threads", 1)
+        if self.stop_after is not None:
+            check_integer(self, "stop_after", 1)
+        check_distribution(self, "step")
+        check_struct(self, "machine", Machine)
+        kinds = LINKS[self.like]
+        words = ", ".join(kind.__name__ for kind in kinds)
+        for at, link in enumerate(self.links):
+            require(isinstance(link, kinds), f"links.{at}", f"one of {words}", link)
+        lists = False
+        for at, link in enumerate(self.links):
+            check_conflict(
+                isinstance(link, Unbatcher) and not lists,
+                f"links.{at}",
+                "an Unbatcher needs batches before it",
+            )
+            if isinstance(link, (Batcher, Unbatcher)):
+                check_conflict(
+                    lists and isinstance(link, Batcher),
+                    f"links.{at}",
+                    "a Batcher of batches is not simulated",
+                )
+                lists = isinstance(link, Batcher)
+
+
+def load_pipeline(path: str | Path) -> Pipeline:
+    """The pipeline in the TOML file at `path`.
+
+    Raises `ScenarioError` naming file, key, what was expected and what was given.
+    """
+    tree = read_toml(path)
+    try:
+        return decoded(tree, Pipeline)
+    except ScenarioError as error:
+        raise ScenarioError(f"{path}: {error}") from None

@@ -1,0 +1,187 @@
+"""Pipelines of stages: SPDL's and torchdata.nodes', as they were seen, published, and by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dlsim
+from dlsim import Constant, Pipeline, Recorded, ScenarioError, Stage
+from dlsim.cli import main
+from dlsim.scenario.pipeline import (
+    NODES,
+    SPDL,
+    Aggregate,
+    Batcher,
+    Link,
+    ParallelMapper,
+    Pipe,
+    Prefetcher,
+    Unbatcher,
+)
+from dlsim.trace.pipeline import PipelineTrace
+
+
+def wait(seconds: float) -> Stage:
+    """A stage that takes so long, and no core."""
+    return Stage("work", wait=Constant(seconds))
+
+
+def run(like: str, *links: Link, length: int = 100, **more: Any) -> PipelineTrace:
+    """What happens in a pipeline."""
+    return dlsim.simulate_pipeline(Pipeline(like=like, length=length, links=links, **more))
+
+
+@pytest.mark.parametrize(
+    ("stages", "concurrency", "published"),
+    [((25,), 1, 32.9), ((35,), 1, 27.9), ((10, 25, 40), 1, 24.6), ((10, 25, 40), 2, 32.75)],
+)
+def test_spdl_s_published_figures(
+    stages: tuple[int, ...], concurrency: int, published: float
+) -> None:
+    """Items a second beside a step of 30 ms, of stages of so many ms, come out within 3 %."""
+    pipes = [Pipe(wait(ms / 1000), concurrency=concurrency) for ms in stages]
+    found = run(SPDL, *pipes, length=1000, step=Constant(0.03), num_threads=8)
+    assert found.items_per_s == pytest.approx(published, rel=0.03)
+
+
+def test_what_spdl_has_begun_while_training_idles() -> None:
+    """One item taken: 3 at the sink, 1 in hand, 2 in the queue, 4 tasks; the source 3 more."""
+    found = run(SPDL, Pipe(wait(0.01), concurrency=4), stop_after=1)
+    assert [len(stage.began) for stage in found.stages] == [14, 11]
+    # before a later stage, as many as that holds besides
+    more = run(SPDL, Pipe(wait(0.01), concurrency=3), Pipe(wait(0.01)), stop_after=1)
+    assert len(more.stages[2].began) == 1 + 3 + 1 + 2 + 1
+    assert len(more.stages[1].began) == len(more.stages[2].began) + 2 + 3
+
+
+def test_spdl_in_order_of_input() -> None:
+    """Of ten items one that takes ten times as long halves the rate of four tasks at a time."""
+    slow = Stage("work", wait=Recorded([1.0 if item % 10 == 3 else 0.1 for item in range(400)]))
+
+    def rate(order: str) -> float:
+        pipe = Pipe(slow, concurrency=4, output_order=order, threads=8)
+        return run(SPDL, pipe, length=400).rate
+
+    assert rate("input") / rate("completion") == pytest.approx(0.5, abs=0.03)
+    in_order = run(SPDL, Pipe(slow, concurrency=4, output_order="input"), length=40)
+    assert in_order.item.tolist() == [*range(40)]
+    assert run(SPDL, Pipe(slow, concurrency=4), length=40).item.tolist() != [*range(40)]
+
+
+def test_threads_that_stages_share() -> None:
+    """Two stages of four tasks on four threads do half of what they do on eight."""
+    pipes = [Pipe(wait(0.1), concurrency=4)] * 2
+    shared, enough = (run(SPDL, *pipes, length=400, num_threads=n).rate for n in (4, 8))
+    assert shared == pytest.approx(20, rel=0.03)
+    assert enough == pytest.approx(40, rel=0.03)
+
+
+def test_aggregate() -> None:
+    """Four items become one; what is left over comes last, or not at all."""
+    found = run(SPDL, Pipe(wait(0.1)), Aggregate(4), length=10)
+    assert found.returned == pytest.approx([0.4, 0.8, 1.0])
+    assert len(run(SPDL, Aggregate(4, drop_last=True), length=10).item) == 2
+
+
+def test_what_nodes_have_begun_while_training_idles() -> None:
+    """A slot is given back when an item is given out: 2 workers have 4, and chains add up."""
+    mapper = ParallelMapper(wait(0.01), num_workers=2)
+    assert len(run(NODES, mapper, stop_after=1).stages[1].began) == 5
+    assert len(run(NODES, mapper, Prefetcher(3), stop_after=1).stages[1].began) == 8
+    lists = ParallelMapper(wait(0.01), num_workers=2, prebatch=3)
+    assert len(run(NODES, lists, stop_after=1).stages[0].began) == 3 * (1 + 4)
+    one = ParallelMapper(wait(0.01), num_workers=2, max_concurrent=1)
+    assert len(run(NODES, one, stop_after=1).stages[1].began) == 2
+
+
+def test_nodes_in_any_order() -> None:
+    """In order, a slow item holds back the others, which keep their slots; else they come first."""
+    slow = Stage("work", wait=Recorded([1.0, *[0.1] * 19]))
+    ordered = run(NODES, ParallelMapper(slow, num_workers=2), length=20)
+    assert ordered.item.tolist() == [*range(20)]
+    assert (ordered.stages[1].began < 1.0).sum() == 4
+    free = run(NODES, ParallelMapper(slow, num_workers=2, in_order=False), length=20)
+    assert free.item.tolist()[:3] == [1, 2, 3]
+    assert free.elapsed < ordered.elapsed
+
+
+def test_batches_of_nodes() -> None:
+    """A Batcher reads where a batch is asked for, and drops the rest; an Unbatcher undoes it."""
+    source = wait(0.1)
+    batches = run(NODES, Batcher(4), length=10, source=source)
+    assert batches.returned == pytest.approx([0.4, 0.8])
+    assert run(NODES, Batcher(4, drop_last=False), length=10).item.tolist() == [0, 4, 8]
+    both = run(NODES, Batcher(4), Prefetcher(1), Unbatcher(), length=8, source=source)
+    assert both.item.tolist() == [*range(8)]
+    assert both.returned == pytest.approx([0.4] * 4 + [0.8] * 4)
+
+
+@pytest.mark.parametrize(("lock", "rate"), [(0.0, 20.0), (0.5, 10.0), (1.0, 5.0)])
+def test_threads_share_the_lock(lock: float, rate: float) -> None:
+    """Four tasks of 0.2 s of a core: as many as hold it for their share of the time."""
+    stage = Stage("work", cpu=Constant(0.2), lock=lock)
+    assert run(SPDL, Pipe(stage, concurrency=4), length=400).rate == pytest.approx(rate, rel=0.01)
+    mapper = ParallelMapper(stage, num_workers=4)
+    assert run(NODES, mapper, length=400).rate == pytest.approx(rate, rel=0.01)
+
+
+def test_cores_are_shared() -> None:
+    """Four tasks on two cores do what two do."""
+    stage, machine = Stage("work", cpu=Constant(0.2)), dlsim.Machine(cores=2)
+    found = run(SPDL, Pipe(stage, concurrency=4), length=400, machine=machine)
+    assert found.rate == pytest.approx(10, rel=0.01)
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    """Random times belong to items, whatever the order in which they are done."""
+    stage = Stage("work", wait=dlsim.Exponential(0.1))
+    one, again = (run(SPDL, Pipe(stage, concurrency=4), length=50) for _ in range(2))
+    assert np.array_equal(one.finished, again.finished)
+    alone = run(SPDL, Pipe(stage), length=50)
+    took = {
+        moments.item[i]: moments.ended[i] - moments.began[i]
+        for moments in one.stages[1:]
+        for i in range(50)
+    }
+    assert [took[item] for item in range(50)] == pytest.approx(
+        (alone.stages[1].ended - alone.stages[1].began).tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("links", "said"),
+    [
+        (
+            '[[links]]\nkind = "map"\nnum_workers = 1\nstage = { name = "a" }',
+            "links.0: expected one of Pipe",
+        ),
+        ('[[links]]\nkind = "pipe"\nconcurrency = 0\nstage = { name = "a" }', "concurrency"),
+        ("buffer_size = 0\nlinks = []", "buffer_size"),
+    ],
+)
+def test_bad_pipelines_are_refused(links: str, said: str, tmp_path: Path, capsys: Any) -> None:
+    """One line, with file and key, and exit status 2."""
+    file = tmp_path / "bad.toml"
+    file.write_text(f'like = "spdl-0.8"\nlength = 3\n{links}\n')
+    assert main(["pipeline", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_refuses_more_slots_than_workers() -> None:
+    """torchdata.nodes refuses `max_concurrent` above `num_workers`; so is it here."""
+    with pytest.raises(ScenarioError, match="max_concurrent: expected at most num_workers"):
+        ParallelMapper(wait(1), num_workers=2, max_concurrent=3)
+
+
+def test_the_shipped_pipeline_is_told(capsys: Any) -> None:
+    """The command says how fast it is, and how many each stage does at a time."""
+    assert main(["pipeline", "scenarios/pipelines/spdl_three_stages.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "25 items/s once it is filled" in said
+    assert "transform" in said
