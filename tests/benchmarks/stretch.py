@@ -1,15 +1,15 @@
 """Whether figures that are told from a part of a run hold the whole run's, in random long ones.
 
-    python -m tests.benchmarks.stretch --count 2000
+    python -m tests.benchmarks.stretch --scenarios 2000 --jobs 2
 
 Each scenario is simulated in part, as a slow engine would have it, and whole, under other random
 numbers. Prints how often the 95 % interval from the part holds the mean of whole runs, where
-something is random; where nothing is, the two must be equal.
+something is random; where nothing is, the two must be equal. What is finished is kept: the same
+command goes on from there (`--anew` begins again, as after a change of dlsim).
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from typing import NamedTuple
@@ -20,9 +20,10 @@ import dlsim
 from dlsim.engine.effort import decided
 from dlsim.whatif.extent import measured, replicated, shortened
 from dlsim.whatif.replicate import replicate
+from tests.benchmarks import resumed
 
 PART = 2000.0  # the effort of a part
-MADE, TRUTH = 8, 60  # replications of the part, and of the whole
+MADE, TRUTH = 8, 24  # replications of the part, and of the whole
 APART = 10_000  # added to the seed of the whole runs
 CLEAR = 0.01  # relative; nothing whose interval is narrower may be off by more
 EXACT = 1e-9
@@ -115,20 +116,20 @@ def answers(seed: int, metrics: tuple[str, ...] = METRICS) -> list[Answer] | Non
     ]
 
 
+def piece(seed: int) -> resumed.Piece:
+    """The figures of a random scenario, as a row that can be kept."""
+    return {"answers": answers(seed)}
+
+
 def main() -> None:
     """Simulate all, and print how often intervals hold; exit status 1 if any is surely wrong."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=200, help="random scenarios")
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
-    options = parser.parse_args()
+    asked = resumed.options(__doc__ or "", 2000).parse_args()
+    rows = resumed.rows("stretch", piece, asked)
     held: dict[str, list[bool]] = {name: [] for name in METRICS}
     wrong = whole = exact = 0
-    for seed in range(options.first, options.first + options.count):
-        found = answers(seed)
-        if found is None:
-            whole += 1
-            continue
-        for answer in found:
+    for seed, row in rows.items():
+        whole += row["answers"] is None
+        for answer in (Answer(*each) for each in row["answers"] or []):
             random = answer.half_width > EXACT * abs(answer.part)
             if random:
                 held[answer.metric].append(answer.holds)
@@ -136,13 +137,13 @@ def main() -> None:
                 exact += answer.holds
             if answer.wrong or not (random or answer.holds):
                 wrong += 1
-                print(f"scenario {seed}: {answer}", flush=True)
+                print(f"scenario {seed}: {answer}")
     for name, all_of_them in held.items():
         if all_of_them:
             share = sum(all_of_them) / len(all_of_them)
             print(f"{name:14} {share:.1%} of {len(all_of_them)} intervals hold the whole run's")
-    print(f"{exact} figures of runs that do not vary are exact; {whole} scenarios simulated whole")
-    print(f"{wrong} are surely wrong")
+    print(f"{exact} figures of runs that do not vary are exact")
+    print(f"{whole} of {len(rows)} scenarios were simulated whole; {wrong} figures surely wrong")
     sys.exit(1 if wrong else 0)
 
 
