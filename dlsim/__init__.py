@@ -64,7 +64,7 @@ if TYPE_CHECKING:
         save_job,
         summarize,
     )
-    from dlsim.whatif.cheapest import advise
+    from dlsim.whatif.advising import advise
     from dlsim.whatif.explain import explain
     from dlsim.whatif.rent import rent
     from dlsim.whatif.replicate import replicate

@@ -21,7 +21,7 @@ from dlsim.engine import simulate
 from dlsim.scenario import DlsimError, Scenario, ScenarioError, load
 from dlsim.scenario.units import parse
 from dlsim.trace import summarize
-from dlsim.whatif.cheapest import advise
+from dlsim.whatif.advising import advise
 from dlsim.whatif.explain import explain
 from dlsim.whatif.feasibility import Target, shown
 from dlsim.whatif.replicate import replicate

@@ -76,7 +76,8 @@ def advise(
     max_wait_p95: Text = None,
     min_au: Text = None,
     max_epoch: Text = None,
-    max_workers: int = 16,
+    max_workers: int | None = None,
+    batch_sizes: Text = None,
     max_memory: Text = None,
     seed: int = 0,
     jobs: int = 1,
@@ -96,7 +97,8 @@ def advise(
         max_wait_p95: How long all but one batch in twenty may be waited for: "20 ms".
         min_au: The share of the time that the accelerator must be busy: 90%.
         max_epoch: How long an epoch may take: "2 h".
-        max_workers: How many workers there may be.
+        max_workers: How many workers there may be; by default 16, and more where these are too few.
+        batch_sizes: Batch sizes to choose from, too: 32,64,128.
         max_memory: How much memory batches on their way may take: "4 GiB".
         seed: What all random times follow from.
         jobs: How many processes; -1 for one on each core.
@@ -106,14 +108,15 @@ def advise(
     from dlsim.whatif import advise as advised
 
     check_drawable(plot)
-    if max_workers < 0:
+    if max_workers is not None and max_workers < 0:
         raise UsageError(f"--max-workers: expected an integer of at least 0, got {max_workers}")
     asked: dict[str, Any] = {
         "max_stall": share_of("max-stall", max_stall),
         "max_wait_p95": quantity_of("max-wait-p95", max_wait_p95, "duration"),
         "min_au": share_of("min-au", min_au),
         "max_epoch": quantity_of("max-epoch", max_epoch, "duration"),
-        "workers": range(max_workers + 1),
+        "workers": None if max_workers is None else range(max_workers + 1),
+        "batch_sizes": sizes_of(batch_sizes),
         "max_memory": quantity_of("max-memory", max_memory, "size"),
         "keep_order": keeps_order(changes),
         "seed": seed,
@@ -143,6 +146,14 @@ def searching(
     tries = SEARCHED if any(asked[each] is not None for each in targets) else SEARCHED_ALL
     seconds = SECONDS * tries * effort(shortened(scenario))
     return announcing(seconds, scenario, jobs=asked["jobs"])
+
+
+def sizes_of(text: str | None) -> tuple[int, ...]:
+    """The batch sizes that `text` lists. Raises `UsageError` if it lists none."""
+    try:
+        return tuple(int(size) for size in text.split(",")) if text is not None else ()
+    except ValueError:
+        raise UsageError(f"--batch-sizes: expected integers such as 32,64, got {text!r}") from None
 
 
 def keeps_order(changes: Mapping[str, str]) -> bool:

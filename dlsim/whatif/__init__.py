@@ -1,8 +1,8 @@
 """What to do about it: replications, sweeps, closed-form bounds, explanations, advice."""
 
 from dlsim.whatif.advice import Advice
+from dlsim.whatif.advising import advise
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
-from dlsim.whatif.cheapest import advise
 from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.designs import Between, configurations
 from dlsim.whatif.errors import WhatIfError

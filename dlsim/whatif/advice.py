@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import size
+from dlsim.trace.memory import DESCRIPTORS
 from dlsim.trace.summary import number
 from dlsim.trace.work import in_an_epoch, told, unit
 from dlsim.whatif.candidates import Candidate
@@ -22,6 +25,16 @@ from dlsim.whatif.statistics import Interval, interval
 SURE = 0.999  # a probability above it is not told more exactly
 
 
+@dataclass(frozen=True)
+class Otherwise:
+    """What would be best were `what` different: its samples a second, and whether it `holds`."""
+
+    what: str
+    best: Candidate
+    samples_per_s: float
+    holds: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Advice:
     """The answer to a target.
@@ -29,12 +42,13 @@ class Advice:
     `chosen`: the cheapest configuration that holds all of `targets`, None if none does; `best`:
     `chosen`, or else the one that comes nearest. `verdict`: what is known of `best`. `margin`:
     whether `best` still holds, with inputs so much wrong, by what is wrong. `explanation`: of
-    `best`, where it misses a target: what is in the way, and what would help. `front`:
+    `best`, where it misses a target, or training is idle though none was given: what is in the way,
+    and what would help. `front`:
     configurations that no other beats in throughput, workers and memory. `speed`: of `best`, in
     samples a second; `speeds`: in each replication. `judged`: simulations made.
     `times`: seconds of an epoch, and of the whole run, with `best`. `tried`: the most workers that
-    were looked at. `with_room`: the advice for a /dev/shm as large as can be, where this one leaves
-    settings out.
+    were looked at. `with_room`: what were best on a machine with room for all batches, where
+    settings are left out that do not fit; `programmed`: with other samplers or shares of the data.
     """
 
     scenario: Scenario
@@ -49,7 +63,8 @@ class Advice:
     judged: int
     times: tuple[float, float]
     tried: int
-    with_room: Advice | None = None
+    with_room: Otherwise | None = None
+    programmed: tuple[Otherwise, ...] = ()
 
     @property
     def speed(self) -> Interval:
@@ -81,23 +96,55 @@ class Advice:
     @property
     def untried(self) -> str:
         """That more workers were not tried, where the search ended at its own limit."""
-        most = self.best.workers == self.tried > 0 and self.with_room is None
+        most = self.best.workers == self.tried > 0
         limited = self.chosen is None or any(target.rivals for target in self.targets)
         return f"More than {self.tried} workers were not tried." if most and limited else ""
 
     @property
     def crowded(self) -> str:
-        """What more of /dev/shm would bring, where it leaves out settings that are faster."""
-        room, limit = self.with_room, self.scenario.machine.shm
-        if room is None or limit is None or not room.speed.mean > (1 + WORTH) * self.speed.mean:
+        """What more room would bring, where what does not fit is faster, or holds the targets."""
+        room = self.with_room
+        if room is None or not self._better(room):
             return ""
-        need = size(space(room.best.scenario).needed)
-        times = room.speed.mean / self.speed.mean
-        return (
-            f"/dev/shm keeps back more: it has {size(limit)}, and with {need} "
-            f"{room.best.keywords} would be {times:.2g} times as fast. Smaller batches, or samples "
-            "of a smaller type (uint8 instead of float32), need less."
+        there = room.best.scenario
+        real = structs.replace(there, machine=self.scenario.machine)
+        over = space(real).outgrown
+        if over is None:  # of what `max_memory` leaves out
+            return ""
+        if over.resource == DESCRIPTORS:
+            has, need = f"{over.limit:,.0f}", f"{over.needed:,.0f} (ulimit -n)"
+        else:
+            has, need = size(over.limit or 0.0), size(over.needed)
+        less = (
+            ""
+            if over.resource == DESCRIPTORS
+            else " Smaller batches, or samples of a smaller type (uint8 instead of float32), need "
+            "less."
         )
+        where = over.resource[0].upper() + over.resource[1:]
+        return (
+            f"{where} keeps back more: it has {has}, and with {need} {room.best.keywords} "
+            f"would {self._how(room)}.{less}"
+        )
+
+    @property
+    def alternatives(self) -> list[str]:
+        """What another sampler, or other shares of the data, would bring: a line for each."""
+        return [
+            f"With {other.what}, {other.best.keywords} would {self._how(other)}."
+            for other in self.programmed
+            if self._better(other)
+        ]
+
+    def _better(self, other: Otherwise) -> bool:
+        """Whether it is noticeably faster, or holds the targets where this does not."""
+        reaches = other.holds and self.chosen is None
+        return reaches or other.samples_per_s > (1 + WORTH) * self.speed.mean
+
+    def _how(self, other: Otherwise) -> str:
+        reaches = " and reach it" if other.holds and self.chosen is None else ""
+        times = other.samples_per_s / self.speed.mean
+        return f"be {times:.2g} times as fast{reaches}" if times > 1 + WORTH else "reach it"
 
     def __str__(self) -> str:
         """First the keyword arguments to paste; then how sure they are, and what else there is."""
@@ -108,8 +155,8 @@ class Advice:
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
         left = left_early(whole, self.verdict.means.get("epoch_time", math.nan))
-        lines += filter(None, (self.crowded, left, self.bill, self.untried))
-        if self.chosen is not None:
+        lines += filter(None, (self.crowded, *self.alternatives, left, self.bill, self.untried))
+        if self.margin:
             lines += ["", "does it survive wrong inputs?", *_margin(self)]
         lines += ["", "what else there is: no other configuration is better in all of these"]
         return "\n".join([*lines, *_front(self)])
@@ -123,6 +170,7 @@ def _held(found: Advice) -> list[str]:
     return [
         found.best.keywords,
         f"With these, {found.results}. That holds with probability {sure}, and in {runs}.",
+        *_in_the_way(found),
     ]
 
 
@@ -139,8 +187,13 @@ def _missed(found: Advice) -> list[str]:
     return [
         f"No settings reach it: {asked}. The best are {found.best.keywords}",
         f"With these, {found.results}.",
-        *([str(found.explanation).splitlines()[0]] if found.explanation else []),
+        *_in_the_way(found),
     ]
+
+
+def _in_the_way(found: Advice) -> list[str]:
+    """What keeps training idle with the best settings, and what would help; a line, if any."""
+    return [str(found.explanation).splitlines()[0]] if found.explanation else []
 
 
 def _part(found: Advice) -> str:

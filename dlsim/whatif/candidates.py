@@ -22,6 +22,7 @@ class Candidate:
     """One configuration. `samples_per_s` is NaN until it is known.
 
     `switches`: the flags of the DataLoader that are set in it, and were not in the scenario.
+    `size`: its batch size, where that is to be chosen, too; else 0.
     """
 
     workers: int
@@ -29,12 +30,19 @@ class Candidate:
     in_order: bool
     scenario: Scenario
     switches: tuple[str, ...] = ()
+    size: int = 0
     samples_per_s: float = float("nan")
 
     @property
-    def cost(self) -> tuple[int, int, bool, tuple[str, ...]]:
-        """What is cheaper sorts first: fewer workers, a smaller window, torch's order and flags."""
-        return self.workers, self.workers * self.prefetch, not self.in_order, self.switches
+    def cost(self) -> tuple[int, int, bool, tuple[str, ...], int]:
+        """What is cheaper sorts first: fewer workers, less on its way, torch's order and flags."""
+        window = self.workers * self.prefetch * max(self.size, 1)
+        return self.workers, window, not self.in_order, self.switches, self.size
+
+    @property
+    def kind(self) -> tuple[int, bool, tuple[str, ...], int]:
+        """What those have in common that differ in their window."""
+        return self.workers, self.in_order, self.switches, self.size
 
     @property
     def ordered(self) -> bool:
@@ -50,7 +58,8 @@ class Candidate:
     def keywords(self) -> str:
         """The keyword arguments of the DataLoader, to paste."""
         loader = self.scenario.loader
-        words = [f"num_workers={self.workers}"]
+        words = [f"batch_size={self.size}"] if self.size else []
+        words += [f"num_workers={self.workers}"]
         words += [f"prefetch_factor={self.prefetch}"] if self.workers else []
         words += [] if self.in_order else ["in_order=False"]
         flags = ("pin_memory", "persistent_workers")
@@ -63,8 +72,11 @@ def candidates(
     workers: Iterable[int],
     prefetch: Iterable[int],
     max_memory: float | None = None,
+    batch_sizes: Iterable[int] = (),
 ) -> list[Candidate]:
     """All configurations of `workers`, `prefetch`, order and useful flags, the cheapest first.
+
+    `batch_sizes`: those to choose from; by default that of the scenario.
 
     Left out are those that take more than `max_memory` bytes, or than the machine has. Where it
     is not known what other workers would get (an iterable-style dataset with a list of shares),
@@ -77,13 +89,16 @@ def candidates(
     if isinstance(dataset, IterableDataset) and not (dataset.divisible or repeats):
         workers = [scenario.loader.num_workers]
     numbers, factors = _whole("workers", workers, 0), _whole("prefetch", prefetch, 1)
+    sizes = _whole("batch_sizes", batch_sizes or (1,), 1)
+    sized = [(size, scenario_of(scenario, size)) for size in sizes] if batch_sizes else []
     free = scenario.torch_release >= IN_ORDER_SINCE
     found = [
-        _candidate(scenario, number, factor, in_order, switches)
+        _candidate(case, number, factor, in_order, switches, size)
+        for size, case in sized or [(0, scenario)]
         for number in numbers
         for factor in (factors if number else (1,))
         for in_order in ((True, False) if free and number > 1 else (True,))
-        for switches in (_switches(scenario) if number else ((),))
+        for switches in (_switches(case) if number else ((),))
     ]
     most = float("inf") if max_memory is None else max_memory
     fitting = [one for one in found if space(one.scenario).fits_within(most)]
@@ -138,8 +153,21 @@ def _switches(scenario: Scenario) -> list[tuple[str, ...]]:
     return found
 
 
+def scenario_of(scenario: Scenario, batch_size: int) -> Scenario:
+    """`scenario` with batches of so many samples. Raises `WhatIfError` where it lists them."""
+    if scenario.loader.batch_sampler is not None:
+        raise WhatIfError("batch_sizes: expected a loader without loader.batch_sampler, got one")
+    loader = structs.replace(scenario.loader, batch_size=batch_size)
+    return structs.replace(scenario, loader=loader)
+
+
 def _candidate(
-    scenario: Scenario, workers: int, prefetch: int, in_order: bool, switches: tuple[str, ...]
+    scenario: Scenario,
+    workers: int,
+    prefetch: int,
+    in_order: bool,
+    switches: tuple[str, ...],
+    size: int,
 ) -> Candidate:
     loader = structs.replace(
         scenario.loader,
@@ -158,6 +186,7 @@ def _candidate(
         in_order=in_order,
         scenario=changed,
         switches=switches,
+        size=size,
     )
 
 

@@ -17,6 +17,13 @@ from dlsim.scenario import (
 )
 from dlsim.scenario.distributions import scaled
 
+# How wrong the inputs may be in the question of the margin: so many times as long.
+WRONG = {
+    "loading 20 % slower": {"loading": 1.2},
+    "loading 20 % faster": {"loading": 0.8},
+    "steps 20 % shorter": {"step": 0.8},
+    "steps 20 % longer": {"step": 1.2},
+}
 IN_ORDER_SINCE = (2, 6)  # the release of torch that can return batches out of order
 
 
@@ -39,7 +46,21 @@ class Change:
 
 def changes(scenario: Scenario) -> list[Change]:
     """The single changes that make sense for `scenario`."""
-    return [*_loader_changes(scenario), *_faster(scenario)]
+    return [*_loader_changes(scenario), *programs(scenario), *_faster(scenario)]
+
+
+def programs(scenario: Scenario) -> Iterator[Change]:
+    """What another sampler or another way to share out data can change."""
+    dataset, loader = scenario.dataset, scenario.loader
+    if _can_go_on(scenario):
+        endless = structs.replace(scenario, loader=structs.replace(loader, endless=True))
+        yield Change("a sampler that does not end", endless)
+    even = _even(scenario)
+    if even is not None:
+        yield Change("even shares", even)
+    if repeated(scenario):
+        split = structs.replace(dataset, sharding="split")
+        yield Change("a part for each worker", structs.replace(scenario, dataset=split))
 
 
 def perfect_loader(scenario: Scenario) -> Scenario:
@@ -146,9 +167,6 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
         and costs.receive.of(1, 1.0) + costs.hand_over.of(1, 1.0) > 0
     ):
         yield with_loader("pinned memory", pin_memory=True)
-    if _can_go_on(scenario):
-        endless = structs.replace(scenario, loader=structs.replace(loader, endless=True))
-        yield Change("a sampler that does not end", endless)
 
 
 def _can_go_on(scenario: Scenario) -> bool:
@@ -187,13 +205,7 @@ def _even(scenario: Scenario) -> Scenario | None:
 
 def _faster(scenario: Scenario) -> Iterator[Change]:
     """What better code or a better machine can change."""
-    even = _even(scenario)
-    if even is not None:
-        yield Change("even shares", even)
     dataset, machine, storage = scenario.dataset, scenario.machine, scenario.machine.storage
-    if repeated(scenario):
-        split = structs.replace(dataset, sharding="split")
-        yield Change("a part for each worker", structs.replace(scenario, dataset=split))
     for at, stage in enumerate(dataset.fetch):
         if any(time is not None and time.mean > 0 for time in (stage.wait, stage.cpu)):
             fetch = (*dataset.fetch[:at], _stage(stage, 0.5), *dataset.fetch[at + 1 :])

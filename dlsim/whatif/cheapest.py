@@ -1,155 +1,89 @@
-"""The cheapest configuration that holds a target, how sure that is, and how far it carries."""
+"""The search for the cheapest configuration that holds the targets.
+
+Candidates are judged in the order of their cost: those that closed forms rule out at once, the
+others by a sequential test (see `Judge`). Where even the most workers are too few, the search goes
+on with more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from msgspec import structs
 
 from dlsim.scenario import Scenario
-from dlsim.whatif.advice import Advice
-from dlsim.whatif.bounds import bounds
-from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
-from dlsim.whatif.changes import slower
-from dlsim.whatif.demand import demand
-from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.explain import explain
-from dlsim.whatif.fastest import nearly_as_fast
-from dlsim.whatif.feasibility import NEARLY, Judge, Target, Verdict, surely_above
-from dlsim.whatif.parallel import check_counts, check_jobs
-from dlsim.whatif.statistics import check_confidence
+from dlsim.whatif.candidates import Candidate, candidates
+from dlsim.whatif.fastest import nearly_as_fast, slow
+from dlsim.whatif.feasibility import NEARLY, Judge, Target, surely_above
+from dlsim.whatif.question import Question
 
-# How wrong the inputs may be in the question of the margin: so many times as long.
-WRONG = {
-    "loading 20 % slower": {"loading": 1.2},
-    "loading 20 % faster": {"loading": 0.8},
-    "steps 20 % shorter": {"step": 0.8},
-    "steps 20 % longer": {"step": 1.2},
-}
-PREFETCH = (1, 2, 4, 8)
 NEAR = 0.05  # of its limit; what misses by less may yet hold
 LEAST = 0.002  # a miss that is greater by so little, as a share, is no reason to pay more
-GLANCE = 2  # replications of what was not judged, to tell what else there is
 DEFAULT = 2  # torch's prefetch_factor
 
 
-def advise(
-    scenario: Scenario,
-    *,
-    max_stall: float | None = None,
-    max_wait_p95: float | None = None,
-    min_au: float | None = None,
-    max_epoch: float | None = None,
-    workers: Iterable[int] = range(17),
-    prefetch: Iterable[int] = PREFETCH,
-    max_memory: float | None = None,
-    confidence: float = 0.95,
-    maximum: int | None = None,
-    keep_order: bool = False,
-    seed: int = 0,
-    jobs: int = 1,
-    fastest: bool = False,
-) -> Advice:
-    """The cheapest configuration of the loader of `scenario` that holds the given targets.
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search found among its `options`, by the simulations of its `judge`.
 
-    Targets: `max_stall`, a share of the time; `max_wait_p95`, seconds; `min_au`, a share;
-    `max_epoch`, seconds. Without any, samples a second within 1 % of the most that any number of
-    workers gives. A target holds if the mean over runs does, with `confidence`; one that is only
-    met by chance, or still undecided after `maximum` replications, does not (by default up to
-    1,000, fewer of long runs).
-
-    With `fastest`, of those that hold the targets one that is within 1 % of the fastest of them.
-
-    Cheapest: fewest workers, then least memory for batches on their way (window times bytes of a
-    batch), then nearest to torch's defaults. `max_memory` bytes, and `machine.memory` and
-    `machine.shm`, are not exceeded by it. Candidates are judged in the order of their cost: those
-    that closed forms rule out at once, the others by a sequential test, which replicates them
-    until it can tell (see `Judge`); all see common random numbers. Of long epochs only a part is
-    simulated (see `dlsim.whatif.extent`).
-
-    With `keep_order`, none that gives up the order of batches is a candidate.
-
-    Raises `WhatIfError` for a target that cannot be, and where no batch is returned, or no time
-    passes.
+    `workers`: the numbers that were looked at, whether they fit or not. `targets`: those of the
+    question; without any, that of being about as fast as any option. `chosen`: the cheapest that
+    holds them, None if none does; `best`: `chosen`, or else the one that comes nearest.
     """
-    if not demand(scenario).batches:
-        raise WhatIfError("dataset: expected one of which a batch is returned, got none")
-    targets = _targets(max_stall, max_wait_p95, min_au, max_epoch)
-    check_confidence(confidence)
-    if maximum is not None:
-        check_counts(maximum=maximum)
-    check_jobs(jobs)
-    workers, prefetch = tuple(workers), tuple(prefetch)
-    options = candidates(scenario, workers, prefetch, max_memory)
-    roomy = _without_limit(scenario)
-    crowded = roomy is not None and len(options) < len(
-        candidates(roomy, workers, prefetch, max_memory)
-    )
-    if keep_order:
-        options = [option for option in options if option.scenario.loader.in_order]
-    judge = Judge(targets, confidence, maximum, len(options), seed, jobs)
-    if not bounds(scenario).period and np.isnan(judge.samples_per_s(options[0].scenario)).all():
-        raise WhatIfError("scenario: expected one in which time passes, got none")
-    if not targets:
-        judge.targets = targets = (nearly_as_fast(options, judge),)
-    hopeful = _hopeful(options, judge)
-    chosen = next((o for o in hopeful if _holds(o, options, judge)), None)
-    if fastest and chosen is not None and not targets[0].rivals:
+
+    workers: tuple[int, ...]
+    options: list[Candidate]
+    judge: Judge
+    targets: tuple[Target, ...]
+    chosen: Candidate | None
+    best: Candidate
+
+    @property
+    def relative(self) -> bool:
+        """Whether what is wanted is to be about as fast as others."""
+        return any(target.rivals for target in self.targets)
+
+    @property
+    def most_workers(self) -> int:
+        """The most workers that were looked at."""
+        return max(option.workers for option in self.options)
+
+    @property
+    def speed(self) -> float:
+        """Distinct samples a second of the best."""
+        return float(self.judge.samples_per_s(self.best.scenario).mean())
+
+
+def search(scenario: Scenario, question: Question) -> Found:
+    """The cheapest configuration that answers `question`. Raises `WhatIfError` if none fits."""
+    judge = question.judge(0)
+    for workers in question.ranges:
+        options = candidates(
+            scenario, workers, question.prefetch, question.max_memory, question.batch_sizes
+        )
+        if question.keep_order:
+            options = [option for option in options if option.scenario.loader.in_order]
+        judge.tries = len(options)
+        found = _among(workers, options, judge, question)
+        enough = found.chosen is not None and not (found.relative or question.fastest)
+        if enough or found.best.workers < max(workers):
+            break
+    return found
+
+
+def _among(
+    workers: tuple[int, ...], options: list[Candidate], judge: Judge, question: Question
+) -> Found:
+    targets = question.targets or (nearly_as_fast(options, judge),)
+    judge.targets = targets
+    chosen = next((o for o in _hopeful(options, judge) if _holds(o, options, judge)), None)
+    if question.fastest and question.targets and chosen is not None:
         chosen = _faster(chosen, options, judge)
     if chosen is None and targets[0].rivals:  # rivals that cannot be told apart
         chosen = next(o for o in options if o.scenario == targets[0].rivals[0])
-    best = chosen or _nearest(_looked_at(options, judge), judge)
-    # of what is beyond the advice, a glance is enough, and long to simulate
-    beyond = (best.workers + 1, 2 * best.workers)
-    near = [o for o in options if o.workers <= best.workers or o.workers in beyond]
-    known = [
-        with_throughput(option, float(judge.samples_per_s(option.scenario, GLANCE).mean()))
-        for option in _looked_at(near if chosen else options, judge)
-    ]
-    with_room = None
-    if crowded and roomy is not None and (chosen is None or any(t.rivals for t in targets)):
-        with_room = advise(
-            roomy,
-            max_stall=max_stall,
-            max_wait_p95=max_wait_p95,
-            min_au=min_au,
-            max_epoch=max_epoch,
-            workers=workers,
-            prefetch=prefetch,
-            max_memory=max_memory,
-            confidence=confidence,
-            maximum=maximum,
-            keep_order=keep_order,
-            fastest=fastest,
-            seed=seed,
-            jobs=jobs,
-        )
-    return Advice(
-        scenario=scenario,
-        with_room=with_room,
-        targets=targets,
-        chosen=chosen,
-        best=best,
-        verdict=judge.verdict(best.scenario),
-        margin=dict(_margin(best, options, judge)),
-        explanation=None
-        if chosen
-        else explain(best.scenario, None, seed, keep_order=keep_order, jobs=jobs),
-        front=pareto(known, best),
-        speeds=judge.samples_per_s(best.scenario),
-        judged=judge.simulated,
-        times=(judge.mean(best.scenario, "epoch_time"), judge.mean(best.scenario, "elapsed")),
-        tried=max(option.workers for option in options),
-    )
-
-
-def _without_limit(scenario: Scenario) -> Scenario | None:
-    """`scenario` with a /dev/shm as large as can be; None where it is not said how large it is."""
-    if scenario.machine.shm is None:
-        return None
-    return structs.replace(scenario, machine=structs.replace(scenario.machine, shm=None))
+    best = chosen or _nearest(looked_at(options, judge), judge)
+    return Found(workers, options, judge, targets, chosen, best)
 
 
 def _hopeful(options: list[Candidate], judge: Judge) -> Iterator[Candidate]:
@@ -157,12 +91,14 @@ def _hopeful(options: list[Candidate], judge: Judge) -> Iterator[Candidate]:
 
     A larger window delays nothing: what the largest one clearly misses, a smaller one does.
     """
-    largest = {(o.workers, o.in_order, o.switches): o for o in options}  # the last is the largest
+    largest = {o.kind: o for o in options}  # the last is the largest
     for option in options:
         if option.ordered:
-            most = judge(largest[option.workers, True, option.switches].scenario)
+            most = judge(largest[option.kind].scenario)
             if not most.holds and most.decided and most.miss >= NEAR:
                 continue
+        elif slow(option, judge):
+            continue
         yield option
 
 
@@ -171,14 +107,20 @@ def _holds(option: Candidate, options: list[Candidate], judge: Judge) -> bool:
     verdict = judge(option.scenario)
     if not verdict.holds or option.in_order:
         return verdict.holds
-    like = option.workers, option.prefetch, option.switches
+    like = option.prefetch, option.kind
     ordered = [o for o in options if o.in_order]
-    twin = next((o for o in ordered if (o.workers, o.prefetch, o.switches) == like), None)
+    twin = next((o for o in ordered if (o.prefetch, _free(o)) == like), None)
     if twin is None:
         return True
     runs = verdict.runs
     speeds = (judge.samples_per_s(each.scenario, runs)[:runs] for each in (option, twin))
     return surely_above(np.subtract(*speeds), judge.risk_no, equal=False)
+
+
+def _free(option: Candidate) -> tuple[int, bool, tuple[str, ...], int]:
+    """The kind of the same that gives up order."""
+    workers, _, switches, size = option.kind
+    return workers, False, switches, size
 
 
 def _faster(chosen: Candidate, options: list[Candidate], judge: Judge) -> Candidate:
@@ -191,51 +133,6 @@ def _faster(chosen: Candidate, options: list[Candidate], judge: Judge) -> Candid
     return next(o for o in near if o == chosen or _holds(o, options, judge))
 
 
-def _margin(
-    best: Candidate, options: list[Candidate], judge: Judge
-) -> Iterator[tuple[str, Verdict]]:
-    """Whether `best` holds the targets with wrong inputs, by what is wrong.
-
-    What is to be about as fast as any settings is held against those with the same wrong inputs,
-    and no fewer workers.
-    """
-    relative = any(target.rivals for target in judge.targets)
-    largest = {(o.workers, o.in_order): o for o in options if o.switches == best.switches}
-    most = max(workers for workers, _ in largest)
-    options = [best] + [
-        o for (n, _), o in largest.items() if n >= best.workers and (n & (n - 1) == 0 or n == most)
-    ]
-    for name, factors in WRONG.items():
-        targets = judge.targets
-        if relative:
-            wrong = [replace(o, scenario=slower(o.scenario, **factors)) for o in options]
-            targets = (nearly_as_fast(wrong, judge),)
-        yield name, judge.verdict(slower(best.scenario, **factors), targets)
-
-
-def _targets(
-    max_stall: float | None,
-    max_wait_p95: float | None,
-    min_au: float | None,
-    max_epoch: float | None,
-) -> tuple[Target, ...]:
-    found = []
-    for name, metric, at_most, limit in (
-        ("max_stall", "stall", True, max_stall),
-        ("max_wait_p95", "wait_p95", True, max_wait_p95),
-        ("min_au", "au", False, min_au),
-        ("max_epoch", "epoch_time", True, max_epoch),
-    ):
-        if limit is None:
-            continue
-        share = metric in ("stall", "au")
-        if not isinstance(limit, (int, float)) or not 0 <= limit <= (1 if share else float("inf")):
-            wanted = "a share from 0 to 1" if share else "seconds, at least 0"
-            raise WhatIfError(f"{name}: expected {wanted}, got {limit!r}")
-        found.append(Target(metric, float(limit), at_most))
-    return tuple(found)
-
-
 def _nearest(options: list[Candidate], judge: Judge) -> Candidate:
     """The cheapest of the candidates that come about as near to the targets as any."""
     misses = [judge.verdict(option.scenario).miss for option in options]
@@ -243,16 +140,23 @@ def _nearest(options: list[Candidate], judge: Judge) -> Candidate:
     return next(option for option, miss in zip(options, misses, strict=True) if miss <= near)
 
 
-def _looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:
-    """The candidates that were simulated, and those like torch's defaults, or nearest to them."""
-    usual: dict[int, int] = {}
+def looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:
+    """The candidates that were simulated, and those like torch's defaults, or nearest to them.
+
+    Only the former where simulating takes long.
+    """
+    usual: dict[tuple[int, int], int] = {}
     for option in options:
-        nearest = usual.setdefault(option.workers, option.prefetch)
+        nearest = usual.setdefault((option.workers, option.size), option.prefetch)
         if abs(option.prefetch - DEFAULT) < abs(nearest - DEFAULT):
-            usual[option.workers] = option.prefetch
+            usual[option.workers, option.size] = option.prefetch
     return [
         option
         for option in options
         if judge.seen(option.scenario)
-        or (option.in_order and option.prefetch == usual[option.workers])
+        or (
+            option.in_order
+            and option.prefetch == usual[option.workers, option.size]
+            and not judge.costly(option.scenario)
+        )
     ]

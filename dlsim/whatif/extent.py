@@ -23,6 +23,7 @@ from msgspec import structs
 from dlsim.engine.compiled import installed
 from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.effort import counts, effort
+from dlsim.engine.facts import only_processes
 from dlsim.scenario import IterableDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace import Trace, metrics
@@ -50,9 +51,10 @@ Clock: TypeAlias = Callable[[Floats], Floats]
 def cost(scenario: Scenario, *, fast: bool | None = None) -> float:
     """About what a simulation of `scenario` and its account take, in units of `effort`.
 
-    `fast`: with compiled code; by default, where it is there.
+    `fast`: with compiled code; by default, where it is there, for what it has.
     """
-    if not (installed() if fast is None else fast):
+    shares = scenario.is_job and not scenario.ideal
+    if not (installed() if fast is None else fast) or shares or only_processes(scenario):
         return effort(scenario)
     batches, samples, _ = counts(scenario)
     drawn = (

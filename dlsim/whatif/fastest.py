@@ -6,6 +6,9 @@ doubling size: after each, those leave that are surely not faster than the best 
 still there in the end are rivals: who is to be nearly as fast as any must be so beside each.
 Selection of the best: S.-H. Kim and B. L. Nelson, A fully sequential procedure for
 indifference-zone selection in simulation, ACM TOMACS 11(3), 2001.
+
+Jobs whose ranks share a machine take long to simulate. Which of their settings are worth it is
+told from one rank alone on its share of the machine, which takes a thousandth of the time.
 """
 
 from __future__ import annotations
@@ -15,15 +18,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlsim.scenario import Scenario
+from dlsim.engine.ranks import fair_share
+from dlsim.scenario import MapDataset, Recorded, Scenario
 from dlsim.trace.work import DISTINCT, in_an_epoch, unit
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate
-from dlsim.whatif.demand import demand, variation
+from dlsim.whatif.demand import Demand, demand, variation
 from dlsim.whatif.feasibility import FIRST, NEARLY, Judge, Target, likely, surely_above
 
 SAME = 0.0025  # relative; who is faster by no more is not faster
 MOST = 100  # replications of a candidate
+DOUBT = 0.02  # by how much a rank alone may be off
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,8 @@ class Fastest:
     doubt: float
 
 
-def fastest(options: list[Candidate], judge: Judge) -> Fastest:
-    """Which of `options` is the fastest, as far as `judge` can tell."""
+def fastest(options: list[Candidate], judge: Judge, most: int = MOST) -> Fastest:
+    """Which of `options` is the fastest, as far as `judge` can tell from `most` runs of each."""
     looked = _looked_at(options, judge)
     risk = judge.risk_yes / 2
     runs, doubt = FIRST, 0.0
@@ -52,21 +57,21 @@ def fastest(options: list[Candidate], judge: Judge) -> Fastest:
             else:
                 doubt += 1 - likely(-slower)
         rest = [option for option in rivals if option is not best]
-        if not rest or 2 * runs > min(MOST, judge.most(best.scenario)):
+        if not rest or 2 * runs > min(most, judge.most(best.scenario)):
             return Fastest(best, rest, doubt)
         looked, runs = rivals, 2 * runs
 
 
-def nearly_as_fast(options: list[Candidate], judge: Judge) -> Target:
+def nearly_as_fast(options: list[Candidate], judge: Judge, most: int = MOST) -> Target:
     """The target of coming within 1 % of the most that any of `options` gives."""
-    found = fastest(options, judge)
+    found = fastest(options, judge, most)
     rivals = (found.best.scenario, *(rival.scenario for rival in found.rivals))
-    most = float(judge.samples_per_s(found.best.scenario).mean())
+    speed = float(judge.samples_per_s(found.best.scenario).mean())
     words = f"{100 * NEARLY:.0f} % of the most that any settings give"
     repeats = unit(*(in_an_epoch(option.scenario) for option in options)) == DISTINCT
     return Target(
         "distinct_per_s" if repeats else "samples_per_s",
-        NEARLY * most,
+        NEARLY * speed,
         at_most=False,
         words=words,
         rivals=rivals,
@@ -74,25 +79,75 @@ def nearly_as_fast(options: list[Candidate], judge: Judge) -> Target:
     )
 
 
+def slow(option: Candidate, judge: Judge) -> bool:
+    """Whether a rank alone clearly misses the speed that is wanted, where all would take long."""
+    wanted = [t.limit for t in judge.targets if t.metric in ("samples_per_s", "distinct_per_s")]
+    if not wanted or not judge.costly(option.scenario):
+        return False
+    return _alone(option, judge) < (1 - DOUBT) * max(wanted)
+
+
 def _looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:
     """Those that may be the fastest, by their bounds and what was simulated of others."""
-    limits = {option.cost: _limit(option.scenario) for option in options}
-    largest = {(o.workers, o.in_order, o.switches): o for o in options}  # the last is the largest
+    limits = {option.cost: limit(option.scenario) for option in options}
+    largest = {o.kind: o for o in options}  # the last is the largest
+    costly = any(judge.costly(option.scenario) for option in options)
     found, most = list[Candidate](), 0.0
     for option in sorted(options, key=lambda o: (-limits[o.cost], -o.workers, -o.prefetch)):
         if found and limits[option.cost] <= (1 + SAME) * most:
             break
-        if option.ordered and option != largest[option.workers, True, option.switches]:
+        if option.ordered and option != largest[option.kind]:
             continue  # a larger window delays nothing
         found.append(option)
-        most = max(most, float(judge.samples_per_s(option.scenario).mean()))
-    return found
+        most = max(most, _alone(option, judge) if costly else _speed(option.scenario, judge))
+    return [max(found, key=lambda option: _alone(option, judge))] if costly else found
 
 
-def _limit(scenario: Scenario) -> float:
-    """Samples a second that no mean of runs exceeds; infinite where that is not known."""
-    varies, batches = variation(scenario), demand(scenario).batches
-    if scenario.is_job or not np.isfinite(varies) or not batches:
+def _speed(scenario: Scenario, judge: Judge) -> float:
+    return float(judge.samples_per_s(scenario).mean())
+
+
+def _alone(option: Candidate, judge: Judge) -> float:
+    """Samples a second of all ranks, as told from one of them alone on its share."""
+    job = option.scenario.job
+    world = job.world if option.scenario.is_job else 1
+    return world * _speed(fair_share(option.scenario), judge)
+
+
+def limit(scenario: Scenario) -> float:
+    """Samples a second that no mean of runs exceeds; infinite where that is not known.
+
+    All steps come after the first batch is there, and are as many periods as there are batches.
+    """
+    varies, batches = variation(scenario), demand(fair_share(scenario)).batches
+    if scenario.job.differs or not np.isfinite(varies) or not batches:
         return math.inf
+    found, need = bounds(scenario), demand(fair_share(scenario))
+    runs = batches * scenario.epochs
+    least = runs * found.period
+    if not scenario.consumer.run_ahead:
+        least = max(least, runs * (need.step + need.copies) + _first(scenario, need, varies))
     # the mean of a quotient is greater than the quotient of the means
-    return bounds(scenario).samples_per_s * (1 + varies**2 / batches)
+    fastest = found.samples_per_batch * found.ranks * runs / least
+    return float(fastest * (1 + varies**2 / batches))
+
+
+def _first(scenario: Scenario, need: Demand, varies: float) -> float:
+    """Seconds until a batch is there, at least, on average.
+
+    In any order the first may be the shortest of all that workers begin with: no more below the
+    mean than (n - 1) / sqrt(2 n - 1) deviations (H. A. David, Order Statistics, 1981, section 4.2).
+    """
+    loader, dataset = scenario.loader, scenario.dataset
+    times = (time for stage in dataset.fetch for time in (stage.wait, stage.cpu, stage.read_bytes))
+    if loader.batch_sampler is not None or any(isinstance(time, Recorded) for time in times):
+        return 0.0  # of unequal batches, the first may be a short one
+    if loader.in_order or loader.num_workers < 2:
+        return need.fetches
+    batched = isinstance(dataset, MapDataset) and dataset.batched
+    calls = 1.0 if batched else max(need.samples / need.batches, 1.0)
+    deviation = varies * need.fetches / math.sqrt(calls)
+    if dataset.collate is not None:
+        deviation += varies * dataset.collate.mean
+    workers = loader.num_workers
+    return max(need.fetches - deviation * (workers - 1) / math.sqrt(2 * workers - 1), 0.0)

@@ -35,6 +35,8 @@ V = TypeVar("V", float, Floats)
 FIRST = 3  # replications of the first stage
 MOST = 1000  # replications of one configuration
 TOTAL = 40_000.0  # the effort of all runs of a configuration
+COSTLY = 40_000.0  # the effort of a simulation that is not made without need
+CALL = 40.0  # the effort of looking at a run, however short
 CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes no difference
 NEARLY = 0.99  # of the best, where that is the target
 SMALL = 0.01  # shares below it are told to two digits
@@ -129,18 +131,28 @@ class Judge:
         self.targets, self.maximum, self.seed, self.jobs = targets, maximum, seed, jobs
         stages = 1 + max(0, math.ceil(math.log2((maximum or MOST) / FIRST)))
         self.risk_no = (1 - confidence) / stages
-        self.risk_yes = self.risk_no / max(tries, 1)
+        self.tries = tries
         self._rows: dict[Scenario, list[Row]] = {}
         self._effort = 0.0  # of all simulations
         self._whole = set[Scenario]()  # what no part stands for
+
+    @property
+    def risk_yes(self) -> float:
+        """The risk of one wrong yes."""
+        return self.risk_no / max(self.tries, 1)
 
     def __call__(self, scenario: Scenario) -> Verdict:
         """The verdict on `scenario`; closed forms may rule it out unseen."""
         return RULED_OUT if self._ruled_out(scenario) else self.verdict(scenario)
 
-    def verdict(self, scenario: Scenario, targets: tuple[Target, ...] = ()) -> Verdict:
-        """The verdict on `scenario` from simulations, by other `targets` if there are any."""
-        most = self.most(scenario)
+    def verdict(
+        self, scenario: Scenario, targets: tuple[Target, ...] = (), most: int = MOST
+    ) -> Verdict:
+        """The verdict on `scenario` from simulations, by other `targets` if there are any.
+
+        `most`: how many there are at most, if that is fewer than usual.
+        """
+        most = min(most, self.most(scenario))
         wanted = FIRST
         while True:
             rows = self._simulated(scenario, min(wanted, most))
@@ -151,8 +163,8 @@ class Judge:
 
     def most(self, scenario: Scenario) -> int:
         """How often `scenario` is simulated at most."""
-        usual = int(TOTAL / cost(shortened(scenario)))
-        return max(self.maximum or min(max(usual, 8 * FIRST), MOST), 2)
+        usual = int(TOTAL / (cost(shortened(scenario)) + CALL))
+        return max(self.maximum or min(max(usual, 4 * FIRST), MOST), 2)
 
     def samples_per_s(self, scenario: Scenario, wanted: int = FIRST) -> Floats:
         """Distinct samples a second of `scenario` in each of its replications, so many at least."""
@@ -161,6 +173,10 @@ class Judge:
     def mean(self, scenario: Scenario, metric: str) -> float:
         """The mean of a metric over the replications of `scenario` that were made."""
         return float(columns(self._simulated(scenario, FIRST))[metric].mean())
+
+    def costly(self, scenario: Scenario) -> bool:
+        """Whether each simulation of `scenario` takes seconds."""
+        return cost(shortened(scenario)) > COSTLY
 
     def seen(self, scenario: Scenario) -> bool:
         """Whether `scenario` was simulated."""

@@ -14,8 +14,7 @@ from dlsim.engine.effort import SECONDS, effort
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Catalogue, Instance, Scenario, load_catalogue
 from dlsim.whatif.bounds import bounds
-from dlsim.whatif.changes import slower
-from dlsim.whatif.cheapest import WRONG
+from dlsim.whatif.changes import WRONG, slower
 from dlsim.whatif.demand import demand
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.extent import replicated

@@ -1,4 +1,4 @@
-"""Long benchmarks, piece by piece: what is finished is kept, and the same command goes on from there."""
+"""Long benchmarks, piece by piece: what is finished is kept, and the same command goes on there."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def options(about: str, count: int) -> argparse.ArgumentParser:
     return parser
 
 
-def rows(
-    name: str, piece: Callable[[int], Piece], asked: argparse.Namespace
-) -> dict[int, Piece]:
+def rows(name: str, piece: Callable[[int], Piece], asked: argparse.Namespace) -> dict[int, Piece]:
     """What `piece` makes of each seed that is asked for, as far as time allows, by seed.
 
     `asked`: what was parsed by `options`. Kept in `build/NAME.journal`.
