@@ -22,12 +22,16 @@ from dlsim.whatif.leaving import left_early
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval, interval
 
+MOST_ROWS = 16  # of what else there is; of more, every other one is shown
 SURE = 0.999  # a probability above it is not told more exactly
 
 
 @dataclass(frozen=True)
 class Otherwise:
-    """What would be best were `what` different: its samples a second, and whether it `holds`."""
+    """What would be best were `what` different, and whether it `holds` the targets.
+
+    `samples_per_s`: of `best`; or how many times as fast it is as `what`.
+    """
 
     what: str
     best: Candidate
@@ -47,8 +51,10 @@ class Advice:
     configurations that no other beats in throughput, workers and memory. `speed`: of `best`, in
     samples a second; `speeds`: in each replication. `judged`: simulations made.
     `times`: seconds of an epoch, and of the whole run, with `best`. `tried`: the most workers that
-    were looked at. `with_room`: what were best on a machine with room for all batches, where
-    settings are left out that do not fit; `programmed`: with other samplers or shares of the data.
+    were looked at, where more might do better, else 0. `ended`: which errors end runs with other
+    settings. `as_set`: flags that gain with the number of workers that is set. `with_room`: what
+    were best on a machine with room for all batches, where settings are left out that do not fit;
+    `programmed`: with other samplers or shares of the data.
     """
 
     scenario: Scenario
@@ -63,6 +69,8 @@ class Advice:
     judged: int
     times: tuple[float, float]
     tried: int
+    as_set: Otherwise | None = None
+    ended: str = ""
     with_room: Otherwise | None = None
     programmed: tuple[Otherwise, ...] = ()
 
@@ -96,9 +104,19 @@ class Advice:
     @property
     def untried(self) -> str:
         """That more workers were not tried, where the search ended at its own limit."""
-        most = self.best.workers == self.tried > 0
-        limited = self.chosen is None or any(target.rivals for target in self.targets)
-        return f"More than {self.tried} workers were not tried." if most and limited else ""
+        return f"More than {self.tried} workers were not tried." if self.tried else ""
+
+    @property
+    def kept(self) -> str:
+        """Which flags gain where the number of workers stays as it is set."""
+        if self.as_set is None:
+            return ""
+        best = self.as_set.best
+        flags = ", ".join(f"{flag}=True" for flag in best.switches)
+        return (
+            f"With {self.as_set.what}, as it is set, {flags} would be "
+            f"{self.as_set.samples_per_s:.2g} times as fast."
+        )
 
     @property
     def crowded(self) -> str:
@@ -155,7 +173,18 @@ class Advice:
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
         left = left_early(whole, self.verdict.means.get("epoch_time", math.nan))
-        lines += filter(None, (self.crowded, *self.alternatives, left, self.bill, self.untried))
+        lines += filter(
+            None,
+            (
+                self.ended,
+                self.crowded,
+                *self.alternatives,
+                self.kept,
+                left,
+                self.bill,
+                self.untried,
+            ),
+        )
         if self.margin:
             lines += ["", "does it survive wrong inputs?", *_margin(self)]
         lines += ["", "what else there is: no other configuration is better in all of these"]
@@ -209,6 +238,10 @@ def _margin(found: Advice) -> Iterator[str]:
 
 def _front(found: Advice) -> Iterator[str]:
     of = unit(*(in_an_epoch(option.scenario) for option in found.front))
-    for option in found.front:
+    every = -(-len(found.front) // MOST_ROWS)
+    last = len(found.front) - 1
+    for row, option in enumerate(found.front):
+        if (last - row) % every and option.cost != found.best.cost:
+            continue
         memory = f"  ({size(option.memory)})" if option.memory else ""
         yield f"  {number(option.samples_per_s):>8} {of}  {option.keywords}{memory}"

@@ -11,15 +11,17 @@ from msgspec import structs
 from dlsim.scenario import Scenario
 from dlsim.whatif.advice import Advice, Otherwise
 from dlsim.whatif.bounds import bounds
-from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
+from dlsim.whatif.candidates import Candidate, candidates, pareto, switched, with_throughput
 from dlsim.whatif.changes import WRONG, programs, slower
 from dlsim.whatif.cheapest import Found, looked_at, search
 from dlsim.whatif.demand import demand
+from dlsim.whatif.endings import ended_by
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import WORTH, Explanation, explain
 from dlsim.whatif.fastest import nearly_as_fast
 from dlsim.whatif.feasibility import FIRST, Verdict
 from dlsim.whatif.question import PREFETCH, Question, numbers, targets
+from dlsim.whatif.space import space
 
 GLANCE = 2  # replications of what was not judged, to tell what else there is
 MARGIN = 24  # replications that tell whether settings survive wrong inputs, at most
@@ -108,15 +110,46 @@ def _told(scenario: Scenario, question: Question, found: Found) -> Advice:
         speeds=judge.samples_per_s(best.scenario),
         judged=judge.simulated,
         times=(judge.mean(best.scenario, "epoch_time"), judge.mean(best.scenario, "elapsed")),
-        tried=found.most_workers,
+        tried=found.most_workers if found.at_the_limit else 0,
+        as_set=_as_set(scenario, found) if limited else None,
+        ended=_ended(found),
         with_room=_with_room(scenario, question, found) if limited else None,
         programmed=tuple(_programmed(question, found)) if limited else (),
     )
 
 
+def _ended(found: Found) -> str:
+    """What ends the runs of settings that were looked at, with the first such; "" if nothing does.
+
+    Without workers there are no timeouts.
+    """
+    seen = [option for option in found.options if found.judge.seen(option.scenario)]
+    for option in seen:
+        if found.judge.mean(option.scenario, "failed") > 0:
+            return f"With {option.keywords}, runs end early: {ended_by(option.scenario)}."
+    return ""
+
+
+def _as_set(scenario: Scenario, found: Found) -> Otherwise | None:
+    """The flags that gain most with the number of workers that is set, if the best has another."""
+    own = switched(scenario)
+    if len(own) < 2 or found.best.workers == own[0].workers or found.judge.costly(scenario):
+        return None
+    if any(space(option.scenario).fits is False for option in own):
+        return None
+    speeds = {o.cost: float(found.judge.samples_per_s(o.scenario).mean()) for o in own}
+    best = max(own, key=lambda option: speeds[option.cost])
+    now = speeds[own[0].cost]
+    if not speeds[best.cost] > (1 + WORTH) * now:
+        return None
+    return Otherwise(own[0].keywords, best, speeds[best.cost] / now, holds=False)
+
+
 def _explained(question: Question, found: Found) -> Explanation | None:
     """Why the best is no better, where training is idle, or a target is missed."""
     best, judge = found.best.scenario, found.judge
+    if _ended(found):
+        return None
     if found.chosen is not None and (judge.costly(best) or judge.mean(best, "stall") < WORTH):
         return None
     runs = FIRST if judge.costly(best) else None

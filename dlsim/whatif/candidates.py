@@ -141,6 +141,18 @@ def with_throughput(candidate: Candidate, samples_per_s: float) -> Candidate:
     return replace(candidate, samples_per_s=samples_per_s)
 
 
+def switched(scenario: Scenario) -> list[Candidate]:
+    """The scenario's own settings, with each set of flags that may make a difference."""
+    loader = scenario.loader
+    if not loader.num_workers:
+        return []
+    prefetch = loader.window // loader.num_workers
+    return [
+        _candidate(scenario, loader.num_workers, prefetch, loader.in_order, flags, 0)
+        for flags in _switches(scenario)
+    ]
+
+
 def _switches(scenario: Scenario) -> list[tuple[str, ...]]:
     """The sets of flags that may make a difference, besides those that are set; the empty first."""
     found: list[tuple[str, ...]] = [()]
@@ -148,7 +160,7 @@ def _switches(scenario: Scenario) -> list[tuple[str, ...]]:
     receives = costs.receive.of(1, 1.0) + costs.hand_over.of(1, 1.0) > 0
     if receives and not loader.pin_memory and scenario.consumer.device == "accelerator":
         found += [(*flags, "pin_memory") for flags in found]
-    if scenario.epochs > 1 and not loader.persistent_workers:
+    if scenario.epochs > 1 and not (loader.persistent_workers or loader.endless):
         found += [(*flags, "persistent_workers") for flags in found]
     return found
 

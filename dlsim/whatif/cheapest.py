@@ -20,6 +20,7 @@ from dlsim.whatif.question import Question
 
 NEAR = 0.05  # of its limit; what misses by less may yet hold
 LEAST = 0.002  # a miss that is greater by so little, as a share, is no reason to pay more
+HIGH = 0.75  # of the most workers; who takes more of them might want still more
 DEFAULT = 2  # torch's prefetch_factor
 
 
@@ -50,6 +51,13 @@ class Found:
         return max(option.workers for option in self.options)
 
     @property
+    def at_the_limit(self) -> bool:
+        """Whether more workers might do better: nearly the most are taken, and not enough."""
+        few = self.chosen is None or self.relative
+        several = self.most_workers > min(option.workers for option in self.options)
+        return few and several and self.best.workers > HIGH * self.most_workers
+
+    @property
     def speed(self) -> float:
         """Distinct samples a second of the best."""
         return float(self.judge.samples_per_s(self.best.scenario).mean())
@@ -66,8 +74,8 @@ def search(scenario: Scenario, question: Question) -> Found:
             options = [option for option in options if option.scenario.loader.in_order]
         judge.tries = len(options)
         found = _among(workers, options, judge, question)
-        enough = found.chosen is not None and not (found.relative or question.fastest)
-        if enough or found.best.workers < max(workers):
+        dear = question.fastest and found.best.workers > HIGH * found.most_workers
+        if not found.at_the_limit and not dear:
             break
     return found
 
@@ -134,10 +142,18 @@ def _faster(chosen: Candidate, options: list[Candidate], judge: Judge) -> Candid
 
 
 def _nearest(options: list[Candidate], judge: Judge) -> Candidate:
-    """The cheapest of the candidates that come about as near to the targets as any."""
+    """The cheapest of the candidates that come about as near to the targets as any.
+
+    Where no settings make a difference to that, the cheapest of those about as fast as any.
+    """
     misses = [judge.verdict(option.scenario).miss for option in options]
-    near = min(misses) * (1 + LEAST) + LEAST
-    return next(option for option, miss in zip(options, misses, strict=True) if miss <= near)
+    most = min(misses) * (1 + LEAST) + LEAST
+    near = [option for option, miss in zip(options, misses, strict=True) if miss <= most]
+    if len(near) == len(options):
+        speeds = [float(judge.samples_per_s(option.scenario).mean()) for option in near]
+        fast = zip(near, speeds, strict=True)
+        near = [option for option, speed in fast if speed >= NEARLY * max(speeds)] or near
+    return near[0]
 
 
 def looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:

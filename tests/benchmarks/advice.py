@@ -26,9 +26,12 @@ from dlsim.trace.metrics import (
     samples_per_second,
     stall,
 )
-from dlsim.whatif import Advice, advise, replicate
+from dlsim.whatif import replicate
 from dlsim.whatif.candidates import Candidate, candidates
+from dlsim.whatif.cheapest import search
 from dlsim.whatif.feasibility import NEARLY, SHARES
+from dlsim.whatif.question import Question as question_of
+from dlsim.whatif.question import targets
 from tests.benchmarks import resumed
 
 WITHIN = 0.01  # of the time, or of the limit
@@ -50,10 +53,15 @@ class Question:
     limit: float
     seed: int
 
-    def answer(self) -> Advice:
-        """What is advised."""
-        asked: dict[str, Any] = {self.target: self.limit}
-        return advise(self.scenario, workers=WORKERS, prefetch=PREFETCH, seed=self.seed, **asked)
+    def answer(self) -> Candidate | None:
+        """What is advised, if anything."""
+        asked = targets(**{self.target: self.limit})
+        settings: dict[str, Any] = {
+            "workers": tuple(WORKERS),
+            "prefetch": PREFETCH,
+            "seed": self.seed,
+        }
+        return search(self.scenario, question_of(targets=asked, **settings)).chosen
 
     def excess(self, scenario: dlsim.Scenario) -> float:
         """How far beyond the limit the true mean is; negative within it, 1 % of it being 0.01.
@@ -137,7 +145,7 @@ def wrong(asked: Question) -> str:
     Nothing cheaper may clearly hold the target, and what is advised may not clearly miss it:
     clearly is by more than 1 %.
     """
-    chosen = asked.answer().chosen
+    chosen = asked.answer()
     for option in candidates(asked.scenario, WORKERS, PREFETCH):
         excess = asked.excess(option.scenario)
         if chosen is not None and option.cost == chosen.cost:
@@ -155,7 +163,8 @@ def wrong_fastest(seed: int) -> str:
     """
     asked = question(seed)
     options = candidates(asked.scenario, WORKERS, PREFETCH)
-    found = advise(asked.scenario, workers=WORKERS, prefetch=PREFETCH, seed=seed)
+    settings: dict[str, Any] = {"workers": tuple(WORKERS), "prefetch": PREFETCH, "seed": seed}
+    found = search(asked.scenario, question_of(**settings))
     truth = _speeds(options, seed)
     mine, speeds = truth[found.best.cost], {cost: each.mean() for cost, each in truth.items()}
     fastest = max(speeds, key=lambda cost: speeds[cost])
