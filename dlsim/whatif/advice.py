@@ -10,7 +10,7 @@ from msgspec import structs
 
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
-from dlsim.scenario.units import size
+from dlsim.scenario.units import duration, size
 from dlsim.trace.memory import DESCRIPTORS
 from dlsim.trace.summary import number
 from dlsim.trace.work import in_an_epoch, told, unit
@@ -172,6 +172,9 @@ class Advice:
             lines.append(said)
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
+        if self.best.size:
+            step = duration(whole.consumer.step.mean)
+            lines.append(f"The step is {step} on average whatever the batch size.")
         left = left_early(whole, self.verdict.means.get("epoch_time", math.nan))
         lines += filter(
             None,

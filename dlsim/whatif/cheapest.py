@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from dlsim.scenario import Scenario
 from dlsim.whatif.candidates import Candidate, candidates
 from dlsim.whatif.fastest import nearly_as_fast, slow
-from dlsim.whatif.feasibility import NEARLY, Judge, Target, surely_above
+from dlsim.whatif.feasibility import NEAR, NEARLY, Judge, Target
 from dlsim.whatif.question import Question
 
-NEAR = 0.05  # of its limit; what misses by less may yet hold
 LEAST = 0.002  # a miss that is greater by so little, as a share, is no reason to pay more
 HIGH = 0.75  # of the most workers; who takes more of them might want still more
 DEFAULT = 2  # torch's prefetch_factor
@@ -118,11 +115,7 @@ def _holds(option: Candidate, options: list[Candidate], judge: Judge) -> bool:
     like = option.prefetch, option.kind
     ordered = [o for o in options if o.in_order]
     twin = next((o for o in ordered if (o.prefetch, _free(o)) == like), None)
-    if twin is None:
-        return True
-    runs = verdict.runs
-    speeds = (judge.samples_per_s(each.scenario, runs)[:runs] for each in (option, twin))
-    return surely_above(np.subtract(*speeds), judge.risk_no, equal=False)
+    return twin is None or judge.faster(option.scenario, twin.scenario)
 
 
 def _free(option: Candidate) -> tuple[int, bool, tuple[str, ...], int]:

@@ -24,7 +24,7 @@ from dlsim.trace.work import DISTINCT, in_an_epoch, unit
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.demand import Demand, demand, variation
-from dlsim.whatif.feasibility import FIRST, NEARLY, Judge, Target, likely, surely_above
+from dlsim.whatif.feasibility import FIRST, NEAR, NEARLY, Judge, Target, likely, surely_above
 
 SAME = 0.0025  # relative; who is faster by no more is not faster
 MOST = 100  # replications of a candidate
@@ -80,11 +80,14 @@ def nearly_as_fast(options: list[Candidate], judge: Judge, most: int = MOST) -> 
 
 
 def slow(option: Candidate, judge: Judge) -> bool:
-    """Whether a rank alone clearly misses the speed that is wanted, where all would take long."""
-    wanted = [t.limit for t in judge.targets if t.metric in ("samples_per_s", "distinct_per_s")]
-    if not wanted or not judge.costly(option.scenario):
+    """Whether a rank alone clearly misses what is wanted, where simulating all would take long."""
+    if not judge.costly(option.scenario):
         return False
-    return _alone(option, judge) < (1 - DOUBT) * max(wanted)
+    wanted = [t.limit for t in judge.targets if t.rivals]
+    if wanted:
+        return _alone(option, judge) < (1 - DOUBT) * max(wanted)
+    alone = judge.verdict(fair_share(option.scenario))
+    return alone.decided and not alone.holds and alone.miss >= NEAR
 
 
 def _looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:
@@ -100,7 +103,11 @@ def _looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:
             continue  # a larger window delays nothing
         found.append(option)
         most = max(most, _alone(option, judge) if costly else _speed(option.scenario, judge))
-    return [max(found, key=lambda option: _alone(option, judge))] if costly else found
+    if not costly:
+        return found
+    enough = (1 - SAME) * most
+    hopeful = (option for option in options if limits[option.cost] >= enough)
+    return [next(option for option in hopeful if _alone(option, judge) >= enough)]
 
 
 def _speed(scenario: Scenario, judge: Judge) -> float:

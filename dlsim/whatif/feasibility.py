@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from dlsim.engine.effort import SECONDS, deciding, effort
+from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import duration
@@ -38,6 +39,7 @@ TOTAL = 40_000.0  # the effort of all runs of a configuration
 COSTLY = 40_000.0  # the effort of a simulation that is not made without need
 CALL = 40.0  # the effort of looking at a run, however short
 CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes no difference
+NEAR = 0.05  # of its limit; what misses by less may yet hold
 NEARLY = 0.99  # of the best, where that is the target
 SMALL = 0.01  # shares below it are told to two digits
 SURELY = 0.9  # a closed form must miss the target by this factor to rule a configuration out
@@ -170,6 +172,19 @@ class Judge:
         """Distinct samples a second of `scenario` in each of its replications, so many at least."""
         return columns(self._simulated(scenario, wanted))["distinct_per_s"]
 
+    def faster(self, scenario: Scenario, other: Scenario) -> bool:
+        """Whether `scenario` surely makes more samples a second than `other`, and not just so."""
+        runs = FIRST
+        while True:
+            speed, least = (self.samples_per_s(each, runs)[:runs] for each in (scenario, other))
+            more = speed - least
+            if surely_above(more, self.risk_no, equal=False):
+                return True
+            near = CLOSE * float(least.mean())
+            if surely_above(near - more, self.risk_no) or 2 * runs > self.most(scenario):
+                return False
+            runs *= 2
+
     def mean(self, scenario: Scenario, metric: str) -> float:
         """The mean of a metric over the replications of `scenario` that were made."""
         return float(columns(self._simulated(scenario, FIRST))[metric].mean())
@@ -243,7 +258,8 @@ class Judge:
         An epoch of N batches lasts at least N periods, of which N steps are spent training and
         starting and stopping workers neither trains nor waits. The first batch is waited for.
         """
-        need, period = demand(scenario), bounds(scenario).period
+        need, best = demand(fair_share(scenario)), bounds(scenario)
+        period, speed = best.period, best.samples_per_s
         if scenario.consumer.run_ahead or need.threads or not need.batches or not period:
             return False
         costs = scenario.charged
@@ -254,7 +270,6 @@ class Judge:
             "epoch_time": need.batches * period,
             "stall": max(1 - trained - edge, _first_wait(need, edge * period)),
         }
-        speed = need.samples / need.batches / period
         most = {"au": trained, "samples_per_s": speed, "distinct_per_s": speed}
         return any(
             t.limit < SURELY * least.get(t.metric, 0.0)

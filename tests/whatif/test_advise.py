@@ -12,6 +12,7 @@ from dlsim.whatif import WhatIfError, advise, replicate
 from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
 from dlsim.whatif.feasibility import Judge, Target
 from tests.benchmarks.advice import question, wrong
+from tests.whatif.cases import CASES
 
 
 def scenario(
@@ -272,3 +273,68 @@ def test_what_more_room_would_bring_is_said() -> None:
     assert "/dev/shm keeps back more: it has 64 MiB" in str(found)
     enough = dlsim.replace(case, {"machine.shm": 2**40})
     assert "keeps back" not in str(advise(enough, workers=range(5)))
+
+
+def test_the_search_goes_on_where_16_workers_are_too_few() -> None:
+    """A target that takes 20 workers is reached, where nobody said that there are at most 16."""
+    case = scenario(dlsim.Constant(10.0), 1.0, 400)
+    found = advise(case, max_epoch=250.0)
+    assert found.chosen is not None
+    assert 16 < found.best.workers < 24
+    assert "were not tried" not in str(found)
+    few = advise(case, max_epoch=250.0, workers=range(17))
+    assert few.chosen is None
+    assert "More than 16 workers were not tried." in str(few)
+
+
+def test_what_must_be_programmed_is_said_apart() -> None:
+    """Short epochs begin with an empty pipeline: what an endless sampler would bring is said."""
+    said = str(advise(CASES["short epochs"], workers=range(5)))
+    assert said.startswith("num_workers=3, ")
+    assert "With a sampler that does not end, num_workers=4, " in said
+    assert "With even shares, " in str(advise(CASES["uneven shards"]))
+
+
+def test_errors_with_other_settings_are_named() -> None:
+    """Who is told to do without workers, as a timeout strikes with them, is told that."""
+    said = str(advise(CASES["a timeout that strikes"], workers=range(5)))
+    assert said.startswith("num_workers=0")
+    assert "runs end early: DataLoader timed out after 2.0 seconds." in said
+
+
+def test_flags_for_the_workers_that_are_set() -> None:
+    """Where another number of workers is best, what flags gain with that which is set is said."""
+    said = str(advise(CASES["workers started for each epoch"], workers=range(5)))
+    assert "With num_workers=4, prefetch_factor=2, as it is set, persistent_workers=True" in said
+
+
+def test_what_would_help_is_said_without_a_target() -> None:
+    """Where training is idle with the fastest settings, advice says why, as `explain` does."""
+    said = str(advise(CASES["as many workers as cores"], workers=range(9)))
+    assert "two together do: twice the workers (num_workers=16) and twice the cores" in said
+
+
+def test_batch_sizes() -> None:
+    """Batch sizes are chosen from where they are asked for: large ones save messages."""
+    case = scenario(dlsim.Constant(0.01), 0.0, 400, costs=dlsim.Costs(index_put=0.1))
+    found = advise(case, workers=[2], batch_sizes=[2, 20])
+    assert found.best.keywords.startswith("batch_size=20, num_workers=2, prefetch_factor=")
+    assert "The step is 0 s on average whatever the batch size." in str(found)
+    assert "batch_size" not in advise(case, workers=[2]).best.keywords
+    with pytest.raises(WhatIfError, match="batch_sizes: expected integers of at least 1"):
+        advise(case, batch_sizes=[0])
+
+
+def test_ranks_that_share_a_node_are_told_from_one_alone() -> None:
+    """Of a job that takes long to simulate, few settings are: one rank alone tells which."""
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=50),
+        dataset=dlsim.MapDataset(40_000, fetch=[dlsim.Stage("decode", cpu=dlsim.Gamma(0.01, 1.0))]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.2)),
+        machine=dlsim.Machine(cores=16),
+        job=dlsim.scenario.Job(ranks=4),
+    )
+    found = advise(case, workers=range(7), maximum=2)
+    assert found.best.workers == 3
+    every = replicate(case, 2, measured=lambda run: {"speed": summarize(run).samples_per_s})
+    assert found.speed.mean > every["speed"].mean()
