@@ -43,7 +43,6 @@ def advise(
     keep_order: bool = False,
     seed: int = 0,
     jobs: int = 1,
-    fastest: bool = False,
 ) -> Advice:
     """The cheapest configuration of the loader of `scenario` that holds the given targets.
 
@@ -52,8 +51,6 @@ def advise(
     workers gives. A target holds if the mean over runs does, with `confidence`; one that is only
     met by chance, or still undecided after `maximum` replications, does not (by default up to
     1,000, fewer of long runs).
-
-    With `fastest`, of those that hold the targets one that is within 1 % of the fastest of them.
 
     Cheapest: fewest workers, then least memory for batches on their way (window times bytes of a
     batch), then nearest to torch's defaults. `max_memory` bytes, and `machine.memory` and
@@ -80,7 +77,6 @@ def advise(
         confidence=confidence,
         maximum=maximum,
         keep_order=keep_order,
-        fastest=fastest,
         seed=seed,
         jobs=jobs,
     )

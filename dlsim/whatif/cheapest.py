@@ -71,8 +71,7 @@ def search(scenario: Scenario, question: Question) -> Found:
             options = [option for option in options if option.scenario.loader.in_order]
         judge.tries = len(options)
         found = _among(workers, options, judge, question)
-        dear = question.fastest and found.best.workers > HIGH * found.most_workers
-        if not found.at_the_limit and not dear:
+        if not found.at_the_limit:
             break
     return found
 
@@ -83,8 +82,6 @@ def _among(
     targets = question.targets or (nearly_as_fast(options, judge),)
     judge.targets = targets
     chosen = next((o for o in _hopeful(options, judge) if _holds(o, options, judge)), None)
-    if question.fastest and question.targets and chosen is not None:
-        chosen = _faster(chosen, options, judge)
     if chosen is None and targets[0].rivals:  # rivals that cannot be told apart
         chosen = next(o for o in options if o.scenario == targets[0].rivals[0])
     best = chosen or _nearest(looked_at(options, judge), judge)
@@ -122,16 +119,6 @@ def _free(option: Candidate) -> tuple[int, bool, tuple[str, ...], int]:
     """The kind of the same that gives up order."""
     workers, _, switches, size = option.kind
     return workers, False, switches, size
-
-
-def _faster(chosen: Candidate, options: list[Candidate], judge: Judge) -> Candidate:
-    """The cheapest that holds the targets and is about as fast as any that does."""
-    dearer = [option for option in options if option.cost >= chosen.cost]
-    known = [(float(judge.samples_per_s(o.scenario).mean()), o) for o in dearer]
-    quick = sorted(known, key=lambda pair: -pair[0])
-    best = next(speed for speed, o in quick if o == chosen or _holds(o, options, judge))
-    near = (o for speed, o in known if speed >= NEARLY * best)
-    return next(o for o in near if o == chosen or _holds(o, options, judge))
 
 
 def _nearest(options: list[Candidate], judge: Judge) -> Candidate:

@@ -29,7 +29,6 @@ class Question:
     confidence: float = 0.95
     maximum: int | None = None
     keep_order: bool = False
-    fastest: bool = False
     seed: int = 0
     jobs: int = 1
 
