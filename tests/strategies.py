@@ -67,6 +67,22 @@ loops = st.sampled_from(["plain", "plain", "rebind"])
 orders = st.sampled_from(["sequential", "shuffle", "sampler", "batch_sampler", "single"])
 
 
+refills = st.sampled_from(["return", "return", "arrival"])
+_torchs = st.just({"dispatch": "turns", "refill": "return"})
+_of_parts = _torchs | st.fixed_dictionaries({"dispatch": st.just("dealt"), "refill": refills})
+_of_batches = st.one_of(
+    _torchs,
+    st.fixed_dictionaries({"dispatch": st.sampled_from(["turns", "dealt"]), "refill": refills}),
+    st.fixed_dictionaries(
+        {
+            "dispatch": st.sampled_from(["stealing", "shared"]),
+            "refill": refills,
+            "slots": st.sampled_from([None, 1, 2, 5]),
+        }
+    ),
+)
+
+
 @st.composite
 def scenarios(draw: st.DrawFn, *, torch_only: bool = True) -> Scenario:
     """Any scenario that torch 2.13 can run; without `torch_only`, older rules and policies too."""
@@ -80,6 +96,11 @@ def scenarios(draw: st.DrawFn, *, torch_only: bool = True) -> Scenario:
     dataset = (
         _iterable(draw, length, workers, loader) if draw(flags) else _map(draw, length, loader)
     )
+    if workers and not torch_only:
+        iterable = isinstance(dataset, dlsim.IterableDataset)
+        loader |= draw(_of_parts if iterable else _of_batches)
+        if loader.get("slots"):
+            loader["prefetch_factor"] = None
     on_error, failures = draw(errors), draw(_failures(length, workers))
     device = draw(st.sampled_from(["accelerator", "cpu"]))
     if on_error == "continue":  # nothing that would be raised for ever
@@ -210,6 +231,9 @@ in_order = ideal.map(  # as far as datasets are map-style, and there are workers
         scenario,
         {
             "loader.in_order": True,
+            "loader.dispatch": "dealt" if scenario.loader.dispatch == "dealt" else "turns",
+            "loader.refill": "return",
+            "loader.slots": None,
             "loader.timeout": 0.0,
             "consumer.stop_after": None,
             "failures": [],
@@ -217,31 +241,6 @@ in_order = ideal.map(  # as far as datasets are map-style, and there are workers
         },
     )
 )
-
-
-rules = st.fixed_dictionaries(
-    {
-        "dispatch": st.sampled_from(["turns", "dealt", "stealing", "shared", "shared"]),
-        "refill": st.sampled_from(["return", "return", "arrival"]),
-    }
-)
-slots = st.sampled_from([None, None, 1, 2, 5])
-
-
-@st.composite
-def under_rules(draw: st.DrawFn, alone: st.SearchStrategy[Scenario]) -> Scenario:
-    """Any scenario, whose batches are dispatched by any rule it can go by."""
-    scenario, rule, some = draw(alone), draw(rules), draw(slots)
-    if scenario.loader.num_workers == 0:
-        return scenario
-    if isinstance(scenario.dataset, dlsim.IterableDataset) and rule["dispatch"] != "turns":
-        rule["dispatch"] = "dealt"
-    if some is not None and rule["dispatch"] in ("stealing", "shared"):
-        rule |= {"slots": some, "prefetch_factor": None}
-    return structs.replace(scenario, loader=structs.replace(scenario.loader, **rule))
-
-
-dispatched = under_rules(scenarios(torch_only=False))
 
 
 def _kilobytes(distribution: dlsim.scenario.Distribution) -> dlsim.scenario.Distribution:

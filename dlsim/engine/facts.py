@@ -166,10 +166,6 @@ def made_again(scenario: Scenario) -> int:
 
 def only_processes(scenario: Scenario) -> str | None:
     """What the processes have and the compiled engine does not, as `key = value`; None: nothing."""
-    if scenario.loader.dispatch in ("stealing", "shared"):
-        return f"loader.dispatch = {scenario.loader.dispatch}"
-    if scenario.loader.refill != "return":
-        return f"loader.refill = {scenario.loader.refill}"
     if scenario.loader.stateful:
         return "loader.stateful = true"
     loop = scenario.consumer.loop

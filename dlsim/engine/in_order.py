@@ -31,6 +31,8 @@ def suits(scenario: Scenario) -> bool:
         and loader.in_order
         and loader.window > 0
         and not loader.endless
+        and loader.dispatch in ("turns", "dealt")  # which are one in order
+        and loader.refill == "return"
         and only_processes(scenario) is None
         and loader.timeout == 0
         and last_of_epoch(scenario) is None

@@ -77,7 +77,8 @@ def setup(scenario: Scenario) -> str:
     loader, dataset = scenario.loader, scenario.dataset
     words = [f"{loader.num_workers} {'worker' if loader.num_workers == 1 else 'workers'}"]
     if loader.num_workers:
-        words.append(f"prefetch {loader.window // loader.num_workers} (window {loader.window})")
+        factor = f"prefetch {loader.window // loader.num_workers} (window {loader.window})"
+        words.append(factor if loader.slots is None else f"{loader.slots} slots")
     if loader.batch_sampler is not None:
         words.append("batches as sampled")
     elif loader.batch_size is None:
@@ -86,6 +87,8 @@ def setup(scenario: Scenario) -> str:
         words.append(f"batch size {loader.batch_size}")
     if loader.num_workers:
         words.append("in order" if loader.in_order else "out of order")
+        words += [] if loader.dispatch == "turns" else [f"dispatch {loader.dispatch}"]
+        words += [] if loader.refill == "return" else [f"refill on {loader.refill}"]
     words.append("iterable" if isinstance(dataset, IterableDataset) else "map-style")
     if scenario.epochs > 1:
         words.append(f"{scenario.epochs} epochs")

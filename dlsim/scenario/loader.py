@@ -24,6 +24,18 @@ WorkerKind: TypeAlias = Literal["processes", "threads"]
 
 LARGEST_BATCH = 2**31 - 1  # samples, which traces count in 32 bits
 LARGEST_WINDOW = 1_000_000  # batches; each is kept, and sent when an epoch begins
+# What is given only where there are workers, and what it is where there are none.
+WITHOUT_WORKERS = {
+    "workers": "processes",
+    "prefetch_factor": None,
+    "persistent_workers": False,
+    "timeout": 0.0,
+    "multiprocessing_context": None,
+    "dispatch": "turns",
+    "refill": "return",
+    "slots": None,
+}
+NOT_TORCHS = ("workers", "endless", "dispatch", "refill", "slots")  # are no keyword arguments
 _NEEDS = "needs num_workers above 0"
 
 

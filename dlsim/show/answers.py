@@ -27,9 +27,9 @@ from dlsim.scenario import (
     dumps,
     from_tree,
     load,
-    replace,
 )
 from dlsim.scenario.files import changed
+from dlsim.scenario.loader import NOT_TORCHS
 from dlsim.scenario.shipped import shipped
 from dlsim.show.controls import controls
 from dlsim.show.lesson_page import lesson_data, rules_data
@@ -40,6 +40,7 @@ from dlsim.trace import Trace, summarize
 from dlsim.trace.account import Account, account
 from dlsim.trace.summary import give_or_take, number, percent
 from dlsim.whatif import replicate
+from dlsim.whatif.designs import configured
 from dlsim.whatif.extent import measured, shortened
 from dlsim.whatif.space import space
 from dlsim.whatif.versus import compare
@@ -221,7 +222,7 @@ def _sentences(trace: Trace, accounted: Account) -> list[str]:
 def keywords(loader: Loader) -> str:
     """The loader as a call, with what is not torch's default."""
     default = Loader()
-    names = [name for name in loader.__struct_fields__ if name != "endless"]
+    names = [name for name in loader.__struct_fields__ if name not in NOT_TORCHS]
     given = {name: getattr(loader, name) for name in names}
     said = [
         f"{name}={value!r}"
@@ -238,16 +239,7 @@ def workers(point: Point) -> Json:
     dataset = whole.dataset
     if isinstance(dataset, IterableDataset) and dataset.sharding != "split":
         raise DlsimError("Other numbers of workers would get other data (dataset.sharding).")
-    loader: Json = {"loader.num_workers": point.workers}
-    if not point.workers:
-        for key, off in (
-            ("prefetch_factor", None),
-            ("persistent_workers", False),
-            ("timeout", 0.0),
-        ):
-            loader[f"loader.{key}"] = off
-        loader["loader.multiprocessing_context"] = None
-    whole = replace(whole, loader)
+    whole = configured(whole, {"loader.num_workers": point.workers})
     part = shortened(whole, EFFORT)
     found = replicate(part, POINTS, state.seed, measured=measured(whole)).interval("samples_per_s")
     return {

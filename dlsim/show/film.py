@@ -15,6 +15,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from dlsim.report.text import setup
+from dlsim.scenario.errors import require
 from dlsim.show.order import (
     ARRIVED,
     EPOCH_BEGINS,
@@ -102,10 +103,16 @@ class Film(Struct, frozen=True):
 
 
 def film(trace: Trace, batch: int = 0, most: int = MOST) -> Film:
-    """The film of `trace` from the moment at which `batch` is sent, `most` frames or a few more."""
+    """The film of `trace` from the moment at which `batch` is sent, `most` frames or a few more.
+
+    Raises `ScenarioError` for rules that are not torch's, whose causes it cannot tell.
+    """
     begin, end = _stretch(trace, batch, most)
     scenario = trace.meta.scenario
     assert scenario is not None
+    for key, shown in (("dispatch", ("turns", "dealt")), ("refill", ("return",))):
+        value, words = getattr(scenario.loader, key), " or ".join(shown)
+        require(value in shown, f"loader.{key}", f"{words}, which the film shows", value)
     known = turns(trace)
     stage = _Stage(trace, known, begin)
     start, credit, main = tuple(stage.there.values()), stage.credit, stage.main

@@ -157,6 +157,8 @@ class _Walk:
         )
         self.rebinds = scenario is not None and scenario.rebinds
         self.costs = scenario.charged if scenario is not None else Costs()
+        self.on_arrival = scenario is not None and scenario.loader.refill == "arrival"
+        steals = scenario is not None and scenario.loader.dispatch == "stealing"
         self.pinning = _pinning(trace)
         row = scenario is not None and scenario.policy == "row"
         self.latency = 0.0 if row else self.costs.index_latency
@@ -165,7 +167,7 @@ class _Walk:
         self.sent, self.started = trace.sent.data, trace.started.data
         self.requested, self.returned = trace.requested.data, trace.returned.data
         self.finished = trace.finished.data
-        self.before = _previous_on_worker(trace).data
+        self.before = (_previous_in_time if steals else _previous_on_worker)(trace).data
         # when it was done; and of a run that was watched it is not known when it could be read
         self.done = _first_known(trace.fetched, trace.arrived).data
         arrived = _first_known(trace.arrived, trace.fetched)
@@ -177,7 +179,16 @@ class _Walk:
             for order, later in later_arrivals(trace, arrived):
                 line[order] = later
         self.line = line.data
-        self.lanes = [numbers.data for numbers in _lanes(trace, self.workers)]
+        lanes = _lanes(trace, self.workers)
+        come = np.argsort(trace.received) if self.on_arrival else np.empty(0, np.int64)
+        self.came = trace.received[come], come  # when batches were received, and which
+        self.lanes = [numbers.data for numbers in lanes]
+        # when a worker had done each batch and those before; a stolen one is done after later ones
+        self.until = self.done
+        if steals:
+            self.until = (until := np.array(self.done)).data
+            for numbers in lanes:
+                until[numbers] = np.fmax.accumulate(until[numbers])
         self.lasts = [0] * self.workers  # where the walk has come to in each
         self.sends = len(trace)  # and among all batches
         self.short = NAN, LAST_ROUND  # since when not all workers of the epoch have work, and why
@@ -382,7 +393,7 @@ class _Walk:
         for worker, numbers in enumerate(self.lanes):
             last = self.lasts[worker] = _sought(numbers, self.sends, self.lasts[worker])
             mine = last > 0 and numbers[last - 1] >= self.numbered
-            spare = min(spare, self.done[numbers[last - 1]] if mine else -np.inf)
+            spare = min(spare, self.until[numbers[last - 1]] if mine else -np.inf)
         return max(since, spare)
 
     def sender(self, at: int, order: memoryview) -> int:
@@ -392,13 +403,32 @@ class _Walk:
         on word that a worker has no more data; the time since `next()` was called is its own.
         """
         place = at - 1
-        while place >= 0 and self.returned[order[place]] > self.now:
-            place -= 1
-        following = order[place + 1]
-        if place + 1 < at and self.arrived[following] <= self.now:
-            return place + 1  # it was about to return this one
-        self.to(WAITING if self.workers else STEP, self.requested[following])
-        return place
+        while True:
+            while place >= 0 and self.returned[order[place]] > self.now:
+                place -= 1
+            following = order[place + 1]
+            if place + 1 < at and self.arrived[following] <= self.now:
+                return place + 1  # it was about to return this one
+            giver, then = self.giver(following) if self.on_arrival else -1, self.now
+            if giver >= 0:
+                self.fetched(giver)
+            if giver < 0 or self.now == then:  # or it took no time
+                self.to(WAITING if self.workers else STEP, self.requested[following])
+                return place
+
+    def giver(self, following: int) -> int:
+        """The batch that came just now, while `next()` waited for `following`, and sent for more.
+
+        Where more is sent for on arrival; -1 if it was there before that `next()`.
+        """
+        (times, line), now = self.came, self.now - self.costs.index_put
+        last = int(np.searchsorted(times, self.now, "right"))
+        at = int(np.searchsorted(times, now))
+        near = [each for each in (at - 1, at) if 0 <= each < last]
+        if not near:
+            return -1
+        came = int(line[min(near, key=lambda each: abs(now - times[each]))])
+        return came if self.requested[following] < self.arrived[came] <= self.now else -1
 
 
 def _pinning(trace: Trace) -> float:
@@ -438,6 +468,18 @@ def _previous_on_worker(trace: Trace) -> Integers:
         same = (previous >= 0) & (trace.epoch_of(previous) == trace.epoch_of(numbers))
         before[numbers[same]] = previous[same]
         last[mine] = numbers  # of several for one worker, the last one stays
+    return before
+
+
+def _previous_in_time(trace: Trace) -> Integers:
+    """The same where workers need not take batches in the order of their numbers."""
+    before = np.full(len(trace), -1)
+    numbers = np.flatnonzero(~np.isnan(trace.started) & (trace.worker >= 0))
+    epochs = trace.epoch_of(numbers)
+    line = np.lexsort((numbers, trace.started[numbers], trace.worker[numbers], epochs))
+    numbers, epochs = numbers[line], epochs[line]
+    same = (trace.worker[numbers[1:]] == trace.worker[numbers[:-1]]) & (epochs[1:] == epochs[:-1])
+    before[numbers[1:][same]] = numbers[:-1][same]
     return before
 
 

@@ -121,8 +121,10 @@ def largest_window(scenario: Scenario, resource: str, limit: float, samples: flo
 
     As many batches as the window has can be fetched and not returned, and the training loop
     keeps one more; not in /dev/shm, if they are pinned. Where iterators are rebound, there are
-    two windows at a time.
+    two windows at a time. None is small enough where what arrives sends for more.
     """
+    if scenario.loader.refill == "arrival":
+        return 0
     each = samples * scenario.dataset.sample_bytes.mean
     kept = 1
     if resource == DESCRIPTORS:
@@ -199,7 +201,7 @@ def _bytes(trace: Trace) -> Callable[[slice], Floats]:
 def _claims(trace: Trace, scenario: Scenario) -> list[_Claim]:
     """What is claimed of /dev/shm, as pinned memory, and in all."""
     machine, released, size = scenario.machine, _released(trace), _bytes(trace)
-    window, crosses = _sets(scenario) * max(scenario.loader.window, 1), crossing(scenario)
+    window, crosses = _most_under_way(trace, scenario), crossing(scenario)
 
     def shm(part: slice) -> tuple[Floats, Floats]:
         shared = (trace.worker[part] >= 0) & scenario.through_shm
@@ -246,17 +248,21 @@ def _opened(trace: Trace, scenario: Scenario) -> list[_Claim]:
     def weight(part: slice) -> Floats:
         return np.full(len(trace.size[part]), tensors)
 
-    each = loader.window // loader.num_workers if loader.in_order else loader.window
+    equal = loader.in_order and loader.dispatch in ("turns", "dealt")
+    each = loader.window // loader.num_workers if equal else loader.window
     stays: list[tuple[Stay, int]] = [
-        (main, 1 if scenario.pins else _sets(scenario) * loader.window + 1)
+        (main, 1 if scenario.pins else _most_under_way(trace, scenario) + 1)
     ]
     stays += [(worker(number), each) for number in range(loader.num_workers)]
     return [_Claim(DESCRIPTORS, stay, weight, most, limit, own) for stay, most in stays]
 
 
-def _sets(scenario: Scenario) -> int:
-    """How many sets of workers there are at a time, where an epoch begins."""
-    return 2 if scenario.rebinds else 1
+def _most_under_way(trace: Trace, scenario: Scenario) -> int:
+    """How many batches can be sent and not returned: all, where what arrives sends for more."""
+    if scenario.loader.refill == "arrival":
+        return len(trace)
+    sets = 2 if scenario.rebinds else 1  # of workers at a time, where an epoch begins
+    return sets * max(scenario.loader.window, 1)
 
 
 def _released(trace: Trace) -> Floats:

@@ -391,9 +391,16 @@ def buffer(trace: Trace) -> Levels:
 def under_way(trace: Trace) -> Stay:
     """Batches sent to workers and not yet given back; at most as many as the credit window.
 
+    Where `loader.refill` is `"arrival"`, a batch gives its credit back when it is received.
+
     In the `next()` that returns a batch, torch sends another one in its place. Real runs take some
     time from there to the return: a batch counts until the other one is sent.
     """
+    if trace.meta.scenario is not None and trace.meta.scenario.loader.refill == "arrival":
+        return lambda part: (
+            np.where(trace.worker[part] >= 0, trace.sent[part], NAN),
+            np.fmin(given_back(trace, part), trace.received[part]),
+        )
     sends, loop = _sends(trace), trace.meta.scenario and trace.meta.scenario.consumer.loop
     passed = None if loop in (None, "plain") else _passed(trace)
 

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.errors import is_integer
+from dlsim.scenario.loader import WITHOUT_WORKERS
 from dlsim.scenario.units import size
 from dlsim.whatif.changes import IN_ORDER_SINCE
 from dlsim.whatif.errors import WhatIfError
@@ -181,15 +182,13 @@ def _candidate(
     switches: tuple[str, ...],
     size: int,
 ) -> Candidate:
+    window = {"prefetch_factor": prefetch, "slots": None} if workers else WITHOUT_WORKERS
     loader = structs.replace(
         scenario.loader,
         num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
         in_order=in_order,
         **dict.fromkeys(switches, True),
-        **{}
-        if workers
-        else {"persistent_workers": False, "timeout": 0.0, "multiprocessing_context": None},
+        **window,
     )
     changed = structs.replace(scenario, loader=loader)
     return Candidate(

@@ -14,19 +14,14 @@ import numpy as np
 from dlsim.scenario import DlsimError, Scenario, replace
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.errors import shown
+from dlsim.scenario.loader import WITHOUT_WORKERS
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.parallel import check_counts
 
 Design: TypeAlias = Literal["grid", "sobol", "lhs"]
 Configuration: TypeAlias = dict[str, Any]
 WORKERS = "loader.num_workers"
-# What torch takes only where there are workers, and what it is where there are none.
-WITHOUT_WORKERS = {
-    "loader.prefetch_factor": None,
-    "loader.persistent_workers": False,
-    "loader.timeout": 0.0,
-    "loader.multiprocessing_context": None,
-}
+ALONE = {f"loader.{key}": value for key, value in WITHOUT_WORKERS.items()}
 MOST = 100_000  # configurations of a sweep
 
 
@@ -80,7 +75,7 @@ def configurations(
         raise WhatIfError(f"design: expected grid, sobol or lhs, got {design!r}")
     if WORKERS in values:
         found = _different(
-            {**each, **{key: value for key, value in WITHOUT_WORKERS.items() if key in each}}
+            {**each, **{key: value for key, value in ALONE.items() if key in each}}
             if each[WORKERS] == 0
             else each
             for each in found
@@ -95,7 +90,7 @@ def configured(scenario: Scenario, configuration: Configuration) -> Scenario:
 
     One without workers goes without what needs them, whatever `scenario` has.
     """
-    alone = WITHOUT_WORKERS if configuration.get(WORKERS) == 0 else {}
+    alone = ALONE if configuration.get(WORKERS) == 0 else {}
     try:
         return replace(scenario, {**alone, **configuration})
     except DlsimError as error:

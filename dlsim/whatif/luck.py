@@ -98,9 +98,8 @@ def weights(scenario: Scenario, fetches: Times, steps: Times) -> tuple[Floats, F
     Zeros where that would take too long to tell.
     """
     shape = batches, runs = fetches.beyond.shape
-    workers, window = (
-        min(count, batches) for count in (scenario.loader.num_workers, scenario.loader.window)
-    )
+    window = min(scenario.loader.window, batches)
+    workers = min(scenario.loader.num_workers, window)  # with fewer slots, some have never any
     if not window:
         return np.ones(shape), np.ones(shape)
     futures = min(WORK // (batches * runs * window), FUTURES)

@@ -184,10 +184,11 @@ def at_most(scenario: Scenario, resource: str = MEMORY) -> int:
 
     As many as the window has, or as the epoch has, and the one that the loop keeps: from the
     epoch before, where there is one. Without workers, one is made while one is kept. In /dev/shm
-    none is kept if they are pinned. Where an iterator is rebound, there are two windows.
+    none is kept if they are pinned. Where an iterator is rebound, there are two windows; where
+    what arrives sends for more, there is no limit.
     """
     loader, batches = scenario.loader, _batches(scenario)
-    window = max(loader.window, 1)
+    window = batches if loader.refill == "arrival" else max(loader.window, 1)
     under_way = window if loader.endless else min(window, batches)
     if lingers(scenario):
         under_way *= 2
@@ -207,7 +208,7 @@ def _batches(scenario: Scenario) -> int:
     consumer = scenario.consumer
     whole = structs.replace(scenario, consumer=structs.replace(consumer, stop_after=None))
     batches = int(counts(whole)[0])
-    if consumer.stop_after is None:
+    if consumer.stop_after is None or scenario.loader.refill == "arrival":
         return batches
     return min(batches, consumer.stop_after + scenario.loader.window)
 
@@ -234,7 +235,9 @@ def _does_not_fit(found: Space, over: Use) -> str:
         )
         more = f"; so would {LARGER_SHM}" if over.resource == SHM else ""
     first = f", outgrown at batch {over.batch}" if over.batch >= 0 else ""
-    if window:
+    if found.scenario.loader.refill == "arrival":
+        cure = 'loader.refill = "return" would keep it within the window'
+    elif window:
         cure = f"num_workers * prefetch_factor of at most {window} would"
     else:
         cure = f"smaller {'batches' if _samples(found.scenario) > 1 else 'samples'} would"

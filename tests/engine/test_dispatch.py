@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 import dlsim
 from dlsim import Scenario, ScenarioError
-from tests.strategies import dispatched
+from dlsim.show.film import film
+from dlsim.trace.critical_path import critical_path
+from tests.strategies import scenarios
 
 SECONDS = [4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]  # batch 0 is slow
 
@@ -81,7 +83,7 @@ def test_slots_are_what_is_read_before_anything_is_taken(slots: int) -> None:
 
 
 @settings(max_examples=60)
-@given(dispatched, st.integers(0, 99))
+@given(scenarios(torch_only=False), st.integers(0, 99))
 def test_every_rule_gives_every_batch_once(scenario: Scenario, seed: int) -> None:
     """Whatever the rule, an epoch has the sampler's batches, and the window holds."""
     assume(isinstance(scenario.dataset, dlsim.MapDataset) and scenario.loader.num_workers)
@@ -102,7 +104,7 @@ def test_every_rule_gives_every_batch_once(scenario: Scenario, seed: int) -> Non
 
 
 @settings(max_examples=40)
-@given(dispatched, st.integers(0, 99))
+@given(scenarios(torch_only=False), st.integers(0, 99))
 def test_nobody_is_idle_while_a_batch_lies_in_a_shared_queue(scenario: Scenario, seed: int) -> None:
     """A batch is begun in its turn, when it is sent, or when a worker is done with another one."""
     assume(isinstance(scenario.dataset, dlsim.MapDataset) and scenario.loader.num_workers)
@@ -140,3 +142,43 @@ def test_parts_of_an_iterable_are_not_shared() -> None:
         Scenario(
             loader=dlsim.Loader(num_workers=2, dispatch="shared"), dataset=dlsim.IterableDataset(8)
         )
+
+
+def test_the_critical_path_goes_by_arrivals() -> None:
+    """Where an arrival sends for more, a batch hung on the one that arrived, not on a return."""
+    seconds = [1, 1, 3.5, 1, 1, 1, 6]
+    rule = {"dispatch": "shared", "refill": "arrival", "slots": 2}
+    path = critical_path(dlsim.simulate(of(0.0, seconds, **rule)))
+    # while batch 2 is waited for, the other worker does 3, 4, 5 and begins 6
+    assert [(piece.batch, piece.begin, piece.end) for piece in path[1:4]] == [
+        (3, 1.0, 2.0),
+        (4, 2.0, 3.0),
+        (5, 3.0, 4.0),
+    ]
+    assert {piece.batch for piece in path[4:]} == {6}
+
+
+def test_what_piles_up_counts() -> None:
+    """Where arrivals send for more, batches beyond the window wait in the main process."""
+    scenario = dlsim.replace(
+        of(0.0, [100.0] + [1.0] * 40, dispatch="shared", refill="arrival"),
+        {"dataset.sample_bytes": 1.0},
+    )
+    assert dlsim.trace.memory(dlsim.simulate(scenario)).total.max == 41
+    within = dlsim.replace(scenario, {"loader.refill": "return"})
+    assert dlsim.trace.memory(dlsim.simulate(within)).total.max == within.loader.window + 1
+
+
+def test_the_film_says_what_it_does_not_show() -> None:
+    """Causes of rules that are not torch's are not made up."""
+    for changes in ({"dispatch": "shared"}, {"refill": "arrival"}):
+        trace = dlsim.simulate(of(**changes), samples=True)
+        with pytest.raises(ScenarioError, match="which the film shows"):
+            film(trace)
+
+
+def test_torchs_code_has_torchs_rules() -> None:
+    """Torch's own loader is not run for a rule that it does not have."""
+    virtual = pytest.importorskip("dlsim.validation.virtual.loader", reason="needs torch")
+    with pytest.raises(ScenarioError, match=r"loader\.dispatch: expected turns, as torch's code"):
+        virtual.run_virtual(of(dispatch="shared"))

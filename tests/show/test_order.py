@@ -73,6 +73,9 @@ def timely(scenario: Scenario) -> Scenario:
         "dataset.collate": 1 / 64,
         "failures": [],
         "loader.pin_memory": False,
+        "loader.dispatch": "turns",
+        "loader.refill": "return",
+        "loader.slots": None,
     }
     if isinstance(scenario.dataset, dlsim.IterableDataset):
         changes["loader.in_order"] = True

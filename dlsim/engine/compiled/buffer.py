@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from dlsim.engine.compiled.clock import pin_memory_thread, wake
 from dlsim.engine.compiled.jit import inlined
-from dlsim.engine.compiled.messages import IDLE
+from dlsim.engine.compiled.messages import IDLE, LISTEN, OWN, OWN_OR_STOLEN
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 
@@ -37,9 +39,51 @@ def deliver(s: State, worker: int, message: int) -> None:
     else:
         s.messages[w.tail].next = message
     w.tail = message
-    if w.idle:
+    if s.rules[0].taking != OWN and s.messages[message].number >= 0:
+        call(s, at)
+    elif w.idle:
         w.idle = False
         wake(s, worker, at)
+
+
+@inlined
+def call(s: State, at: float) -> None:
+    """Let all who wait for something to do look for it at the moment `at`, in their turn."""
+    for worker in range(s.rules[0].workers):
+        if s.workers[worker].idle:
+            s.workers[worker].idle = False
+            wake(s, worker, at)
+
+
+@inlined
+def lying(s: State, worker: int) -> int:
+    """In whose index queue the message lies that `worker`, which is free, takes or waits for.
+
+    The rules of `dlsim.engine.processes.dispatcher`: it takes the oldest batch of its own queue; or
+    of that of another one who is busy, if there is none; or of all.
+    """
+    r, now, own = s.rules[0], s.main[0].now, s.workers[worker].head
+    if r.taking == OWN:
+        return worker
+    has_batch = own != NONE and s.messages[own].number >= 0 and s.messages[own].at <= now
+    if r.taking == OWN_OR_STOLEN and has_batch:
+        return worker
+    found, oldest, later, soonest = NONE, 0, worker, inf
+    for other in range(r.workers):
+        head = s.workers[other].head if s.workers[other].alive else NONE
+        if head == NONE or (other != worker and s.messages[head].number < 0):
+            continue
+        job = s.messages[head]
+        free = r.taking == OWN_OR_STOLEN and s.workers[other].doing == LISTEN
+        if job.at > now:
+            if job.at < soonest:
+                later, soonest = other, job.at
+        elif job.number >= 0 and not free and (found == NONE or job.number < oldest):
+            found, oldest = other, job.number
+    if found != NONE:
+        return found
+    # what one is told to do besides batches was sent after all that lie here
+    return worker if own != NONE and s.messages[own].at <= now else later
 
 
 @inlined

@@ -106,7 +106,7 @@ def rebuilt(s: State) -> int:
     if number == m.wanted or not r.in_order:
         return process(s, number)
     s.batches[number].early = True
-    return NEXT
+    return credit(s, number) if r.on_arrival else NEXT
 
 
 @inlined
@@ -140,13 +140,22 @@ def find_wanted(s: State) -> bool:
 @inlined
 def process(s: State, number: int) -> int:
     """Send the next batch, then return this one or raise for it."""
-    m, owner = s.main[0], s.worker[number]
+    m = s.main[0]
     if number == m.wanted:
         m.wanted += 1
+    m.returning = number
+    if s.rules[0].on_arrival and s.batches[number].early:
+        return RETURN
+    return credit(s, number)
+
+
+@inlined
+def credit(s: State, number: int) -> int:
+    """A batch gives its credit back, which sends the next one."""
+    m, owner = s.main[0], s.worker[number]
     s.workers[owner].held -= 1
     note(s, owner)
     m.owed = 1
-    m.returning = number
     return SEND
 
 

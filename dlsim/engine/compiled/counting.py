@@ -27,7 +27,8 @@ FIRST_STRIDE = 5  # batches between two marks
 def goes_on(scenario: Scenario) -> bool:
     """Whether nothing ends an epoch before everything that was sent has come to its end."""
     early = scenario.consumer.stop_after is not None or scenario.loader.timeout > 0
-    other = scenario.loader.endless or only_processes(scenario) is not None
+    loader = scenario.loader
+    other = loader.endless or loader.refill != "return" or only_processes(scenario) is not None
     return not (early or other or scenario.failures)
 
 

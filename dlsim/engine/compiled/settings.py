@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.engine.compiled.jobs import alike
+from dlsim.engine.compiled.messages import ANYONES, OWN, OWN_OR_STOLEN
 from dlsim.engine.draws import CPU, READ, WAIT
 from dlsim.engine.facts import (
     capacity_aware,
@@ -25,6 +26,7 @@ from dlsim.scenario import Constant, Cost, IterableDataset, MapDataset, Scenario
 from dlsim.scenario.machine import STAGED_BYTES
 
 NONE = -1
+TAKING = {"stealing": OWN_OR_STOLEN, "shared": ANYONES}
 
 HANDLING = ("share", "serialise", "hand_over", "receive", "pin")  # costs of a batch
 
@@ -34,6 +36,8 @@ RULES = np.dtype(
         ("window", "i8"),
         ("in_order", "?"),
         ("with_room", "?"),
+        ("taking", "i8"),  # from whose index queue a free worker may take
+        ("on_arrival", "?"),  # a batch gives its credit back when it is received
         ("persistent", "?"),  # workers outlive an epoch
         ("lingers", "?"),  # or one that is left early, until the next has workers
         ("timeout", "f8"),
@@ -116,6 +120,8 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "window": loader.window,
         "in_order": loader.in_order,
         "with_room": capacity_aware(scenario),
+        "taking": TAKING.get(loader.dispatch, OWN),
+        "on_arrival": loader.refill == "arrival",
         "persistent": goes_on(scenario),
         "lingers": lingers(scenario),
         "timeout": loader.timeout,

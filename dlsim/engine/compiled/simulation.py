@@ -334,7 +334,8 @@ class Simulation:
         batches, stop_after = self.jobs.batches, self.scenario.consumer.stop_after
         # each error that is caught sends one more
         caught = self.scenario.failures and self.scenario.consumer.on_error == "continue"
-        if batches is not None and stop_after is not None and not caught:
+        piles_up = self.scenario.loader.refill == "arrival"
+        if batches is not None and stop_after is not None and not caught and not piles_up:
             return min(batches, stop_after + self.scenario.loader.window)
         return batches
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlsim.engine.compiled.buffer import erase, put
+from dlsim.engine.compiled.buffer import call, erase, lying, put
 from dlsim.engine.compiled.clock import feeder, wake
 from dlsim.engine.compiled.fetch import begin_to_fetch, fetch_sharing, fetched, pay
 from dlsim.engine.compiled.jit import inlined
@@ -16,7 +16,10 @@ from dlsim.engine.compiled.messages import (
     IDLE,
     JOIN,
     LISTEN,
+    OWN,
+    OWN_OR_STOLEN,
     RAISED,
+    READY,
     RESUME,
     STARTED,
     STOP,
@@ -60,8 +63,10 @@ def work(s: State, worker: int) -> None:
                 w.owed = r.worker_ready
                 pay(s, worker)
                 return
-        elif w.doing == WAIT_READY:
+        elif w.doing == READY:
             w.doing = LISTEN
+        elif w.doing == WAIT_READY:
+            w.doing = READY  # not free before
             if r.worker_wait > 0.0:
                 wake(s, worker, m.now + r.worker_wait)
                 return
@@ -73,15 +78,18 @@ def work(s: State, worker: int) -> None:
 def get(s: State, worker: int) -> bool:
     """Take the next message off the index queue; False if there is none, or it takes time."""
     m, r, w = s.main[0], s.rules[0], s.workers[worker]
-    w.idle = w.head == NONE
+    owner = lying(s, worker)
+    message = s.workers[owner].head
+    w.idle = message == NONE
     if w.idle:
         return False
-    message = w.head
     job = s.messages[message]
     if job.at > m.now:
         wake(s, worker, job.at)
         return False
-    w.head, w.job = job.next, message
+    s.workers[owner].head, w.job = job.next, message
+    if r.taking != OWN and job.number >= 0:
+        taken(s, worker, message)
     if job.number == STOP:
         erase(s, message)
         w.job = NONE
@@ -108,6 +116,17 @@ def get(s: State, worker: int) -> bool:
             w.owed = r.take
             return not pay(s, worker)
     return True
+
+
+@inlined
+def taken(s: State, worker: int, message: int) -> None:
+    """A batch that several might have taken is this worker's, who is no longer free for others."""
+    job, w = s.messages[message], s.workers[worker]
+    s.worker[job.number] = worker
+    for row in range(job.row, job.row + job.rows):
+        s.sample_numbers[2, row] = worker
+    if s.rules[0].taking == OWN_OR_STOLEN and w.head != NONE:
+        call(s, max(s.main[0].now, s.messages[w.head].at))
 
 
 @inlined

@@ -10,8 +10,9 @@ import numpy as np
 
 import dlsim.scenario as scenarios
 from dlsim.engine import simulate
-from dlsim.scenario import IterableDataset, Loader, Scenario
+from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.distributions import Floats
+from dlsim.scenario.loader import WITHOUT_WORKERS
 from dlsim.scenario.units import duration
 from dlsim.trace.metrics import epoch_times, known, mean, samples_per_second, waits
 from dlsim.trace.summary import number
@@ -168,9 +169,8 @@ def with_changes(scenario: Scenario, changes: Mapping[str, object]) -> Scenario:
     asked = dict(changes)
     workers = asked.get("loader.num_workers", scenario.loader.num_workers)
     if workers == 0:
-        bare = Loader()
-        for key in ("prefetch_factor", "persistent_workers", "timeout", "multiprocessing_context"):
-            asked.setdefault(f"loader.{key}", getattr(bare, key))
+        for key, value in WITHOUT_WORKERS.items():
+            asked.setdefault(f"loader.{key}", value)
     dataset: Any = scenario.dataset
     counted = isinstance(dataset, IterableDataset) and isinstance(dataset.sharding, tuple)
     if counted and workers != scenario.loader.num_workers and isinstance(workers, int):

@@ -38,6 +38,7 @@ from dlsim.engine.processes.sampler import index_lists
 from dlsim.engine.ranks import rank_seed
 from dlsim.engine.simulation import versions
 from dlsim.scenario import IterableDataset, Scenario, ScenarioError
+from dlsim.scenario.errors import require
 from dlsim.trace.trace import Meta, Problem, Trace
 from dlsim.validation.virtual.clock import Clock, VirtualContext
 from dlsim.validation.virtual.loops import looped
@@ -75,6 +76,9 @@ def check_runnable(scenario: Scenario) -> None:
     installed = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if scenario.policy != "torch":
         raise ScenarioError(f"policy: expected torch, whose code is run, got {scenario.policy!r}")
+    for key, torchs in (("dispatch", "turns"), ("refill", "return")):
+        value = getattr(scenario.loader, key)
+        require(value == torchs, f"loader.{key}", f"{torchs}, as torch's code has it", value)
     aware = CAPACITY_AWARE_SINCE
     other_rules = installed < (2, 6) or (installed < aware) != (scenario.torch_release < aware)
     if not scenario.loader.in_order and other_rules:
