@@ -35,7 +35,11 @@ WITHOUT_WORKERS = {
     "refill": "return",
     "slots": None,
 }
-NOT_TORCHS = ("workers", "endless", "dispatch", "refill", "slots")  # are no keyword arguments
+# What is no keyword argument of torch's.
+NOT_TORCHS = (
+    *("workers", "endless", "dispatch", "refill", "slots"),
+    *("stateful", "snapshot_every_n_steps", "resume"),
+)
 _NEEDS = "needs num_workers above 0"
 
 
