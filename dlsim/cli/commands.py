@@ -25,7 +25,6 @@ from dlsim.cli.files import (
     check_traceable,
     check_writable,
     kept,
-    report_job,
     report_run,
     scenario_from,
     simulated,
@@ -98,7 +97,7 @@ def run(
         job = simulated_job(chosen, seed, engine, samples=wanted)
         if verbose:
             tell_ranks(job)
-        report_job(job, out, csv, plot, trace, profiles)
+        report_run(job, out, csv, plot, trace, profiles)
         return
     if profiles is not None:
         raise dlsim.DlsimError("--profiles: are of the ranks of a job, and there is none")

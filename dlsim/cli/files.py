@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dlsim
 from dlsim.cli.progress import counting, working
@@ -179,51 +179,39 @@ def check_traceable(path: Path | None) -> None:
 
 
 def report_run(
-    trace: Trace,
+    run: Trace | JobTrace,
     out: Path | None,
     csv: Path | None,
     plot: Path | None,
     chrome: Path | None = None,
+    profiles: Path | None = None,
 ) -> None:
-    """Write what is asked for, and print what to make of the run."""
-    from dlsim.report import run_picture, run_text
-    from dlsim.trace import save, write_chrome, write_csv
+    """Write what is asked for, and print what to make of the run, or of the job.
 
-    if out is not None:
-        save(trace, out)
-    if csv is not None:
-        write_csv(trace, csv)
-    if chrome is not None:
-        write_chrome(trace, chrome)
-    if plot is not None:
-        draw(run_picture(trace), plot)
-    print(run_text(trace))
-
-
-def report_job(
-    job: JobTrace,
-    out: Path | None,
-    csv: Path | None,
-    plot: Path | None,
-    chrome: Path | None,
-    profiles: Path | None,
-) -> None:
-    """Write what is asked for, and print what to make of the job."""
+    `profiles`: a folder, for a job alone.
+    """
+    from dlsim import report
+    from dlsim import trace as written
     from dlsim.report.job_plots import job_picture
     from dlsim.report.job_text import job_text
-    from dlsim.trace import save_job, write_job_chrome, write_job_csv, write_profiles
 
-    if out is not None:
-        save_job(job, out)
-    if csv is not None:
-        write_job_csv(job, csv)
-    if chrome is not None:
-        write_job_chrome(job, chrome)
-    if profiles is not None:
-        write_profiles(job, profiles)
+    writers: tuple[Callable[[Any, Path], object], ...]
+    picture: Callable[[Any], Figure]
+    text: Callable[[Any], str]
+    given: Any = run
+    if isinstance(run, written.JobTrace):
+        writers = (written.save_job, written.write_job_csv, written.write_job_chrome)
+        picture, text = job_picture, job_text
+    else:
+        writers = (written.save, written.write_csv, written.write_chrome)
+        picture, text = report.run_picture, report.run_text
+    paths = (out, csv, chrome, profiles)
+    for path, write in zip(paths, (*writers, written.write_profiles), strict=True):
+        if path is not None:
+            write(given, path)
     if plot is not None:
-        draw(job_picture(job), plot)
-    print(job_text(job))
+        draw(picture(given), plot)
+    print(text(given))
 
 
 def draw(figure: Figure, path: Path) -> None:

@@ -29,9 +29,10 @@ def teach(
         lesson: The name of a lesson, or a scenario (.toml) to be made a film of.
         html: Write the lesson here, as one page with a film to play, for a browser or a course.
     """
+    from dlsim.show.lesson import Lesson, answered
     from dlsim.show.lesson_page import lesson_page
-    from dlsim.show.lessons import Lesson, answered, lessons
     from dlsim.show.lessons import lesson as named
+    from dlsim.show.lessons import lessons
 
     check_writable(html)
     if not lesson:

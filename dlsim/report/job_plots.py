@@ -13,7 +13,7 @@ import numpy as np
 
 from dlsim.report.columns import shares
 from dlsim.report.job_text import job_setup, job_verdict
-from dlsim.report.plots import COLUMNS, STEP, WAIT, axes, in_words, legend, plain
+from dlsim.report.plots import BARRIER, COLUMNS, STEP, WAIT, axes, in_words, legend, plain
 from dlsim.report.text import setup
 from dlsim.trace import JobTrace, summarize
 from dlsim.trace.job_metrics import lateness
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BARRIER = "#F0E442"  # Okabe and Ito's yellow
 MOST_LINES = 256  # of more ranks, several are a line
 MOST_NAMES = 16
 LINE = 0.28  # inches, of few ranks

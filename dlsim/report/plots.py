@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind people tell apart.
 WAIT, STEP, FETCH = "#D55E00", "#009E73", "#56B4E9"
 READY, CREDIT = "#0072B2", "#E69F00"
+BARRIER = "#F0E442"
 WINDOW = "0.85"  # a pale band that lines are seen on
 LINES = ((READY, "-", 3.0), (WAIT, "--", 1.5))  # of two curves that may lie on each other
 
@@ -53,17 +54,19 @@ def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
     for lane, kinds in enumerate(spent(trace, lanes)):
         crowded = max(len(numbers) for _, numbers, _, _ in kinds) > MOST_BARS
         dense |= crowded
+        filled = np.zeros(COLUMNS)  # from the foot up
         for colour, numbers, begins, ends in kinds:
             if crowded:
-                _columns(ax, lane, colour, begins, ends)
+                filled = _columns(ax, lane, colour, begins, ends, filled)
             else:
                 _bars(ax, lane, colour, begins, ends)
-                if colour != WAIT and len(trace) <= MOST_LABELS:
+                if colour not in (WAIT, BARRIER) and len(trace) <= MOST_LABELS:
                     _labels(ax, lane, numbers, begins, ends)
     _name_lanes(ax, lanes)
     _mark_epochs(ax, trace)
     ax.set_xlabel("time (s)")
     entries = [("wait", WAIT), ("step", STEP)] + [("fetch", FETCH)] * (lanes > 1)
+    entries += [("barrier", BARRIER)] * (trace.stepped is not None)
     legend(ax, entries, "height: share of the time" if dense else "")
     return ax
 
@@ -212,14 +215,19 @@ Spent: TypeAlias = tuple[str, Integers, Floats, Floats]
 
 
 def spent(trace: Trace, lanes: int) -> list[list[Spent]]:
-    """What fills each lane: the main process waits and trains, workers fetch."""
+    """What fills each lane: the main process waits and trains, workers fetch.
+
+    The main process of a rank waits for the other ranks, too, at the barrier after its step.
+    """
     order = trace.order
-    returned = trace.returned[order]
+    returned, finished = trace.returned[order], trace.finished[order]
+    stepped = finished if trace.stepped is None else trace.stepped[order]
     begins, ends = metrics.fetches(trace)
     found = [
         [
             _visible(WAIT, order, trace.requested[order], returned),
-            _visible(STEP, order, returned, trace.finished[order]),
+            _visible(STEP, order, returned, stepped),
+            _visible(BARRIER, order, stepped, finished),
         ]
     ]
     for worker in range(lanes - 1):
@@ -263,13 +271,24 @@ def _labels(ax: Axes, lane: int, numbers: Integers, begins: Floats, ends: Floats
             )
 
 
-def _columns(ax: Axes, lane: int, colour: str, begins: Floats, ends: Floats) -> None:
-    """Columns as high as the share of time spent; the step stands at the foot, waits hang above."""
+def _columns(
+    ax: Axes, lane: int, colour: str, begins: Floats, ends: Floats, filled: Floats
+) -> Floats:
+    """Columns as high as the share of time spent, on what is `filled`; waits hang from above.
+
+    Returns what is filled then: shares of the lane.
+    """
     edges = np.linspace(*ax.get_xlim(), COLUMNS + 1)
-    share = FILL * shares(begins, ends, edges)
-    foot, head = lane + FILL / 2, lane - FILL / 2
-    base, top = (head, head + share) if colour == WAIT else (foot, foot - share)
-    ax.fill_between(edges, np.append(top, top[-1]), base, step="post", color=colour, linewidth=0)
+    share = shares(begins, ends, edges)
+    if colour == WAIT:
+        base = np.full(COLUMNS, lane - FILL / 2)
+        top = base + FILL * share
+    else:
+        base, filled = lane + FILL * (0.5 - filled), filled + share
+        top = lane + FILL * (0.5 - filled)
+    below, above = np.append(base, base[-1]), np.append(top, top[-1])
+    ax.fill_between(edges, above, below, step="post", color=colour, linewidth=0)
+    return filled
 
 
 def _name_lanes(ax: Axes, lanes: int) -> None:

@@ -6,29 +6,20 @@ disturb each other, and a link that holds a state holds everything.
 
 from __future__ import annotations
 
-import tomllib
-from functools import lru_cache
-from threading import Event
 from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from dlsim.engine import simulate, simulate_job
-from dlsim.engine.compiled import installed
-from dlsim.engine.facts import batches_to_simulate
+from dlsim.report.job_text import job_setup, job_verdict
 from dlsim.report.text import ended_early, setup, verdict
 from dlsim.scenario import (
     DlsimError,
     IterableDataset,
     Loader,
-    Scenario,
-    ScenarioError,
     dumps,
-    from_tree,
     load,
 )
-from dlsim.scenario.files import changed
 from dlsim.scenario.loader import NOT_TORCHS
 from dlsim.scenario.shipped import shipped
 from dlsim.show.controls import controls
@@ -36,8 +27,10 @@ from dlsim.show.lesson_page import lesson_data, rules_data
 from dlsim.show.lesson_page import shown as filmed
 from dlsim.show.lessons import lesson, lessons
 from dlsim.show.pictures import bytes_over_time, lanes, occupancy, stretch, waits
-from dlsim.trace import Trace, summarize
+from dlsim.show.states import State, scenario_of, seen, shown, traced
+from dlsim.trace import JobTrace, Trace, summarize
 from dlsim.trace.account import Account, account
+from dlsim.trace.job_metrics import job_account, lateness
 from dlsim.trace.summary import give_or_take, number, percent
 from dlsim.whatif import replicate
 from dlsim.whatif.designs import configured
@@ -47,24 +40,10 @@ from dlsim.whatif.versus import compare
 
 Json = dict[str, Any]
 
-MOST = 50_000  # batches that are simulated for a picture
 POINTS = 3  # replications of each point of throughput against workers
 EFFORT = 1500.0  # of each of these (see `dlsim.whatif.extent`)
-WARM = Event()  # set once the compiled engine answers at once
+SAMPLERS = ("sampler", "batch_sampler")
 LABEL = 13  # characters that the lines of a summary begin with
-
-
-class State(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the page shows: a scenario that comes with dlsim, or its TOML; what was changed; a seed.
-
-    `zoom`: the stretch of time that is shown, in seconds.
-    """
-
-    preset: str = ""
-    toml: str = ""
-    changes: dict[str, str] = {}
-    seed: int = 0
-    zoom: tuple[float, float] | None = None
 
 
 class Pair(Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,62 +73,6 @@ class Named(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
 
 
-def base_of(state: State) -> Scenario:
-    """The scenario of a state before it was changed. Raises `DlsimError` where there is none."""
-    if state.preset:
-        known = shipped()
-        if state.preset not in known:
-            raise DlsimError(f"preset: expected one of {', '.join(known)}, got {state.preset!r}")
-        return load(known[state.preset])
-    try:
-        return from_tree(tomllib.loads(state.toml))
-    except ScenarioError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise ScenarioError(f"expected TOML: {error}") from None
-
-
-def scenario_of(state: State) -> Scenario:
-    """The scenario of a state, as changed. Raises `DlsimError` for one that cannot be."""
-    return changed(base_of(state), state.changes)
-
-
-def drawn(scenario: Scenario) -> tuple[Scenario, str]:
-    """What is simulated for the picture of a scenario, and in words what is left out."""
-    batches = batches_to_simulate(scenario)
-    if batches <= MOST:
-        return scenario, ""
-    each = max(MOST // scenario.epochs, 100)
-    consumer = structs.replace(scenario.consumer, stop_after=each)
-    return (
-        structs.replace(scenario, consumer=consumer),
-        f"Shown is a run that leaves each epoch after {each:,} batches.",
-    )
-
-
-@lru_cache(maxsize=8)
-def traced(scenario: Scenario, seed: int) -> Trace:
-    """A trace of the scenario; of a job, that of its first rank. It is kept for a while."""
-    if scenario.is_job and scenario.job.rank is None:
-        return simulate_job(scenario, seed).ranks[0]
-    return simulate(scenario, seed, engine="compiled" if _compiles(scenario) else "auto")
-
-
-def _compiles(scenario: Scenario) -> bool:
-    return installed() and WARM.is_set() and not scenario.is_job
-
-
-def warm() -> None:
-    """Have the compiled engine loaded, and compiled once; until then the other one does."""
-    if installed():
-        for path in shipped().values():
-            scenario = load(path)
-            consumer = structs.replace(scenario.consumer, stop_after=20)
-            if not scenario.is_job:
-                simulate(structs.replace(scenario, consumer=consumer), engine="compiled")
-        WARM.set()
-
-
 def start(_: State) -> Json:
     """What there is to choose from."""
     return {
@@ -163,16 +86,20 @@ def start(_: State) -> Json:
 
 def run(state: State) -> Json:
     """A run of the state: sentences, figures, the account, pictures, what to copy, controls."""
-    asked = scenario_of(state)
-    scenario, part = drawn(asked)
-    trace = traced(scenario, state.seed)
+    drawn = shown(state)
+    asked, whole = drawn.asked, traced(drawn.scenario, state.seed)
+    trace, rank = seen(whole, state.rank)
     begin, end = stretch(trace, state.zoom)
-    found = account(trace)
-    summary = summarize(trace)
+    job = isinstance(whole, JobTrace)
+    found = job_account(whole) if isinstance(whole, JobTrace) else account(whole)
+    summary = summarize(whole)
     return {
         "title": asked.name,
-        "sentences": [*_sentences(trace, found), *([part] if part else [])],
-        "setup": setup(asked),
+        "sentences": [*_sentences(whole, trace, found), *([drawn.part] if drawn.part else [])],
+        "setup": f"{job_setup(asked)}; each: {setup(asked)}" if job else setup(asked),
+        "ranks": len(whole) if isinstance(whole, JobTrace) else 0,
+        "rank": rank,
+        "more": drawn.more,
         "figures": [
             ["samples/s", number(summary.samples_per_s)],
             ["idle", percent(found.stall)],
@@ -205,14 +132,17 @@ def pictures(trace: Trace, begin: float, end: float) -> Json:
 
 def zoom(state: State) -> Json:
     """The pictures alone, of the stretch in `state.zoom`."""
-    trace = traced(drawn(scenario_of(state))[0], state.seed)
+    trace, _ = seen(traced(shown(state).scenario, state.seed), state.rank)
     return pictures(trace, *stretch(trace, state.zoom))
 
 
-def _sentences(trace: Trace, accounted: Account) -> list[str]:
-    found = [verdict(trace, accounted)]
-    if trace.meta.problem is not None:
-        found.insert(0, ended_early(trace.meta.problem))
+def _sentences(whole: Trace | JobTrace, trace: Trace, accounted: Account) -> list[str]:
+    if isinstance(whole, JobTrace):
+        found = [job_verdict(whole, lateness(whole))]
+    else:
+        found = [verdict(whole, accounted)]
+    if whole.meta.problem is not None:
+        found.insert(0, ended_early(whole.meta.problem))
     scenario = trace.meta.scenario
     if scenario is not None and len(trace.order):
         found += str(space(scenario, trace)).splitlines()
@@ -220,16 +150,16 @@ def _sentences(trace: Trace, accounted: Account) -> list[str]:
 
 
 def keywords(loader: Loader) -> str:
-    """The loader as a call, with what is not torch's default."""
+    """The loader as a call, with what is not torch's default; below, what is no keyword there."""
     default = Loader()
-    names = [name for name in loader.__struct_fields__ if name not in NOT_TORCHS]
-    given = {name: getattr(loader, name) for name in names}
-    said = [
-        f"{name}={value!r}"
-        for name, value in given.items()
-        if value != getattr(default, name) and name not in ("sampler", "batch_sampler")
-    ]
-    return f"DataLoader(dataset, {', '.join(said)})" if said else "DataLoader(dataset)"
+    said = {
+        name: f"{name}={value!r}"
+        for name in loader.__struct_fields__
+        if (value := getattr(loader, name)) != getattr(default, name) and name not in SAMPLERS
+    }
+    other = [said.pop(name) for name in NOT_TORCHS if name in said]
+    call = f"DataLoader({', '.join(['dataset', *said.values()])})"
+    return f"{call}\n# no DataLoader of torch's: {', '.join(other)}" if other else call
 
 
 def workers(point: Point) -> Json:
@@ -252,7 +182,7 @@ def workers(point: Point) -> Json:
 
 def versus(pair: Pair) -> Json:
     """Two states beside each other: which is faster, by how much, and how sure that is."""
-    a, b = drawn(scenario_of(pair.a))[0], drawn(scenario_of(pair.b))[0]
+    a, b = shown(pair.a).scenario, shown(pair.b).scenario
     found = compare(a, b, seed=pair.b.seed)
     gain = found.gain
     return {
@@ -266,8 +196,9 @@ def versus(pair: Pair) -> Json:
 
 def scene(asked: Scene) -> Json:
     """A film of a state, from a batch on."""
-    scenario = drawn(scenario_of(asked.state))[0]
-    return filmed(traced(scenario, asked.state.seed), asked.batch)
+    state = asked.state
+    trace, _ = seen(traced(shown(state).scenario, state.seed), state.rank)
+    return filmed(trace, asked.batch)
 
 
 def taught(asked: Named) -> Json:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from dlsim.scenario import Constant, Scenario, get
 from dlsim.scenario.keys import described
+from dlsim.scenario.loader import Dispatch, Refill, WorkerKind
 from dlsim.scenario.model import Loop
 from dlsim.scenario.units import duration, size
 
@@ -70,6 +71,10 @@ def _wanted(scenario: Scenario) -> Iterator[_Wanted]:
     for key in ("in_order", "pin_memory", "persistent_workers", "endless"):
         yield "Loader", f"loader.{key}", key, "switch", ()
     yield "Loader", "torch", "torch", "list", RELEASES
+    if loader.num_workers:
+        yield "Loader", "loader.workers", "workers are", "list", get_args(WorkerKind)
+        yield "Loader", "loader.dispatch", "who gets the next batch", "list", get_args(Dispatch)
+        yield "Loader", "loader.refill", "more is sent for on", "list", get_args(Refill)
     yield from _times(scenario)
     yield "Training", "consumer.loop", "loop around next()", "list", LOOPS
     yield "Training", "consumer.run_ahead", "steps the host runs ahead", "slider", _counts(0, 8)

@@ -78,7 +78,8 @@ class Film(Struct, frozen=True):
     """A stretch of a run. `start`: where each batch is before the first frame.
 
     `first`, `last`: the first batch that is sent or returned in it, and the last; `whole`: whether
-    it is all of the run. `about`: the loader's settings.
+    it is all of the run; `meets`: whether it is of a rank that waits for others. `about`: the
+    loader's settings.
     """
 
     about: str
@@ -95,6 +96,7 @@ class Film(Struct, frozen=True):
     first: int
     last: int
     whole: bool
+    meets: bool
 
     @property
     def during(self) -> tuple[float, float]:
@@ -134,6 +136,7 @@ def film(trace: Trace, batch: int = 0, most: int = MOST) -> Film:
         first=int(seen.min(initial=len(trace))) if len(seen) else 0,
         last=int(seen.max(initial=0)),
         whole=whole,
+        meets=trace.stepped is not None,
     )
 
 

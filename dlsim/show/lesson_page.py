@@ -9,7 +9,7 @@ import msgspec
 
 from dlsim.report.html import escape
 from dlsim.show.film import film
-from dlsim.show.lessons import Lesson, answered
+from dlsim.show.lesson import Lesson, answered
 from dlsim.show.pictures import lanes, stretch
 from dlsim.show.quotes import rules
 from dlsim.show.resources import static

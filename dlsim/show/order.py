@@ -5,6 +5,10 @@ effects. So the rule for events at one moment (docs/model.md) is gone through ag
 accelerator has done comes first, then everyone acts who can: the workers by their numbers, the
 pin-memory thread, the main process. If that lets someone act whose turn was earlier, that one is
 next.
+
+Where an answer is sent for, made and received all at one moment, moments do not tell which answer
+was first. Then it is the one of the worker with the lower number; and if that cannot be, the first
+in turn whose batch has come that far. So in any case what happens to a batch happens in order.
 """
 
 from __future__ import annotations
@@ -37,6 +41,10 @@ NEEDS = {
     FINISHED: RETURNED,
     STEPPED: RETURNED,
 }
+LIFE = (SENT, STARTED, FETCHED, ARRIVED, RECEIVED, RETURNED, FINISHED)
+# What has happened to a batch before something does.
+BEFORE = {kind: LIFE[:place] for place, kind in enumerate(LIFE)}
+BEFORE |= {SAMPLE: LIFE[:2], STEPPED: LIFE[:6], RETURNED: (*LIFE[:5], REQUESTED)}
 
 
 @dataclass(frozen=True)
@@ -256,8 +264,10 @@ def _at_one_moment(acts: list[Act]) -> Iterator[Event]:
         )
 
     while lines:
-        # of a watched run moments may contradict each other; then anyone goes on
-        turn = next(filter(able, lines), next(iter(lines)))
+        turn = next(filter(able, lines), None)
+        if turn is None:  # who was first is not told by moments that are one
+            yield _freed(lines, waiting)
+            continue
         while True:  # who acts does all that takes no time
             event = lines[turn].popleft()
             waiting.discard((event.kind, event.batch))
@@ -267,3 +277,21 @@ def _at_one_moment(acts: list[Act]) -> Iterator[Event]:
             looks = turn == MAIN and turn in lines and lines[turn][0].kind == RECEIVED
             if looks or not able(turn) or able(DEVICE):
                 break
+
+
+def _freed(lines: dict[int, deque[Event]], waiting: set[tuple[int, int]]) -> Event:
+    """The first event in turn whose batch has come that far, taken out of its line."""
+    every = [(turn, event) for turn, line in lines.items() for event in line]
+    turn, event = next(
+        (
+            (turn, event)
+            for turn, event in every
+            if not any((before, event.batch) in waiting for before in BEFORE.get(event.kind, ()))
+        ),
+        every[0],  # never so where moments are those of one run
+    )
+    lines[turn].remove(event)
+    waiting.discard((event.kind, event.batch))
+    if not lines[turn]:
+        del lines[turn]
+    return event

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from dlsim.report.columns import envelope, shares
-from dlsim.report.plots import COLUMNS, FETCH, MOST_BARS, STEP, WAIT, Spent, spent
+from dlsim.report.plots import BARRIER, COLUMNS, FETCH, MOST_BARS, STEP, WAIT, Spent, spent
 from dlsim.trace import Trace, memory, metrics
 from dlsim.trace.levels import Levels
 from dlsim.trace.trace import Floats
 
-KINDS = {WAIT: "wait", STEP: "step", FETCH: "fetch"}
+KINDS = {WAIT: "wait", STEP: "step", BARRIER: "barrier", FETCH: "fetch"}
 STEPS = 600  # changes of a level, of which all are sent
 QUANTILES = np.concatenate((np.linspace(0, 0.99, 100), np.linspace(0.991, 1, 10)))
 Json = dict[str, Any]

@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 from dlsim.scenario import DlsimError
 from dlsim.scenario.errors import lacking
-from dlsim.show.answers import QUESTIONS, answer, warm
+from dlsim.show.answers import QUESTIONS, answer
 from dlsim.show.resources import static
+from dlsim.show.states import warm
 
 try:
     import uvicorn

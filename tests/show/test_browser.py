@@ -12,7 +12,9 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
-from dlsim.show.answers import State, scenario_of
+from dlsim.show.lesson_page import lesson_data
+from dlsim.show.lessons import lesson
+from dlsim.show.states import State, scenario_of
 from tests.show.browsing import MISSING, Browser, browser
 from tests.show.serving import Served, serving
 
@@ -222,6 +224,91 @@ def test_two_tabs(page: Browser, served: Served) -> None:
     assert figure(page) == shown_for({})
     pull(page, "loader.prefetch_factor", "3")
     settled(page, {"loader.prefetch_factor": "3"})
+
+
+def test_a_rank_is_chosen(page: Browser) -> None:
+    """Of a job it is said which rank is shown, and another one can be chosen."""
+    assert page.run("return document.getElementById('of-rank').classList.contains('hidden')")
+    page.run(
+        """const list = document.getElementById("preset");
+        list.value = "cluster_shared_storage";
+        list.dispatchEvent(new Event("change"));"""
+    )
+    page.until("document.querySelectorAll('#rank option').length === 8")
+    first = page.run("return document.getElementById('lanes').innerHTML")
+    page.run(
+        """const list = document.getElementById("rank");
+        list.value = "3";
+        list.dispatchEvent(new Event("change"));"""
+    )
+    page.until(f"document.getElementById('lanes').innerHTML !== {json.dumps(first)}")
+    assert state(page)["state"]["rank"] == 3
+    assert page.run("return document.getElementById('of-rank').textContent").endswith("of 8")
+
+
+def heard(page: Browser) -> list[tuple[str, str]]:
+    """What a screen reader is told of the open page: roles, and names or texts."""
+    page.driver.execute_cdp_cmd("Accessibility.enable", {})
+    nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    return [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in nodes
+        if not node["ignored"]
+    ]
+
+
+def live(page: Browser) -> str:
+    """The text of the live regions, as a screen reader is told it."""
+    nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    by_id = {node["nodeId"]: node for node in nodes}
+
+    def text(node: dict[str, Any]) -> str:
+        inside = [by_id[child] for child in node.get("childIds", ()) if child in by_id]
+        if node["role"]["value"] in ("StaticText", "InlineTextBox"):
+            return node.get("name", {}).get("value", "")
+        return " ".join(filter(None, map(text, inside)))
+
+    regions = [
+        node
+        for node in nodes
+        if not node["ignored"]
+        and any(
+            each["name"] == "live" and each["value"]["value"] == "polite"
+            for each in node.get("properties", ())
+        )
+        and node["role"]["value"] == "status"
+    ]
+    return " ".join(map(text, regions))
+
+
+OPERATED = {
+    "button",
+    "checkbox",
+    "combobox",
+    "slider",
+    "spinbutton",
+    "textbox",
+    "DisclosureTriangle",
+}
+
+
+def test_a_screen_reader_is_told_everything(page: Browser) -> None:
+    """Each event of a film is read out, with its time and why; all that is operated has a name."""
+    for view in ("explore", "film", "lessons"):
+        page.click(f"[data-view={view}]")
+        page.until("document.querySelector('main:not(.hidden) svg')")
+        named = heard(page)
+        assert not [role for role, name in named if role in OPERATED and not name.strip()]
+        assert not [role for role, name in named if role == "image" and not name.strip()]
+        assert sum(role in OPERATED for role, _ in named) > 6
+    film = lesson_data(lesson("rows"))["films"][0]["film"]
+    page.until("document.querySelector('#lesson .play')")
+    for frame in film["frames"][:12]:
+        page.key("body", "ARROW_RIGHT")
+        said = live(page)
+        assert frame["say"].lower() in said.lower()
+        assert frame["why"] in said
+        assert frame["time"] in said
 
 
 def test_the_film_of_a_run(page: Browser) -> None:

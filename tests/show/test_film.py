@@ -9,8 +9,9 @@ import pytest
 import dlsim
 from dlsim.cli import main
 from dlsim.show.film import film
+from dlsim.show.lesson import answered
 from dlsim.show.lesson_page import lesson_page
-from dlsim.show.lessons import answered, lessons
+from dlsim.show.lessons import lessons
 from dlsim.show.quotes import WORDS, rules
 from dlsim.show.resources import document
 from dlsim.trace import metrics

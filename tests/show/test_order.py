@@ -13,6 +13,7 @@ from dlsim.show.order import (
     ARRIVED,
     EPOCH_BEGINS,
     EPOCH_ENDS,
+    FETCHED,
     FINISHED,
     RECEIVED,
     REQUESTED,
@@ -130,3 +131,18 @@ def test_causes_come_before_effects(scenario: Scenario) -> None:
     assert kinds[0] == EPOCH_BEGINS
     assert trace.meta.problem or EPOCH_ENDS in kinds
     assert SAMPLE in kinds or not len(trace.samples.batch)
+
+
+@settings(deadline=None, max_examples=150)
+@given(ideal)
+def test_what_happens_to_a_batch_is_in_order(scenario: Scenario) -> None:
+    """Where everything happens at one moment, too, a batch is sent, started, ... in that order."""
+    trace = dlsim.simulate(scenario, 0, samples=True)
+    events = all_of(trace)
+    assert [each.time for each in events] == sorted(each.time for each in events)
+    at = {(each.kind, each.batch): place for place, each in enumerate(events)}
+    life = (SENT, STARTED, FETCHED, ARRIVED, RECEIVED, RETURNED, FINISHED)
+    for line in (life, (REQUESTED, RETURNED)):
+        for batch in range(len(trace)):
+            places = [at[kind, batch] for kind in line if (kind, batch) in at]
+            assert places == sorted(places)

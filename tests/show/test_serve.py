@@ -12,9 +12,12 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
+from dlsim.report.job_text import job_verdict
 from dlsim.scenario.shipped import shipped
-from dlsim.show.answers import State, keywords, scenario_of
+from dlsim.show.answers import keywords
+from dlsim.show.states import State, scenario_of
 from dlsim.trace.account import account
+from dlsim.trace.job_metrics import lateness
 from dlsim.trace.summary import number, percent
 from tests.show.serving import Served, serving
 
@@ -56,6 +59,36 @@ def test_a_stretch_is_the_same_run(served: Served) -> None:
             there = [bar for bar in all_of[kind] if bar[1] > 5 and bar[0] < 8]
             assert [bar[2] for bar in seen[kind]] == [bar[2] for bar in there]
             assert all(5 <= begin <= end <= 8 for begin, end, _ in seen[kind])
+
+
+def test_a_job_shows_the_rank_that_is_chosen(served: Served) -> None:
+    """Of a job its sentence, and the pictures of one rank; a brief answer is of the beginning."""
+    state = {"preset": "node_8x_h100", "changes": {"consumer.stop_after": "40"}}
+    scenario = scenario_of(State(**state))
+    job = dlsim.simulate_job(scenario)
+    for rank in (0, 5, 99):
+        found = served.ask("run", {**state, "rank": rank})
+        chosen = min(rank, 7)
+        assert (found["ranks"], found["rank"]) == (8, chosen)
+        assert found["samples_per_s"] == dlsim.summarize(job).samples_per_s
+        assert found["sentences"][0] == job_verdict(job, lateness(job))
+        batch = job.ranks[chosen].order[0]
+        bar = next(bar for bar in found["lanes"]["lanes"][0]["step"] if bar[2] == batch)
+        assert bar[1] == pytest.approx(job.ranks[chosen].stepped[batch], rel=1e-5)
+        assert found["lanes"]["lanes"][0]["barrier"]
+    brief = served.ask("run", {"preset": "node_8x_h100", "brief": True})
+    assert brief["more"]
+    assert brief["batches"] < 100
+    assert brief["sentences"][-1].endswith("; more of it follows in a moment.")
+
+
+def test_what_torch_does_not_have_is_no_keyword() -> None:
+    """Keys of other loaders stand below the call that is to be pasted, not in it."""
+    loader = dlsim.Loader(num_workers=2, in_order=False, dispatch="shared", endless=True)
+    assert keywords(loader).splitlines() == [
+        "DataLoader(dataset, num_workers=2, in_order=False)",
+        "# no DataLoader of torch's: endless=True, dispatch='shared'",
+    ]
 
 
 def test_long_runs_are_few_numbers(served: Served) -> None:

@@ -75,7 +75,8 @@ dlsim.gantt = function (box, data, { lane = 22, label, picked, zoomed } = {}) {
       name.textContent = narrow ? row.name.replace("main process", "main").replace("worker", "w") : row.name;
       picture.append(name);
     }
-    for (const kind of ["step", "fetch", "wait"]) {
+    const filled = []; // shares of columns, from the foot up
+    for (const kind of ["step", "barrier", "fetch", "wait"]) {
       const marks = row[kind];
       if (!marks || !marks.length) continue;
       if (row.dense) {
@@ -84,14 +85,15 @@ dlsim.gantt = function (box, data, { lane = 22, label, picked, zoomed } = {}) {
         let path = "";
         marks.forEach((share, k) => {
           if (!share) return;
-          const tall = (thick * share) / 100;
-          path += `M${(axes.left + k * wide).toFixed(1)} ${(kind === "wait" ? top : foot - tall).toFixed(1)}h${(wide + 0.3).toFixed(1)}v${tall.toFixed(1)}h${(-wide - 0.3).toFixed(1)}z`;
+          const tall = (thick * share) / 100, below = (thick * (filled[k] || 0)) / 100;
+          if (kind !== "wait") filled[k] = (filled[k] || 0) + share;
+          path += `M${(axes.left + k * wide).toFixed(1)} ${(kind === "wait" ? top : foot - below - tall).toFixed(1)}h${(wide + 0.3).toFixed(1)}v${tall.toFixed(1)}h${(-wide - 0.3).toFixed(1)}z`;
         });
         picture.append(dlsim.svg("path", { class: kind, d: path }));
       } else for (const [begin, end, batch] of marks) {
         const from = X(begin), wide = Math.max(X(end) - from - 0.7, 0.6);
         picture.append(dlsim.svg("rect", { class: kind, x: from, y: top, width: wide, height: thick, rx: wide > 6 ? 2.5 : 0 }));
-        if (kind !== "wait" && wide > 7 * String(batch).length + 4 && high > 13) {
+        if ((kind === "step" || kind === "fetch") && wide > 7 * String(batch).length + 4 && high > 13) {
           const text = dlsim.svg("text", { class: `number on-${kind}`, x: from + wide / 2, y: top + thick / 2 + 3.5 });
           text.textContent = batch;
           picture.append(text);
@@ -156,6 +158,8 @@ dlsim.levels = function (box, data, { height = 130, label, ys = (value) => value
   const axes = dlsim.axes(box, { height, left: box.clientWidth < 480 ? 54 : 84, x: [data.begin, data.end],
     y: [0, 1.06 * Math.max(highest, most, 1e-9)], label, ys, unit: binary ? 1024 ** Math.floor(Math.log2(Math.max(highest, 1)) / 10) : 1, xs: (value) => dlsim.seconds(value, span) });
   const { picture, X, Y } = axes;
+  // behind the curves, which may be as high
+  if (most) picture.append(dlsim.svg("line", { class: "limit", x1: axes.left, x2: axes.width - axes.right, y1: Y(most), y2: Y(most) }));
   for (const [name, curve] of Object.entries(data.curves).reverse()) {
     if (curve.mean) {
       const at = (k) => X(data.begin + ((k + 0.5) * span) / curve.mean.length);
@@ -167,5 +171,4 @@ dlsim.levels = function (box, data, { height = 130, label, ys = (value) => value
       picture.append(dlsim.svg("path", { class: `line ${name}`, d: `${path.join("")}H${X(data.end).toFixed(1)}` }));
     }
   }
-  if (most) picture.append(dlsim.svg("line", { class: "limit", x1: axes.left, x2: axes.width - axes.right, y1: Y(most), y2: Y(most) }));
 };

@@ -85,6 +85,7 @@ dlsim.film = function (root, film, rules, options = {}) {
   }, $("summary", {}, `All ${count} events as text`), list);
   const legend = $("ul", { class: "legend", "aria-label": "colours" }, ...[
     ["credit", "sent"], ["fetch", "being fetched"], ["ready", "ready"], ["step", "trained on"], ["wait", "training waits"],
+    ...(film.meets ? [["barrier", "waits for other ranks"]] : []),
   ].map(([name, text]) => $("li", {}, $("i", { style: `background:var(--${name})` }), text)));
   const strip = $("div", { class: "strip" });
   root.replaceChildren($("div", { class: "film" }, stage, controls, place, told, rule, strip, legend, events));
@@ -154,7 +155,8 @@ dlsim.film = function (root, film, rules, options = {}) {
     finished.textContent = done.length ? `done: ${done.length > 6 ? "… " : ""}${last}` : "";
     if (one && !still.matches) animate(before);
     clock.textContent = frame ? frame.time : "";
-    say.textContent = frame ? `${frame.say[0].toUpperCase()}${frame.say.slice(1)}.` : "Before it begins.";
+    const begun = frame && (frame.say.startsWith("next()") ? frame.say : `${frame.say[0].toUpperCase()}${frame.say.slice(1)}`);
+    say.textContent = frame ? `${begun}.` : "Before it begins.";
     why.textContent = frame ? frame.why : "Press Play, or go event by event with the arrow keys.";
     const law = frame && rules[frame.rule];
     rule.replaceChildren(...(law ? [$("b", {}, `Rule ${law.number}. `), law.text.replace(/[*`]/g, ""), ` (docs/model.md, line ${law.line})`] : []));

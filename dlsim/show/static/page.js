@@ -4,7 +4,7 @@
   const $ = dlsim.element;
   const by = (id) => document.getElementById(id);
   const token = new URLSearchParams(location.search).get("token");
-  let state = { preset: "", toml: "", changes: {}, seed: 0, zoom: null };
+  let state = { preset: "", toml: "", changes: {}, seed: 0, zoom: null, rank: 0 };
   let kept = null; // the state that was kept as A
   let view = "explore";
   let last = null; // the last good answer
@@ -61,7 +61,7 @@
       do {
         again = false;
         const from = moved;
-        const found = await ask("run", state);
+        const found = await ask("run", { ...state, brief: true });
         show(found);
         if (from !== null) requestAnimationFrame(() => dlsim.timing.push(performance.now() - from));
       } while (again);
@@ -83,6 +83,7 @@
     by("setup").textContent = [found.title, found.setup].filter(Boolean).join(": ");
     by("sentences").replaceChildren(...found.sentences.map((text) => $("p", {}, text)));
     by("figures").replaceChildren(...found.figures.map(([name, text]) => $("div", {}, $("dt", {}, name), $("dd", {}, text))));
+    ranks(found.ranks, found.rank);
     by("brief").textContent = found.figures.slice(0, 3).map(([name, text]) => `${name} ${text}`).join(" · ");
     by("summary").replaceChildren($("tbody", {}, ...found.summary.map(([name, text]) => $("tr", {}, $("th", { scope: "row" }, name), $("td", {}, text)))));
     by("code").textContent = found.code;
@@ -91,6 +92,18 @@
     accounted(found.account);
     draw();
   }
+
+  // which rank of a job is shown
+  function ranks(count, rank) {
+    by("of-rank").classList.toggle("hidden", !count);
+    for (const only of document.querySelectorAll(".of-job")) only.classList.toggle("hidden", !count);
+    const list = by("rank");
+    if (list.options.length !== count)
+      list.replaceChildren(...Array.from({ length: count }, (_, k) => $("option", { value: k }, `rank ${k}`)));
+    list.value = String(rank);
+    by("ranks").textContent = `of ${count}`;
+  }
+  by("rank").addEventListener("change", () => { state.rank = Number(by("rank").value); state.zoom = null; refresh(); });
 
   const colours = { busy: "var(--step)" };
   const causes = ["var(--wait)", "var(--credit)", "#cc79a7", "var(--fetch)", "#999", "var(--ready)", "#777"];
@@ -209,6 +222,11 @@
     const mine = ++round;
     const still = () => mine === round && !busy;
     if (view !== "explore" || !last) return;
+    if (last.more) {
+      const found = await ask("run", state);
+      if (!still()) return;
+      show(found);
+    }
     await versus(still);
     if (still()) await workers(still);
   }
@@ -217,7 +235,7 @@
     const now = Number((last.controls.find(({ key }) => key === "loader.num_workers") || {}).value);
     const counts = [...new Set([0, 1, 2, 4, 8, now - 1, now, now + 1, 2 * now])].filter((count) => count >= 0 && count <= Math.max(2 * now, 8)).sort((a, b) => a - b);
     const points = [];
-    by("workers-said").textContent = "";
+    by("workers-said").textContent = "Other numbers of workers are being simulated.";
     for (const count of counts) {
       const point = await ask("workers", { state, workers: count });
       if (!still()) return;
@@ -285,7 +303,7 @@
 
   // ---- scenarios: ours, or a file that is opened or dropped
   function begin(changed) {
-    state = { preset: "", toml: "", changes: {}, seed: 0, zoom: null, ...changed };
+    state = { preset: "", toml: "", changes: {}, seed: 0, zoom: null, rank: 0, ...changed };
     built = "";
     moved = performance.now();
     say("");
