@@ -6,9 +6,11 @@ disturb each other, and a link that holds a state holds everything.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from dlsim.report.job_text import job_setup, job_verdict
@@ -17,6 +19,7 @@ from dlsim.scenario import (
     DlsimError,
     IterableDataset,
     Loader,
+    Scenario,
     dumps,
     load,
 )
@@ -27,20 +30,21 @@ from dlsim.show.lesson_page import lesson_data, rules_data
 from dlsim.show.lesson_page import shown as filmed
 from dlsim.show.lessons import lesson, lessons
 from dlsim.show.pictures import bytes_over_time, lanes, occupancy, stretch, waits
-from dlsim.show.states import State, scenario_of, seen, shown, traced
-from dlsim.trace import JobTrace, Trace, summarize
+from dlsim.show.states import Count, State, scenario_of, seen, shown, traced
+from dlsim.trace import JobTrace, Trace, metrics, summarize
 from dlsim.trace.account import Account, account
 from dlsim.trace.job_metrics import job_account, lateness
 from dlsim.trace.summary import give_or_take, number, percent
-from dlsim.whatif import replicate
-from dlsim.whatif.designs import configured
+from dlsim.whatif import Interval, replicate
+from dlsim.whatif.designs import WORKERS, configured
 from dlsim.whatif.extent import measured, shortened
 from dlsim.whatif.space import space
 from dlsim.whatif.versus import compare
 
 Json = dict[str, Any]
 
-POINTS = 3  # replications of each point of throughput against workers
+POINTS = 3  # replications of each point of throughput against workers, or prefetch_factor
+NEARLY = 0.01  # of the throughput; what loses no more is as fast
 EFFORT = 1500.0  # of each of these (see `dlsim.whatif.extent`)
 SAMPLERS = ("sampler", "batch_sampler")
 LABEL = 13  # characters that the lines of a summary begin with
@@ -53,11 +57,12 @@ class Pair(Struct, frozen=True, forbid_unknown_fields=True):
     b: State
 
 
-class Point(Struct, frozen=True, forbid_unknown_fields=True):
-    """A state with another number of workers."""
+class Against(Struct, frozen=True, forbid_unknown_fields=True):
+    """A state with other values of a key."""
 
     state: State
-    workers: int
+    key: Literal["loader.num_workers", "loader.prefetch_factor"]
+    values: tuple[Count, ...]
 
 
 class Scene(Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,6 +120,7 @@ def run(state: State) -> Json:
         **pictures(trace, begin, end),
         "waits": waits(trace),
         "batches": len(trace),
+        "edge": edge(trace),
         "code": keywords(asked.loader),
         "toml": dumps(asked),
         "controls": msgspec.to_builtins(controls(asked)),
@@ -128,6 +134,17 @@ def pictures(trace: Trace, begin: float, end: float) -> Json:
         "occupancy": occupancy(trace, begin, end),
         "memory": bytes_over_time(trace, begin, end),
     }
+
+
+def edge(trace: Trace) -> tuple[float, float] | None:
+    """From when to when the first epoch goes over into the second, with some batches of both."""
+    epochs = trace.epoch_of(trace.order)
+    before, after = (trace.order[epochs == epoch] for epoch in (0, 1))
+    if not len(before) or not len(after):
+        return None
+    some = max(metrics.worker_count(trace), 2)
+    begin = float(trace.returned[before[-min(some, len(before))]])
+    return begin, float(trace.finished[after[min(some, len(after)) - 1]])
 
 
 def zoom(state: State) -> Json:
@@ -162,22 +179,45 @@ def keywords(loader: Loader) -> str:
     return f"{call}\n# no DataLoader of torch's: {', '.join(other)}" if other else call
 
 
-def workers(point: Point) -> Json:
-    """Throughput with another number of workers: mean and half-width of a 95 % interval."""
-    state = point.state
+def against(asked: Against) -> Json:
+    """Throughput with other values of a key: means and half-widths of 95 % intervals.
+
+    `enough`: in words, the least of these values that is as fast as any, or nearly.
+    """
+    state, name = asked.state, asked.key.removeprefix("loader.")
     whole = scenario_of(state)
-    dataset = whole.dataset
-    if isinstance(dataset, IterableDataset) and dataset.sharding != "split":
+    dataset, counts = whole.dataset, asked.key == WORKERS
+    if counts and isinstance(dataset, IterableDataset) and not dataset.divisible:
         raise DlsimError("Other numbers of workers would get other data (dataset.sharding).")
-    whole = configured(whole, {"loader.num_workers": point.workers})
-    part = shortened(whole, EFFORT)
-    found = replicate(part, POINTS, state.seed, measured=measured(whole)).interval("samples_per_s")
+    if not counts and not whole.loader.num_workers:
+        raise DlsimError("Without workers nothing is fetched ahead.")
+    cases = [configured(whole, {asked.key: value}) for value in asked.values]
+    found = [point(case, state.seed) for case in cases]
+    speeds = np.nan_to_num([each.mean for each in found])
+    most = int(np.argmax(speeds))
+    least = int(np.flatnonzero(speeds >= (1 - NEARLY) * speeds[most])[0])
+    enough = f"{name}={asked.values[least]} is enough: {number(speeds[least])} samples/s"
+    if least != most:
+        enough += f"; the most is {number(speeds[most])}, with {asked.values[most]}"
     return {
-        "workers": point.workers,
-        "mean": found.mean,
-        "half": found.half_width if found.half_width == found.half_width else 0.0,
-        "text": f"{give_or_take(found.mean, found.half_width)} samples/s",
+        "points": [
+            {
+                "value": value,
+                "mean": each.mean,
+                "half": each.half_width if each.half_width == each.half_width else 0.0,
+                "text": f"{give_or_take(each.mean, each.half_width)} samples/s",
+            }
+            for value, each in zip(asked.values, found, strict=True)
+        ],
+        "enough": f"{enough}.",
     }
+
+
+@lru_cache(maxsize=256)
+def point(scenario: Scenario, seed: int) -> Interval:
+    """Samples a second of a scenario, with an interval. It is kept for a while."""
+    part = shortened(scenario, EFFORT)
+    return replicate(part, POINTS, seed, measured=measured(scenario)).interval("samples_per_s")
 
 
 def versus(pair: Pair) -> Json:
@@ -210,7 +250,7 @@ QUESTIONS = {
     "start": (State, start),
     "run": (State, run),
     "zoom": (State, zoom),
-    "workers": (Point, workers),
+    "against": (Against, against),
     "versus": (Pair, versus),
     "film": (Scene, scene),
     "lesson": (Named, taught),

@@ -82,6 +82,37 @@ def test_a_job_shows_the_rank_that_is_chosen(served: Served) -> None:
     assert brief["sentences"][-1].endswith("; more of it follows in a moment.")
 
 
+def test_throughput_against_a_key(served: Served) -> None:
+    """Throughput with other values is that of simulations; the least that is enough is named."""
+    slow = {"consumer.stop_after": "40", "loader.num_workers": "8"}
+    asked = {"state": {"preset": "imagenet_a100", "changes": slow}}
+    key = {"key": "loader.prefetch_factor", "values": [1, 2, 4]}
+    found = served.ask("against", {**asked, **key})
+    speeds = [point["mean"] for point in found["points"]]
+    for value, speed in zip(key["values"], speeds, strict=True):
+        changes = {**slow, "loader.prefetch_factor": str(value)}
+        scenario = scenario_of(State(preset="imagenet_a100", changes=changes))
+        assert speed == pytest.approx(dlsim.replicate(scenario, 3)["samples_per_s"].mean())
+    enough = next(k for k, speed in enumerate(speeds) if speed >= 0.99 * max(speeds))
+    assert found["enough"].startswith(f"prefetch_factor={key['values'][enough]} is enough: ")
+    alone = served.ask("against", {**asked, "key": "loader.num_workers", "values": [0, 8]})
+    assert len(alone["points"]) == 2
+    state = {"preset": "imagenet_a100", "changes": {"loader.num_workers": "0"}}
+    refused = served.ask("against", {"state": state, **key})
+    assert refused["error"] == "Without workers nothing is fetched ahead."
+
+
+def test_an_edge_is_between_two_epochs(served: Served) -> None:
+    """An epoch's edge holds the end of the first epoch and the beginning of the second."""
+    assert served.ask("run", SMALL)["edge"] is None
+    two = {**SMALL, "changes": {"consumer.stop_after": "40", "epochs": "2"}}
+    begin, end = served.ask("run", two)["edge"]
+    trace = dlsim.simulate(scenario_of(State(**two)))
+    assert begin < trace.epochs.ended[0] <= trace.epochs.started[1] < end
+    assert begin > trace.epochs.started[0]
+    assert end < trace.epochs.ended[1]
+
+
 def test_what_torch_does_not_have_is_no_keyword() -> None:
     """Keys of other loaders stand below the call that is to be pasted, not in it."""
     loader = dlsim.Loader(num_workers=2, in_order=False, dispatch="shared", endless=True)

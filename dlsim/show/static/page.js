@@ -84,6 +84,7 @@
     by("sentences").replaceChildren(...found.sentences.map((text) => $("p", {}, text)));
     by("figures").replaceChildren(...found.figures.map(([name, text]) => $("div", {}, $("dt", {}, name), $("dd", {}, text))));
     ranks(found.ranks, found.rank);
+    by("edge").classList.toggle("hidden", !found.edge);
     by("brief").textContent = found.figures.slice(0, 3).map(([name, text]) => `${name} ${text}`).join(" · ");
     by("summary").replaceChildren($("tbody", {}, ...found.summary.map(([name, text]) => $("tr", {}, $("th", { scope: "row" }, name), $("td", {}, text)))));
     by("code").textContent = found.code;
@@ -140,7 +141,7 @@
   for (const button of document.querySelectorAll("[data-zoom]")) button.addEventListener("click", () => {
     const { begin, end } = last.lanes, middle = (begin + end) / 2, half = (end - begin) / 2;
     zoom({ in: [middle - half / 2, middle + half / 2], out: [middle - 2 * half, middle + 2 * half],
-      back: [begin - half, end - half], on: [begin + half, end + half], all: null }[button.dataset.zoom]);
+      back: [begin - half, end - half], on: [begin + half, end + half], edge: last.edge, all: null }[button.dataset.zoom]);
   });
 
   // ---- controls
@@ -228,33 +229,38 @@
       show(found);
     }
     await versus(still);
-    if (still()) await workers(still);
+    if (still()) await against(still);
   }
 
-  async function workers(still) {
-    const now = Number((last.controls.find(({ key }) => key === "loader.num_workers") || {}).value);
-    const counts = [...new Set([0, 1, 2, 4, 8, now - 1, now, now + 1, 2 * now])].filter((count) => count >= 0 && count <= Math.max(2 * now, 8)).sort((a, b) => a - b);
-    const points = [];
-    by("workers-said").textContent = "Other numbers of workers are being simulated.";
-    for (const count of counts) {
-      const point = await ask("workers", { state, workers: count });
+  let over = "loader.num_workers"; // what throughput is drawn against
+  by("over").addEventListener("change", () => { over = by("over").value; afterwards(); });
+  async function against(still) {
+    const set = (last.controls.find(({ key }) => key === over) || {}).value;
+    const now = Number(set === "none" ? 2 : set); // torch's default
+    const usual = over === "loader.num_workers" ? [0, 1, 2, 4, 8, now - 1, now, now + 1, 2 * now] : [1, 2, 3, 4, 6, 8, now];
+    const least = over === "loader.num_workers" ? 0 : 1;
+    const values = [...new Set(usual)].filter((value) => value >= least && value <= Math.max(2 * now, 8)).sort((a, b) => a - b);
+    const said = by("workers-said");
+    said.textContent = "Other values are being simulated.";
+    let found = null;
+    for (let count = 1; count <= values.length; count++) {
+      found = await ask("against", { state, key: over, values: values.slice(0, count) });
       if (!still()) return;
-      if (point.error) { by("workers-said").textContent = point.error; by("workers").replaceChildren(); return; }
-      points.push(point);
-      curve(points, now, counts.at(-1));
+      if (found.error) { said.textContent = found.error; by("workers").replaceChildren(); return; }
+      curve(found.points, now, values.at(-1));
     }
-    by("workers-said").textContent = `Now: ${(points.find((point) => point.workers === now) || { text: "-" }).text}. The ring is where you are.`;
+    said.textContent = `Now: ${(found.points.find(({ value }) => value === now) || { text: "-" }).text}; the ring is where you are. ${found.enough}`;
   }
 
   function curve(points, now, most) {
     const top = Math.max(...points.map((point) => point.mean + point.half), 1e-9);
     const { picture, X, Y } = dlsim.axes(by("workers"), { height: 180, left: 54, x: [0, most], y: [0, 1.08 * top], xs: (value) => (Number.isInteger(value) ? String(value) : ""),
-      ys: (value) => value.toLocaleString("en"), label: `Throughput in samples a second against workers: ${points.map((p) => `${p.workers}: ${p.text}`).join("; ")}` });
-    picture.append(dlsim.svg("path", { class: "line ready", d: `M${points.map((p) => `${X(p.workers)} ${Y(p.mean)}`).join("L")}` }));
+      ys: (value) => value.toLocaleString("en"), label: `Throughput in samples a second against ${over.slice(7)}: ${points.map((p) => `${p.value}: ${p.text}`).join("; ")}` });
+    picture.append(dlsim.svg("path", { class: "line ready", d: `M${points.map((p) => `${X(p.value)} ${Y(p.mean)}`).join("L")}` }));
     for (const p of points) {
-      picture.append(dlsim.svg("line", { class: "bar-line", x1: X(p.workers), x2: X(p.workers), y1: Y(p.mean - p.half), y2: Y(p.mean + p.half) }));
-      picture.append(dlsim.svg("circle", { class: "mark", cx: X(p.workers), cy: Y(p.mean), r: 3.5 }));
-      if (p.workers === now) picture.append(dlsim.svg("circle", { class: "ring", cx: X(p.workers), cy: Y(p.mean), r: 8 }));
+      picture.append(dlsim.svg("line", { class: "bar-line", x1: X(p.value), x2: X(p.value), y1: Y(p.mean - p.half), y2: Y(p.mean + p.half) }));
+      picture.append(dlsim.svg("circle", { class: "mark", cx: X(p.value), cy: Y(p.mean), r: 3.5 }));
+      if (p.value === now) picture.append(dlsim.svg("circle", { class: "ring", cx: X(p.value), cy: Y(p.mean), r: 8 }));
     }
   }
 
