@@ -63,6 +63,7 @@ latencies = st.sampled_from([0.0, 0.0, 0.125, 0.3])
 windows = st.sampled_from([None, None, 1, 2, 3, 5])
 timeouts = st.sampled_from([0.0, 0.0, 0.0, 0.5, 3.0])
 errors = st.sampled_from(["stop", "continue"])
+per_sample = st.sampled_from([0.0, 0.0, 0.125, 0.3])
 loops = st.sampled_from(["plain", "plain", "rebind"])
 orders = st.sampled_from(["sequential", "shuffle", "sampler", "batch_sampler", "single"])
 
@@ -115,6 +116,7 @@ def scenarios(draw: st.DrawFn, *, torch_only: bool = True) -> Scenario:
         dataset=dataset,
         consumer=dlsim.Consumer(
             step=draw(distributions()),
+            step_per_sample=draw(per_sample),
             stop_after=draw(ends),
             device=device,
             on_error=on_error,

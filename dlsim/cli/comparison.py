@@ -109,9 +109,11 @@ def versus(a: Scenario, b: Scenario, replications: int | None, seed: int, jobs: 
 def two_runs(one: Trace, other: Trace) -> str:
     """Two runs beside each other: which was faster, in what they agree, their metrics."""
     from dlsim.report import faster, side_by_side
+    from dlsim.trace import account
 
-    table = side_by_side("A", one, "B", other)
-    return f"{faster(one, other)}\n{agreement(one, other)}\n\n{table}"
+    table, accounts = side_by_side("A", one, "B", other), (account(one), account(other))
+    idle = [f"{name}: {found.sentence}." for name, found in zip("AB", accounts, strict=True)]
+    return "\n".join([faster(one, other), *idle, agreement(one, other), "", table])
 
 
 def agreement(one: Trace, other: Trace) -> str:

@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from tyro.conf import Positional, UseAppendAction, arg
 
+from dlsim.cli.checking import held
 from dlsim.cli.files import check_drawable, saying, scenario_from
-from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, OutFile, UsageError
+from dlsim.cli.parsing import (
+    NO_CHANGES,
+    Changes,
+    Count,
+    File,
+    Flag,
+    OutFile,
+    Text,
+    UsageError,
+)
 from dlsim.cli.progress import working
-from dlsim.cli.whatif import picture
+from dlsim.cli.whatif import picture, share_of
 from dlsim.scenario import Scenario
 from dlsim.scenario.files import value_of
-from dlsim.scenario.units import duration, parse, size
+from dlsim.scenario.units import parse, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 _RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
 _BETWEEN = re.compile(r"(.+)\.\.(.+)")
 USUAL_METRIC = "samples_per_s"
+STEP = "consumer.step"
 NEAR = 0.01  # what is so near to the fastest is about as fast
 # By metric: the head of its column, and what it is multiplied with.
 _SHOWN = {
@@ -51,6 +62,8 @@ def sweep(
     metric: str = USUAL_METRIC,
     design: Literal["grid", "sobol", "lhs"] = "grid",
     samples: Count = None,
+    max_stall: Text = None,
+    check: Flag = False,
     changes: Changes = NO_CHANGES,
 ) -> None:
     """Simulate many configurations: how metrics depend on workers, prefetch factor, or any key.
@@ -71,15 +84,20 @@ def sweep(
         metric: What to draw.
         design: All combinations, or a sample spread evenly over them.
         samples: How many configurations a sample has.
+        max_stall: The share of the time that training may be idle: 0.05 or 5%.
+        check: End with status 1 where no configuration holds the target, or none fits.
     """
     from dlsim.engine.facts import left_to_chance
     from dlsim.whatif import configurations
     from dlsim.whatif import sweep as swept
     from dlsim.whatif.designs import configured
     from dlsim.whatif.extent import part_of, shortened
+    from dlsim.whatif.growing import told_of_step
     from dlsim.whatif.leaving import left_early
+    from dlsim.whatif.limits import idle_of_all
     from dlsim.whatif.sweep import planned
 
+    most = share_of("max-stall", max_stall)
     chosen = scenario_from(scenario, changes)
     varied: dict[str, Iterable[Any] | Between] = {}
     for text in vary:
@@ -108,10 +126,10 @@ def sweep(
     if plot is not None:
         taken = best_row(table, cases)
         picture(sweep_picture(table, list(varied), metric, taken), plot, chosen.name)
-    if "loader.batch_size" in varied and "consumer.step" not in varied:
-        step = duration(chosen.consumer.step.mean)
-        print(f"The step is {step} on average whatever the batch size.")
-    print(sweep_text(table, list(varied), cases))
+    if "loader.batch_size" in varied and not any(key.startswith(STEP) for key in varied):
+        print(told_of_step(chosen))
+    idle = idle_of_all(cases, table["stall"].tolist(), times, seed, jobs)
+    print(sweep_text(table, list(varied), cases, idle))
     some = part_of(shortened(chosen), chosen) if stretched else ""
     if not any(map(left_to_chance, cases)):
         print(f"\nNothing is random: one simulation of each{some}")
@@ -120,6 +138,27 @@ def sweep(
     alike = not any(key.startswith(("job.", "loader.batch", "dataset.")) for key in varied)
     if alike and (part_of_epoch := left_early(chosen, math.nan)):
         print(part_of_epoch)
+    checked(table, list(varied), cases, most, check)
+
+
+def checked(
+    table: Table, keys: list[str], cases: list[Scenario], most: float | None, check: bool
+) -> None:
+    """Say which configuration holds a target, the cheapest that fits.
+
+    With `check`, raise `Missed` where none does, or none fits, or none returns anything.
+    """
+    stalls = np.where(_too_much(cases), math.inf, table["stall"])
+    holding = np.zeros(len(cases), bool) if most is None else stalls <= most
+    held_by = cheapest(np.flatnonzero(holding).tolist(), cases)
+    if held_by is None and np.isfinite(stalls).any():
+        held_by = int(np.nanargmin(stalls))
+    if held_by is None:
+        held(check, fits=False, stall=math.nan, max_stall=most)
+        return
+    returns = bool(table["distinct_per_s"][held_by] > 0)
+    who = named(table, keys, held_by)
+    held(check, fits=returns, stall=float(stalls[held_by]), max_stall=most, who=who)
 
 
 def going_on(out: Path | None) -> contextlib.AbstractContextManager[None]:
@@ -150,12 +189,15 @@ def values_of(text: str, scenario: Scenario) -> tuple[str, Iterable[Any] | Betwe
     return key, [value_of(value.strip(), scenario, key) for value in values.split(",")]
 
 
-def sweep_text(table: Table, keys: list[str], cases: list[Scenario]) -> str:
+def sweep_text(
+    table: Table, keys: list[str], cases: list[Scenario], idle: list[dict[str, float]]
+) -> str:
     """What to take, and whether it fits; then the main metrics with their half-widths.
 
-    `cases`: the scenario of each row.
+    `cases`: the scenario of each row. `idle`: the share of the time by cause, of each row.
     """
     from dlsim.trace.summary import aligned, number
+    from dlsim.trace.telling import limit
     from dlsim.trace.work import DISTINCT, in_an_epoch, unit
     from dlsim.whatif.endings import ended_by
 
@@ -168,18 +210,26 @@ def sweep_text(table: Table, keys: list[str], cases: list[Scenario]) -> str:
     heads = [head for head, _ in shown.values()]
     failed = np.nan_to_num(table["failed"]) > 0
     ends = ["ended by"] if failed.any() else []
-    header = (*(key.removeprefix("loader.") for key in keys), *heads, *lost, *memory, *ends)
+    header = (
+        *(key.removeprefix("loader.") for key in keys),
+        *heads,
+        "limited by",
+        *lost,
+        *memory,
+        *ends,
+    )
     rows = [
         (
             *(str(table[key][row]) for key in keys),
             *(_with_interval(table, metric, row, times) for metric, (_, times) in shown.items()),
+            limit(idle[row], table["stall"][row]) or "-",
             *(f"{number(done[row].lost)} of {number(done[row].there)}" for _ in lost),
             *(size(table["memory"][row]) + (" !" if too_much[row] else "") for _ in memory),
             *(ended_by(cases[row]) or "an error" if failed[row] else "" for _ in ends),
         )
         for row in range(len(table[keys[0]]))
     ]
-    said = filter(None, _best(table, keys, cases))
+    said = filter(None, _best(table, keys, cases, idle))
     return "\n".join([*said, "", aligned([header, *rows])])
 
 
@@ -192,17 +242,35 @@ def _too_much(cases: list[Scenario]) -> Any:
 
 def best_row(table: Table, cases: list[Scenario]) -> int | None:
     """The cheapest row that is about as fast as any that fits; None if none fits, or returns."""
-    from dlsim.whatif.space import space
-
     speed = np.where(_too_much(cases), 0.0, np.nan_to_num(table["distinct_per_s"]))
     if not speed.any():
         return None
-    near = np.flatnonzero(speed >= (1 - NEAR) * speed.max()).tolist()
-    return min(near, key=lambda row: (cases[row].loader.num_workers, space(cases[row]).needed, row))
+    return cheapest(np.flatnonzero(speed >= (1 - NEAR) * speed.max()).tolist(), cases)
 
 
-def _best(table: Table, keys: list[str], cases: list[Scenario]) -> Iterator[str]:
-    """The row to take, in words; and whether it fits."""
+def cheapest(rows: list[int], cases: list[Scenario]) -> int | None:
+    """Of some rows, the one with the fewest workers, and the least memory; None if there are none.
+
+    `cases`: the scenario of each row of the table.
+    """
+    from dlsim.whatif.space import space
+
+    def price(row: int) -> tuple[int, float, int]:
+        return cases[row].loader.num_workers, space(cases[row]).needed, row
+
+    return min(rows, key=price, default=None)
+
+
+def named(table: Table, keys: list[str], row: int) -> str:
+    """The settings of a row, as keyword arguments."""
+    return ", ".join(f"{key.removeprefix('loader.')}={table[key][row]}" for key in keys)
+
+
+def _best(
+    table: Table, keys: list[str], cases: list[Scenario], idle: list[dict[str, float]]
+) -> Iterator[str]:
+    """The row to take, in words; how idle training is with it, and for what; whether it fits."""
+    from dlsim.trace.telling import sentence
     from dlsim.trace.work import in_an_epoch, told, unit
     from dlsim.whatif.endings import ended_by
     from dlsim.whatif.space import space
@@ -222,20 +290,18 @@ def _best(table: Table, keys: list[str], cases: list[Scenario]) -> Iterator[str]
     fastest, best = int(speed.argmax()), best_row(table, cases)
     assert best is not None
 
-    def named(row: Any) -> str:
-        return ", ".join(f"{key.removeprefix('loader.')}={table[key][row]}" for key in keys)
-
     def made(row: Any) -> str:
         return f"{_with_interval(table, 'distinct_per_s', row)} {what}"
 
-    waiting = table["stall"][best]
-    waits = "" if waiting != waiting else f", training is idle {100 * waiting:.1f} % of the time"
     left = int(too_much.sum())
     why = f"the fastest{' that fits' if left else ''}"
     if best != fastest:
-        near_to = f"within {100 * NEAR:.0f} % of {why}, {named(fastest)} ({made(fastest)})"
+        near_to = (
+            f"within {100 * NEAR:.0f} % of {why}, {named(table, keys, fastest)} ({made(fastest)})"
+        )
         why = f"the cheapest that is {near_to}"
-    yield f"Take {named(best)}: {made(best)}{waits}; it is {why}."
+    yield f"Take {named(table, keys, best)}: {made(best)}; it is {why}."
+    yield f"{sentence(idle[best], table['stall'][best])}."
     if said := told(cases[best], done[best]):
         yield said
     out = f" {left} of these {len(speed)} configurations do not (!)." if left else ""

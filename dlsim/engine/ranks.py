@@ -125,6 +125,6 @@ def slower(scenario: Scenario, loader: float, step: float, disk: float) -> Scena
     return structs.replace(
         scenario,
         dataset=structs.replace(dataset, fetch=fetch, collate=times(dataset.collate, loader)),
-        consumer=structs.replace(scenario.consumer, step=scaled(scenario.consumer.step, step)),
+        consumer=scenario.consumer.times(step),
         machine=structs.replace(scenario.machine, storage=storage),
     )

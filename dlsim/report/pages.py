@@ -20,8 +20,8 @@ from dlsim.trace.metrics import worker_count
 from dlsim.trace.summary import give_or_take
 from dlsim.whatif import Explanation, bounds, disagrees
 from dlsim.whatif.candidates import candidates
-from dlsim.whatif.explain import means
 from dlsim.whatif.extent import replicated
+from dlsim.whatif.limits import means
 from dlsim.whatif.space import space
 from dlsim.whatif.sweep import HALF_WIDTH
 from dlsim.whatif.tables import Table

@@ -8,13 +8,13 @@ from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration
 from dlsim.trace import Problem, Trace, account, metrics, summarize
 from dlsim.trace.account import Account
-from dlsim.trace.causes import STEP
+from dlsim.trace.causes import LAST_ROUND, STEP
 from dlsim.trace.libraries import cores_busy
 from dlsim.trace.observation import Observation
 from dlsim.trace.rhythm import rhythm
 from dlsim.trace.summary import aligned, number, percent
 from dlsim.trace.telling import limit, regular, sentence, table
-from dlsim.trace.work import DISTINCT, told, unit, work
+from dlsim.trace.work import DISTINCT, last_round, told, unit, work
 
 # Workers busier than this have no slack: what they do not fetch is the start and the end.
 BUSY = 0.8
@@ -110,8 +110,10 @@ def verdict(trace: Trace, found: Account | None = None) -> str:
         more = f" {_slack(trace)}"
     elif metrics.worker_count(trace) == 0 and "workers" not in trace.meta.notes:
         more = " Without workers, loading and training take turns."
-    said = (f"{sentence(found.shares, found.stall)}.{more}", regular(rhythm(trace)), _data(trace))
-    return " ".join(filter(None, said))
+    scenario = trace.meta.scenario
+    last = last_round(scenario) if scenario is not None and found.cause == LAST_ROUND else ""
+    first = f"{sentence(found.shares, found.stall)}.{more}"
+    return " ".join(filter(None, (first, last, regular(rhythm(trace)), _data(trace))))
 
 
 def _data(trace: Trace) -> str:

@@ -21,7 +21,8 @@ from dlsim.trace.causes import ranked
 from dlsim.trace.job_metrics import job_account
 from dlsim.trace.telling import SHOWN
 from dlsim.trace.trace import Floats
-from dlsim.whatif.explain import Explanation, Gain, means
+from dlsim.whatif.explain import Explanation, Gain
+from dlsim.whatif.limits import means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

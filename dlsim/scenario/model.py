@@ -16,11 +16,12 @@ from dlsim.scenario.checks import (
     check_flags,
     check_indices,
     check_integer,
+    check_seconds,
     check_tuples,
 )
 from dlsim.scenario.dataset import ZERO, Dataset, IterableDataset, MapDataset
 from dlsim.scenario.dealing import batches
-from dlsim.scenario.distributions import Duration, Recorded
+from dlsim.scenario.distributions import Duration, Recorded, Seconds, scaled
 from dlsim.scenario.errors import require
 from dlsim.scenario.job import Job
 from dlsim.scenario.loader import Loader
@@ -74,6 +75,9 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         on: How long a step takes on other accelerators, by which `dlsim rent` compares machines;
             in a file, one [[consumer.on]] for each.
             Example: [{ accelerator = "A100", step = "435 ms" }]
+        step_per_sample: How much longer than `step` a step takes for each sample of the batch:
+            `step + step_per_sample * samples` in all. So it grows with the batch size.
+            Example: "1.7 ms"
     """
 
     step: Duration = ZERO
@@ -87,9 +91,11 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     loop: Loop = "plain"
     queue: int = 1
     on: tuple[On, ...] = ()
+    step_per_sample: Seconds = 0.0
 
     def __post_init__(self) -> None:
         check_distribution(self, "step")
+        check_seconds(self, "step_per_sample")
         if self.stop_after is not None:
             check_integer(self, "stop_after", 1)
         require(self.device in ("accelerator", "cpu"), "device", "accelerator or cpu", self.device)
@@ -112,6 +118,15 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         check_conflict(
             self.device != "cpu" and self.threads != 1, "threads", 'needs device = "cpu"'
         )
+
+    def seconds(self, samples: float) -> float:
+        """The mean seconds of a step on so many samples."""
+        return self.step.mean + self.step_per_sample * samples
+
+    def times(self, factor: float) -> Consumer:
+        """The same with steps that take `factor` times as long."""
+        each = factor * self.step_per_sample
+        return structs.replace(self, step=scaled(self.step, factor), step_per_sample=each)
 
 
 class Failure(Struct, frozen=True, forbid_unknown_fields=True):

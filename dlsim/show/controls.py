@@ -94,6 +94,10 @@ def _times(scenario: Scenario) -> Iterator[_Wanted]:
     key, mean = _scale("consumer.step", scenario.consumer.step)
     if key:
         yield "Training", key, "step", "slider", _around(mean, duration), duration(mean)
+    each = scenario.consumer.step_per_sample
+    if each:
+        key, label = "consumer.step_per_sample", "step, for each sample"
+        yield "Training", key, label, "slider", _around(each, duration), duration(each)
     for number, stage in enumerate(scenario.dataset.fetch):
         for part, show in (("wait", duration), ("cpu", duration), ("read_bytes", size)):
             found = getattr(stage, part)

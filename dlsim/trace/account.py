@@ -20,6 +20,7 @@ from dlsim.trace.causes import COPY, LOOP, STEP, greatest, grouped, ranked
 from dlsim.trace.columns import new_column
 from dlsim.trace.critical_path import Spent, walked_back
 from dlsim.trace.fetch_parts import fetch_shares
+from dlsim.trace.telling import sentence
 from dlsim.trace.trace import Floats, Integers, Trace
 
 
@@ -56,6 +57,11 @@ class Account:
     def groups(self) -> dict[str, float]:
         """The same with all parts of a cause together, the greatest first."""
         return ranked(grouped(self.shares))
+
+    @property
+    def sentence(self) -> str:
+        """How long training is idle, and for what, without a full stop."""
+        return sentence(self.shares, self.stall)
 
     @property
     def cause(self) -> str:

@@ -115,6 +115,18 @@ def told(scenario: Scenario, found: Work) -> str:
     return " ".join(said)
 
 
+def last_round(scenario: Scenario) -> str:
+    """How many workers the last round of an epoch leaves idle; "" if none, or where it varies."""
+    loader, workers = scenario.loader, scenario.loader.num_workers
+    if isinstance(scenario.dataset, IterableDataset) or not workers or loader.endless:
+        return ""
+    batches = _of_indices(_to_its_end(scenario))[1]
+    left, stop = batches % workers, scenario.consumer.stop_after
+    if batches < workers or not left or (stop is not None and stop < batches):
+        return ""
+    return f"The last round leaves {workers - left} of {workers} workers idle."
+
+
 def _nothing(scenario: Scenario) -> str:
     """Why no worker has a batch, and how many may have one."""
     dataset, loader = scenario.dataset, scenario.loader

@@ -106,7 +106,7 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
                 else storage.requests_per_second / loading,
             ),
         ),
-        consumer=structs.replace(scenario.consumer, step=scaled(scenario.consumer.step, step)),
+        consumer=scenario.consumer.times(step),
     )
 
 
@@ -233,6 +233,6 @@ def _faster(scenario: Scenario) -> Iterator[Change]:
         )
         better = structs.replace(machine, storage=faster)
         yield Change("storage twice as fast", structs.replace(scenario, machine=better))
-    if scenario.consumer.step.mean > 0:
-        faster_step = structs.replace(scenario.consumer, step=scaled(scenario.consumer.step, 0.5))
+    if scenario.consumer.seconds(1) > 0:
+        faster_step = scenario.consumer.times(0.5)
         yield Change("step twice as fast", structs.replace(scenario, consumer=faster_step))

@@ -125,7 +125,7 @@ def demand(scenario: Scenario) -> Demand:
         receives=(max(received, handed) if along else received) if workers else 0.0,
         pins=costs.pin.of(dataset.tensors, size) if scenario.pins else 0.0,
         copies=costs.copy_byte * size if step.device == "accelerator" else 0.0,
-        step=_mean(step.step, None, made),
+        step=_mean(step.step, None, made) + step.step_per_sample * per_batch,
         threads=step.threads if step.device == "cpu" else 0,
         locks=calls
         * sum(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,20 +11,21 @@ from dlsim.engine import simulate
 from dlsim.engine.effort import SECONDS, deciding, effort
 from dlsim.engine.facts import left_to_chance
 from dlsim.scenario import Scenario
-from dlsim.trace.causes import ranked
+from dlsim.trace.causes import LAST_ROUND
 from dlsim.trace.rhythm import Rhythm, rhythm
 from dlsim.trace.summary import number
 from dlsim.trace.telling import limit, regular, sentence, table
-from dlsim.trace.work import in_an_epoch, told, unit
+from dlsim.trace.work import in_an_epoch, last_round, told, unit
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import Change, changes, perfect_loader
 from dlsim.whatif.controls import gained
 from dlsim.whatif.extent import IDLE, SHARE, cost, part_of, replicated, shortened
 from dlsim.whatif.leaving import left_early
+from dlsim.whatif.limits import means, shares
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications
 from dlsim.whatif.space import space
-from dlsim.whatif.statistics import Interval, interval
+from dlsim.whatif.statistics import Interval
 
 # Replications, and the effort of all for each change; some seconds, whatever the scenario.
 LEAST, MOST, EFFORT = 5, 30, 12_000.0
@@ -164,8 +165,8 @@ def explain(
         regularly = _rhythm(scenario, seed)
     return Explanation(
         scenario=scenario,
-        idle=_means_of(IDLE, now),
-        shares=_means_of(SHARE, now),
+        idle=shares(IDLE, now),
+        shares=shares(SHARE, now),
         gains=gains,
         pair=pair,
         headspace=headspace,
@@ -219,24 +220,10 @@ def _speed(scenario: Scenario, seed: int) -> float:
     return float(np.nan_to_num(runs["distinct_per_s"].mean()))
 
 
-def means(intervals: Mapping[str, Interval]) -> dict[str, float]:
-    """The mean of each interval."""
-    return {cause: found.mean for cause, found in intervals.items()}
-
-
-def _means_of(prefix: str, runs: Replications) -> dict[str, Interval]:
-    """What `runs` have of each cause, the greatest first; where one has none, that is 0."""
-    found = {
-        metric.removeprefix(prefix): interval(np.nan_to_num(values))
-        for metric, values in runs.metrics.items()
-        if metric.startswith(prefix)
-    }
-    return {cause: found[cause] for cause in ranked(means(found))}
-
-
 def _text(found: Explanation) -> str:
     more = told(found.scenario, in_an_epoch(found.scenario))
-    first = " ".join(filter(None, (_sentence(found), regular(found.rhythm), more)))
+    last = last_round(found.scenario) if found.limit == LAST_ROUND else ""
+    first = " ".join(filter(None, (_sentence(found), last, regular(found.rhythm), more)))
     lines = [first, _fitting(found), ""]
     if found.shares:
         lines += [table(means(found.idle), 1 - found.stall, means(found.shares))]

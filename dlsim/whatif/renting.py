@@ -49,7 +49,7 @@ def scenario_on(training: Scenario, machine: Instance, on: On) -> Scenario:
         loader=structs.replace(
             training.loader, batch_size=on.batch_size or training.loader.batch_size
         ),
-        consumer=structs.replace(training.consumer, step=on.step, on=()),
+        consumer=structs.replace(training.consumer, step=on.step, step_per_sample=0.0, on=()),
         machine=structs.replace(
             had,
             cores=machine.processors or had.cores,

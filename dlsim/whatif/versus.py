@@ -9,9 +9,11 @@ from dlsim.engine.facts import batches_to_simulate, left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import aligned, give_or_take, number, percent
+from dlsim.trace.telling import sentence
 from dlsim.trace.work import DISTINCT, in_an_epoch, told, unit
 from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.endings import ended_by
+from dlsim.whatif.limits import idle
 from dlsim.whatif.parallel import check_jobs
 from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.space import space
@@ -34,12 +36,14 @@ class Versus:
     """Two scenarios beside each other, under common random numbers.
 
     `a`, `b`: their replications. `gain`: how many times as many samples a second `b` makes, less
-    one, with an interval from the pairs of runs that saw the same random numbers.
+    one, with an interval from the pairs of runs that saw the same random numbers. `idle`: of each,
+    the share of the time for which each cause keeps training idle, the greatest first.
     """
 
     a: Replications
     b: Replications
     gain: Interval
+    idle: tuple[dict[str, float], dict[str, float]]
 
     @property
     def better(self) -> str:
@@ -73,7 +77,11 @@ def compare(
         longer = max(batches_to_simulate(a), batches_to_simulate(b))
         replications = min(max(BATCHES // longer, LEAST), MOST)
     one, other = (replicate(each, replications, seed, jobs=jobs) for each in (a, b))
-    return Versus(one, other, gained(one, other))
+    causes = (
+        idle(runs.scenario, runs.interval("stall").mean, replications, seed)
+        for runs in (one, other)
+    )
+    return Versus(one, other, gained(one, other), (next(causes), next(causes)))
 
 
 def _answer(found: Versus) -> str:
@@ -114,17 +122,17 @@ def _data(found: Versus) -> Iterator[str]:
 
 
 def _price(found: Versus) -> str:
-    """What training waits with each, and what each takes."""
+    """How long training is idle with each, and for what; and what each takes."""
     parts = []
-    for name, runs in (("A", found.a), ("B", found.b)):
+    for name, runs, causes in (("A", found.a, found.idle[0]), ("B", found.b, found.idle[1])):
         loader = runs.scenario.loader
         needed = space(runs.scenario).needed
         memory = f" and {size(needed)} for batches on their way" if needed else ""
         parts.append(
-            f"With {name} training is idle {percent(runs.interval('stall').mean)} of the time; "
-            f"it takes {loader.num_workers} worker{'s' * (loader.num_workers != 1)}{memory}."
+            f"{name}: {sentence(causes, runs.interval('stall').mean)}. "
+            f"It takes {loader.num_workers} worker{'s' * (loader.num_workers != 1)}{memory}."
         )
-    return " ".join(parts)
+    return "\n".join(parts)
 
 
 def _fitting(found: Versus) -> str:

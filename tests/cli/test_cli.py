@@ -289,7 +289,7 @@ def test_compare_scenarios(small: Path, tmp_path: Path, capsys: pytest.CaptureFi
     first, second, *_ = out.splitlines()
     assert first.startswith("B is faster than A: B makes 62.5 % more samples/s (nothing is")
     assert second.startswith(
-        "With A training is idle 69.2 % of the time; it takes 2 workers. With B"
+        "A: Training is idle 69.2 % of the time: 46.2 % for fetching samples, 23.1 % for"
     )
     assert out.endswith(f"A  {small}\nB  {small} with loader.num_workers=4\n")
     assert main(["compare", str(small), str(small), "--replications", "3"]) == 0

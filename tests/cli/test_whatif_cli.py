@@ -41,11 +41,11 @@ def test_sweep(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     options = ["--vary", "loader.num_workers=1:3", "--vary", "loader.prefetch_factor=1,2"]
     options += ["--replications", "2", "--jobs", "1", "--out", str(out), "--plot", str(plot)]
     assert main(["sweep", str(small), *options, "--consumer.step", "0.25"]) == 0
-    first, second, empty, *lines = capsys.readouterr().out.splitlines()
+    first, idle, second, empty, *lines = capsys.readouterr().out.splitlines()
     assert first == (
-        "Take num_workers=3, prefetch_factor=1: 2.526 ± 0 samples/s, "
-        "training is idle 78.9 % of the time; it is the fastest."
+        "Take num_workers=3, prefetch_factor=1: 2.526 ± 0 samples/s; it is the fastest."
     )
+    assert idle.startswith("Training is idle 78.9 % of the time: ")
     assert second.startswith("Does it fit? ")
     assert empty == ""
     assert lines[0].split()[:3] == ["num_workers", "prefetch_factor", "samples/s"]
@@ -321,10 +321,40 @@ def test_explain_keeps_an_order_that_is_asked_for(
     assert "in_order=False" not in capsys.readouterr().out
 
 
+def test_a_step_that_grows_is_swept_with_the_batch_size(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`consumer.step_per_sample` makes the step of three samples three times as long."""
+    grows = ["--consumer.step", "0 s", "--consumer.step-per-sample", "2 s"]
+    asked = ["sweep", str(small), "--vary", "loader.batch_size=1,3", "--jobs", "1", *grows]
+    assert main(asked) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "A step takes 2 s for each sample of the batch."
+    rates = [float(line.split()[1]) for line in lines[-4:-2]]
+    assert rates[1] == pytest.approx(0.5, abs=0.1)
+    assert rates[0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_sweep_can_be_checked(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--check` ends with 1 where no configuration holds the target, and says which comes near."""
+    asked = ["sweep", str(small), "--vary", "loader.num_workers=1,2,4", "--jobs", "1", "--check"]
+    assert main([*asked, "--max-stall", "60%"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("Held by num_workers=4: training is idle ")
+    assert main([*asked, "--max-stall", "1%"]) == 1
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("Missed by all, least by num_workers=4: training is idle ")
+    assert main([*asked, "--dataset.sample-bytes", "1 MiB", "--machine.shm", "1 MiB"]) == 1
+    assert "No configuration fits." in capsys.readouterr().out
+
+
 def test_a_sweep_of_batch_sizes_says_that_the_step_stays(
     small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A larger batch has the same step, unless that is swept too, and the first line says so."""
     assert main(["sweep", str(small), "--vary", "loader.batch_size=1,3", "--jobs", "1"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first == "The step is 500 ms on average whatever the batch size."
+    assert first == (
+        "The step is 500 ms on average whatever the batch size; consumer.step_per_sample makes "
+        "it grow."
+    )

@@ -445,3 +445,19 @@ def test_progress() -> None:
     told: list[int] = []
     simulate(scenario(20, num_workers=2), progress=told.append)
     assert sum(told) == 20
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize("kind", ["map-style", "iterable-style"])
+def test_a_step_grows_with_the_batch(engine: Any, kind: str) -> None:
+    """A step takes `step` and `step_per_sample` for each sample that there is: the last has one."""
+    fetch = [dlsim.Stage("read", wait=distribution(0.0))]
+    data = dlsim.MapDataset(7, fetch=fetch)
+    if kind == "iterable-style":
+        data = dlsim.IterableDataset(7, sharding="split", fetch=fetch)
+    case = dlsim.replace(
+        scenario(0, dataset=data, batch_size=3, num_workers=1, step=0.5),
+        {"consumer.step_per_sample": 0.25},
+    )
+    trace = simulate(case, engine=engine)
+    assert (trace.finished - trace.returned)[trace.order].tolist() == [1.25, 1.25, 0.75]

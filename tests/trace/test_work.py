@@ -83,7 +83,7 @@ def test_each_worker_repeats_the_data(tmp_path: Path, capsys: pytest.CaptureFixt
     swept(case, "1,2,4", tmp_path / "unsharded.toml")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Take num_workers=1: 10 ± 0 distinct samples/s")
-    assert "distinct samples/s" in lines[3]
+    assert "distinct samples/s" in lines[4]
 
 
 def test_no_worker_has_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

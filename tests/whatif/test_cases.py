@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 import dlsim
+from dlsim.cli.sweeping import sweep_text
 from dlsim.report import run_text
 from dlsim.testing import assert_stall_below
 from dlsim.trace import account
-from dlsim.whatif import explain
+from dlsim.whatif import advise, compare, explain, replicate, sweep
+from dlsim.whatif.limits import idle_of_all
 from tests.whatif.cases import CASES
 
 SAID = {
@@ -21,6 +23,15 @@ SAID = {
     "a timeout that strikes": "idle 100.0 % of the time: 100.0 % for a timeout.",
     "uneven shards": " % for shards that are used up, which leaves workers without data",
 }
+
+
+def swept(case: dlsim.Scenario, workers: list[int]) -> str:
+    """What a sweep of `num_workers` prints."""
+    key = "loader.num_workers"
+    table = sweep(case, {key: workers}, 2, jobs=1)
+    cases = [dlsim.replace(case, {key: number}) for number in workers]
+    idle = idle_of_all(cases, table["stall"].tolist(), 2, 0, 1)
+    return sweep_text(table, [key], cases, idle)
 
 
 @pytest.mark.parametrize("name", SAID)
@@ -71,6 +82,52 @@ def test_two_changes_that_help_together() -> None:
     assert found.pair.change.name == "twice the workers (num_workers=16) and twice the cores"
     assert found.pair.gain.mean == pytest.approx(0.9, abs=0.06)
     assert "two together do: twice the workers (num_workers=16) and twice the cores" in str(found)
+
+
+def test_the_last_round_is_counted() -> None:
+    """25 batches on 16 workers are a round and 9 more, which leave 7 workers idle: said first."""
+    case = CASES["one and a half rounds"]
+    for said in (run_text(dlsim.simulate(case)), str(explain(case, 2))):
+        assert "The last round leaves 7 of 16 workers idle." in said.splitlines()[0]
+    assert "last round" in swept(case, [16]).splitlines()[-1]
+    few = dlsim.replace(case, {"dataset.length": 32})
+    assert "last round leaves" not in run_text(dlsim.simulate(few))
+
+
+def test_a_sampler_that_does_not_end() -> None:
+    """Of short epochs on many workers, it takes idleness from 73 to 21 %, and is what helps."""
+    case = CASES["short epochs"]
+    best = explain(case, 2).best
+    assert best is not None
+    assert best.change.scenario.loader.endless
+    found = compare(case, best.change.scenario, 2)
+    assert found.a["stall"].mean() == pytest.approx(1.6 / 2.2)
+    assert found.b["stall"].mean() == pytest.approx(1.6 / 7.6)
+    assert "A: Training is idle 72.7 % of the time: 72.7 % for the empty pipeline" in str(found)
+    assert "B: Training is idle 21.1 % of the time: 21.1 % for the empty pipeline" in str(found)
+
+
+def test_even_shares() -> None:
+    """Shards of 1,300 and three of 100 give 123 samples a second, even shares 392; both sweep."""
+    case = CASES["uneven shards"]
+    best = explain(case, 2).best
+    assert best is not None
+    assert best.change.name == "even shares"
+    assert replicate(case, 2)["samples_per_s"].mean() == pytest.approx(123, abs=0.5)
+    assert best.samples_per_s == pytest.approx(392, abs=0.5)
+    dealt = {"dataset.sharding": "none", "dataset.shards": (1300, 100, 100, 100)}
+    rows = swept(dlsim.replace(case, dealt), [1, 2, 4]).splitlines()[-3:]
+    assert ["shards" in row for row in rows] == [False, True, True]
+
+
+def test_out_of_reach_is_what_loses_least() -> None:
+    """Batches of 120 s on steps of 1 s: nothing holds 5 %, and 16 workers lose less than 8."""
+    case = CASES["out of reach"]
+    found = advise(case, max_stall=0.05, maximum=3)
+    assert found.chosen is None
+    assert found.best.workers >= 16
+    assert found.verdict.means["stall"] < replicate(case, 2)["stall"].mean()
+    assert "for fetching samples" in str(found)
 
 
 def test_what_is_set_is_not_advised() -> None:

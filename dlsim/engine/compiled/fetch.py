@@ -117,7 +117,8 @@ def new_job(s: State, worker: int) -> int:
         if raised != NONE:
             outcome = RAISED + raised
     job.calls, job.outcome = calls, outcome
-    sent_to(s, worker, asked, s.steps[row], size if outcome == FETCHED else 0.0)
+    step = s.steps[row] + (r.step_per_sample * taken if r.iterable else 0.0)
+    sent_to(s, worker, asked, step, size if outcome == FETCHED else 0.0)
     return message
 
 

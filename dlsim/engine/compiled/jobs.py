@@ -59,6 +59,9 @@ class Jobs:
         self._samples = SampleDraws(scenario, seed, epoch)
         self._collate = Stream(collate, "dataset.collate", (COLLATE,), seed, epoch)
         self._step = Stream(step, "consumer.step", (STEP,), seed, epoch)
+        # Of an iterable-style dataset it is not known yet how many samples come.
+        sized = isinstance(dataset, MapDataset)
+        self._step_per_sample = scenario.consumer.step_per_sample if sized else 0.0
         self._alike = alike(scenario)
         each = (dataset.sample_bytes, collate, step)
         self._constant = self._alike and all(isinstance(one, Constant) for one in each)
@@ -121,6 +124,8 @@ class Jobs:
             sizes = self._samples.sizes(samples)
             offsets = offsets - offsets[0]
         collates, steps = self._collate.array(numbers), self._step.array(numbers)
+        if self._step_per_sample:
+            steps = steps + self._step_per_sample * np.diff(offsets)
         if self._replayed:
             steps = self._marked(steps, collates, services, sizes, offsets)
         return Block(offsets, indices, services, sizes, collates, steps)

@@ -62,6 +62,7 @@ RULES = np.dtype(
         ("caching", "?"),
         ("length", "i8"),  # of the dataset
         # The training step:
+        ("step_per_sample", "f8"),
         ("run_ahead", "i8"),
         ("sync", "i8"),  # steps from one meeting with other ranks to the next; 0: none
         ("overlap_copy", "?"),
@@ -145,6 +146,7 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "limited": storage.bandwidth is not None,
         "caching": storage.cache > 0 and any(s.read_bytes is not None for s in dataset.fetch),
         "length": indices(scenario),
+        "step_per_sample": consumer.step_per_sample,
         "run_ahead": consumer.run_ahead,
         "overlap_copy": consumer.overlap_copy,
         "spin": consumer.spin and not scenario.ideal,

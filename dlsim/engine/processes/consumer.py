@@ -17,7 +17,7 @@ from dlsim.engine.processes.buffer import Pool
 from dlsim.engine.processes.clock import LAST, Steps, settle, sleep
 from dlsim.engine.processes.dispatcher import Dispatcher, index_queues
 from dlsim.engine.processes.fetch import fetch, source
-from dlsim.engine.processes.messages import ENDED, HELLO, RESUME, STOP, Answer, Batch
+from dlsim.engine.processes.messages import ENDED, HELLO, RESUME, STOP, Answer, Batch, Fetched
 from dlsim.engine.processes.run import Run
 from dlsim.engine.processes.sampler import Job, Jobs
 from dlsim.engine.processes.training import Training
@@ -281,7 +281,9 @@ def checked(run: Run, job: Job, answer: Answer) -> Batch:
     if isinstance(answer.outcome, Raised):
         run.recorder.status[job.number] = fates.FAILED
         raise LoaderError(answer.outcome.kind, answer.outcome.message, job.number)
-    return Batch(job.number, job.step, answer.size)
+    samples = answer.outcome.count if isinstance(answer.outcome, Fetched) else 0
+    step = job.step + run.scenario.consumer.step_per_sample * samples
+    return Batch(job.number, step, answer.size)
 
 
 def training_of(run: Run) -> Training | StepsToBarrier:

@@ -89,12 +89,11 @@ class Calibration:
             key: getattr(scenario.costs, key).times(factor[key])
             for key in ("serialise", "hand_over", "receive", "pin")
         }
-        step = scaled(scenario.consumer.step, factor["step"])
         return msgspec.structs.replace(
             scenario,
             dataset=msgspec.structs.replace(scenario.dataset, fetch=fetch),
             costs=msgspec.structs.replace(scenario.costs, **costs, **moving),
-            consumer=msgspec.structs.replace(scenario.consumer, step=step),
+            consumer=scenario.consumer.times(factor["step"]),
         )
 
 

@@ -20,7 +20,8 @@ from dlsim.validation.calibrating.checks import CLOSE
 from dlsim.validation.diagnosing.memory import Room
 from dlsim.validation.diagnosing.starts import LASTING, without_data
 from dlsim.whatif import Advice, Explanation, Interval
-from dlsim.whatif.explain import WORTH, means
+from dlsim.whatif.explain import WORTH
+from dlsim.whatif.limits import means
 
 NOISE = 0.2  # cores that others use and that matter
 LIKELY = 0.6  # of the half-width: nine of ten runs gain if the gain is so large

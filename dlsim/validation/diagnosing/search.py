@@ -131,7 +131,7 @@ def diagnose_run(
     missed = math.log(simulated / samples_per_second(seen)) / 2  # in part, it is so in both runs
     unsure = math.hypot(WAITING, COMPUTING * computing(scenario), missed)
     promised = gain(calibrated, as_watched, chosen.scenario.loader, unsure, seed)
-    has_step = scenario.consumer.step.mean * len(seen.order) > A_STEP * seen.end
+    has_step = scenario.consumer.seconds(seen.size.mean()) * len(seen.order) > A_STEP * seen.end
     return Diagnosis(
         lasting=lasting(scenario, chosen.scenario.loader, epoch, seed) if lasts else 0.0,
         seen=seen,

@@ -137,7 +137,7 @@ def training_loop(
             recorder.epoch_primed[-1] = clock.now
             try:
                 for batch in _returned(iterator, watcher, inner):
-                    clock.sleep(watcher.step(batch.number))
+                    clock.sleep(watcher.step(batch))
                     if others is not None:
                         others.stepped(batch.number)
                     recorder.finished[batch.number] = clock.now

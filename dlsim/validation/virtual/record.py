@@ -80,9 +80,10 @@ class Watcher:
         """The job of batch `number`."""
         return self._in_flight[number]
 
-    def step(self, number: int) -> float:
-        """Seconds of the training step on batch `number`, which is the last asked of it."""
-        return self._in_flight.pop(number).step
+    def step(self, batch: Batch) -> float:
+        """Seconds of the training step on a batch, which is the last asked of it."""
+        each = self.scenario.consumer.step_per_sample
+        return self._in_flight.pop(batch.number).step + each * batch.size
 
     # Told by the queues. A label travels beside each message.
 
