@@ -191,6 +191,33 @@ def left_to_chance(scenario: Scenario) -> bool:
     return scenario.loader.shuffle and by_index
 
 
+def uncovered(scenario: Scenario) -> str:
+    """What the compiled engine does not have of a job, in a few words; "" if it has all of it."""
+    job, loader, storage = scenario.job, scenario.loader, scenario.machine.storage
+    beyond = only_processes(scenario)
+    if beyond is not None:
+        return beyond
+    if lingers(scenario):
+        return "two sets of workers at a time"
+    if job.ranks > 1 and storage.requests_per_second is not None:
+        return "a line for storage in which ranks wait"
+    if job.ranks > 1 and storage.cache > 0:
+        return "a page cache that ranks share"
+    if scenario.failures or loader.timeout > 0:
+        return "an error of one rank that ends all"
+    counts = steps_of_ranks(scenario)
+    uneven = max(counts) > min(counts) and isinstance(job.sync, int)
+    hangs = job.uneven == "wait" or (job.uneven == "stop" and min(counts) == 0)
+    return "ranks that wait for one that has no more steps" if uneven and hangs else ""
+
+
+def steps_of_ranks(scenario: Scenario) -> list[int]:
+    """The steps of each rank of a job in an epoch, if none ends it for the others."""
+    job, most = scenario.job, last_of_epoch(scenario)
+    counts = [dealing.batches(scenario.loader, scenario.dataset, job, r) for r in range(job.world)]
+    return counts if most is None else [min(count, most) for count in counts]
+
+
 def batches_to_simulate(scenario: Scenario) -> int:
     """About how many batches a simulation of `scenario` has: what it costs to simulate."""
     loader, dataset = scenario.loader, scenario.dataset

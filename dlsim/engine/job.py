@@ -8,6 +8,7 @@ from msgspec import structs
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.effort import SECONDS, announcing, effort, telling, worth_compiling
+from dlsim.engine.facts import uncovered
 from dlsim.engine.simulation import Engine, check, versions
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.trace.job import JobTrace
@@ -49,20 +50,20 @@ def _simulated(
     samples: bool,
     progress: Callable[[int], object],
 ) -> JobTrace:
-    from dlsim.engine.processes.job import simulate_ranks
-
     notes: dict[str, str] = {}
-    if engine != "simpy" and installed():
-        from dlsim.engine.compiled.job import covered
-
-        lacks = covered(scenario)
-        if engine == "compiled" and lacks:
-            raise ScenarioError(f"engine: compiled does not cover this job, as {lacks}")
-        if engine == "compiled" or (not lacks and worth_compiling(SECONDS * effort(scenario))):
-            return compiled(scenario, seed, samples, progress)
-        notes["engine"] = f"simpy, as {lacks}" if lacks else "simpy, which is sooner done"
-    elif engine != "simpy":
-        notes["engine"] = "simpy, as numba is not installed"
+    lacks = uncovered(scenario)
+    if engine == "compiled" and lacks:
+        raise ScenarioError(f"engine: compiled does not have {lacks}")
+    if engine == "compiled" or (
+        engine == "auto" and not lacks and worth_compiling(SECONDS * effort(scenario))
+    ):
+        return compiled(scenario, seed, samples, progress)
+    if engine == "auto":
+        if lacks:
+            why = f"as the compiled engine does not have {lacks}"
+        else:
+            why = "which is sooner done" if installed() else "as numba is not installed"
+        notes["engine"] = f"simpy, {why}"
 
     def meta(mine: Scenario, problem: Problem | None, caught: Sequence[Problem] = ()) -> Meta:
         return Meta(
@@ -74,6 +75,8 @@ def _simulated(
             caught=tuple(caught),
             notes=notes,
         )
+
+    from dlsim.engine.processes.job import simulate_ranks
 
     ranks = simulate_ranks(scenario, seed, meta, samples=samples, progress=progress)
     return JobTrace(ranks=tuple(ranks), meta=meta(scenario, first_problem(ranks)))

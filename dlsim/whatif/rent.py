@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from dlsim.engine.compiled import installed
 from dlsim.engine.effort import SECONDS, effort
+from dlsim.engine.facts import uncovered
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Catalogue, Instance, Scenario, load_catalogue
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.changes import WRONG, slower
 from dlsim.whatif.demand import demand
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.extent import replicated
+from dlsim.whatif.extent import cost, replicated
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.rental import Offer, Rental
 from dlsim.whatif.renting import (
@@ -140,7 +142,8 @@ def _simulated(
 
 def _soon(scenario: Scenario, runs: int) -> bool:
     """Whether all ranks together can be simulated in a few seconds."""
-    return SECONDS * effort(scenario) * runs < SOON
+    compiles = installed() and not uncovered(scenario)
+    return (cost(scenario) if compiles else effort(scenario)) * SECONDS * runs < SOON
 
 
 def _missed(offer: Offer, targets: dict[str, float | None]) -> dict[str, float]:

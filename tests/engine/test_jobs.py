@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlsim
+from dlsim.engine.facts import uncovered
 from dlsim.engine.job import simulate_job
 from dlsim.engine.processes.storage import shares
 from dlsim.scenario import Job, Scenario, ScenarioError
@@ -45,7 +46,7 @@ def reading(nodes: int, ranks: int, **storage: object) -> Scenario:
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(ideal | on_machines(), st.integers(0, 2**32))
 def test_a_job_of_one_rank_is_that_rank(scenario: Scenario, seed: int) -> None:
     """With nobody to wait for, a barrier after every step changes nothing, to the last bit."""
@@ -55,27 +56,53 @@ def test_a_job_of_one_rank_is_that_rank(scenario: Scenario, seed: int) -> None:
         assert difference(alone, rank, rtol=0.0) is None
 
 
-@settings(max_examples=150)
-@given(jobs(ideal), st.integers(0, 2**32), st.booleans())
+@settings(max_examples=500)
+@given(jobs(ideal | on_machines()), st.integers(0, 2**32), st.booleans())
 def test_compiled_jobs_equal_simpy(scenario: Scenario, seed: int, samples: bool) -> None:
-    """Every moment of every rank is the same in the compiled engine, where that covers the job."""
-    covered = pytest.importorskip("dlsim.engine.compiled.job", reason="needs numba").covered
-    if not covered(scenario):
+    """Every moment of every rank is the same in the compiled engine, where that covers the job.
+
+    Ranks share the cores of a node and its disk, and meet after steps, at epochs' ends, or never.
+    """
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    if not uncovered(scenario):
         slow = simulate_job(scenario, seed, engine="simpy", samples=samples)
         fast = simulate_job(scenario, seed, engine="compiled", samples=samples)
         assert job_difference(slow, fast) is None
 
 
+@pytest.mark.parametrize("run_ahead", [0, 1, 3])
+@pytest.mark.parametrize("sync", [1, 2])
+def test_compiled_hosts_that_run_ahead_of_a_meeting(run_ahead: int, sync: int) -> None:
+    """Steps that are given before it is known when the one before is over are begun when it is."""
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    scenario = dlsim.replace(
+        job(batches=20, ranks=3, nodes=2, sync=sync, step=dlsim.Exponential(1.0)),
+        {
+            "consumer.run_ahead": run_ahead,
+            "consumer.spin": True,
+            "dataset.fetch": [{"name": "decode", "cpu": {"kind": "exponential", "mean": 0.4}}],
+            "machine.cores": 3,
+            "job.sync_time": {"kind": "exponential", "mean": 0.2},
+            "job.differs": [{"rank": 1, "step": 2.0}, {"node": 1, "loader": 1.5}],
+        },
+    )
+    slow = simulate_job(scenario, 3, engine="simpy", samples=True)
+    fast = simulate_job(scenario, 3, engine="compiled", samples=True)
+    assert job_difference(slow, fast) is None
+
+
 def test_auto_says_which_engine_ran() -> None:
-    """The fast engine runs jobs whose ranks share nothing; of others the trace says why not."""
+    """The fast engine runs what it has; where it lacks something, the trace says what."""
     pytest.importorskip("numba", reason="the compiled engine needs it")
     shared = dlsim.replace(job(ranks=2), {"machine.cores": 4})
-    assert simulate_job(job(ranks=2), engine="compiled").meta.engine == "compiled"
-    slow = simulate_job(shared)
+    assert simulate_job(shared, engine="compiled").meta.engine == "compiled"
+    line = dlsim.replace(job(ranks=2), {"machine.storage.requests_per_second": 4.0})
+    slow = simulate_job(line)
     assert slow.meta.engine == "simpy"
-    assert slow.meta.notes["engine"] == "simpy, as its ranks share a machine that is not ideal"
-    with pytest.raises(ScenarioError, match="compiled does not cover this job, as its ranks share"):
-        simulate_job(shared, engine="compiled")
+    lacks = "does not have a line for storage in which ranks wait"
+    assert slow.meta.notes["engine"] == f"simpy, as the compiled engine {lacks}"
+    with pytest.raises(ScenarioError, match=f"engine: compiled {lacks}"):
+        simulate_job(line, engine="compiled")
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 8])

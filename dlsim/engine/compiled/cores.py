@@ -12,6 +12,7 @@ from math import inf
 from dlsim.engine.compiled.clock import wait, wake
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import CORES
+from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.tournament import play
 
@@ -36,7 +37,8 @@ def serve(s: State) -> None:
     thread = 0
     while threads[thread].done < inf:
         thread += 1
-    threads[thread].done, threads[thread].who = c.level + m.amount, m.who
+    threads[thread].done = c.level + m.amount
+    threads[thread].who = s.rules[0].place + m.who
     c.threads += 1
     level = x.level + m.amount  # of one thread alone
     if c.threads > 1:
@@ -60,7 +62,7 @@ def ask(s: State, customer: int, seconds: float) -> None:
 @inlined
 def customer_of(s: State, worker: int) -> int:
     """The customer that a worker is; the next ones are threads of its libraries."""
-    return int(worker * s.rules[0].gang)
+    return int(s.rules[0].base + worker * s.rules[0].gang)
 
 
 @inlined
@@ -78,10 +80,11 @@ def served_first(s: State, then: int) -> int:
 @inlined
 def spin(s: State, spinning: int) -> None:
     """The main process begins (1) or ends (0) a wait for the accelerator, on a core if it spins."""
-    x = s.sharing[CORES]
-    if s.rules[0].spin and x.spinning != spinning:
+    m, x = s.main[0], s.sharing[CORES]
+    if s.rules[0].spin and m.spinning != spinning:
         advance(s, CORES)
-        x.spinning = spinning
+        x.spinning += spinning - m.spinning
+        m.spinning = spinning
         set_alarm(s, CORES)
 
 
@@ -120,24 +123,41 @@ def set_alarm(s: State, what: int) -> None:
 @inlined
 def ring(s: State, what: int) -> None:
     """The alarm: whoever is done goes on."""
-    x = s.sharing[what]
-    # The level is what it was to be; computed from the time it might fall short of it.
-    x.level, x.since = x.next, s.main[0].now
-    while x.next <= x.level:
-        customer = s.first_due[what, 1]
-        c = s.customers[what, customer]
-        c.level, c.seen = first_done(s, what, customer), x.level
-        for thread in s.threads[what, customer]:
-            if thread.done <= c.level:
-                thread.done = inf
-                c.threads -= 1
-                served(s, thread.who)
-        if c.threads > 0:
-            due(s, what, customer, c.seen + (first_done(s, what, customer) - c.level) * c.threads)
-        else:
-            x.present -= 1
-            due(s, what, customer, inf)
+    catch_up(s, what)
+    who = next_served(s, what)
+    while who != NONE:
+        served(s, who)
+        who = next_served(s, what)
     set_alarm(s, what)
+
+
+@inlined
+def catch_up(s: State, what: int) -> None:
+    """The level is what it was to be; computed from the time it might fall short of it."""
+    x = s.sharing[what]
+    x.level, x.since = x.next, s.main[0].now
+
+
+@inlined
+def next_served(s: State, what: int) -> int:
+    """The next one who is done at this level, or NONE."""
+    x = s.sharing[what]
+    if x.next > x.level:
+        return NONE
+    customer = s.first_due[what, 1]
+    c, threads = s.customers[what, customer], s.threads[what, customer]
+    c.level, c.seen = first_done(s, what, customer), x.level
+    thread = 0
+    while threads[thread].done > c.level:
+        thread += 1
+    threads[thread].done = inf
+    c.threads -= 1
+    if c.threads > 0:
+        due(s, what, customer, c.seen + (first_done(s, what, customer) - c.level) * c.threads)
+    else:
+        x.present -= 1
+        due(s, what, customer, inf)
+    return int(threads[thread].who)
 
 
 @inlined
@@ -150,13 +170,15 @@ def served(s: State, who: int) -> None:
 
 @inlined
 def leave_all(s: State, what: int) -> None:
-    """Everyone goes, whatever they still wanted."""
-    x = s.sharing[what]
+    """Everyone of this rank goes, whatever they still wanted."""
+    x, r = s.sharing[what], s.rules[0]
     advance(s, what)
-    for customer in range(s.customers.shape[1]):
-        s.customers[what, customer].threads = 0
-        s.due[what, customer] = inf
-        for thread in s.threads[what, customer]:
-            thread.done = inf
-    x.present = 0
-    x.next = x.alarm = s.main[0].alarm = inf
+    for customer in range(r.base, r.base + r.customers):
+        c = s.customers[what, customer]
+        if c.threads > 0:
+            c.threads = 0
+            x.present -= 1
+            for thread in s.threads[what, customer]:
+                thread.done = inf
+            due(s, what, customer, inf)
+    set_alarm(s, what)

@@ -20,6 +20,7 @@ from dlsim.engine.compiled.messages import (
     IDLE,
     JOIN,
     PINNING_ENDED,
+    RANK_LEFT,
     RESUME,
     RESUME_WORKERS,
     SEND,
@@ -134,7 +135,15 @@ def join(s: State) -> int:
             return wait(s, JOIN)
         m.at += 1
         m.deadline = m.now + s.rules[0].patience
-    for worker in range(r.workers):
+    end_all(s)
+    return int(m.closed)
+
+
+@inlined
+def end_all(s: State) -> None:
+    """Nobody but the main process acts any more."""
+    m = s.main[0]
+    for worker in range(s.rules[0].workers):
         w = s.workers[worker]
         if w.alive and w.job != NONE:
             cut(s, w.job)
@@ -144,7 +153,14 @@ def join(s: State) -> int:
         s.wake[who], s.awaited[who] = inf, 0
     leave_all(s, CORES)
     leave_all(s, STORAGE)
-    return int(m.closed)
+
+
+@inlined
+def leave_job(s: State) -> int:
+    """The rank is over: its workers end, whatever they wanted of the machine."""
+    end_all(s)
+    s.main[0].wake = inf
+    return RANK_LEFT
 
 
 @inlined

@@ -139,6 +139,8 @@ def sent_to(s: State, worker: int, size: int, step: float, content: float) -> No
     for moment in range(FINISHED + 1):
         s.moments[moment, number] = nan
     s.moments[SENT_AT, number] = m.now
+    if s.rules[0].sync > 0:
+        s.stepped[0, number] = nan
     s.worker[number] = worker
     s.size[number] = size
     s.status[number] = PENDING

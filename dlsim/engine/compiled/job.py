@@ -1,39 +1,21 @@
-"""Jobs whose ranks share nothing: each runs by itself, from one meeting to the next.
-
-What happens in a rank until it comes to a meeting does not depend on the others, nor does when it
-comes. So all are simulated up to there, one after another; then it is known when they go on.
-"""
+"""Jobs: the states of all ranks in one event loop, with what they share and where they meet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
-from dlsim.engine.compiled.simulation import Meeting, Simulation
+import numpy as np
+
+from dlsim.engine.compiled.messages import EPOCH_OVER, LEAVE, NOTHING_LEFT, OVER, RANK_LEFT
+from dlsim.engine.compiled.settings import NONE, Place
+from dlsim.engine.compiled.simulation import Simulation
+from dlsim.engine.compiled.state import COMMON, SHARED
+from dlsim.engine.compiled.together import run_ranks
 from dlsim.engine.draws import SYNC, Stream
+from dlsim.engine.facts import steps_of_ranks
 from dlsim.engine.ranks import rank_scenarios, rank_seed
 from dlsim.scenario import Scenario
-from dlsim.scenario.dealing import batches
 from dlsim.trace.trace import Meta, Trace
-
-Course = Generator[Meeting, float, None]
-
-
-def covered(scenario: Scenario) -> str:
-    """Why not all of this job is covered, in a few words; "" if it is."""
-    job, loader = scenario.job, scenario.loader
-    if scenario.consumer.loop != "plain":
-        return f"its loop is {scenario.consumer.loop}"
-    if not scenario.ideal:
-        return "its ranks share a machine that is not ideal"
-    if scenario.failures or loader.timeout > 0:
-        return "a rank may raise an error, which ends all"
-    counts = {batches(loader, scenario.dataset, job, rank) for rank in range(job.world)}
-    stop_after = scenario.consumer.stop_after
-    if stop_after is not None:
-        counts = {min(count, stop_after) for count in counts}
-    if len(counts) > 1 and job.uneven == "wait" and isinstance(job.sync, int):
-        return "some ranks have more steps than others"
-    return ""
 
 
 def simulate_ranks(
@@ -44,55 +26,120 @@ def simulate_ranks(
     samples: bool,
     progress: Callable[[int], object],
 ) -> list[Trace]:
-    """The trace of every rank of a job that is `covered`."""
-    scenarios = rank_scenarios(scenario)
-    runs = [
-        Simulation(mine, rank_seed(seed, rank), samples=samples)
-        for rank, mine in enumerate(scenarios)
+    """The trace of every rank of a job that is not `uncovered` (see `dlsim.engine.facts`)."""
+    job = Job(scenario, seed, samples=samples)
+    job.run(progress)
+    return [
+        rank.trace(meta(rank.scenario), end) for rank, end in zip(job.ranks, job.ends, strict=True)
     ]
-    together(scenario, seed, [run.course(progress) for run in runs])
-    return [run.trace(meta(mine)) for run, mine in zip(runs, scenarios, strict=True)]
 
 
-def together(scenario: Scenario, seed: int, courses: list[Course]) -> None:
-    """Let all go on from meeting to meeting, until all are over."""
-    job = scenario.job
-    times = Stream(job.sync_time, "job.sync_time", (SYNC,), seed)
-    meets, joins = isinstance(job.sync, int), job.uneven == "join"
-    here: dict[int, Meeting] = {rank: next(course) for rank, course in enumerate(courses)}
-    met = 0
-    while here:
-        # Who meets nobody goes on at once; at the end of an epoch only some jobs meet.
-        for rank in list(here):
-            while rank in here and not _waits(here[rank], scenario):
-                go_on(here, courses, rank, here[rank].time)
-        stepping = {rank: m for rank, m in here.items() if m.step}
-        going = stepping or here
-        if not going:
+class Job:
+    """The simulations of all ranks, of which those on a node share what it has."""
+
+    def __init__(self, scenario: Scenario, seed: int, *, samples: bool) -> None:
+        self.job = job = scenario.job
+        self.ranks: list[Simulation] = []
+        for rank, mine in enumerate(rank_scenarios(scenario)):
+            place = Place(rank, job.ranks, job.world)
+            made = Simulation(mine, rank_seed(seed, rank), samples=samples, place=place)
+            for names, owner in ((SHARED, rank - rank % job.ranks), (COMMON, 0)):
+                if owner != rank:
+                    theirs = self.ranks[owner].state
+                    made.state = made.state._replace(**{n: getattr(theirs, n) for n in names})
+            self.ranks.append(made)
+        most = (max(steps_of_ranks(scenario)) + 1) * scenario.epochs
+        times = Stream(job.sync_time, "job.sync_time", (SYNC,), seed)
+        drawn = np.asarray(times.array(range(most)), np.float64)
+        for made in self.ranks:
+            made.state = made.state._replace(meeting_times=drawn)
+        self.common = self.ranks[0].state.job[0]
+        self.epochs = [0] * job.world
+        self.parked: list[int] = []  # ranks that wait at the end of an epoch
+        self.changed: set[int] = set()  # ranks whose main process was told when to go on
+        self.ends = [np.nan] * job.world  # when each rank was over
+
+    def run(self, progress: Callable[[int], object]) -> None:
+        """All ranks, to their ends."""
+        for rank in range(self.job.world):
+            self.begin(rank, 0.0)
+        while True:
+            self.common["changed"] = len(self.changed)
+            self.ranks[0].state.changed[: len(self.changed)] = sorted(self.changed)
+            self.changed.clear()
+            why = run_ranks(self.ranks[0].table.ctypes.data)
+            if why == NOTHING_LEFT:
+                return
+            self.answer(int(self.common["current"]), why, progress)
+
+    def answer(self, rank: int, why: int, progress: Callable[[int], object]) -> None:
+        """Give a rank what it asks for, or let it go on with another epoch, or end."""
+        made = self.ranks[rank]
+        if made.supply(why):
+            self.place(rank)
+        elif why == RANK_LEFT:
+            self.again(rank)
+        elif why == EPOCH_OVER and made.main["doing"] == OVER:
+            self.ends[rank] = float(made.main["now"])
+            made.main["doing"] = LEAVE
+        elif why == EPOCH_OVER:
+            progress(int(made.main["count"]))
+            made.end_epoch()
+            self.end_epoch(rank)
+
+    def end_epoch(self, rank: int) -> None:
+        """The rank has left an epoch; it waits for the others, if that is where they meet."""
+        job, last = self.job, bool(self.ranks[rank].main["last"])
+        now = float(self.common["now"])
+        joins = isinstance(job.sync, int) and job.uneven == "join"
+        if job.sync == "epoch" and not last:
+            self.park(rank)
+            if len(self.parked) == job.world:
+                seconds = self.ranks[0].state.meeting_times[self.common["met"]]
+                self.common["met"] += 1
+                self.let_all_go(now + float(seconds))
             return
-        moment = max(meeting.time for meeting in here.values())
-        if stepping or not (meets and joins):
-            moment += times.take((met,))[0]
-            met += 1
-        elif all(meeting.last for meeting in here.values()):
-            moment = 0.0  # nobody waits at the end of the last epoch
-        for rank in list(going):
-            go_on(here, courses, rank, moment)
+        if joins:
+            self.common["joined"] += 1
+            self.common["joined_at"] = now
+            if not last:
+                self.park(rank)
+            if self.common["joined"] == job.world:
+                self.common["joined"] = 0
+                self.let_all_go(now)
+        if last:
+            self.ranks[rank].main["doing"] = OVER
+            self.again(rank, now)
+        elif not joins:
+            self.begin(rank, now)
 
+    def park(self, rank: int) -> None:
+        """The rank waits until it is let go."""
+        self.parked.append(rank)
+        self.again(rank)
 
-def _waits(meeting: Meeting, scenario: Scenario) -> bool:
-    """Whether a rank waits there for the others, or takes part in what they wait for."""
-    job = scenario.job
-    if meeting.step:
-        return isinstance(job.sync, int)
-    if job.sync == "epoch":
-        return not meeting.last
-    return isinstance(job.sync, int) and job.uneven == "join"
+    def let_all_go(self, moment: float) -> None:
+        """All ranks that wait at the end of an epoch begin the next one."""
+        for rank in sorted(self.parked):
+            self.begin(rank, moment)
+        self.parked = []
 
+    def begin(self, rank: int, moment: float) -> None:
+        """The rank begins its next epoch."""
+        made = self.ranks[rank]
+        made.begin_epoch(self.epochs[rank], moment)
+        self.epochs[rank] += 1
+        self.place(rank)
+        self.again(rank, moment)
 
-def go_on(here: dict[int, Meeting], courses: list[Course], rank: int, moment: float) -> None:
-    """Let a rank go on from this moment to where it meets others next, or to its end."""
-    try:
-        here[rank] = courses[rank].send(moment)
-    except StopIteration:
-        del here[rank]
+    def place(self, rank: int) -> None:
+        """Say where the rank's arrays are now."""
+        made = self.ranks[rank]
+        made.state.ranks[rank] = made.where()
+
+    def again(self, rank: int, moment: float = np.inf) -> None:
+        """The main process of the rank goes on at this moment, in its turn."""
+        self.ranks[rank].main["wake"] = moment
+        self.changed.add(rank)
+        if self.common["current"] == rank:
+            self.common["current"] = NONE

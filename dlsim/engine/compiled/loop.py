@@ -18,15 +18,12 @@ from math import inf
 
 from dlsim.engine.compiled import consumer as c
 from dlsim.engine.compiled import dispatcher, epochs, messages, training, transport
-from dlsim.engine.compiled.arrays import reader
 from dlsim.engine.compiled.clock import main_process, next_one
 from dlsim.engine.compiled.cores import ring, serve
 from dlsim.engine.compiled.jit import event_loop, inlined
 from dlsim.engine.compiled.settings import NONE
-from dlsim.engine.compiled.state import FIELDS, State
+from dlsim.engine.compiled.state import State, read
 from dlsim.engine.compiled.worker import work
-
-read = reader(FIELDS)
 
 
 @inlined
@@ -73,6 +70,8 @@ def do(s: State, doing: int) -> int:
         return c.rebuilt(s)
     if doing == messages.RETURN:
         return training.give_back(s)
+    if doing == messages.COPYING:
+        return training.copying(s)
     if doing == messages.COPIED:
         return training.copied(s)
     if doing == messages.STEPPED:
@@ -89,6 +88,8 @@ def do(s: State, doing: int) -> int:
         return epochs.pinning_ended(s)
     if doing == messages.JOIN:
         return epochs.join(s)
+    if doing == messages.LEAVE:
+        return epochs.leave_job(s)
     if doing == messages.FETCH_ALONE:
         return c.fetch_alone(s)
     if doing == messages.FETCHED_ALONE:

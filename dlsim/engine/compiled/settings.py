@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,19 @@ from dlsim.scenario.machine import STAGED_BYTES
 
 NONE = -1
 TAKING = {"stealing": OWN_OR_STOLEN, "shared": ANYONES}
+OWNER = 32  # bits, above which is the rank of who waits for what ranks share
+
+
+class Place(NamedTuple):
+    """Which `rank` of a `world` it is, on nodes that so many `ranks` share; or it is `alone`."""
+
+    rank: int
+    ranks: int
+    world: int
+    alone: bool = False
+
+
+ALONE = Place(0, 1, 1, alone=True)
 
 HANDLING = ("share", "serialise", "hand_over", "receive", "pin")  # costs of a batch
 
@@ -64,7 +77,11 @@ RULES = np.dtype(
         # The training step:
         ("step_per_sample", "f8"),
         ("run_ahead", "i8"),
+        # Of a rank among others:
         ("sync", "i8"),  # steps from one meeting with other ranks to the next; 0: none
+        ("place", "i8"),  # in the upper half of who waits for what ranks share
+        ("base", "i8"),  # its first customer among those of the node
+        ("customers", "i8"),  # and how many it has
         ("overlap_copy", "?"),
         ("spin", "?"),  # the main process is on a core while it waits for the accelerator
         ("staged", "f8"),  # bytes of a batch; a larger one the host waits for to be copied
@@ -102,7 +119,7 @@ DEMANDS = np.dtype(
 )
 
 
-def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
+def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray[Any]:
     """The scenario in one row."""
     loader, dataset, consumer = scenario.loader, scenario.dataset, scenario.consumer
     costs, storage = scenario.charged, scenario.machine.storage
@@ -138,7 +155,10 @@ def rules(scenario: Scenario, *, samples: bool) -> NDArray[Any]:
         "drop_last": loader.drop_last,
         "stop_after": last_of_epoch(scenario) or NONE,
         "watch": samples,
-        "sync": meets_after(scenario),
+        "sync": 0 if place.alone else meets_after(scenario),
+        "place": place.rank << OWNER,
+        "base": place.rank % place.ranks * customers(scenario),
+        "customers": customers(scenario),
         "shared": not scenario.ideal,
         "one_by_one": samples or bool(scenario.failures),
         "sized": not scenario.ideal and dataset.sample_bytes != Constant(0.0),
@@ -181,6 +201,16 @@ def demands(scenario: Scenario) -> tuple[NDArray[Any], int]:
                 made.append((kind, i, place, stage.threads, 1 - lock, False))
                 place += 2 if kind == READ else 1
     return np.array(made, DEMANDS), place
+
+
+def customers(scenario: Scenario) -> int:
+    """How many customers one rank may have of what is shared.
+
+    Workers with the threads of their libraries, who writes into the pipe, and the main process with
+    the threads of its step.
+    """
+    workers = max(scenario.loader.num_workers, 1)
+    return workers * gang(scenario) + 1 + scenario.consumer.threads
 
 
 def gang(scenario: Scenario) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, chain, count
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from msgspec import structs
@@ -16,13 +16,11 @@ from dlsim.engine.compiled.in_order import simulate_in_order
 from dlsim.engine.compiled.jobs import Block, Jobs, largest_block
 from dlsim.engine.compiled.loop import run
 from dlsim.engine.compiled.messages import (
-    AT_BARRIER,
     CLOSE,
     END_STEP,
     EPOCH_OVER,
     EXCEPTION,
     FETCH_ALONE,
-    FINISHED,
     MORE_JOBS,
     MORE_ROOM,
     MORE_SAMPLES,
@@ -34,10 +32,10 @@ from dlsim.engine.compiled.messages import (
     START_EPOCH,
     TIMED_OUT,
 )
-from dlsim.engine.compiled.settings import NONE
+from dlsim.engine.compiled.settings import ALONE, NONE, Place
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
-from dlsim.engine.draws import Floats, SampleDraws
-from dlsim.engine.facts import MAIN, epoch_batches, failure, shard_of
+from dlsim.engine.draws import SampleDraws
+from dlsim.engine.facts import MAIN, epoch_batches, failure, meets_after, shard_of
 from dlsim.engine.in_order import epochs, suits
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace.columns import moved, new_column, parts, put_away
@@ -47,17 +45,6 @@ from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace
 FIRST_BLOCK = 64  # jobs or samples drawn at first
 
 Progress = Callable[[int], object]
-
-
-class Meeting(NamedTuple):
-    """A place at which ranks may wait for each other, and the moment at which this one comes.
-
-    After a step; or at the end of an epoch, perhaps the `last`.
-    """
-
-    time: float
-    step: bool
-    last: bool = False
 
 
 def simulate(
@@ -102,64 +89,58 @@ class Simulation:
         samples: bool,
         counting: Counting | None = None,
         room: int = 0,
+        place: Place = ALONE,
     ) -> None:
         self.counting, self.room = counting, room
         self.gone = dict.fromkeys(State._fields, 0)  # elements forgotten, of each array
         self.scenario, self.seed, self.samples = scenario, seed, samples
-        self.state = new_state(scenario, samples=samples)
+        self.state = new_state(scenario, samples=samples, place=place)
         self.known: dict[str, Any] = {}  # where its arrays are
         self.main = self.state.main[0]
         self.problem: Problem | None = None
         self.caught: list[Problem] = []
-        self.came: dict[int, float] = {}  # when the rank had come to each meeting, by batch
         self.first: list[int] = []
         self.moments: list[list[float]] = []  # of each epoch: started, primed, ended
 
     def run(self, progress: Progress) -> None:
-        """All epochs, until an exception ends them; nobody else is met."""
-        course = self.course(progress)
-        meeting = next(course, None)
-        while meeting is not None:
-            try:
-                meeting = course.send(meeting.time)
-            except StopIteration:
-                return
-
-    def course(self, progress: Progress) -> Generator[Meeting, float, None]:
-        """The same from meeting to meeting, each answered by the moment from which to go on."""
-        loader, began = self.scenario.loader, 0.0
+        """All epochs, until an exception ends them."""
         for epoch in range(self.scenario.epochs):
-            self.first.append(int(self.main["returned" if loader.endless else "sent"]))
-            self.moments.append([max(began, self.main["now"]), np.nan, np.nan])
-            self.main["last"] = epoch + 1 == self.scenario.epochs
-            yield from self.let_go(progress)
-            later = began > self.main["now"]
-            self.main["doing"], self.main["wake"] = START_EPOCH, began if later else -np.inf
-            if epoch and loader.endless:
-                self.main["count"], self.main["doing"] = 0, END_STEP
-                self.main["primed"] = self.moments[-1][0]
-            else:
-                self.start_drawing(epoch)
-                resumes = epoch and loader.persistent_workers
-                self.main["resuming"] = loader.num_workers if resumes else 0
-            why = yield from self.go_on(progress)
-            self.moments[-1][1] = self.main["primed"]
+            self.let_go(progress)
+            self.begin_epoch(epoch, float(self.main["now"]))
+            self.main["wake"] = -np.inf
+            why = self.go_on(progress)
+            self.end_epoch()
             if why != EPOCH_OVER:
                 self.problem = self.what_happened(why)
+                self.moments[-1][2] = np.nan
                 break
-            self.moments[-1][2] = self.main["now"]
             if self.counting is not None:
                 self.count(int(self.main["sent"]), np.inf)
                 self.counting.end_epoch()
-            last = bool(self.main["last"])
-            if self.scenario.is_job:
-                resume = yield Meeting(float(self.main["now"]), step=False, last=last)
-                began = began if last else max(resume, float(self.main["now"]))
         # Let happen what happens at the very moment the training loop ends.
         self.main["doing"], self.main["wake"] = OVER, self.main["now"]
-        yield from self.go_on(progress)
+        self.go_on(progress)
 
-    def let_go(self, progress: Progress) -> Generator[Meeting, float, None]:
+    def begin_epoch(self, epoch: int, moment: float) -> None:
+        """The training loop calls `iter(loader)` at this moment."""
+        loader = self.scenario.loader
+        self.first.append(int(self.main["returned" if loader.endless else "sent"]))
+        self.moments.append([moment, np.nan, np.nan])
+        self.main["last"] = epoch + 1 == self.scenario.epochs
+        self.main["doing"] = START_EPOCH
+        if epoch and loader.endless:
+            self.main["count"], self.main["doing"] = 0, END_STEP
+            self.main["primed"] = moment
+        else:
+            self.start_drawing(epoch)
+            resumes = epoch and loader.persistent_workers
+            self.main["resuming"] = loader.num_workers if resumes else 0
+
+    def end_epoch(self) -> None:
+        """The training loop has left the epoch."""
+        self.moments[-1][1], self.moments[-1][2] = self.main["primed"], self.main["now"]
+
+    def let_go(self, progress: Progress) -> None:
         """Let the workers that linger go, after the next epoch has started its own.
 
         Neither set knows of the other, so one is simulated after the other, and time begins anew.
@@ -171,30 +152,23 @@ class Simulation:
         for _ in range(rules["workers"]):
             begun += float(rules["worker_start"])
         main["doing"], main["closed"], main["wake"] = CLOSE, OVER, begun
-        yield from self.go_on(progress)
+        self.go_on(progress)
         main["now"], main["gone"] = now, main["now"]
 
-    def go_on(self, progress: Progress) -> Generator[Meeting, float, int]:
+    def go_on(self, progress: Progress) -> int:
         """Run the event loop, and give it what it asks for, until it is over; returns why it is."""
         while True:
             before = int(self.main["returned"])
-            where = table(self.state._asdict(), self.gone, self.known)
-            why: int = run(where.ctypes.data)
+            why: int = run(self.where())
             put_away()
             progress(int(self.main["returned"]) - before)
-            if why == NOT_RECORDED:
-                self.complain()
-            if why == AT_BARRIER:
-                number = int(self.state.order[int(self.main["returned"]) - 1 - self.gone["order"]])
-                finished = self.state.moments[FINISHED]
-                at = number - self.gone["batches"]
-                self.came[number] = float(finished[at])
-                moment = yield Meeting(self.came[number], step=True)
-                finished[at] = moment
-                self.main["accelerator"] = max(self.main["accelerator"], moment)
-                continue
             if not self.supply(why):
                 return why
+
+    def where(self) -> int:
+        """The address of the table of the state's arrays, which holds until one is another."""
+        self.table = table(self.state._asdict(), self.gone, self.known)
+        return int(self.table.ctypes.data)
 
     # ---- numbers and room ----
 
@@ -226,6 +200,8 @@ class Simulation:
 
     def supply(self, why: int) -> bool:
         """Get what the event loop returned for; False if it is over."""
+        if why == NOT_RECORDED:
+            self.complain()
         if why == MORE_JOBS:
             self.take_next_jobs()
         elif why == MORE_SAMPLES:
@@ -365,9 +341,10 @@ class Simulation:
         timeout = self.scenario.loader.timeout
         return Problem("timeout", f"DataLoader timed out after {timeout} seconds", MAIN, now)
 
-    def trace(self, meta: Meta) -> Trace:
-        """What happened."""
-        state, sent, end = self.state, int(self.main["sent"]), float(self.main["now"])
+    def trace(self, meta: Meta, end: float | None = None) -> Trace:
+        """What happened until the `end`, by default until now."""
+        state, sent = self.state, int(self.main["sent"])
+        end = float(self.main["now"]) if end is None else end
         columns: dict[str, Any] = {
             name: column[:sent] for name, column in zip(MOMENTS, state.moments, strict=True)
         }
@@ -375,6 +352,10 @@ class Simulation:
         for part in parts(0, sent):
             finished = columns["finished"][part]
             finished[finished > end] = np.nan
+        stepped = None
+        if meets_after(self.scenario):  # alone, nobody is waited for
+            alone = not len(state.stepped)
+            stepped = columns["finished"].copy() if alone else state.stepped[0, :sent]
         return Trace(
             **columns,
             worker=state.worker[:sent],
@@ -384,14 +365,8 @@ class Simulation:
             epochs=epochs(self.first, self.moments),
             meta=structs.replace(meta, problem=self.problem, caught=tuple(self.caught)),
             samples=self.sample_rows(end) if self.samples else None,
-            stepped=self.stepped(columns["finished"]) if state.rules["sync"][0] else None,
+            stepped=stepped,
         )
-
-    def stepped(self, finished: Floats) -> Floats:
-        """When the rank itself had done each step."""
-        found: Floats = finished.copy()
-        found[[*self.came]] = [*self.came.values()]
-        return found
 
     def sample_rows(self, end: float) -> Samples:
         """The samples begun until `end` (seconds)."""

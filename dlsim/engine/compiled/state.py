@@ -8,9 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.engine.compiled.arrays import fields
+from dlsim.engine.compiled.arrays import fields, reader
 from dlsim.engine.compiled.messages import POINTS
-from dlsim.engine.compiled.settings import NONE, demands, gang, indices, most_samples, rates, rules
+from dlsim.engine.compiled.settings import (
+    ALONE,
+    NONE,
+    Place,
+    customers,
+    demands,
+    indices,
+    most_samples,
+    rates,
+    rules,
+)
 from dlsim.engine.compiled.tournament import leaves, tournament
 from dlsim.scenario import IterableDataset, Loader, MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS
@@ -47,6 +57,12 @@ MAIN_PROCESS = row(
     ("primed", "f8"),
     ("gone", "f8"),  # when workers that linger are gone
     ("last", "?"),  # it is the last epoch
+    ("spinning", "i8"),  # whether it keeps a core busy while it waits for the accelerator
+    # Of a rank that meets others:
+    ("given", "i8"),  # steps given to the accelerator
+    ("resolved", "i8"),  # steps of which it is known when they are over
+    ("blocked", "?"),  # the one after these has come to a meeting
+    ("held", "?"),  # the host waits for a step of which that is not known
     ("returning", "i8"),  # the batch that the current next() is about to return
     ("requested", "f8"),
     ("count", "i8"),  # batches returned in this epoch
@@ -155,6 +171,30 @@ THREAD = row(("done", "f8"), ("who", "i8"))
 # The iterator over one shard of an iterable-style dataset, and the numbers drawn for it.
 SHARD = row(("index", "i8"), ("rest", "i8"), ("ended", "?"), ("used", "i8"), ("have", "i8"))
 
+# A step given to the accelerator, of a rank that meets others.
+STEP_GIVEN = row(
+    ("number", "i8"),
+    ("given", "f8"),
+    ("copy", "f8"),
+    ("ready", "f8"),  # when the batch is copied, beside the steps
+    ("seconds", "f8"),
+    ("meets", "?"),
+)
+
+# What all ranks of a job have in common.
+JOB = row(
+    ("now", "f8"),
+    ("current", "i8"),  # the rank that goes on first
+    ("world", "i8"),
+    ("ranks", "i8"),  # of a node
+    ("here", "i8"),  # ranks that have come to the meeting,
+    ("latest", "f8"),  # and when the last of them has
+    ("joined", "i8"),  # ranks that have no more steps, and take part all the same
+    ("joined_at", "f8"),
+    ("met", "i8"),  # meetings that are over
+    ("changed", "i8"),  # ranks that are to be looked at anew
+)
+
 # What is known of a batch besides its row of the trace.
 BATCH = row(("step", "f8"), ("bytes", "f8"), ("outcome", "i4"), ("early", "?"))
 
@@ -207,19 +247,39 @@ class State(NamedTuple):
     status: Array
     order: Array
     batches: Array
+    stepped: Array  # when the rank had done each step; no row, if it meets nobody
+    # Where ranks meet others:
+    pending: Array  # steps given to the accelerator, a ring
+    job: Array
+    ranks: Array  # where the tables of all ranks are
+    rank_times: Array  # when someone of each rank acts next,
+    rank_turns: Array  # and whose turn it is then
+    rank_first: Array  # a tree of the ranks that act first of all below each node
+    node_times: Array  # when something is due at what the ranks of each node share
+    node_first: Array
+    meeting_times: Array  # seconds of each meeting
+    changed: Array
     # And for each sample written down:
     sample_numbers: Array  # index, batch, worker
     sample_moments: Array  # started, fetched
 
 
-COLUMNS = ("moments", "worker", "size", "status", "order", "batches")
+COLUMNS = ("moments", "worker", "size", "status", "order", "batches", "stepped")
+SHARED = ("sharing", "rates", "paces", "customers", "threads", "due", "first_due")  # on a node
+COMMON = (  # to all ranks
+    "job", "ranks", "rank_times", "rank_turns", "rank_first", "node_times", "node_first",
+    "meeting_times", "changed",
+)  # fmt: skip
 SAMPLES = ("sample_numbers", "sample_moments")
 SHARD_SAMPLES = 512  # samples whose numbers are kept ready for each shard, besides one batch
 
 
-def new_state(scenario: Scenario, *, samples: bool) -> State:
-    """The state before anything has happened, with room for little."""
-    rows = rules(scenario, samples=samples)
+def new_state(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> State:
+    """The state before anything has happened, with room for little.
+
+    What ranks share is made for all of them.
+    """
+    rows = rules(scenario, samples=samples, place=place)
     asked, amounts = demands(scenario)
     workers = scenario.loader.num_workers
     calls = max(most_samples(scenario), 1)
@@ -236,10 +296,9 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
     # Without workers, the main process fetches with the hands of a worker.
     hands = max(workers, 1)
     actors = 2 * hands + 1  # workers, feeder threads, the pin-memory thread
-    # Workers with the threads of their libraries, who writes into the pipe, and the main process
-    # with the threads of its step.
-    customers = hands * gang(scenario) + 1 + scenario.consumer.threads
-    rising = rates(scenario, customers + scenario.consumer.spin)
+    sharing = place.ranks * customers(scenario)
+    rising = rates(scenario, sharing + place.ranks * scenario.consumer.spin)
+    nodes = place.world // place.ranks
     return State(
         rules=rows,
         main=main,
@@ -251,10 +310,10 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
         sharing=np.array([(0, 0, 0.0, 0.0, inf, inf)] * 2, SHARING),
         rates=rising,
         paces=1 / rising,
-        customers=np.zeros((2, customers), CUSTOMER),
-        threads=np.full((2, customers, 3), np.array((inf, NONE), THREAD)),
-        due=np.full((2, leaves(customers)), inf),
-        first_due=np.tile(tournament(customers), (2, 1)),
+        customers=np.zeros((2, sharing), CUSTOMER),
+        threads=np.full((2, sharing, 3), np.array((inf, NONE), THREAD)),
+        due=np.full((2, leaves(sharing)), inf),
+        first_due=np.tile(tournament(sharing), (2, 1)),
         messages=np.zeros(messages, MESSAGE),
         amounts=np.empty((messages, amounts * (1 if one else calls))),
         kept=np.empty((messages, calls if caching else 0), np.int64),
@@ -283,9 +342,21 @@ def new_state(scenario: Scenario, *, samples: bool) -> State:
         status=np.empty(0, np.uint8),
         order=np.empty(0, np.int64),
         batches=np.empty(0, BATCH),
+        stepped=np.empty((1 if rows["sync"][0] else 0, 0)),
+        pending=np.zeros(1 << (scenario.consumer.run_ahead + 2).bit_length(), STEP_GIVEN),
+        job=np.array([(0.0, NONE, place.world, place.ranks, 0, 0.0, 0, 0.0, 0, 0)], JOB),
+        ranks=np.zeros(place.world, np.int64),
+        rank_times=np.full(leaves(place.world), inf),
+        rank_turns=np.zeros(leaves(place.world), np.int64),
+        rank_first=tournament(place.world),
+        node_times=np.full(leaves(nodes), inf),
+        node_first=tournament(nodes),
+        meeting_times=np.zeros(1),
+        changed=np.zeros(place.world, np.int64),
         sample_numbers=np.empty((3, 0), np.int64),
         sample_moments=np.empty((2, 0)),
     )
 
 
 FIELDS = fields(new_state(Scenario(loader=Loader(), dataset=MapDataset(1)), samples=False))
+read = reader(FIELDS)  # in compiled code: the state of which a table is at an address

@@ -35,7 +35,7 @@ def read(s: State, worker: int) -> bool:
     if w.doing == TRANSFER:
         w.doing = KEEP
         if r.limited and size > 0.0:
-            m.amount, m.what, m.customer, m.customers = size, STORAGE, worker, 1
+            m.amount, m.what, m.customer, m.customers = size, STORAGE, r.base + worker, 1
             return True
     if r.caching and 0.0 < size <= m.room and not holds(s, message, w.call, demand.stage):
         m.room -= size

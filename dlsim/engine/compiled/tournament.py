@@ -34,6 +34,27 @@ def tournament(players: int) -> NDArray[np.int64]:
 
 
 @inlined
+def play_in_turn(
+    moments: Any, turns: Any, winners: Any, player: int, moment: float, turn: int
+) -> None:
+    """One player has another moment and turn now; of equal moments the lower turn wins.
+
+    Of equal turns, too, the lower number does.
+    """
+    moments[player], turns[player] = moment, turn
+    at = (len(moments) + player) >> 1
+    while at > 0:
+        one, other = winners[2 * at], winners[2 * at + 1]
+        winner = one
+        if moments[other] < moments[one] or (
+            moments[other] == moments[one] and turns[other] < turns[one]
+        ):
+            winner = other
+        winners[at] = winner
+        at >>= 1
+
+
+@inlined
 def play(moments: Any, winners: Any, player: int, moment: float, fair: bool) -> float:
     """One player has another moment now; returns that of the winner.
 

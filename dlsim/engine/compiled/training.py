@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from dlsim.engine.compiled.clock import wait
 from dlsim.engine.compiled.cores import compute, served_first, spin
 from dlsim.engine.compiled.jit import inlined
+from dlsim.engine.compiled.meeting import give
 from dlsim.engine.compiled.messages import (
-    AT_BARRIER,
     COPIED,
+    COPYING,
     END_STEP,
     EXCEPTION,
     FINISHED,
@@ -42,56 +45,50 @@ def give_back(s: State) -> int:
         compute(s, batch.step)
         m.customers = r.threads
         return served_first(s, STEPPED)
-    copy = r.copy_byte * batch.bytes
-    if copy > 0.0 and batch.bytes > r.staged and not r.overlap_copy:
-        m.wake = max(m.now, m.accelerator) + copy
-        spin(s, 1)
-        return wait(s, COPIED)
+    if r.copy_byte * batch.bytes > 0.0 and batch.bytes > r.staged and not r.overlap_copy:
+        m.ahead, m.then = 1, COPYING  # all but this one are over then
+        return RUN_AHEAD if r.sync > 0 else COPYING
     return COPIED
+
+
+@inlined
+def copying(s: State) -> int:
+    """The host copies a batch, when the accelerator has done all before."""
+    m, r, number = s.main[0], s.rules[0], s.order[s.main[0].returned - 1]
+    m.wake = max(m.now, m.accelerator) + r.copy_byte * s.batches[number].bytes
+    spin(s, 1)
+    return wait(s, COPIED)
 
 
 @inlined
 def copied(s: State) -> int:
     """The host has copied a batch, or leaves it to the accelerator: that will compute its step."""
     m, r, number = s.main[0], s.rules[0], s.order[s.main[0].returned - 1]
-    ready, size = m.now, s.batches[number].bytes
+    ready, copy, size = 0.0, 0.0, s.batches[number].bytes
     spin(s, 0)
     if r.overlap_copy:
         ready = m.copied = max(m.now, m.copied) + r.copy_byte * size
     elif size <= r.staged:
-        ready = max(m.now, m.accelerator) + r.copy_byte * size
-    m.accelerator = max(ready, m.accelerator) + s.batches[number].step
-    s.moments[FINISHED, number] = m.accelerator
+        copy = r.copy_byte * size
     m.ahead, m.then = r.run_ahead, END_STEP
-    return meet(s)
+    if r.sync > 0:
+        return give(s, number, copy, ready, s.batches[number].step)
+    begin = max(m.now, m.accelerator)
+    m.accelerator = max(begin + copy, ready) + s.batches[number].step
+    s.moments[FINISHED, number] = m.accelerator
+    return RUN_AHEAD
 
 
 @inlined
 def stepped(s: State) -> int:
     """A step on the host's cores has ended."""
-    m = s.main[0]
-    s.moments[FINISHED, s.order[m.returned - 1]] = m.now
-    if meets(s):
-        m.ahead, m.then = 0, END_STEP
-        return meet(s)
+    m, number = s.main[0], s.order[s.main[0].returned - 1]
+    m.ahead, m.then = 0, END_STEP
+    if s.rules[0].sync > 0:
+        return give(s, number, 0.0, 0.0, 0.0)
+    s.moments[FINISHED, number] = m.now
     m.trained = m.returned
     return END_STEP
-
-
-@inlined
-def meets(s: State) -> bool:
-    """Whether other ranks are met after this step."""
-    every = s.rules[0].sync
-    return bool(every > 0 and s.main[0].count % every == 0)
-
-
-@inlined
-def meet(s: State) -> int:
-    """Let the caller find out when all have come, if this step leads up to a meeting."""
-    if meets(s):
-        s.main[0].doing = RUN_AHEAD
-        return AT_BARRIER
-    return RUN_AHEAD
 
 
 @inlined
@@ -101,6 +98,10 @@ def run_ahead(s: State) -> int:
     spin(s, 0)
     while m.returned - m.trained > m.ahead:
         end = s.moments[FINISHED, s.order[m.trained]]
+        if end != end:  # others have not come to the meeting
+            m.held, m.wake = True, inf
+            spin(s, 1)
+            return wait(s, RUN_AHEAD)
         m.trained += 1
         if end > m.now:
             m.wake = end
