@@ -9,7 +9,7 @@ import numpy as np
 from dlsim.engine.compiled.messages import EPOCH_OVER, LEAVE, NOTHING_LEFT, OVER, RANK_LEFT
 from dlsim.engine.compiled.settings import NONE, Place
 from dlsim.engine.compiled.simulation import Simulation
-from dlsim.engine.compiled.state import COMMON, SHARED
+from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.together import run_ranks
 from dlsim.engine.draws import SYNC, Stream
 from dlsim.engine.facts import steps_of_ranks
@@ -40,14 +40,11 @@ class Job:
     def __init__(self, scenario: Scenario, seed: int, *, samples: bool) -> None:
         self.job = job = scenario.job
         self.ranks: list[Simulation] = []
+        states: list[State] = []
         for rank, mine in enumerate(rank_scenarios(scenario)):
-            place = Place(rank, job.ranks, job.world)
-            made = Simulation(mine, rank_seed(seed, rank), samples=samples, place=place)
-            for names, owner in ((SHARED, rank - rank % job.ranks), (COMMON, 0)):
-                if owner != rank:
-                    theirs = self.ranks[owner].state
-                    made.state = made.state._replace(**{n: getattr(theirs, n) for n in names})
-            self.ranks.append(made)
+            place, under = Place(rank, job.ranks, job.world), rank_seed(seed, rank)
+            self.ranks.append(Simulation(mine, under, samples=samples, place=place, before=states))
+            states.append(self.ranks[-1].state)
         most = (max(steps_of_ranks(scenario)) + 1) * scenario.epochs
         times = Stream(job.sync_time, "job.sync_time", (SYNC,), seed)
         drawn = np.asarray(times.array(range(most)), np.float64)

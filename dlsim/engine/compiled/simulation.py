@@ -90,11 +90,12 @@ class Simulation:
         counting: Counting | None = None,
         room: int = 0,
         place: Place = ALONE,
+        before: Sequence[State] = (),
     ) -> None:
         self.counting, self.room = counting, room
         self.gone = dict.fromkeys(State._fields, 0)  # elements forgotten, of each array
         self.scenario, self.seed, self.samples = scenario, seed, samples
-        self.state = new_state(scenario, samples=samples, place=place)
+        self.state = new_state(scenario, samples=samples, place=place, before=before)
         self.known: dict[str, Any] = {}  # where its arrays are
         self.main = self.state.main[0]
         self.problem: Problem | None = None

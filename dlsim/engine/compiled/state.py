@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Any, NamedTuple
 
@@ -274,10 +275,12 @@ SAMPLES = ("sample_numbers", "sample_moments")
 SHARD_SAMPLES = 512  # samples whose numbers are kept ready for each shard, besides one batch
 
 
-def new_state(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> State:
+def new_state(
+    scenario: Scenario, *, samples: bool, place: Place = ALONE, before: Sequence[State] = ()
+) -> State:
     """The state before anything has happened, with room for little.
 
-    What ranks share is made for all of them.
+    What ranks share is made for all of them by the first; `before` are the states of ranks before.
     """
     rows = rules(scenario, samples=samples, place=place)
     asked, amounts = demands(scenario)
@@ -296,10 +299,14 @@ def new_state(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> Sta
     # Without workers, the main process fetches with the hands of a worker.
     hands = max(workers, 1)
     actors = 2 * hands + 1  # workers, feeder threads, the pin-memory thread
-    sharing = place.ranks * customers(scenario)
-    rising = rates(scenario, sharing + place.ranks * scenario.consumer.spin)
-    nodes = place.world // place.ranks
-    return State(
+    owner = place.rank - place.rank % place.ranks
+    first = owner == place.rank
+    sharing = place.ranks * customers(scenario) if first else 1
+    spinning = place.ranks * scenario.consumer.spin
+    rising = rates(scenario, sharing + spinning) if first else before[owner].rates
+    world = place.world if place.rank == 0 else 1
+    nodes = world // place.ranks if place.rank == 0 else 1
+    made = State(
         rules=rows,
         main=main,
         workers=np.zeros(hands, WORKER),
@@ -345,17 +352,20 @@ def new_state(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> Sta
         stepped=np.empty((1 if rows["sync"][0] else 0, 0)),
         pending=np.zeros(1 << (scenario.consumer.run_ahead + 2).bit_length(), STEP_GIVEN),
         job=np.array([(0.0, NONE, place.world, place.ranks, 0, 0.0, 0, 0.0, 0, 0)], JOB),
-        ranks=np.zeros(place.world, np.int64),
-        rank_times=np.full(leaves(place.world), inf),
-        rank_turns=np.zeros(leaves(place.world), np.int64),
-        rank_first=tournament(place.world),
+        ranks=np.zeros(world, np.int64),
+        rank_times=np.full(leaves(world), inf),
+        rank_turns=np.zeros(leaves(world), np.int64),
+        rank_first=tournament(world),
         node_times=np.full(leaves(nodes), inf),
         node_first=tournament(nodes),
         meeting_times=np.zeros(1),
-        changed=np.zeros(place.world, np.int64),
+        changed=np.zeros(world, np.int64),
         sample_numbers=np.empty((3, 0), np.int64),
         sample_moments=np.empty((2, 0)),
     )
+    theirs = {} if first else {name: getattr(before[owner], name) for name in SHARED}
+    common = {} if place.rank == 0 else {name: getattr(before[0], name) for name in COMMON}
+    return made._replace(**theirs, **common)
 
 
 FIELDS = fields(new_state(Scenario(loader=Loader(), dataset=MapDataset(1)), samples=False))
