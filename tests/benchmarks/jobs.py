@@ -4,7 +4,7 @@
     python -m tests.benchmarks.jobs --ranks 1024 --steps 1000 --memory
 
 Compiled code is loaded before anything is measured. All rows are measured in turns, several times
-over, and the least processor time counts; ratios are to one rank with as many cores as each rank has there.
+over, and the least processor time counts; ratios are to one rank, with as many cores as each has.
 With `--memory`, what a process needs that does nothing else.
 """
 
