@@ -14,7 +14,7 @@ from dlsim.scenario.checks import (
     check_struct,
 )
 from dlsim.scenario.distributions import Bandwidth, Bytes, Duration, Seconds, Share
-from dlsim.scenario.errors import check_non_negative
+from dlsim.scenario.errors import check_non_negative, is_number, require
 
 PIPE_BYTES = 65536  # Linux's default capacity of a pipe
 # CUDA takes over a smaller tensor at once, to be copied later, pinned or not: measured on an H100,
@@ -64,6 +64,12 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
         storage: Shared storage, read by the stages that have `read_bytes`.
             Example: { bandwidth = "2 GB/s" }
         memory: Bytes of RAM, which batches on their way must fit into. Example: "64 GiB"
+        main_memory: Bytes that the main process takes besides batches. Example: "4 GiB"
+        copied: The share of them that a worker started by fork copies, page by page, as reading an
+            object counts a reference in it: nearly all of a dataset that is a list of Python
+            objects, nothing of arrays. Example: "60%"
+        worker_memory: Bytes that each worker process takes by itself: imports, and, unless it was
+            forked, its own copy of the dataset. Example: "250 MiB"
         shm: Bytes of /dev/shm, which tensors on their way must fit into; a container has often
             64 MiB. Example: "8 GiB"
         descriptors: How many files a process may have open (ulimit -n): each tensor of a batch in
@@ -79,6 +85,9 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     crosstalk_power: float = 2.0
     storage: Storage = Storage()
     memory: Bytes | None = None
+    main_memory: Bytes = 0.0
+    copied: Share = 0.0
+    worker_memory: Bytes = 0.0
     shm: Bytes | None = None
     descriptors: int | None = None
     price_per_hour: float | None = None
@@ -86,6 +95,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     def __post_init__(self) -> None:
         check_positive(self, "cores", "memory", "shm", "price_per_hour", optional=True)
         check_positive(self, "crosstalk_power")
+        check_seconds(self, "main_memory", "worker_memory", unit="bytes")
+        require(is_number(self.copied) and 0 <= self.copied <= 1, "copied", "a share", self.copied)
         if self.descriptors is not None:
             check_integer(self, "descriptors", 1)
         check_non_negative(self, "a number of processes, at least 0", "background")

@@ -278,6 +278,15 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         return self.loader.threads and any(stage.lock > 0 for stage in self.dataset.fetch)
 
     @property
+    def own_memory(self) -> float:
+        """Bytes that the processes take besides batches; threads are in the main process."""
+        machine, loader = self.machine, self.loader
+        forked = loader.multiprocessing_context in (None, "fork")
+        each = machine.worker_memory + (machine.copied * machine.main_memory if forked else 0.0)
+        workers = 0 if loader.threads else loader.num_workers * (2 if self.rebinds else 1)
+        return machine.main_memory + workers * each
+
+    @property
     def pins(self) -> bool:
         """Whether batches are pinned: `pin_memory` does nothing on a machine without accelerator.
 

@@ -84,14 +84,16 @@ def memory(trace: Trace) -> Memory:
     workers = levels(trace.started, trace.fetched, *span(trace), size)
     claims = _claims(trace, scenario)
     shm, pinned, total = (
-        replace(levels(*claim.stay(ALL), *span(trace), size), peak=use.needed)
+        replace(levels(*claim.stay(ALL), *span(trace), size), peak=use.needed - claim.own)
         for claim, use in zip(claims, _uses(trace, claims), strict=True)
     )
     return Memory(workers=workers, shm=shm, pinned=pinned, total=total)
 
 
 def uses(trace: Trace) -> list[Use]:
-    """What the batches of a run take of /dev/shm, of memory, and of file descriptors, at most.
+    """What a run takes of /dev/shm, of memory, and of file descriptors, at most.
+
+    Of memory it is what batches take, and processes besides them, as far as that is stated.
 
     Raises `TraceError` for a trace without a scenario.
     """
@@ -130,6 +132,8 @@ def largest_window(scenario: Scenario, resource: str, limit: float, samples: flo
     if resource == DESCRIPTORS:
         each = float(scenario.dataset.tensors)
         limit -= own_descriptors(scenario)
+    elif resource == MEMORY:
+        limit -= scenario.own_memory
     elif resource == SHM and scenario.pins:
         kept = 0
     sets = 2 if scenario.rebinds and scenario.epochs > 1 else 1  # of workers at a time
@@ -161,7 +165,7 @@ class _Claim:
     weight: Callable[[slice], Floats]
     most: int
     limit: float | None
-    own: int = 0
+    own: float = 0
     each: bool = False
 
 
@@ -221,7 +225,7 @@ def _claims(trace: Trace, scenario: Scenario) -> list[_Claim]:
         # where it is not stated how soon a batch leaves, it has when the worker makes another one
         _Claim(SHM, shm, size, window + kept, machine.shm, each=crosses),
         _Claim("pinned", pinned, size, window + 1, None),
-        _Claim(MEMORY, whole, size, window + 1, machine.memory),
+        _Claim(MEMORY, whole, size, window + 1, machine.memory, scenario.own_memory),
     ]
 
 

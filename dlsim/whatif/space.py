@@ -69,7 +69,8 @@ class Space:
     def most(self) -> float:
         """The most bytes that they can take, however slow the training step is."""
         batches = at_most(self.scenario, self.where)
-        return batches * a_batch(self.scenario) if self.stated else 0.0
+        own = self.scenario.own_memory if self.where == MEMORY else 0.0
+        return batches * a_batch(self.scenario) + own if self.stated else 0.0
 
     @property
     def needed(self) -> float:
@@ -100,7 +101,7 @@ class Space:
 
     def fits_within(self, most: float) -> bool:
         """Whether nothing is known to be outgrown, nor `most` bytes in all."""
-        bound = at_most(self.scenario) * a_batch(self.scenario)
+        bound = at_most(self.scenario) * a_batch(self.scenario) + self.scenario.own_memory
         return self.fits is not False and (bound <= most or self.needed <= most)
 
     @property
@@ -139,7 +140,7 @@ class Space:
             return _does_not_fit(self, over)
         if not self.stated:
             return "Does it fit? How large a sample is, is not stated (dataset.sample_bytes)."
-        taken = f"batches on their way take up to {size(self.needed)}"
+        taken = f"{_who(self.scenario, self.where)} take up to {size(self.needed)}"
         if self.fits is None:
             return self._unstated()
         also = ""
@@ -152,18 +153,17 @@ class Space:
     def _unstated(self) -> str:
         needed = self.ranks * self.needed
         whose = f" of all {self.ranks} ranks of a node" if self.ranks > 1 else ""
-        taken = f"batches on their way{whose} take up to {size(needed)}"
+        taken = f"{_who(self.scenario, self.where)}{whose} take up to {size(needed)}"
+        told = taken[0].upper() + taken[1:]
         if not self.shared:
-            return (
-                f"Does it fit? B{taken[1:]} of memory; what it has is not stated (machine.memory)."
-            )
+            return f"Does it fit? {told} of memory; what it has is not stated (machine.memory)."
         if needed <= SMALL:
             return (
                 f"It fits nearly everywhere: {taken} of /dev/shm, "
                 f"and even containers have {size(SMALL)}."
             )
         return (
-            f"Does it fit? B{taken[1:]} of /dev/shm; what it has is not stated "
+            f"Does it fit? {told} of /dev/shm; what it has is not stated "
             f"(machine.shm; containers often have {size(SMALL)})."
         )
 
@@ -177,6 +177,12 @@ def space(scenario: Scenario, trace: Trace | None = None) -> Space:
     if scenario.job.rank is not None:
         return Space(scenario=scenario, trace=trace)
     return Space(scenario=fair_share(scenario), ranks=scenario.job.ranks, trace=trace)
+
+
+def _who(scenario: Scenario, resource: str) -> str:
+    """Who takes what is taken of a resource."""
+    own = resource == MEMORY and scenario.own_memory > 0
+    return f"{'processes and ' if own else ''}batches on their way"
 
 
 def at_most(scenario: Scenario, resource: str = MEMORY) -> int:
@@ -230,7 +236,7 @@ def _does_not_fit(found: Space, over: Use) -> str:
         more = f"; so would {MORE_FILES}"
     else:
         taken = (
-            f"batches on their way take up to {size(over.needed)}, "
+            f"{_who(found.scenario, over.resource)} take up to {size(over.needed)}, "
             f"{over.resource} has {size(limit)}"
         )
         more = f"; so would {LARGER_SHM}" if over.resource == SHM else ""
@@ -286,7 +292,7 @@ def beginning(scenario: Scenario) -> Scenario:
 def _surely_fits(scenario: Scenario) -> bool:
     """Whether all fits, however long a step takes."""
     machine, each = scenario.machine, a_batch(scenario)
-    needed = [(at_most(scenario) * each, machine.memory)]
+    needed = [(at_most(scenario) * each + scenario.own_memory, machine.memory)]
     if scenario.through_shm:
         files = own_descriptors(scenario) + at_most(scenario) * scenario.dataset.tensors
         needed += [(at_most(scenario, SHM) * each, machine.shm), (files, machine.descriptors)]

@@ -203,3 +203,30 @@ def test_bounds_hold(scenario: dlsim.Scenario, each: float, limit: int) -> None:
         if use.resource != DESCRIPTORS:
             assert use.needed <= at_most(case, use.resource) * a_batch(case)
     assert space(case).fits is space(case, trace).fits
+
+
+def test_processes_take_memory_besides_batches() -> None:
+    """Forked workers copy a share of the main process, spawned ones have theirs, threads none."""
+    machine = Machine(memory=1e9, main_memory=4e8, copied=0.5, worker_memory=5e7, shm=1e9)
+    forked = scenario(machine=machine, workers=4)
+    batches = at_most(forked) * a_batch(forked)
+    assert forked.own_memory == 4e8 + 4 * (2e8 + 5e7)
+    assert space(forked).fits is False
+    assert "processes and batches on their way take up to" in str(space(forked))
+    spawned = dlsim.replace(forked, {"loader.multiprocessing_context": "spawn"})
+    assert spawned.own_memory == 4e8 + 4 * 5e7
+    assert space(spawned).fits is True
+    assert uses(dlsim.simulate(slow(machine=machine)))[1].needed <= 4e8 + 2 * 2.5e8 + batches
+    threads = dlsim.replace(forked, {"loader.workers": "threads"})
+    assert threads.own_memory == 4e8
+    assert not space(forked).fits_within(1e9)
+    assert space(threads).fits_within(1e9)
+
+
+def test_the_largest_window_leaves_room_for_processes() -> None:
+    """What is recommended for a machine that is too small counts what processes take."""
+    full = slow(machine=Machine(memory=100 * MIB, main_memory=65 * MIB, shm=1e9))
+    assert space(full).fits is False
+    assert space(full).largest_window == 2
+    with_two = dlsim.replace(full, {"loader.prefetch_factor": 1})
+    assert space(with_two).fits is True
