@@ -21,7 +21,10 @@ from dlsim.engine.usable import usable_cores
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 
 SECONDS = 50e-6  # that the SimPy engine takes for one unit of effort, on one core of some 3 GHz
-LOADING, COMPILING = 1.0, 14.0  # seconds on such a core: what was compiled before, or is to be
+# Seconds on such a core: what was compiled before; or is to be, as the event loop, or where there
+# is a recurrence.
+LOADING, COMPILING, LITTLE = 1.0, 14.0, 3.0
+LOOP, RECURRENCE = "loop.run", "recurrence.schedule"
 
 _decided: ContextVar[bool | None] = ContextVar("decided", default=None)
 
@@ -137,22 +140,34 @@ def decision() -> bool | None:
     return _decided.get()
 
 
-def worth_compiling(seconds: float) -> bool:
+def worth_compiling(seconds: float, kernel: str = LOOP) -> bool:
     """Whether compiled code is there, and sooner done with what takes so many `seconds` without.
 
-    It is where it is loaded already. What was decided holds.
+    It is where what is needed of it, the `kernel`, is loaded already. What was decided holds.
     """
     if not installed():
         return False
     if (before := _decided.get()) is not None:
         return before
-    if "numba" in sys.modules:
+    if _loaded(kernel):
         return True
-    return seconds > (COMPILING if compiles_first() else LOADING)
+    first = COMPILING if kernel == LOOP else LITTLE
+    return seconds > (first if compiles_first(kernel) else LOADING)
 
 
-def compiles_first() -> bool:
+def kernel(scenario: Scenario) -> str:
+    """What of the compiled engine simulates `scenario`."""
+    from dlsim.engine.in_order import suits
+
+    return RECURRENCE if suits(scenario) else LOOP
+
+
+def compiles_first(kernel: str = LOOP) -> bool:
     """Whether there is something to compile before anything else."""
     from dlsim.engine.compiled.jit import kept
 
-    return "numba" not in sys.modules and not kept()
+    return not _loaded(kernel) and not kept(kernel)
+
+
+def _loaded(kernel: str) -> bool:
+    return f"dlsim.engine.compiled.{kernel.partition('.')[0]}" in sys.modules

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Literal, TypeAlias, get_args
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import SECONDS, announcing, effort, telling, worth_compiling
+from dlsim.engine.effort import SECONDS, announcing, effort, kernel, telling, worth_compiling
 from dlsim.engine.facts import batches_to_simulate, only_processes
 from dlsim.engine.ranks import rank_seed
 from dlsim.scenario import Scenario, ScenarioError
@@ -142,7 +142,7 @@ def _seconds(scenario: Scenario, runs: int) -> float:
 
 def _compiles(scenario: Scenario, seconds: float) -> bool:
     """Whether the compiled engine has it all, and is worth it where others take `seconds`."""
-    return only_processes(scenario) is None and worth_compiling(seconds)
+    return only_processes(scenario) is None and worth_compiling(seconds, kernel(scenario))
 
 
 def _why(scenario: Scenario) -> str:
@@ -195,10 +195,16 @@ def processes(
 def compiled(
     scenario: Scenario, seed: int, samples: bool, progress: Callable[[int], object]
 ) -> Trace:
-    """The trace from the compiled engine, which is not loaded before it is wanted."""
-    from dlsim.engine.compiled.simulation import simulate
+    """The trace from the compiled engine, of which nothing is loaded that is not wanted."""
+    from dlsim.engine.in_order import suits
 
     meta = Meta(engine="compiled", scenario=scenario, seed=seed, versions=versions("numba"))
+    if suits(scenario) and not samples:
+        from dlsim.engine.compiled.in_order import simulate_in_order
+
+        return simulate_in_order(scenario, seed, meta, progress)
+    from dlsim.engine.compiled.simulation import simulate
+
     return simulate(scenario, seed, meta, samples=samples, progress=progress)
 
 

@@ -9,6 +9,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -30,11 +31,46 @@ def event_loop(function: Function) -> Function:
 
 def inlined(function: Function) -> Function:
     """The same for what only compiled functions call: it becomes a part of each caller."""
-    alone = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    alone = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _as_part()}
     return cast(Function, _compile(function, forceinline=True, **alone))
 
 
-def _compile(function: Callable[..., Any], *signature: str, **options: bool) -> object:
+@cache
+def _as_part() -> type:
+    """A compiler of what nobody calls but what is compiled later, and then optimised as a whole.
+
+    Numba would optimise it, with all that it calls, and make machine code of it that is never run:
+    as often as others call it, and more than half of the time that compiling takes.
+    """
+    import numba.core.codegen
+    import numba.core.compiler
+
+    core: Any = numba.core
+
+    class Part(core.codegen.JITCodeLibrary):  # type: ignore[misc]
+        def _optimize_final_module(self) -> None:
+            pass
+
+        def _finalize_final_module(self) -> None:
+            self._finalize_dynamic_globals()
+            self._finalized = True
+
+        def get_pointer_to_function(self, name: str) -> int:
+            self._ensure_finalized()
+            return 0
+
+        @property
+        def codegen(self) -> Any:
+            return SimpleNamespace(set_env=lambda name, env: None)  # of Python, which is not used
+
+    class Parts(core.compiler.Compiler):  # type: ignore[misc]
+        def __init__(self, typing: Any, target: Any, library: Any, *rest: Any) -> None:
+            super().__init__(typing, target, Part(target.codegen(), "part"), *rest)
+
+    return Parts
+
+
+def _compile(function: Callable[..., Any], *signature: str, **options: Any) -> object:
     import numba
 
     njit: Any = numba.njit
@@ -68,10 +104,10 @@ def _settings(**wanted: object) -> Iterator[None]:
             setattr(config, name, value)
 
 
-def kept() -> bool:
-    """Whether anything that was compiled of the present text is on disk."""
+def kept(kernel: str) -> bool:
+    """Whether this function, as `module.name`, is on disk, compiled of the present text."""
     root = _home()
-    return root is not None and (root / _sources()).is_dir()
+    return root is not None and any((root / _sources()).rglob(f"{kernel}-*.nbi"))
 
 
 def _home() -> Path | None:
