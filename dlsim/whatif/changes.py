@@ -45,15 +45,21 @@ class Change:
 
 
 def changes(scenario: Scenario) -> list[Change]:
-    """The single changes that make sense for `scenario`."""
-    return [*_loader_changes(scenario), *programs(scenario), *_faster(scenario)]
+    """The single changes that make sense for `scenario`, each of which changes something."""
+    found = (*_loader_changes(scenario), *programs(scenario), *_faster(scenario))
+    return [change for change in found if change.scenario != scenario]
 
 
 def programs(scenario: Scenario) -> Iterator[Change]:
     """What another sampler or another way to share out data can change."""
     dataset, loader = scenario.dataset, scenario.loader
     if _can_go_on(scenario):
-        endless = structs.replace(scenario, loader=structs.replace(loader, endless=True))
+        # the loop takes batches from one iterator then, which is never rebound
+        endless = structs.replace(
+            scenario,
+            loader=structs.replace(loader, endless=True),
+            consumer=structs.replace(scenario.consumer, loop="plain"),
+        )
         yield Change("a sampler that does not end", endless)
     even = _even(scenario)
     if even is not None:
@@ -178,6 +184,7 @@ def _can_go_on(scenario: Scenario) -> bool:
         and not (loader.endless or loader.stateful)
         and isinstance(dataset, MapDataset)
         and not (scenario.failures or scenario.is_job or loader.timeout)
+        and scenario.consumer.loop in ("plain", "rebind")
         and scenario.consumer.on_error == "stop"
         and loader.batches(dataset.length) > 0
     )

@@ -126,6 +126,12 @@ def test_only_what_makes_sense() -> None:
     assert names(scenario(torch="2.5")) == usual | more
     later = {"persistent workers", "a sampler that does not end"}
     assert names(scenario(epochs=2)) == usual | more | {"any order"} | later
+    rebinds = {"consumer.loop": "rebind", "consumer.stop_after": 2, "epochs": 2}
+    assert names(dlsim.replace(scenario(), rebinds)) == usual | more | {"any order"} | later
+    ahead = dlsim.replace(scenario(), {"consumer.loop": "accelerate", "epochs": 2})
+    assert names(ahead) == usual | more | {"any order", "persistent workers"}
+    free = {"machine.storage.latency": 0.0, "dataset.fetch.0.read_bytes": 1e6}
+    assert names(dlsim.replace(scenario(), free)) == usual | more | {"any order"}
     alone = {"one worker", "two workers", "four workers"}
     assert names(scenario(loader={"num_workers": 0})) == usual | alone
     assert names(scenario(machine=Machine(cores=2))) == usual | more | {

@@ -79,7 +79,7 @@ def holds_what_it_promises(scenario: Scenario, share: float) -> None:
     except DlsimError:
         return  # nothing is returned, or nothing fits
     stall = float(replicate(found.best.scenario, found.verdict.runs)["stall"].mean())
-    assert found.verdict.means["stall"] == pytest.approx(stall, abs=1e-6)
+    assert found.verdict.means["stall"] == pytest.approx(stall, abs=1e-6, nan_ok=True)
     assert found.chosen is None or stall <= share + 1e-9
     assert (found.explanation is None) == (found.chosen is not None)
 
