@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from dlsim.scenario import distributions
+from dlsim.scenario import distributions, presets
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.model import Scenario
 
@@ -82,6 +82,10 @@ def described() -> tuple[Key, ...]:
         found[key.name] = (
             key if known is None else replace(known, holders=known.holders + key.holders)
         )
+        if key.name == "loader":
+            words = f"{', '.join(presets.PRESETS)}"
+            name, meaning = presets.LIKE, presets.MEANING
+            found[name] = Key(name, meaning, words, "", '"torch"', "", '"accelerate-1.15"', ())
     for tag, kind in _DISTRIBUTIONS.items():
         inner = [*_walk(tag, inspect.type_info(kind))]
         meaning = (kind.__doc__ or "").partition("\n")[0]

@@ -19,8 +19,10 @@ from msgspec import inspect
 from dlsim.scenario import units
 from dlsim.scenario.errors import ScenarioError, shown
 from dlsim.scenario.model import Scenario
+from dlsim.scenario.presets import LIKE, MEANING, PRESETS, changes_of, spelt_out
 
 NONE = "none"
+SHORT = 180  # letters of a list that stands beside a guess
 Made = TypeVar("Made", bound=msgspec.Struct)
 
 # msgspec's names of types in words that fit a TOML file
@@ -47,7 +49,7 @@ def from_tree(tree: Mapping[str, Any]) -> Scenario:
 
     Raises `ScenarioError` naming the key, what was expected and what was given.
     """
-    return decoded(tree, Scenario)
+    return decoded(spelt_out(tree), Scenario)
 
 
 def decoded(tree: Mapping[str, Any], kind: type[Made]) -> Made:
@@ -76,6 +78,7 @@ def replace(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     the result is checked. Raises `ScenarioError` for an unknown key or an unfit value.
     """
     tree = {name: getattr(scenario, name) for name in scenario.__struct_fields__}
+    changes = changes_of(changes)
     for part in {key.partition(".")[0] for key in changes} & tree.keys():
         tree[part] = _plain(part, tree[part])  # the other parts stay as they are
     for key, value in changes.items():
@@ -102,7 +105,7 @@ def keys() -> list[str]:
         kinds = part.type.types if isinstance(part.type, inspect.UnionType) else [part.type]
         for kind in kinds:
             found |= {f"{part.name}.{field.name}": None for field in getattr(kind, "fields", ())}
-    return list(found)
+    return [*found, LIKE]
 
 
 def schema() -> dict[str, Any]:
@@ -113,6 +116,8 @@ def schema() -> dict[str, Any]:
     from dlsim.scenario.keys import with_descriptions
 
     tree: dict[str, Any] = with_descriptions(_loosened(msgspec.json.schema(Scenario)))
+    like = {"enum": [*PRESETS], "description": MEANING}
+    tree["$defs"]["Loader"]["properties"]["like"] = like
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **tree}
 
 
@@ -185,8 +190,11 @@ def _resolve(info: Any, value: Any, path: str, quantity: str | None) -> Any:
         unknown = [key for key in value if key not in fields and key != info.tag_field]
         if unknown:
             near = get_close_matches(unknown[0], fields, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            hint += f"known here: {', '.join(sorted(fields))}"
+            known = f"known here: {', '.join(sorted(fields))}"
+            if near:  # the list only where it is short
+                guess = f"did you mean {near[0]}?"
+                known = f"{guess} {known}" if len(known) < SHORT else guess
+            hint = known
             whole = info.cls is Scenario
             homes = [key for key in keys() if whole and key.endswith(f".{unknown[0]}")]
             if homes:
