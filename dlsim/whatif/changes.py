@@ -16,6 +16,7 @@ from dlsim.scenario import (
     Stage,
 )
 from dlsim.scenario.distributions import scaled
+from dlsim.whatif.combinations import combinations
 
 # How wrong the inputs may be in the question of the margin: so many times as long.
 WRONG = {
@@ -46,7 +47,8 @@ class Change:
 
 def changes(scenario: Scenario) -> list[Change]:
     """The single changes that make sense for `scenario`, each of which changes something."""
-    found = (*_loader_changes(scenario), *programs(scenario), *_faster(scenario))
+    others = (Change(name, changed) for name, changed in combinations(scenario))
+    found = (*_loader_changes(scenario), *programs(scenario), *others, *_faster(scenario))
     return [change for change in found if change.scenario != scenario]
 
 
@@ -153,7 +155,9 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
             yield with_loader("one more worker", num_workers=workers + 1)
         if workers > 1:
             yield with_loader("twice the workers", num_workers=2 * workers)
-    if workers > 0:
+    if loader.slots is not None:
+        yield with_loader("twice the slots", slots=2 * loader.slots)
+    elif workers > 0:
         factor = loader.window // workers
         yield with_loader("twice the prefetch", prefetch_factor=2 * factor)
     if (
