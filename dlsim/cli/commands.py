@@ -32,6 +32,7 @@ from dlsim.cli.files import (
     watching,
 )
 from dlsim.cli.keys import keys
+from dlsim.cli.loaders import loaders
 from dlsim.cli.new import new
 from dlsim.cli.page import report
 from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, Flag, OutFile, Text
@@ -199,6 +200,7 @@ COMMANDS: tuple[Command, ...] = (
     calibrate,
     validate,
     compare,
+    loaders,
     pipeline,
     keys,
     serve,

@@ -253,6 +253,15 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         )
 
     @property
+    def taken_ahead(self) -> int:
+        """How many batches the loop may have taken that the training step has not."""
+        loop = self.consumer.loop
+        one = loop == "accelerate" or (
+            loop == "lightning" and not isinstance(self.dataset, MapDataset)
+        )
+        return self.consumer.queue + 1 if loop == "thread" else int(one)
+
+    @property
     def rebinds(self) -> bool:
         """Whether the workers of an epoch that is left early live until the next one has its own.
 

@@ -128,14 +128,14 @@ def largest_window(scenario: Scenario, resource: str, limit: float, samples: flo
     if scenario.loader.refill == "arrival":
         return 0
     each = samples * scenario.dataset.sample_bytes.mean
-    kept = 1
+    kept = 1 + scenario.taken_ahead
     if resource == DESCRIPTORS:
         each = float(scenario.dataset.tensors)
         limit -= own_descriptors(scenario)
     elif resource == MEMORY:
         limit -= scenario.own_memory
     elif resource == SHM and scenario.pins:
-        kept = 0
+        kept -= 1
     sets = 2 if scenario.rebinds and scenario.epochs > 1 else 1  # of workers at a time
     return max(0, int(limit // each) - kept) // sets if each else 0
 
@@ -262,11 +262,14 @@ def _opened(trace: Trace, scenario: Scenario) -> list[_Claim]:
 
 
 def _most_under_way(trace: Trace, scenario: Scenario) -> int:
-    """How many batches can be sent and not returned: all, where what arrives sends for more."""
+    """How many batches can be sent and not returned: all, where what arrives sends for more.
+
+    What the loop takes ahead is beyond the window.
+    """
     if scenario.loader.refill == "arrival":
         return len(trace)
     sets = 2 if scenario.rebinds else 1  # of workers at a time, where an epoch begins
-    return sets * max(scenario.loader.window, 1)
+    return sets * max(scenario.loader.window, 1) + scenario.taken_ahead
 
 
 def _released(trace: Trace) -> Floats:

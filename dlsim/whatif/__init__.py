@@ -7,6 +7,7 @@ from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.designs import Between, configurations
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import Explanation, Gain, explain
+from dlsim.whatif.loaders import Loaders, loaders
 from dlsim.whatif.parallel import measure, replication_seed
 from dlsim.whatif.rent import rent
 from dlsim.whatif.rental import Offer, Rental
@@ -23,6 +24,7 @@ __all__ = [
     "Explanation",
     "Gain",
     "Interval",
+    "Loaders",
     "Offer",
     "Rental",
     "Replications",
@@ -37,6 +39,7 @@ __all__ = [
     "explain",
     "gained",
     "interval",
+    "loaders",
     "measure",
     "mser5",
     "paired",

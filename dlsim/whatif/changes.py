@@ -48,7 +48,8 @@ class Change:
 def changes(scenario: Scenario) -> list[Change]:
     """The single changes that make sense for `scenario`, each of which changes something."""
     others = (Change(name, changed) for name, changed in combinations(scenario))
-    found = (*_loader_changes(scenario), *programs(scenario), *others, *_faster(scenario))
+    ours = (*_loader_changes(scenario), *_other_rules(scenario))
+    found = (*ours, *programs(scenario), *others, *_faster(scenario))
     return [change for change in found if change.scenario != scenario]
 
 
@@ -177,6 +178,19 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
         and costs.receive.of(1, 1.0) + costs.hand_over.of(1, 1.0) > 0
     ):
         yield with_loader("pinned memory", pin_memory=True)
+
+
+def _other_rules(scenario: Scenario) -> Iterator[Change]:
+    """Who else might get the next batch, and when it might be sent for, which torch has not."""
+    loader = scenario.loader
+    if loader.num_workers < 2 or loader.stateful:
+        return
+    if isinstance(scenario.dataset, MapDataset) and loader.dispatch != "shared":
+        shared = structs.replace(loader, dispatch="shared")
+        yield Change("one shared queue", structs.replace(scenario, loader=shared))
+    if loader.in_order and loader.refill == "return":
+        arriving = structs.replace(loader, refill="arrival")
+        yield Change("refill on arrival", structs.replace(scenario, loader=arriving))
 
 
 def _can_go_on(scenario: Scenario) -> bool:

@@ -198,6 +198,7 @@ def at_most(scenario: Scenario, resource: str = MEMORY) -> int:
     under_way = window if loader.endless else min(window, batches)
     if lingers(scenario):
         under_way *= 2
+    under_way += min(scenario.taken_ahead, max(batches - under_way, 0))
     if resource == SHM and scenario.pins:
         return under_way
     several = scenario.epochs > 1 or loader.endless

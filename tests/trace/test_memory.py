@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import dlsim
 from dlsim.report import run_text
 from dlsim.trace.memory import FOR_EACH_WORKER, OWN_DESCRIPTORS, uses
+from dlsim.whatif.space import at_most
 from tests.strategies import scenarios
 
 
@@ -136,3 +137,21 @@ def test_observed_traces_without_a_scenario_are_refused() -> None:
     with pytest.raises(dlsim.DlsimError, match="scenario"):
         dlsim.memory(bare)
     assert np.isfinite(dlsim.memory(trace).total.mean)
+
+
+def test_what_a_loop_takes_ahead_is_beyond_the_window() -> None:
+    """During a long step, a reading thread's queue, what it holds and the window are all there."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=2),
+        dataset=dlsim.MapDataset(
+            40,
+            fetch=[dlsim.Stage("read", wait=dlsim.Constant(0.01))],
+            sample_bytes=dlsim.Constant(1.0),
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Constant(1.0), loop="thread", queue=3),
+    )
+    most = scenario.loader.window + 3 + 1 + 1
+    assert dlsim.trace.memory(dlsim.simulate(scenario)).total.max == most
+    assert at_most(scenario) == most
+    ahead = dlsim.replace(scenario, {"consumer.loop": "accelerate", "consumer.queue": 1})
+    assert dlsim.trace.memory(dlsim.simulate(ahead)).total.max == ahead.loader.window + 1 + 1

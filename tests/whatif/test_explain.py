@@ -122,6 +122,7 @@ def test_only_what_makes_sense() -> None:
     """Changes that the scenario has no use for, or torch has not, are left out."""
     usual = {"read twice as fast", "decode twice as fast", "step twice as fast"}
     more = {"one more worker", "twice the workers", "twice the prefetch"}
+    more |= {"one shared queue", "refill on arrival"}
     assert names(scenario()) == usual | more | {"any order"}
     assert names(scenario(torch="2.5")) == usual | more
     later = {"persistent workers", "a sampler that does not end"}

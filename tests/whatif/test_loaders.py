@@ -1,0 +1,48 @@
+"""Other loaders beside torch's, under the same random numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+import dlsim
+from dlsim.whatif import WhatIfError, loaders
+
+
+def of(**loader: object) -> dlsim.Scenario:
+    """Samples of which some take long, on three workers."""
+    return dlsim.Scenario(
+        loader=dlsim.Loader(**{"num_workers": 3, **loader}),
+        dataset=dlsim.MapDataset(120, fetch=[dlsim.Stage("decode", cpu=dlsim.Lognormal(0.1, 2.0))]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.01)),
+    )
+
+
+def test_rows_are_the_scenario_under_other_rules() -> None:
+    """Each row is what its own scenario gives; torch's is first, whatever the scenario has."""
+    found = loaders(of(dispatch="shared", slots=5), 3)
+    rows = {row.name: row for row in found.rows}
+    assert found.rows[0].name == "torch, in order"
+    assert found.rows[0].gain.mean == 0
+    alone = dlsim.replicate(rows["stealing"].runs.scenario, 3)
+    assert rows["stealing"].samples_per_s == pytest.approx(alone["samples_per_s"].mean())
+    assert rows["stealing"].runs.scenario.loader.window == 6
+    assert not found.not_for
+
+
+def test_what_must_be_so() -> None:
+    """A lock costs as much as it is held; none is as processes; order costs something."""
+    rows = {row.name: row.samples_per_s for row in loaders(of(), 3).rows}
+    assert rows["threads, lock 1"] < rows["threads, lock 0.3"] < rows["threads, lock 0"]
+    assert rows["threads, lock 0"] == pytest.approx(rows["torch, in order"])
+    assert rows["torch, in order"] < rows["one shared queue (torchdata.nodes)"]
+    assert rows["SPDL, in order"] < rows["SPDL, any order"]
+
+
+def test_what_is_not_for_a_scenario_is_said() -> None:
+    """Workers of an iterable-style dataset share no queue; without workers nothing can be said."""
+    stream = dlsim.replace(of(), {"dataset": dlsim.IterableDataset(60, sharding="split")})
+    found = loaders(stream, 2)
+    assert "one shared queue (torchdata.nodes)" in found.not_for
+    assert "Not for this scenario (loader.dispatch: expected turns or dealt" in str(found)
+    with pytest.raises(WhatIfError, match=r"num_workers: expected workers"):
+        loaders(dlsim.replace(of(), {"loader.num_workers": 0}))
