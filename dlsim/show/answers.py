@@ -197,7 +197,7 @@ def against(asked: Against) -> Json:
     most = int(np.argmax(speeds))
     least = int(np.flatnonzero(speeds >= (1 - NEARLY) * speeds[most])[0])
     enough = f"{name}={asked.values[least]} is enough: {number(speeds[least])} samples/s"
-    if least != most:
+    if number(speeds[most]) != number(speeds[least]):
         enough += f"; the most is {number(speeds[most])}, with {asked.values[most]}"
     return {
         "points": [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,9 +21,16 @@ from dlsim.scenario.shipped import shipped
 from dlsim.trace import JobTrace, Trace
 
 MOST = 50_000  # batches that are simulated for a picture
-# Effort, where nothing is compiled: some 0.2 s and 5 s; that of jobs is less than is reckoned.
-GLANCE, LOOK, LOOK_AT_JOB = 4_000.0, 100_000.0, 1_500_000.0
+# Effort, where nothing is compiled: up to 0.5 s and 5 s; that of jobs is less than is reckoned.
+GLANCE, LOOK, LOOK_AT_JOB = 10_000.0, 100_000.0, 1_500_000.0
 WARM = Event()  # set once the compiled engine answers at once
+# Compiles; and ends with the process that began it, whose end closes its stdin.
+COMPILE = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+from dlsim.show.states import run_compiled
+run_compiled()
+"""
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -116,11 +125,23 @@ def _compiles(scenario: Scenario) -> bool:
 
 
 def warm() -> None:
-    """Have the compiled engine loaded, and compiled once; until then the other one does."""
-    if installed():
-        for path in shipped().values():
-            scenario = load(path)
-            consumer = structs.replace(scenario.consumer, stop_after=20)
-            if not scenario.is_job:
-                simulate(structs.replace(scenario, consumer=consumer), engine="compiled")
-        WARM.set()
+    """Have the compiled engine loaded, and compiled once; until then the other one does.
+
+    Compiling lets no other thread go on for seconds: a process of its own does it, and keeps what
+    it compiles, as far as that is not there.
+    """
+    if not installed():
+        return
+    with subprocess.Popen([sys.executable, "-c", COMPILE], stdin=subprocess.PIPE) as child:
+        child.wait()
+    run_compiled()
+    WARM.set()
+
+
+def run_compiled() -> None:
+    """Simulate a little of each scenario that comes with dlsim with the compiled engine."""
+    for path in shipped().values():
+        scenario = load(path)
+        consumer = structs.replace(scenario.consumer, stop_after=20)
+        if not scenario.is_job:
+            simulate(structs.replace(scenario, consumer=consumer), engine="compiled")

@@ -12,6 +12,7 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
+from dlsim.show.answers import Against, against
 from dlsim.show.lesson_page import lesson_data
 from dlsim.show.lessons import lesson
 from dlsim.show.states import State, scenario_of
@@ -170,6 +171,36 @@ def test_a_file_is_dropped(page: Browser, tmp_path: Path) -> None:
     assert page.run("return document.title") == "dropped · dlsim"
     page.type("#file", str(tmp_path / "mine.toml"))
     page.until("document.getElementById('refused').classList.contains('hidden')")
+
+
+def test_which_prefetch_is_enough(page: Browser) -> None:
+    """Throughput is drawn against prefetch_factor, too, and the least that is enough is named."""
+    page.run(
+        """const over = document.getElementById("over");
+        over.value = "loader.prefetch_factor";
+        over.dispatchEvent(new Event("change"));"""
+    )
+    wanted = Against(State(preset="imagenet_a100"), "loader.prefetch_factor", (1, 2, 3, 4, 6, 8))
+    enough = against(wanted)["enough"]
+    page.until(
+        f"document.getElementById('workers-said').textContent.endsWith({json.dumps(enough)})"
+    )
+    label = page.run("return document.querySelector('#workers svg').getAttribute('aria-label')")
+    assert label.startswith("Throughput in samples a second against prefetch_factor: 1: ")
+    assert page.run("return !!document.querySelector('#workers .ring')")
+
+
+def test_the_edge_of_an_epoch(page: Browser) -> None:
+    """With two epochs a button leads to where one goes over into the other."""
+    assert page.run("return document.getElementById('edge').classList.contains('hidden')")
+    pull(page, "epochs", "2")
+    page.until("!document.getElementById('edge').classList.contains('hidden')")
+    page.click("#edge")
+    page.until("document.querySelector('#lanes .wait')")
+    page.until("location.hash.length > 0")
+    begin, end = state(page)["state"]["zoom"]
+    trace = dlsim.simulate(scenario_of(State(preset="imagenet_a100", changes={"epochs": "2"})))
+    assert begin < trace.epochs.started[1] < end
 
 
 def test_a_beside_b(page: Browser) -> None:
