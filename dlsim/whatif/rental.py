@@ -240,10 +240,11 @@ def _table(found: Rental) -> Iterator[str]:
 
 
 def _notes(found: Rental) -> Iterator[str]:
-    if any(offer.alone for offer in found.offers):
+    alone = [offer.name for offer in found.offers if offer.alone]
+    if alone:
         yield (
-            "Ranks were simulated alone, each on its share of the machine: what they lose by "
-            "waiting for each other is not in it (dlsim run tells)."
+            "Of these a rank was simulated alone, on its share of the machine, without what ranks "
+            f"lose by waiting for each other: {', '.join(alone)}."
         )
     hidden = len(found.offers) - len([o for i, o in enumerate(found.offers) if i < SHOWN])
     if hidden > 0:
