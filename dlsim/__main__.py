@@ -1,5 +1,5 @@
 """`python -m dlsim`: the command line."""
 
-from dlsim.cli import main
+from dlsim.cli import script
 
-raise SystemExit(main())
+script()

@@ -1,4 +1,4 @@
-"""The command line: `main`, and what every command has in common.
+"""The command line: `main`, `script` where it is the process, and what every command has in common.
 
 A command is a function listed in `dlsim.cli.commands.COMMANDS`: its parameters are its arguments
 and options, its docstring is its help.
@@ -6,16 +6,63 @@ and options, its docstring is its help.
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import errno
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
-__all__ = ["main"]
+__all__ = ["main", "script"]
 
 MISSED, REFUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141  # exit statuses
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+def script() -> NoReturn:
+    """Be the process: run what its command line asks for, and end with the exit status.
+
+    Ctrl-C reaches the command even where Python drops the exception. Once more, while the process
+    ends, it would only end that with a traceback.
+    """
+    sys.unraisablehook = _raised_in_vain
+    status = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if status == INTERRUPTED:
+        _end_at_once(status)
+    sys.exit(status)
+
+
+def _end_at_once(status: int) -> NoReturn:
+    """End this process and those that simulate for it, which else would be waited for.
+
+    Not by way of Python, which has the process killed by a signal instead where Ctrl-C came while
+    it ran code from a text, as it does for each dataclass.
+    """
+    with suppress(Exception):
+        if "joblib" in sys.modules:
+            from joblib.externals.loky import reusable_executor
+
+            if reusable_executor._executor is not None:
+                reusable_executor._executor.shutdown(wait=True, kill_workers=True)
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    os._exit(status)
+
+
+def _raised_in_vain(dropped: sys.UnraisableHookArgs) -> None:
+    """Raise Ctrl-C once more, a moment later, where it was raised in a callback from C."""
+    if not issubclass(dropped.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+        return
+    again = threading.Timer(0.02, _thread.interrupt_main)
+    again.daemon = True
+    again.start()
 
 
 def main(args: Sequence[str] | None = None) -> int:

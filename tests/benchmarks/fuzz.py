@@ -6,7 +6,8 @@ Scenario files, traces, journals, profiles and options are made from sound ones 
 commands run on them in this process. A failure is any of: an exception, an exit status but 0 (an
 answer), 1 (a target missed) or 2 (refused), a refusal that is not one line of a readable length, a
 warning or anything else on stderr beside an answer, "nan" or "inf" in an answer, more than
-`PATIENCE` seconds, a file that is left half-written.
+`PATIENCE` seconds of a processor, a file that is left half-written. What tells how far a command is
+(`dlsim.cli.progress`) is none.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ import dlsim
 from dlsim.cli import main as dlsim_main
 from dlsim.trace.chrome import write_chrome
 
-PATIENCE = 20  # seconds
+PATIENCE = 20  # seconds of a processor
+PROGRESS = re.compile(r"dlsim: (simulating|drawing|fitting|finding out)[^\n]*(so far|left|takes )")
 BASE: dict[str, Any] = {
     "loader": {"batch_size": 4, "num_workers": 2},
     "dataset": {
@@ -59,6 +61,15 @@ MORE: tuple[tuple[str, Any], ...] = (
     ("dataset", {"kind": "iterable", "length": 40, "sharding": "none"}),
     ("dataset", {"kind": "iterable", "length": 40, "sharding": [10, 30]}),
     ("torch", "2.6"),
+    ("job", {"ranks": 2}),
+    ("job", {"ranks": 2, "nodes": 2, "sync": "epoch", "differs": [{"rank": 1, "loader": 2}]}),
+    ("job", {"ranks": 2, "storage": {"bandwidth": "1 GB"}}),
+    ("loader", {"batch_size": 4, "num_workers": 2, "endless": True}),
+    ("loader", {"batch_size": 4, "num_workers": 2, "workers": "threads"}),
+    ("loader", {"batch_size": 4, "num_workers": 2, "in_order": False}),
+    ("consumer", {"step": "10 ms", "loop": "lightning"}),
+    ("consumer", {"step": "10 ms", "stop_after": 3, "on_error": "continue"}),
+    ("consumer", {"step": "1 ms", "on": [{"accelerator": "A100", "step": "5 ms"}]}),
 )
 VALUES: tuple[Any, ...] = (
     0, -1, 1, 2, 3, 7, 100, 2**63, 2**64, 10**30, 0.0, -0.0, 0.5, 1e-300, 5e-324, 1e15, 1e16,
@@ -122,11 +133,7 @@ def scenario_case(rng: random.Random, folder: Path) -> Case:
     with contextlib.suppress(ValueError, TypeError):  # what TOML cannot hold
         path.write_text(tomli_w.dumps(tree), encoding="utf-8", errors="replace")
     command = rng.choice(COMMANDS)
-    return (
-        "scenario",
-        [command[0], str(path), *[w.format(folder=folder) for w in command[1:]]],
-        tree,
-    )
+    return "scenario", filled(command, path, folder), tree
 
 
 COMMANDS = (
@@ -139,7 +146,22 @@ COMMANDS = (
     ["advise", "--max-stall", "5%"],
     ["advise"],
     ["report", "--html", "{folder}/report.html"],
+    ["compare", "{scenario}", "{folder}/sound.toml"],
+    ["explain", "--plot", "{folder}/explain.png"],
+    ["new", "{folder}/made.toml", "--from", "{scenario}", "--epochs", "2"],
+    ["rent", "--only", "p4d*"],
+    ["run", "--profiles", "{folder}/profiles", "--trace", "{folder}/r.json.gz"],
+    ["sweep", "--vary", "loader.prefetch_factor=1,2", "--plot", "{folder}/s.png", "--jobs", "1"],
+    ["teach"],
+    ["teach", "--html", "{folder}/lesson.html"],
 )  # fmt: skip
+
+
+def filled(command: list[str], path: Path, folder: Path) -> list[str]:
+    """The words of a command on the scenario at `path`, by default its first argument."""
+    name, *words = command
+    words = words if "{scenario}" in words else ["{scenario}", *words]
+    return [name, *(word.format(folder=folder, scenario=path) for word in words)]
 
 
 def trace_case(rng: random.Random, folder: Path) -> Case:
@@ -153,7 +175,7 @@ def trace_case(rng: random.Random, folder: Path) -> Case:
 def damaged_npz(rng: random.Random, folder: Path) -> tuple[list[str], dict[str, Any]]:
     """Arrays of another length, type, or with values that cannot be."""
     path = folder / "case.npz"
-    with np.load(folder / "sound.npz") as archive:
+    with np.load(folder / rng.choice(["sound.npz", "job.npz"])) as archive:
         arrays = {name: archive[name] for name in archive.files}
     name = rng.choice(list(arrays))
     array = arrays[name]
@@ -255,7 +277,11 @@ def damaged_profile(rng: random.Random, folder: Path) -> tuple[list[str], dict[s
 def option_case(rng: random.Random, folder: Path) -> Case:
     """A command with options that nobody meant."""
     command = rng.choice(COMMANDS)
-    args = [command[0], str(folder / "sound.toml"), *[w.format(folder=folder) for w in command[1:]]]
+    if rng.random() < 0.1:
+        command = rng.choice([["keys"], ["new", "{folder}/made.toml"], ["teach"], ["schema"]])
+        args = [word.format(folder=folder) for word in command]
+    else:
+        args = filled(command, folder / "sound.toml", folder)
     for _ in range(rng.randrange(1, 4)):
         args.insert(rng.randrange(len(args) + 1), rng.choice(WORDS))
     return "option", args, {}
@@ -272,8 +298,8 @@ def fault(args: list[str]) -> str | None:
         raise Slow
 
     out, err = io.StringIO(), io.StringIO()
-    signal.signal(signal.SIGALRM, strike)
-    signal.alarm(PATIENCE)
+    signal.signal(signal.SIGPROF, strike)
+    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
     status: int | None = None
     try:
         with (
@@ -290,8 +316,8 @@ def fault(args: list[str]) -> str | None:
         place = f"{Path(where.filename).name}:{where.lineno}"
         return f"{type(error).__name__}: {str(error)[:80]} ({place})"
     finally:
-        signal.alarm(0)
-    said = err.getvalue()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    said = "".join(line for line in err.getvalue().splitlines(True) if not PROGRESS.match(line))
     if warned:
         return f"warning: {str(warned[0].message)[:100]}"
     if status not in (0, 1, 2):
@@ -322,6 +348,8 @@ def prepare(folder: Path) -> None:
     trace = dlsim.simulate(dlsim.load(path), samples=True)
     dlsim.save(trace, folder / "sound.npz")
     write_chrome(trace, folder / "sound.json")
+    job = dlsim.simulate_job(dlsim.replace(dlsim.load(path), {"job.ranks": 2}))
+    dlsim.save_job(job, folder / "job.npz")
     args = ["--vary", "loader.num_workers=1:3", "--jobs", "1", "--replications", "3"]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert dlsim_main(["sweep", str(path), *args, "--out", str(folder / "sound.csv")]) == 0
