@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from dlsim.cli.checking import held
 from dlsim.cli.files import (
     check_drawable,
     draw,
+    located,
     scenario_from,
     simulated,
     simulated_job,
@@ -64,10 +66,10 @@ def compare(
     from dlsim.trace import stall
     from dlsim.whatif.space import space
 
+    names = named(a, b, changes)
+    a, b = located(a), None if b is None else located(b)
     if b is None and (not changes or a.suffix != ".toml"):
         raise UsageError("compare: expected B, or a scenario and what to change in it")
-    given = ", ".join(f"{key}={text}" for key, text in changes.items())
-    names = str(a), f"{a} with {given}" if b is None else str(b)
     if a.suffix == ".toml" and (b is None or b.suffix == ".toml"):
         one = scenario_from(a, NO_CHANGES if b is None else changes)
         other = scenario_from(b or a, changes)
@@ -97,6 +99,16 @@ def one_run(scenario: Scenario, seed: int) -> Trace | JobTrace:
     if scenario.is_job and scenario.job.rank is None:
         return simulated_job(scenario, seed, "auto", samples=False)
     return simulated(shortened(scenario), seed, "auto", samples=False)
+
+
+def named(a: Path, b: Path | None, changes: Mapping[str, str]) -> tuple[str, str]:
+    """What A and B are; options change both of two scenarios, and B where there is one."""
+    given = ", ".join(f"{key}={text}" for key, text in changes.items())
+    one, other = (
+        f"{path} with {given}" if given and path.suffix in ("", ".toml") else str(path)
+        for path in (a, b or a)
+    )
+    return str(a) if b is None else one, other
 
 
 def versus(a: Scenario, b: Scenario, replications: int | None, seed: int, jobs: int) -> Versus:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from dlsim.cli.progress import counting, working
 from dlsim.scenario import DlsimError, Scenario, ScenarioError
 from dlsim.scenario.errors import lacking
 from dlsim.scenario.files import changed, replacing
+from dlsim.scenario.shipped import shipped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +34,7 @@ def scenario_from(
     made of it is printed. Raises `ScenarioError` for a file or a change that does not make a
     scenario.
     """
+    path = located(path)
     if is_profile(path):
         if not profile:
             raise ScenarioError(
@@ -52,10 +55,30 @@ def scenario_from(
         raise ScenarioError(f"{path} with options: {error}") from None
 
 
+def located(path: Path) -> Path:
+    """Where a scenario is: the file at `path`, or one that comes with dlsim, by its name.
+
+    Raises `ScenarioError`, with what may be meant, where there is none.
+    """
+    if path.exists():
+        return path
+    there = shipped()
+    if path.name == str(path) and path.name in there:
+        return there[path.name]
+    if path.suffix not in ("", ".toml"):
+        return path
+    if path.with_suffix(".toml").exists():
+        raise ScenarioError(f"{path}: no such file; did you mean {path.with_suffix('.toml')}?")
+    near = get_close_matches(path.stem, there, 1)
+    hint = f"; {near[0]} comes with dlsim: give that name alone" if near else ""
+    raise ScenarioError(f"{path}: cannot be read: No such file or directory{hint}")
+
+
 def trace_from(path: Path, seed: int, changes: Mapping[str, str]) -> Trace:
     """The trace in the file at `path`, or of the scenario in it, simulated."""
     from dlsim.trace import load_trace, read_profiler
 
+    path = located(path)
     if path.suffix == ".toml":
         return simulated(scenario_from(path, changes), seed, "auto", samples=True)
     return read_profiler(path) if is_profile(path) else load_trace(path)

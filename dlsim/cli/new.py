@@ -92,7 +92,7 @@ def new(
         return
     with replacing(out, DlsimError) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-    print(f"{out} is written. What it says: dlsim run {out}")
+    print(f"{out} is written. What it says: dlsim run {out}; all keys: dlsim keys")
 
 
 def check_new(out: Path | None) -> None:

@@ -186,6 +186,12 @@ def values_of(text: str, scenario: Scenario) -> tuple[str, Iterable[Any] | Betwe
     if between:
         with contextlib.suppress(ValueError):
             return key, Between(parse(between[1], "duration"), parse(between[2], "duration"))
+    if re.fullmatch(r"\d+\s*-\s*\d+", values.strip()):
+        low, high = (part.strip() for part in values.split("-"))
+        raise UsageError(
+            f"sweep: --vary: {key}: expected {low}:{high} for all from {low} to {high}, or "
+            f"values such as 1,2,4, got {values.strip()!r}"
+        )
     return key, [value_of(value.strip(), scenario, key) for value in values.split(",")]
 
 

@@ -16,6 +16,7 @@ from dlsim.trace.job_summary import span
 from dlsim.trace.memory import Overflow
 from dlsim.trace.summary import aligned, number, percent
 from dlsim.trace.telling import sentence
+from dlsim.whatif.space import space
 
 MOST_ROWS = 8  # ranks in the table: of more, those that were waited for the longest
 NEGLIGIBLE = 0.01  # a share of the time that is not worth a sentence
@@ -25,7 +26,9 @@ def job_text(job: JobTrace) -> str:
     """Text on a job: an error if one ended it, verdict, configuration, summary, its ranks."""
     late = lateness(job)
     parts = [job_verdict(job, late), _configuration(job), str(summarize(job)), ranks(job, late)]
-    over = job_overflow(job)
+    over, scenario = job_overflow(job), job.meta.scenario
+    if over is None and scenario is not None:
+        parts[0] += f"\n{space(scenario)}"
     if over is not None:
         parts.insert(0, does_not_fit(over))
     if job.meta.problem is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from dlsim.engine.effort import SECONDS, deciding, effort
 from dlsim.engine.facts import batches_to_simulate, left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
@@ -19,6 +20,7 @@ from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval
 
+DUST = 1e-9  # relative; differences below it come of rounding
 LEAST, MOST, BATCHES = 5, 30, 6000  # replications, and batches to simulate of each
 SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "samples_per_s": ("samples/s", number),
@@ -76,36 +78,44 @@ def compare(
     if replications is None:
         longer = max(batches_to_simulate(a), batches_to_simulate(b))
         replications = min(max(BATCHES // longer, LEAST), MOST)
-    one, other = (replicate(each, replications, seed, jobs=jobs) for each in (a, b))
-    causes = (
-        idle(runs.scenario, runs.interval("stall").mean, replications, seed)
-        for runs in (one, other)
-    )
-    return Versus(one, other, gained(one, other), (next(causes), next(causes)))
+    times = [replications if left_to_chance(each) else 1 for each in (a, b)]
+    seconds = SECONDS * (effort(a) * times[0] + effort(b) * times[1])
+    with deciding(seconds, a, jobs=jobs):
+        one, other = (replicate(each, replications, seed, jobs=jobs) for each in (a, b))
+        causes = (
+            idle(runs.scenario, runs.interval("stall").mean, replications, seed)
+            for runs in (one, other)
+        )
+        return Versus(one, other, gained(one, other), (next(causes), next(causes)))
 
 
 def _answer(found: Versus) -> str:
     gain, pairs = found.gain, len(found.a)
     sure = f"{pairs} pairs of simulated runs that saw the same random numbers"
-    by_chance = any(left_to_chance(runs.scenario) for runs in (found.a, found.b))
     if not gain.count:
         why = ended_by(found.a.scenario)
         return f"Neither returns anything: {why or 'there is nothing to compare'}."
     if not found.better:
         near = f", as far as {sure} can tell: B makes {_more(found)}."
-        return f"A and B are as fast as each other{near if by_chance else ': nothing is random.'}"
+        return f"A and B are as fast as each other{near if _by_chance(found) else ': nothing is random.'}"
     faster, slower = ("B", "A") if found.better == "b" else ("A", "B")
     runs = found.b if found.better == "b" else found.a
     but = ", but it does not fit" if space(runs.scenario).fits is False else ""
-    sure = sure if by_chance else "nothing is random: one run of each"
+    sure = sure if _by_chance(found) else "nothing is random: one run of each"
     return f"{faster} is faster than {slower}{but}: B makes {_more(found)} ({sure})."
 
 
 def _more(found: Versus) -> str:
     gain = found.gain
-    half = f" (± {100 * gain.half_width:.1f} %)" if gain.half_width > 0 else ""
+    unsure = gain.half_width == gain.half_width and _by_chance(found)
+    half = f" (± {100 * gain.half_width:.1f} %)" if unsure else ""
     word = "more" if gain.mean >= 0 else "fewer"
     return f"{100 * abs(gain.mean):.1f} % {word} {_unit(found)}{half}"
+
+
+def _by_chance(found: Versus) -> bool:
+    """Whether anything in either is random."""
+    return any(left_to_chance(runs.scenario) for runs in (found.a, found.b))
 
 
 def _unit(found: Versus) -> str:
@@ -149,6 +159,9 @@ def _table(found: Versus) -> str:
         a, b = (runs.interval(metric).mean for runs in (found.a, found.b))
         if a == a and b == b and (metric != "distinct_per_s" or _unit(found) == DISTINCT):
             difference = found.difference(metric)
+            dust = DUST * max(abs(a), abs(b))
+            if abs(difference.mean) < dust and not difference.half_width >= dust:
+                difference = replace(difference, mean=0.0, half_width=0 * difference.half_width)
             rows.append((name, show(a), show(b), _difference(difference, show)))
     return aligned(rows)
 

@@ -292,12 +292,34 @@ def test_compare_scenarios(small: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "A: Training is idle 69.2 % of the time: 46.2 % for fetching samples, 23.1 % for"
     )
     assert out.endswith(f"A  {small}\nB  {small} with loader.num_workers=4\n")
+    assert main(["compare", str(small), str(small), "--loader.num-workers", "3"]) == 0
+    changed = f"{small} with loader.num_workers=3"
+    assert capsys.readouterr().out.endswith(f"A  {changed}\nB  {changed}\n")
     assert main(["compare", str(small), str(small), "--replications", "3"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first == "A and B are as fast as each other: nothing is random."
     message = "compare: expected B, or a scenario and what to change in it"
     assert refused(capsys, "compare", small) == message
     assert refused(capsys, "compare", tmp_path / "a.npz", "--epochs", "2") == message
+
+
+def test_scenarios_that_come_with_dlsim(
+    small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes with dlsim goes by its name; of what is not there, it is said what is near."""
+    monkeypatch.chdir(small.parent)
+    assert main(["run", "imagenet_a100", "--consumer.stop-after", "8"]) == 0
+    assert "ResNet-50" in capsys.readouterr().out
+    assert refused(capsys, "run", "small").endswith("small: no such file; did you mean small.toml?")
+    assert refused(capsys, "explain", "imagenet_a10.toml").endswith(
+        "imagenet_a100 comes with dlsim: give that name alone"
+    )
+
+
+def test_ranges_with_a_dash(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A range as people write it is refused with the way it is to be written."""
+    said = refused(capsys, "sweep", small, "--vary", "loader.num_workers=1-4")
+    assert "expected 1:4 for all from 1 to 4, or values such as 1,2,4, got '1-4'" in said
 
 
 def test_compare_wrong_file(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
