@@ -76,7 +76,7 @@ def advise(
     max_wait_p95: Text = None,
     min_au: Text = None,
     max_epoch: Text = None,
-    max_workers: int | None = None,
+    max_workers: Count = None,
     batch_sizes: Text = None,
     max_memory: Text = None,
     seed: int = 0,
