@@ -96,8 +96,9 @@ def _answer(found: Versus) -> str:
         why = ended_by(found.a.scenario)
         return f"Neither returns anything: {why or 'there is nothing to compare'}."
     if not found.better:
-        near = f", as far as {sure} can tell: B makes {_more(found)}."
-        return f"A and B are as fast as each other{near if _by_chance(found) else ': nothing is random.'}"
+        near = f", as far as {sure} can tell: B makes {_more(found)}"
+        near = near if _by_chance(found) else ": nothing is random"
+        return f"A and B are as fast as each other{near}."
     faster, slower = ("B", "A") if found.better == "b" else ("A", "B")
     runs = found.b if found.better == "b" else found.a
     but = ", but it does not fit" if space(runs.scenario).fits is False else ""
