@@ -87,7 +87,7 @@ def facts(trace: Trace) -> Facts:
         last=duration(float(trace.returned[trace.order].max(initial=0.0))),
         wait=duration(float(waits.sum())),
         first=duration(metrics.first_batch(trace)),
-        edge=duration(float(waits[firsts[-1]] + _start(trace))),
+        edge=duration(float(waits[firsts[-1:]].sum() + _start(trace))),
         returned=len(trace.order),
         rows=int(kept.sum()),
         most=int(times.max()),

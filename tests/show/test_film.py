@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,3 +167,14 @@ def test_what_cannot_be_taught(
     error = capsys.readouterr().err
     assert error.startswith(f"dlsim: {message}")
     assert error.count("\n") == 1
+
+
+def test_a_film_of_a_run_in_which_nothing_returns(tmp_path: Path) -> None:
+    """A run that an error ends before its first batch is a lesson, too, as text and as a page."""
+    path = tmp_path / "nothing.toml"
+    path.write_text(
+        "[loader]\nnum_workers = 1\ntimeout = 0.1\n[consumer]\nstep = 1\n"
+        '[dataset]\nkind = "map"\nlength = 3\nfetch = [{ name = "read", wait = 1 }]\n'
+    )
+    assert main(["teach", str(path)]) == 0
+    assert main(["teach", str(path), "--html", str(tmp_path / "nothing.html")]) == 0
