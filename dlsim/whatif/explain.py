@@ -31,6 +31,7 @@ from dlsim.whatif.statistics import Interval
 LEAST, MOST, EFFORT = 5, 30, 12_000.0
 GLANCE = 2  # replications that tell which pair of changes is worth a closer look
 WORTH = 0.02  # a gain below this is not worth a person's time
+LITTLE = 1.1  # times as fast; less is told to two digits after the point
 NEARLY = 0.8  # a setting that gains this share of what a better program or machine would
 
 
@@ -263,6 +264,8 @@ def _sentence(found: Explanation) -> str:
     best, head = found.best, found.headspace.gain
     if best is None:
         room = f"a perfect loader would gain {_percent(head).removeprefix('+')}"
+        if head.mean != head.mean:
+            return f"{words}; no single change of the loader helps."
         if head.mean < WORTH:
             return f"{words}; the loader is good enough: {room}."
         if found.pair is not None:
@@ -276,7 +279,7 @@ def _sentence(found: Explanation) -> str:
             f"{_pair(found.pair)}."
         )
     how = f" ({best.change.setting})" if best.change.setting else ""
-    times = f"{1 + best.gain.mean:.2g} times as fast"
+    times = _times(best.gain)
     words += f"; {best.change.name}{how} would help most: {times}, {_percent(best.gain)}"
     setting = found.setting
     if setting is not None and not best.change.loader:
@@ -285,7 +288,13 @@ def _sentence(found: Explanation) -> str:
 
 
 def _pair(found: Gain) -> str:
-    return f"{found.change.name}: {1 + found.gain.mean:.2g} times as fast, {_percent(found.gain)}"
+    return f"{found.change.name}: {_times(found.gain)}, {_percent(found.gain)}"
+
+
+def _times(gain: Interval) -> str:
+    """How many times as fast: to one digit after the point, or to what tells it from 1."""
+    times = 1 + gain.mean
+    return f"{times:.2g} times as fast" if times >= LITTLE else f"{times:.3g} times as fast"
 
 
 def _fitting(found: Explanation) -> str:

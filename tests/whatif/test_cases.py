@@ -141,7 +141,14 @@ def test_an_error_is_named() -> None:
     """A run that a timeout ends is explained as such."""
     found = explain(CASES["a timeout that strikes"], 2)
     assert found.limit == "timeout"
-    assert " for a timeout" in str(found).splitlines()[0]
+    first = str(found).splitlines()[0]
+    assert first.endswith("100.0 % for a timeout; no single change of the loader helps.")
+
+
+def test_a_small_gain_is_told_from_none() -> None:
+    """What makes it 5 % faster is not called one times as fast."""
+    alone = dlsim.replace(CASES["sending takes long"], {"loader.num_workers": 0})
+    assert "1.05 times as fast, +4.8 " in str(explain(alone, 2)).splitlines()[0]
 
 
 def test_order_is_kept_where_it_is_asked_for() -> None:
