@@ -6,8 +6,9 @@ of a long epoch whole rounds of the workers. So start-up, the filling of the pip
 round and the end are simulated as they are. In the `clock` of the whole run, the cycles that were
 simulated in the middle go by as often as it would have them; all figures are measured by it.
 
-Rounds are cut as a whole, as batches come in bursts where workers are in step. How long an epoch is
-cut to depends on the scenario alone, so that a setting has one answer, whoever asks.
+Rounds are cut as a whole, as batches come in bursts where workers are in step; and not before those
+who get out of step have done so. How long an epoch is cut to depends on the scenario alone, so that
+a setting has one answer, whoever asks.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from dlsim.engine.compiled import installed
 from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.effort import counts, effort
 from dlsim.engine.facts import only_processes
-from dlsim.scenario import IterableDataset, Recorded, Scenario
+from dlsim.scenario import IterableDataset, MapDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace import Trace, metrics
 from dlsim.trace.account import account
 from dlsim.trace.work import work
 from dlsim.whatif.bounds import bounds
-from dlsim.whatif.demand import variation
+from dlsim.whatif.demand import cv, variation
 from dlsim.whatif.parallel import Measure, Row, Run, meeting
 from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.statistics import interval
@@ -43,6 +44,7 @@ WORTH = 0.75  # an epoch is cut only if that saves a quarter of it
 WARM = 0.4  # of an epoch that is cut: what comes before the cycles that are repeated
 REPEATS = 50  # how often a batch counts at most, for a percentile
 PERIODIC = 1e-9  # relative; rounds that differ by less are alike
+NEAR = 0.9  # of the greatest least period: who takes as much may be what limits
 SETTLED = 0.8  # confidence in which the pace of cycles still changes, and no part stands for all
 
 Clock: TypeAlias = Callable[[Floats], Floats]
@@ -85,7 +87,8 @@ def shortened(scenario: Scenario, most: float = RUN, *, fast: bool | None = None
 def _left_out(scenario: Scenario, most: float, whole: float) -> int:
     """How many batches are left out of each epoch: whole rounds of the workers."""
     batches, round_ = int(counts(scenario)[0]), _round(scenario)
-    least = max(LEAST, ROUNDS * round_, WINDOWS * scenario.loader.window)
+    rounds = max(ROUNDS, _in_step(scenario) / WARM)
+    least = max(LEAST, int(rounds * round_), WINDOWS * scenario.loader.window)
     kept = max(int(batches * most / whole), least)
     return 0 if kept >= WORTH * batches else (batches - kept) // round_ * round_
 
@@ -321,6 +324,25 @@ def _drift(returned: Floats, part: Scenario) -> float:
         exact = np.finfo(float).eps * abs(float(returned[-1]))  # of sums of floats
         return max(float(np.ptp(rounds)) - 8 * exact, 0.0) / mean
     return (float(rounds[-half:].mean()) - float(rounds[:half].mean())) / mean
+
+
+def _in_step(scenario: Scenario) -> float:
+    """Rounds for which workers that begin together stay in step, where they are what limits.
+
+    What batches take of chance adds up: after n rounds workers are sqrt(n) deviations apart. While
+    that is less than half a round, batches come in bursts, and the pace is not yet what it will be.
+    """
+    loader, dataset, limits = scenario.loader, scenario.dataset, bounds(scenario).periods
+    if loader.num_workers < 2 or limits["workers"] < NEAR * max(limits.values()):
+        return 0.0
+    batched = isinstance(dataset, MapDataset) and dataset.batched
+    calls = 1 if batched else loader.batch_size or 1
+    times = [time for stage in dataset.fetch for time in (stage.wait, stage.cpu) if time]
+    parts = [(calls, time) for time in times]
+    parts += [(1, dataset.collate)] if dataset.collate is not None else []
+    mean = sum(count * time.mean for count, time in parts)
+    variance = sum(count * (cv(time) * time.mean) ** 2 for count, time in parts)
+    return (mean / 2) ** 2 / variance if variance else 0.0
 
 
 def _round(scenario: Scenario) -> int:

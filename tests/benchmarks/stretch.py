@@ -22,7 +22,6 @@ from dlsim.whatif.extent import measured, replicated, shortened
 from dlsim.whatif.replicate import replicate
 from tests.benchmarks import resumed
 
-PART = 2000.0  # the effort of a part
 MADE, TRUTH = 8, 24  # replications of the part, and of the whole
 APART = 10_000  # added to the seed of the whole runs
 CLEAR = 0.01  # relative; nothing whose interval is narrower may be off by more
@@ -35,7 +34,7 @@ def scenario(seed: int) -> dlsim.Scenario:
     rng = np.random.default_rng(seed)
     workers = int(rng.choice([1, 2, 5, 16, 24, 32, 64, 128]))
     size = int(rng.choice([1, 2, 8]))
-    batches = int(rng.integers(4, 40) * max(40 * workers, 400))
+    batches = int(rng.integers(4, 40) * max(40 * workers, 1000))
     read = 10 ** rng.uniform(-2, 0)
     cv = float(rng.choice([0.0, 0.0, 0.01, 0.1, 0.5, 1.5]))
     load = 10 ** rng.uniform(-0.4, 0.4)  # of the step: 1 keeps up with the workers
@@ -97,10 +96,10 @@ class Answer(NamedTuple):
 def answers(seed: int, metrics: tuple[str, ...] = METRICS) -> list[Answer] | None:
     """The figures of a random scenario; None if it is simulated whole."""
     case = scenario(seed)
-    if shortened(case, PART, fast=False) == case:
+    if shortened(case, fast=False) == case:
         return None
     with decided(True):
-        found = replicated(case, MADE, seed, most=PART, fast=False)
+        found = replicated(case, MADE, seed, fast=False)
         if found.part is None:
             return None
         whole = replicate(case, TRUTH, APART + seed, measured=measured(case))
