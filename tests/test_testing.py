@@ -88,7 +88,9 @@ def test_what_does_not_fit() -> None:
     """Batches that outgrow the machine are refused, with the window that would fit."""
     slow = dlsim.replace(TIGHT, {"consumer.step": dlsim.Constant(9.0)})
     assert_fits(dlsim.replace(slow, {"machine": Machine(shm=15_000)}))
-    with pytest.raises(AssertionError, match=r"/dev/shm has 8.79 KiB, .* of at most 2 would;"):
+    with pytest.raises(
+        AssertionError, match=r"/dev/shm has 8.79 KiB, .* of at most 2 would, however slow the"
+    ):
         assert_fits(dlsim.replace(slow, {"machine": Machine(shm=9_000)}))
     with pytest.raises(AssertionError, match=r"memory has 1000 B, .*; smaller batches would\.$"):
         assert_fits(dlsim.replace(slow, {"machine": Machine(memory=1_000)}))

@@ -66,7 +66,11 @@ def job_verdict(job: JobTrace, late: Lateness) -> str:
 def does_not_fit(over: Overflow) -> str:
     """That what the ranks of a node have on their way does not fit, and what would."""
     most = over.largest_window
-    cure = f"a window of at most {most} in each rank would fit" if most else "no window would fit"
+    cure = (
+        f"a window of at most {most} in each rank would fit, however slow the step"
+        if most
+        else "no window would fit"
+    )
     return (
         f"It does not fit: all ranks of a node together need {size(over.needed)} of "
         f"{over.resource}, which has {size(over.limit)}, from batch {over.batch} on; {cure}."

@@ -1,22 +1,17 @@
-"""Will it fit: the batches of all ranks of a node on their way, in its memory and its /dev/shm."""
+"""Will it fit: the batches of all ranks of a node on their way, in its memory and its /dev/shm.
+
+Each rank may have its share of what the node has, as nothing keeps ranks from taking the most that
+they take at the same moment. So what is told of one rank on its share holds for all (see
+`dlsim.engine.ranks.fair_share`).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from dlsim.trace.job import JobTrace
-from dlsim.trace.levels import Levels
 from dlsim.trace.memory import MEMORY, SHM, Overflow, largest_window, memory
-from dlsim.trace.trace import Floats, Trace
-
-
-def node_levels(job: JobTrace, node: int) -> dict[str, Levels]:
-    """Bytes over time on a node, of all its ranks: in /dev/shm, and in all."""
-    used = [memory(trace) for trace in on_node(job, node)]
-    return {
-        SHM: added([each.shm for each in used]),
-        MEMORY: added([each.total for each in used]),
-    }
+from dlsim.trace.trace import Trace
 
 
 def on_node(job: JobTrace, node: int) -> tuple[Trace, ...]:
@@ -28,31 +23,27 @@ def on_node(job: JobTrace, node: int) -> tuple[Trace, ...]:
 def job_overflow(job: JobTrace) -> Overflow | None:
     """What outgrows `machine.shm` or `machine.memory` on some node; None if nothing does.
 
-    `batch` is that of the node's first rank; `largest_window` that of each rank.
+    `needed`: the most of each rank, together. `batch` is that of the rank that takes most;
+    `largest_window` that of each rank.
     """
     scenario = job.meta.scenario
     if scenario is None or (scenario.machine.shm is None and scenario.machine.memory is None):
         return None
     limits = {SHM: scenario.machine.shm, MEMORY: scenario.machine.memory}
     for node in range(scenario.job.nodes):
-        first = on_node(job, node)[0]
-        for resource, level in node_levels(job, node).items():
-            limit = limits[resource]
-            if limit is None or level.max <= limit:
+        traces = on_node(job, node)
+        used = [memory(trace) for trace in traces]
+        for resource, limit in limits.items():
+            levels = [each.shm if resource == SHM else each.total for each in used]
+            needed = sum(float(level.max) for level in levels)
+            if limit is None or needed <= limit:
                 continue
-            over = level.times[int(np.argmax(level.counts > limit))]
-            batch = int(np.argmax(np.where(first.started <= over, first.started, -np.inf)))
-            most = int(first.size.max(initial=0))
-            window = largest_window(scenario, resource, limit / scenario.job.ranks, most)
-            return Overflow(resource, batch, float(level.max), limit, window)
+            share = limit / len(traces)
+            worst = max(range(len(traces)), key=lambda rank: float(levels[rank].max))
+            level, trace = levels[worst], traces[worst]
+            over = level.times[int(np.argmax(level.counts > min(share, level.counts.max() - 1)))]
+            batch = int(np.argmax(np.where(trace.started <= over, trace.started, -np.inf)))
+            most = int(trace.size.max(initial=0))
+            window = largest_window(scenario, resource, share, most)
+            return Overflow(resource, batch, needed, limit, window)
     return None
-
-
-def added(levels: list[Levels]) -> Levels:
-    """The sum of some levels, at all moments at which any of them changes."""
-    times: Floats = np.unique(np.concatenate([level.times for level in levels]))
-    total = np.zeros(len(times))
-    for level in levels:
-        at = np.searchsorted(level.times, times, side="right") - 1
-        total += np.where(at >= 0, level.counts[np.maximum(at, 0)], 0)
-    return Levels(times, total, levels[0].end)

@@ -245,7 +245,7 @@ def _does_not_fit(found: Space, over: Use) -> str:
     if found.scenario.loader.refill == "arrival":
         cure = 'loader.refill = "return" would keep it within the window'
     elif window:
-        cure = f"num_workers * prefetch_factor of at most {window} would"
+        cure = f"num_workers * prefetch_factor of at most {window} would, however slow the step"
     else:
         cure = f"smaller {'batches' if _samples(found.scenario) > 1 else 'samples'} would"
         if over.resource == SHM:

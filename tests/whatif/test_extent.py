@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 import dlsim
-from dlsim.engine.effort import decided
+from dlsim.engine.effort import counts, decided
 from dlsim.trace import summarize
 from dlsim.trace.critical_path import shares
 from dlsim.whatif import bounds, replicate, sweep
@@ -82,6 +82,24 @@ def test_rounds_are_cut_as_a_whole(workers: int, step: float, epochs: int) -> No
     whole = summarize(dlsim.simulate(case)).as_dict()
     for name in METRICS:
         assert found[name][0] == pytest.approx(whole[name], rel=1e-9, abs=1e-12), name
+
+
+def test_workers_that_begin_in_step_are_let_get_out_of_it() -> None:
+    """What is cut is no shorter than it takes workers that are alike to get out of step."""
+
+    def kept(cv: float, step: float) -> float:
+        read = dlsim.Gamma(1.0, cv)
+        case = dlsim.Scenario(
+            loader=dlsim.Loader(batch_size=1, num_workers=8),
+            dataset=dlsim.MapDataset(80_000, fetch=[dlsim.Stage("read", wait=read)]),
+            consumer=dlsim.Consumer(step=dlsim.Constant(step)),
+        )
+        return float(counts(shortened(case, 600, fast=False))[0]) / 8
+
+    assert kept(0.5, 0.05) == kept(0.05, 0.5) == kept(0.01, 0.5)  # the step limits: it is a queue
+    assert kept(0.05, 0.05) == pytest.approx(100 / 0.4, abs=1)
+    assert kept(0.03, 0.05) == pytest.approx(25 / 0.3**2 / 0.4, abs=1)
+    assert kept(0.005, 0.05) == 10_000
 
 
 @pytest.mark.parametrize("stop", [3000, 3999])

@@ -63,8 +63,8 @@ def slow(sample_bytes: float = MIB, **changes: object) -> dlsim.Scenario:
         (
             slow(machine=Machine(shm=40 * MIB)),
             "It does not fit: batches on their way take up to 50 MiB, /dev/shm has 40 MiB, "
-            "outgrown at batch 4; num_workers * prefetch_factor of at most 3 would; so would a "
-            "larger /dev/shm (docker run --shm-size).",
+            "outgrown at batch 4; num_workers * prefetch_factor of at most 3 would, however slow "
+            "the step; so would a larger /dev/shm (docker run --shm-size).",
         ),
         (
             slow(machine=Machine(shm=15 * MIB)),
