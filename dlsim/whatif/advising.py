@@ -178,7 +178,7 @@ def _with_room(scenario: Scenario, question: Question, found: Found) -> Otherwis
 
 def _programmed(question: Question, found: Found) -> Iterator[Otherwise]:
     """What another sampler, or another way to share out data, would do."""
-    largest = next(o for o in found.options if o.workers == found.most_workers)
+    largest = max(found.options, key=lambda option: option.workers)
     for change in programs(largest.scenario):
         if found.judge.costly(change.scenario):
             continue

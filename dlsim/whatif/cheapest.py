@@ -44,14 +44,14 @@ class Found:
 
     @property
     def most_workers(self) -> int:
-        """The most workers that were looked at."""
-        return max(option.workers for option in self.options)
+        """The most workers that were looked at, whether their batches fit or not."""
+        return max(self.workers)
 
     @property
     def at_the_limit(self) -> bool:
         """Whether more workers might do better: nearly the most are taken, and not enough."""
         few = self.chosen is None or self.relative
-        several = self.most_workers > min(option.workers for option in self.options)
+        several = len({option.workers for option in self.options}) > 1
         return few and several and self.best.workers > HIGH * self.most_workers
 
     @property

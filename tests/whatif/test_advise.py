@@ -338,3 +338,12 @@ def test_ranks_that_share_a_node_are_told_from_one_alone() -> None:
     assert found.best.workers == 3
     every = replicate(case, 2, measured=lambda run: {"speed": summarize(run).samples_per_s})
     assert found.speed.mean > every["speed"].mean()
+
+
+def test_what_does_not_fit_was_tried() -> None:
+    """Where memory leaves out larger settings, that is said, and not that none were tried."""
+    read = dlsim.Constant(0.1)
+    case = scenario(read, 0.05, 200, machine=Machine(memory=8000.0))
+    said = str(advise(case, max_stall=0.1))
+    assert "Memory keeps back more: it has 7.81 KiB, and with " in said
+    assert "were not tried" not in said
