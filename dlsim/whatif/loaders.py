@@ -74,8 +74,9 @@ def loaders(
 ) -> Loaders:
     """What loaders with other rules would give `scenario`, under the same random numbers.
 
-    Workers, window and costs stay as they are. Raises `WhatIfError` without workers, of whom all
-    rules speak. `replications`: by default 3 to 10, fewer of long runs. `jobs`: see `replicate`.
+    Workers, window, costs and the loop around `next()` stay as they are. Raises `WhatIfError`
+    without workers, of whom all rules speak. `replications`: by default 3 to 10, fewer of long
+    runs. `jobs`: see `replicate`.
     """
     check_jobs(jobs)
     if scenario.loader.num_workers == 0:
@@ -97,7 +98,9 @@ def loaders(
 
 def _cases(scenario: Scenario) -> Iterator[tuple[str, Scenario | str]]:
     """Each loader by name: the scenario with it, or why there is none."""
-    loader = structs.replace(scenario.loader, dispatch="turns", refill="return", slots=None)
+    torchs: dict[str, object] = {"dispatch": "turns", "refill": "return", "slots": None}
+    torchs |= {"stateful": False, "snapshot_every_n_steps": 1, "resume": 0}
+    loader = structs.replace(scenario.loader, **torchs)
     workers, window = loader.num_workers, loader.window
     consumer = scenario.consumer
     if loader.workers == "threads":

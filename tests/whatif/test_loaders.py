@@ -27,6 +27,9 @@ def test_rows_are_the_scenario_under_other_rules() -> None:
     assert rows["stealing"].samples_per_s == pytest.approx(alone["samples_per_s"].mean())
     assert rows["stealing"].runs.scenario.loader.window == 6
     assert not found.not_for
+    saved = loaders(of(stateful=True), 2)
+    assert not saved.not_for
+    assert not saved.rows[0].runs.scenario.loader.stateful
 
 
 def test_what_must_be_so() -> None:
