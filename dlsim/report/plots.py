@@ -14,6 +14,7 @@ import numpy as np
 
 from dlsim.report.columns import envelope, shares
 from dlsim.report.text import ended_early, setup, verdict
+from dlsim.scenario.errors import cut
 from dlsim.trace import Trace, metrics, summarize
 from dlsim.trace.levels import Levels
 from dlsim.trace.trace import Floats, Integers, Problem
@@ -36,6 +37,8 @@ MOST_STEPS = 1500
 LABEL_SIZE = 7  # points
 ON_BAR = "#10222d"  # of letters on bars
 FILL = 0.8  # height of a bar on a lane of height 1
+
+LONGEST_LABEL = 48  # characters
 
 
 def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
@@ -204,6 +207,11 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def label(text: str) -> str:
+    """A name beside an axis or in a legend, which leaves room for the picture."""
+    return plain(cut(text, LONGEST_LABEL))
+
+
 def _range(trace: Trace) -> tuple[float, float]:
     """The span of the trace, never empty."""
     begin, end = metrics.span(trace)
@@ -323,7 +331,7 @@ def legend(ax: Axes, entries: list[tuple[str, str]], title: str = "") -> None:
     """A legend above the axes, out of the data's way."""
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=colour, label=name) for name, colour in entries]
+    handles = [Patch(color=colour, label=label(name)) for name, colour in entries]
     ax.legend(
         handles=handles,
         title=title,

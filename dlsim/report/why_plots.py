@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlsim.report.plots import CREDIT, FETCH, READY, STEP, WAIT, axes, legend, plain, waited_longer
+from dlsim.report.plots import (
+    CREDIT,
+    FETCH,
+    READY,
+    STEP,
+    WAIT,
+    axes,
+    label,
+    legend,
+    plain,
+    waited_longer,
+)
 from dlsim.trace import JobTrace, Trace, metrics
 from dlsim.trace.account import Account, account
 from dlsim.trace.causes import STEP as BUSY
@@ -196,7 +207,7 @@ def side_bars(sides: Sequence[Side], unit: str, ax: Axes | None = None) -> Axes:
 
 def _name_rows(ax: Axes, names: Sequence[str]) -> None:
     """Name rows of bars, the first one on top."""
-    ax.set_yticks(range(len(names)), [plain(name) for name in names])
+    ax.set_yticks(range(len(names)), [label(name) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
