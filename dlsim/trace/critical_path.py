@@ -189,7 +189,7 @@ class _Walk:
             self.until = (until := np.array(self.done)).data
             for numbers in lanes:
                 until[numbers] = np.fmax.accumulate(until[numbers])
-        self.lasts = [0] * self.workers  # where the walk has come to in each
+        self.lasts = [len(lane) for lane in self.lanes]  # where the walk has come to in each
         self.sends = len(trace)  # and among all batches
         self.short = NAN, LAST_ROUND  # since when not all workers of the epoch have work, and why
         self.numbered = 0  # the first batch of the epoch

@@ -42,6 +42,7 @@ from tests.benchmarks.models import (
 from tests.benchmarks.parts import of_a_batch, of_a_run
 from tests.benchmarks.scale import REPLICATIONS, long_runs, sweeps
 from tests.benchmarks.timing import alternate, one_core, ratio, spread
+from tests.benchmarks.waiting import commands, first_use, long_commands
 
 PACKAGES, PEERS = ("numpy", "numba", "simpy"), ("ciw", "salabim")
 # A row of a table: name, ratio, and a goal for it.
@@ -267,8 +268,13 @@ def heading(repeats: int) -> str:
     )
 
 
-def sections(repeats: int, batches: int, only: str) -> Iterator[tuple[str, str]]:
-    """The title and the text of each part of the page whose title contains `only`."""
+def sections(
+    repeats: int, batches: int, only: str, beside: Path | None
+) -> Iterator[tuple[str, str]]:
+    """The title and the text of each part of the page whose title contains `only`.
+
+    `beside`: the root of another version of dlsim, with which the first use is compared.
+    """
     for title, columns, rows in (
         (
             f"The SimPy engine's time over the compiled engine's, {batches:,} batches, each "
@@ -311,6 +317,22 @@ def sections(repeats: int, batches: int, only: str) -> Iterator[tuple[str, str]]
             "| process | ratio | goal | takes |",
             imports(max(repeats, 10)),
         ),
+        (
+            "First use of the compiled engine, nothing kept, processor time"
+            + (f", over that of {beside.name}" if beside else ""),
+            "| scenario | ratio | goal | takes |",
+            first_use(repeats, beside),
+        ),
+        (
+            "Commands where numba is installed, over the same without it, processor time",
+            "| command | ratio | goal | takes |",
+            commands(repeats),
+        ),
+        (
+            "Commands on long runs, one process each, one run",
+            "| command | memory | goal | processor time |",
+            long_commands(),
+        ),
     ):
         if only in title:
             lines = [f"{columns}\n{'|---' * (columns.count('|') - 1)}|", *rows]
@@ -341,6 +363,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batches", type=int, default=100_000)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--beside", type=Path, help="the root of another version of dlsim")
     parser.add_argument("--only", default="", help="measure sections whose titles contain this")
     options = parser.parse_args()
     head, page = heading(options.repeats), {}
@@ -350,7 +373,7 @@ def main() -> None:
             parser.error("--only: the rest of the page is of another machine, or other versions")
         page = dict(part.split("\n\n", 1) for part in parts)
     print(head)
-    for title, text in sections(options.repeats, options.batches, options.only):
+    for title, text in sections(options.repeats, options.batches, options.only, options.beside):
         print(f"## {title}\n\n{text}", flush=True)
         page[title] = text
     if options.write:
