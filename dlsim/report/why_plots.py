@@ -208,6 +208,6 @@ def side_bars(sides: Sequence[Side], unit: str, ax: Axes | None = None) -> Axes:
 def _name_rows(ax: Axes, names: Sequence[str]) -> None:
     """Name rows of bars, the first one on top."""
     ax.set_yticks(range(len(names)), [label(name) for name in names])
-    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)

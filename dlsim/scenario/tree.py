@@ -62,6 +62,8 @@ def decoded(tree: Mapping[str, Any], kind: type[Made]) -> Made:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         raise ScenarioError(_explained(str(error), plain)) from None
+    except UnicodeEncodeError as error:
+        raise ScenarioError(f"expected text, got {shown(error.object)}") from None
 
 
 @cache

@@ -72,6 +72,8 @@ class Bounds:
     def __str__(self) -> str:
         """What binds, and each bound."""
         each = ", ".join(f"{name} {duration(value)}" for name, value in self.periods.items())
+        if not self.period > 0:
+            return "nothing takes any time"
         return (
             f"at best {number(self.samples_per_s)} samples/s, bound by: {self.binds} "
             f"(seconds a batch: {each})"

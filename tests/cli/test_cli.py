@@ -316,6 +316,12 @@ def test_scenarios_that_come_with_dlsim(
     )
 
 
+def test_values_that_are_no_text(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value of bytes that are no text is refused as one."""
+    said = refused(capsys, "run", small, "--loader.num-workers", "\udcff")
+    assert said.endswith("expected text, got '\\udcff'")
+
+
 def test_ranges_with_a_dash(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A range as people write it is refused with the way it is to be written."""
     said = refused(capsys, "sweep", small, "--vary", "loader.num_workers=1-4")
