@@ -21,6 +21,7 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -109,12 +110,29 @@ def _about(trace: Trace) -> dict[str, object]:
 def events_of(trace: Trace) -> Iterator[str]:
     """The events of a trace, each as JSON."""
     ahead = _runs_ahead(trace)
+    trace = _sets_apart(trace)
     yield from _names(trace, ahead)
     yield from _main(trace, ahead)
     yield from _fetches(trace)
     yield from _samples(trace)
     yield from _lives(trace)
     yield from _counters(trace)
+
+
+def _sets_apart(trace: Trace) -> Trace:
+    """The trace with numbers of their own for the workers of every other epoch.
+
+    Only where there may be two sets of them at a time: where an iterator is rebound.
+    """
+    scenario = trace.meta.scenario
+    if scenario is None or not scenario.rebinds:
+        return trace
+    other = trace.epoch_of(np.arange(len(trace))) % 2 == 1
+    worker = (trace.worker + scenario.loader.num_workers * other).astype(np.int32)
+    rows = trace.samples
+    if rows is not None:
+        rows = replace(rows, worker=worker[rows.batch])
+    return replace(trace, worker=worker, samples=rows)
 
 
 def _worker(worker: int) -> Lane:
@@ -133,7 +151,10 @@ def _runs_ahead(trace: Trace) -> bool:
 
 def _names(trace: Trace, ahead: bool) -> Iterator[str]:
     """What the lanes are called, and their order."""
-    lanes = [(_worker(w), f"worker {w}") for w in range(metrics.worker_count(trace))]
+    workers = metrics.worker_count(trace)
+    lanes = [(_worker(w), f"worker {w}") for w in range(workers)]
+    more = range(workers, int(trace.worker.max(initial=-1)) + 1)
+    lanes += [(_worker(w), f"worker {w - workers} of every other epoch") for w in more]
     for place, (lane, name) in enumerate([(MAIN, "main process"), *lanes]):
         yield named("process_name", lane, f'"name":"{name}"')
         yield named("process_sort_index", lane, f'"sort_index":{place}')
