@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import dlsim
 from dlsim import Scenario, ScenarioError
+from dlsim.engine.simulation import Engine
 from dlsim.show.film import film
 from dlsim.trace.critical_path import critical_path
 from tests.strategies import scenarios
@@ -80,6 +81,39 @@ def test_slots_are_what_is_read_before_anything_is_taken(slots: int) -> None:
     scenario = of(1000.0, [1.0] * 40, dispatch="shared", slots=slots)
     trace = dlsim.simulate(dlsim.replace(scenario, {"consumer.stop_after": 1}))
     assert int(np.sum(trace.started < 900)) == slots + 1
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize("dispatch", ["stealing", "shared"])
+def test_what_is_thrown_away_is_its_to_whom_it_was_sent(dispatch: str, engine: Engine) -> None:
+    """When the loop is left early, what nobody has begun belongs to the worker it was sent to."""
+    if engine == "compiled":
+        pytest.importorskip("numba", reason="needs dlsim[fast]")
+    scenario = dlsim.replace(
+        of(0.0, [4.0] * 31, dispatch=dispatch),
+        {"consumer.stop_after": 4},
+    )
+    trace = dlsim.simulate(scenario, engine=engine, samples=True)
+    assert trace.worker.tolist() == [0, 1] * 4
+    assert trace.started[:6].tolist() == [0, 0, 4, 4, 8, 8]
+    assert np.isnan(trace.started[6:]).all()
+    assert trace.samples is not None
+    assert trace.samples.worker.tolist() == [0, 1] * 3
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize("dispatch", ["stealing", "shared"])
+def test_who_fetches_in_no_time_goes_on_before_others_do(dispatch: str, engine: Engine) -> None:
+    """Who acts does all that takes no time: a worker that finds its queue full empties it."""
+    if engine == "compiled":
+        pytest.importorskip("numba", reason="needs dlsim[fast]")
+    scenario = of(1.0, [0.0] * 6, dispatch=dispatch, slots=6)
+    scenario = dlsim.replace(scenario, {"costs.index_latency": 0.25})
+    expected = {"stealing": [0, 1, 0, 1, 0, 1], "shared": [0] * 6}
+    for samples in (False, True):
+        trace = dlsim.simulate(scenario, engine=engine, samples=samples)
+        assert trace.worker.tolist() == expected[dispatch]
+        assert (trace.fetched == 0.25).all()
 
 
 @settings(max_examples=60)

@@ -120,11 +120,15 @@ def get(s: State, worker: int) -> bool:
 
 @inlined
 def taken(s: State, worker: int, message: int) -> None:
-    """A batch that several might have taken is this worker's, who is no longer free for others."""
+    """A batch that several might have taken is this worker's, who is no longer free for others.
+
+    What is thrown away, since the loop was left, stays with the one to whom it was sent.
+    """
     job, w = s.messages[message], s.workers[worker]
-    s.worker[job.number] = worker
-    for row in range(job.row, job.row + job.rows):
-        s.sample_numbers[2, row] = worker
+    if not s.main[0].closing:
+        s.worker[job.number] = worker
+        for row in range(job.row, job.row + job.rows):
+            s.sample_numbers[2, row] = worker
     if s.rules[0].taking == OWN_OR_STOLEN and w.head != NONE:
         call(s, max(s.main[0].now, s.messages[w.head].at))
 

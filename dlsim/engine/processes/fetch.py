@@ -126,7 +126,7 @@ def fetch_undisturbed(run: Run, job: Job, worker: int, indices: Sequence[int], w
         else:
             for seconds in work.seconds:
                 now = now + round_trip + seconds
-        yield until(run.env, now, turn_of(worker))
+        yield from _until(run, now, worker)
         return None
     raised = None
     for call, seconds in zip(calls_of(run.scenario, indices), work.seconds, strict=True):
@@ -138,8 +138,14 @@ def fetch_undisturbed(run: Run, job: Job, worker: int, indices: Sequence[int], w
         raised = raised_by(run, call)
         if raised is not None:
             break
-    yield until(run.env, now, turn_of(worker))
+    yield from _until(run, now, worker)
     return raised
+
+
+def _until(run: Run, moment: float, worker: int) -> Steps:
+    """Wait for a moment to come; if it is this one, nobody gets a turn in between."""
+    if moment > run.env.now:
+        yield until(run.env, moment, turn_of(worker))
 
 
 def fetch_sharing(run: Run, job: Job, worker: int, indices: Sequence[int], work: Work) -> Steps:
