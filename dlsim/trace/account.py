@@ -40,7 +40,7 @@ class Account:
     @property
     def stall(self) -> float:
         """The share of time that is idle; NaN if no time passes."""
-        return 1 - metrics.ratio(self.busy, self.elapsed)
+        return 1 - metrics.utilisation(self.busy, self.elapsed)
 
     @property
     def shares(self) -> dict[str, float]:

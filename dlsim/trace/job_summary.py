@@ -36,8 +36,8 @@ def summarize_job(job: JobTrace) -> Summary:
         "distinct_per_s": metrics.ratio(found["distinct"], elapsed),
         "batches_per_s": metrics.ratio(found["batches"], elapsed),
         "wait_mean": metrics.mean(waits),
-        "stall": 1 - metrics.ratio(sum(busy), len(job) * elapsed),
-        "au": metrics.ratio(min(busy), elapsed),
+        "stall": 1 - metrics.utilisation(sum(busy), len(job) * elapsed),
+        "au": metrics.utilisation(min(busy), elapsed),
         "elapsed": elapsed,
     }
     return Summary(**found)

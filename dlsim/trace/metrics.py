@@ -50,6 +50,12 @@ def ratio(part: float, whole: float) -> float:
     return part / whole if whole else NAN
 
 
+def utilisation(busy: float, elapsed: float) -> float:
+    """The share `busy / elapsed`, NaN where no time passes; rounding never makes it more than 1."""
+    share = ratio(busy, elapsed)
+    return 1.0 if share > 1 else share
+
+
 def known(values: Floats) -> Floats:
     """`values` without NaN; themselves, where there is none."""
     unknown = np.isnan(values)
@@ -246,7 +252,7 @@ def accelerator_utilisation(trace: Trace) -> float:
     spent = total_of(
         ended.clip(begin, end) - began.clip(begin, end) for _, began, ended in computed(trace)
     )
-    return ratio(spent, elapsed(trace))
+    return utilisation(spent, elapsed(trace))
 
 
 def epoch_ends(trace: Trace, part: slice = ALL) -> Floats:

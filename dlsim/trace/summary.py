@@ -36,8 +36,8 @@ def give_or_take(mean: float, half_width: float) -> str:
 
 
 def percent(share: float) -> str:
-    """`share` of 1 in percent: `"42.0 %"`."""
-    return "-" if share != share else f"{100 * share:.1f} %"
+    """`share` of 1 in percent: `"42.0 %"`; shares that differ by rounding alone are told alike."""
+    return "-" if share != share else f"{round(100 * share, 9):z.1f} %"
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:
@@ -208,6 +208,7 @@ def _waits(trace: Trace) -> dict[str, float]:
 
 def _of_tally(tally: Tally) -> Summary:
     """The same of a run that was not kept."""
+    busy = metrics.utilisation(tally.step, tally.elapsed)
     p50, p95, p99 = wait_quantiles(tally, (0.50, 0.95, 0.99))
     time, batches = tally.elapsed, tally.batches
     return Summary(
@@ -219,8 +220,8 @@ def _of_tally(tally: Tally) -> Summary:
         wait_p95=p95,
         wait_p99=p99,
         wait_first=tally.wait_first,
-        stall=1 - metrics.ratio(tally.step, time),
-        au=metrics.ratio(tally.step, time),
+        stall=1 - busy,
+        au=busy,
         first_batch=tally.first_batch,
         epoch_time=float(tally.epoch_times.mean()),
         elapsed=time,

@@ -47,7 +47,7 @@ class Advice:
     `chosen`, or else the one that comes nearest. `verdict`: what is known of `best`. `margin`:
     whether `best` still holds, with inputs so much wrong, by what is wrong. `explanation`: of
     `best`, where it misses a target, or training is idle though none was given: what is in the way,
-    and what would help. `front`:
+    and what would help; None where its own runs end in an error. `front`:
     configurations that no other beats in throughput, workers and memory. `speed`: of `best`, in
     samples a second; `speeds`: in each replication. `judged`: simulations made.
     `times`: seconds of an epoch, and of the whole run, with `best`. `tried`: the most workers that

@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import structs
 
 from dlsim.scenario import Scenario
+from dlsim.trace.metrics import mean
 from dlsim.whatif.advice import Advice, Otherwise
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate, candidates, pareto, switched, with_throughput
@@ -133,7 +134,7 @@ def _as_set(scenario: Scenario, found: Found) -> Otherwise | None:
         return None
     if any(space(option.scenario).fits is False for option in own):
         return None
-    speeds = {o.cost: float(found.judge.samples_per_s(o.scenario).mean()) for o in own}
+    speeds = {o.cost: mean(found.judge.samples_per_s(o.scenario)) for o in own}
     best = max(own, key=lambda option: speeds[option.cost])
     now = speeds[own[0].cost]
     if not speeds[best.cost] > (1 + WORTH) * now:
@@ -144,7 +145,7 @@ def _as_set(scenario: Scenario, found: Found) -> Otherwise | None:
 def _explained(question: Question, found: Found) -> Explanation | None:
     """Why the best is no better, where training is idle, or a target is missed."""
     best, judge = found.best.scenario, found.judge
-    if _ended(found):
+    if judge.mean(best, "failed") > 0:  # what ends its runs is what is told
         return None
     if found.chosen is not None and (judge.costly(best) or judge.mean(best, "stall") < WORTH):
         return None
@@ -159,7 +160,7 @@ def _known(found: Found) -> Iterator[Candidate]:
     near = [o for o in found.options if o.workers <= best.workers or o.workers in beyond]
     for option in looked_at(near if found.chosen else found.options, judge):
         speeds = judge.samples_per_s(option.scenario, GLANCE)
-        yield with_throughput(option, float(speeds.mean()))
+        yield with_throughput(option, mean(speeds))
 
 
 def _with_room(scenario: Scenario, question: Question, found: Found) -> Otherwise | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dlsim.scenario import Scenario
+from dlsim.trace.metrics import mean
 from dlsim.whatif.candidates import Candidate, candidates
 from dlsim.whatif.fastest import nearly_as_fast, slow
 from dlsim.whatif.feasibility import NEAR, NEARLY, Judge, Target
@@ -57,7 +58,7 @@ class Found:
     @property
     def speed(self) -> float:
         """Distinct samples a second of the best."""
-        return float(self.judge.samples_per_s(self.best.scenario).mean())
+        return mean(self.judge.samples_per_s(self.best.scenario))
 
 
 def search(scenario: Scenario, question: Question) -> Found:
@@ -130,7 +131,7 @@ def _nearest(options: list[Candidate], judge: Judge) -> Candidate:
     most = min(misses) * (1 + LEAST) + LEAST
     near = [option for option, miss in zip(options, misses, strict=True) if miss <= most]
     if len(near) == len(options):
-        speeds = [float(judge.samples_per_s(option.scenario).mean()) for option in near]
+        speeds = [mean(judge.samples_per_s(option.scenario)) for option in near]
         fast = zip(near, speeds, strict=True)
         near = [option for option, speed in fast if speed >= NEARLY * max(speeds)] or near
     return near[0]

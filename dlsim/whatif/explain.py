@@ -12,6 +12,7 @@ from dlsim.engine.effort import SECONDS, deciding, effort
 from dlsim.engine.facts import left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.trace.causes import LAST_ROUND
+from dlsim.trace.metrics import mean
 from dlsim.trace.rhythm import Rhythm, rhythm
 from dlsim.trace.summary import number
 from dlsim.trace.telling import limit, regular, sentence, table
@@ -151,7 +152,7 @@ def explain(
 
         def gain(change: Change) -> Gain:
             changed = run(change.scenario)
-            return Gain(change, gained(now, changed), float(changed["distinct_per_s"].mean()))
+            return Gain(change, gained(now, changed), mean(changed["distinct_per_s"]))
 
         gains = [gain(change) for change in tried]
         gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
@@ -218,7 +219,7 @@ def programmed(change: Change) -> bool:
 def _speed(scenario: Scenario, seed: int) -> float:
     """About how many samples a second `scenario` makes."""
     runs = replicated(scenario, GLANCE, seed)
-    return float(np.nan_to_num(runs["distinct_per_s"].mean()))
+    return float(np.nan_to_num(mean(runs["distinct_per_s"])))
 
 
 def _text(found: Explanation) -> str:

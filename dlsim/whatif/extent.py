@@ -201,7 +201,7 @@ def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
     elapsed = float(end - begin)
     waited = clock(trace.returned[order]) - clock(trace.requested[order])
     began, ended = (clock(moments) for moments in metrics.busy(trace))
-    busy = metrics.ratio(metrics.total(ended - began), elapsed)
+    busy = metrics.utilisation(metrics.total(ended - began), elapsed)
     epochs = clock(trace.epochs.ended) - clock(trace.epochs.started)
     samples = metrics.samples(trace) + float(((weights - 1) * trace.size[order]).sum())
     waits = np.repeat(metrics.waits(trace), np.minimum(weights, REPEATS).round().astype(int))

@@ -20,6 +20,7 @@ import numpy as np
 
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import MapDataset, Recorded, Scenario
+from dlsim.trace.metrics import mean
 from dlsim.trace.work import DISTINCT, in_an_epoch, unit
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate
@@ -47,7 +48,7 @@ def fastest(options: list[Candidate], judge: Judge, most: int = MOST) -> Fastest
     runs, doubt = FIRST, 0.0
     while True:
         speeds = {o.cost: judge.samples_per_s(o.scenario, runs)[:runs] for o in looked}
-        best = max(looked, key=lambda o: float(speeds[o.cost].mean()))
+        best = max(looked, key=lambda o: mean(speeds[o.cost]))
         least = (1 + SAME) * speeds[best.cost]
         rivals = []
         for option in looked:
@@ -66,7 +67,7 @@ def nearly_as_fast(options: list[Candidate], judge: Judge, most: int = MOST) -> 
     """The target of coming within 1 % of the most that any of `options` gives."""
     found = fastest(options, judge, most)
     rivals = (found.best.scenario, *(rival.scenario for rival in found.rivals))
-    speed = float(judge.samples_per_s(found.best.scenario).mean())
+    speed = mean(judge.samples_per_s(found.best.scenario))
     words = f"{100 * NEARLY:.0f} % of the most that any settings give"
     repeats = unit(*(in_an_epoch(option.scenario) for option in options)) == DISTINCT
     return Target(
@@ -111,7 +112,7 @@ def _looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:
 
 
 def _speed(scenario: Scenario, judge: Judge) -> float:
-    return float(judge.samples_per_s(scenario).mean())
+    return mean(judge.samples_per_s(scenario))
 
 
 def _alone(option: Candidate, judge: Judge) -> float:

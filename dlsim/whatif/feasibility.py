@@ -23,6 +23,7 @@ from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import duration
+from dlsim.trace.metrics import known, mean
 from dlsim.trace.summary import number, percent
 from dlsim.trace.work import DISTINCT
 from dlsim.whatif.bounds import bounds
@@ -42,6 +43,7 @@ CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes n
 NEAR = 0.05  # of its limit; what misses by less may yet hold
 NEARLY = 0.99  # of the best, where that is the target
 SMALL = 0.01  # shares below it are told to two digits
+DUST = 1e-9  # shares below it come of rounding
 SURELY = 0.9  # a closed form must miss the target by this factor to rule a configuration out
 
 
@@ -180,14 +182,14 @@ class Judge:
             more = speed - least
             if surely_above(more, self.risk_no, equal=False):
                 return True
-            near = CLOSE * float(least.mean())
+            near = CLOSE * mean(least)
             if surely_above(near - more, self.risk_no) or 2 * runs > self.most(scenario):
                 return False
             runs *= 2
 
     def mean(self, scenario: Scenario, metric: str) -> float:
         """The mean of a metric over the replications of `scenario` that were made."""
-        return float(columns(self._simulated(scenario, FIRST))[metric].mean())
+        return mean(columns(self._simulated(scenario, FIRST))[metric])
 
     def costly(self, scenario: Scenario) -> bool:
         """Whether each simulation of `scenario` takes seconds."""
@@ -248,8 +250,8 @@ class Judge:
             probability=max(1 - doubt, 0.0),
             runs=runs,
             held=int(held.sum()),
-            means={t.metric: float(metrics[t.metric].mean()) for t in targets},
-            miss=max(max(0.0, float(excess.mean())) / (t.limit or 1.0) for t, excess in excesses),
+            means={t.metric: mean(metrics[t.metric]) for t in targets},
+            miss=max(_missed(excess) / (t.limit or 1.0) for t, excess in excesses),
         )
 
     def _ruled_out(self, scenario: Scenario) -> bool:
@@ -293,7 +295,7 @@ def shown(metric: str, value: float) -> str:
         return f"{number(value)} {UNITS[metric]}"
     if metric not in SHARES:
         return duration(value)
-    return percent(value) if value >= SMALL or value == 0 else f"{100 * value:.2g} %"
+    return percent(value) if value >= SMALL or value < DUST else f"{100 * value:.2g} %"
 
 
 def _close(excess: Floats, risk: float, scale: float) -> bool:
@@ -302,27 +304,35 @@ def _close(excess: Floats, risk: float, scale: float) -> bool:
     return surely_above(near - excess, risk) and surely_above(near + excess, risk)
 
 
+def _missed(excess: Floats) -> float:
+    """How far the mean is beyond the limit: 0 within it, without end where none is known."""
+    beyond = mean(excess)
+    return math.inf if math.isnan(beyond) else max(0.0, beyond)
+
+
 def surely_above(values: Floats, risk: float, *, equal: bool = True) -> bool:
-    """Whether the mean of `values` is surely above 0 (`equal`: or 0 itself)."""
+    """Whether the mean of the known `values` is surely above 0 (`equal`: or 0 itself)."""
     from scipy.special import stdtrit
 
-    count, mean = len(values), float(values.mean())
-    if not math.isfinite(mean):
+    values = known(values)
+    count, middle = len(values), mean(values)
+    if count < 2 or not math.isfinite(middle):
         return False
     if np.ptp(values) == 0:  # nothing is random
         return float(values[0]) >= 0 if equal else float(values[0]) > 0
     error = float(np.std(values, ddof=1)) / math.sqrt(count)
-    return mean > float(stdtrit(count - 1, 1 - risk)) * error
+    return middle > float(stdtrit(count - 1, 1 - risk)) * error
 
 
 def likely(excess: Floats) -> float:
-    """How likely the true mean is at most 0, given these values."""
+    """How likely the true mean is at most 0, given these values, as far as they are known."""
     from scipy.special import stdtr
 
-    count, mean = len(excess), float(excess.mean())
-    if not math.isfinite(mean):
+    excess = known(excess)
+    count, middle = len(excess), mean(excess)
+    if count < 2 or not math.isfinite(middle):
         return 0.0
     if np.ptp(excess) == 0:
-        return float(mean <= 0)
+        return float(middle <= 0)
     error = float(np.std(excess, ddof=1)) / math.sqrt(count)
-    return float(stdtr(count - 1, -mean / error))
+    return float(stdtr(count - 1, -middle / error))

@@ -17,9 +17,13 @@ FEW = 3  # runs whose accounts tell what limits: one takes some times as long as
 
 
 def shares(prefix: str, runs: Replications) -> dict[str, Interval]:
-    """What `runs` have of each cause, the greatest first; where one has none, that is 0."""
+    """What `runs` have of each cause, the greatest first; where one has none, that is 0.
+
+    Runs in which no time passes have no shares, and are left out, as they are of the stall.
+    """
+    passed = ~np.isnan(runs["stall"])
     found = {
-        metric.removeprefix(prefix): interval(np.nan_to_num(values))
+        metric.removeprefix(prefix): interval(np.nan_to_num(values[passed]))
         for metric, values in runs.metrics.items()
         if metric.startswith(prefix)
     }

@@ -15,6 +15,7 @@ from dlsim.engine.effort import SECONDS, effort
 from dlsim.engine.facts import uncovered
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Catalogue, Instance, Scenario, load_catalogue
+from dlsim.trace.metrics import mean
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.changes import WRONG, slower
 from dlsim.whatif.demand import demand
@@ -181,7 +182,7 @@ def _with_wrong_inputs(
         for offer in rivals:
             changed = slower(fair_share(offer.scenario), **factors)
             found = replicated(changed, runs, seed, jobs=jobs, most=PART)
-            costs[offer.name] = offer.cost_of(float(found["epoch_time"].mean()))
+            costs[offer.name] = offer.cost_of(mean(found["epoch_time"]))
         yield name, min(costs, key=lambda machine: costs[machine])
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from dlsim.scenario import Catalogue, Instance, Scenario
 from dlsim.scenario.units import duration
 from dlsim.trace.causes import WORDS
+from dlsim.trace.metrics import mean
 from dlsim.trace.summary import aligned, number, percent
 from dlsim.trace.telling import limit
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.extent import IDLE
+from dlsim.whatif.limits import means, shares
 from dlsim.whatif.replicate import Replications
 from dlsim.whatif.statistics import Interval, interval
 
@@ -59,7 +59,7 @@ class Offer:
         """The mean of a metric over the simulations. Raises `WhatIfError` if there are none."""
         if self.found is None:
             raise WhatIfError(f"{self.name}: expected a machine that was simulated")
-        return float(self.found[metric].mean())
+        return mean(self.found[metric])
 
     def cost_of(self, seconds: float) -> float:
         """What so many seconds cost."""
@@ -91,12 +91,7 @@ class Offer:
         """What keeps training idle most; the step, where that is not long."""
         if self.found is None:
             return ""
-        idle = {
-            name.removeprefix(IDLE): float(np.nanmean(values))
-            for name, values in self.found.metrics.items()
-            if name.startswith(IDLE)
-        }
-        return limit(idle, self.mean("stall"))
+        return limit(means(shares(IDLE, self.found)), self.mean("stall"))
 
     @property
     def keywords(self) -> str:

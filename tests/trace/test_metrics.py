@@ -14,6 +14,7 @@ from dlsim.engine import simulate
 from dlsim.scenario import Scenario
 from dlsim.trace import Trace, metrics, summarize
 from dlsim.trace.levels import levels
+from dlsim.trace.summary import percent
 from dlsim.trace.trace import MOMENTS, RETURNED, SKIPPED
 from tests.strategies import scenarios
 
@@ -234,6 +235,16 @@ def test_summary_is_a_short_table() -> None:
     assert lines[0].startswith("throughput    0.667 samples/s, 0.667 batches/s")
     assert lines[-1] == "memory        at most 200 B in the buffer"
     assert max(map(len, lines)) <= 100
+
+
+def test_rounding_is_not_told() -> None:
+    """Shares that differ by rounding alone are told alike; rounding makes none more than 1."""
+    assert percent(-1e-16) == "0.0 %"
+    assert percent(0.0625) == percent(0.06250000000000001) == "6.2 %"
+    thirds = metrics.utilisation(0.1 + 0.2, 0.3)
+    assert 0.1 + 0.2 > 0.3
+    assert thirds == 1.0
+    assert math.isnan(metrics.utilisation(0.0, 0.0))
 
 
 @settings(max_examples=60)

@@ -73,4 +73,26 @@ CASES = {
         ),
         consumer=dlsim.Consumer(step=dlsim.Constant(0.02)),
     ),
+    "an error before any time passes, or after some": Scenario(
+        loader=dlsim.Loader(batch_size=1, shuffle=True, num_workers=1, in_order=False),
+        dataset=dlsim.MapDataset(4),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.0), step_per_sample=0.125),
+        failures=[dlsim.Failure("fetch", at=1)],
+        torch="2.6",
+    ),
+    "the same, and idle": Scenario(
+        loader=dlsim.Loader(batch_size=1, shuffle=True, num_workers=1),
+        dataset=dlsim.MapDataset(
+            4, fetch=[dlsim.Stage("read", wait=dlsim.Recorded([0.25, 0.0, 0.25, 0.25]))]
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.125)),
+        failures=[dlsim.Failure("fetch", at=1)],
+    ),
+    "never idle": Scenario(
+        loader=dlsim.Loader(batch_size=None, num_workers=1, in_order=False, endless=True),
+        dataset=dlsim.MapDataset(4),
+        consumer=dlsim.Consumer(step=dlsim.Uniform(0.0, 2.5)),
+        torch="2.6",
+        epochs=2,
+    ),
 }
