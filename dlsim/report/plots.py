@@ -39,6 +39,7 @@ ON_BAR = "#10222d"  # of letters on bars
 FILL = 0.8  # height of a bar on a lane of height 1
 
 LONGEST_LABEL = 48  # characters
+LONGEST_LINE = 28  # of a label beside an axis: wide letters, too, leave room on a phone's screen
 
 
 def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
@@ -208,8 +209,13 @@ def plain(text: str) -> str:
 
 
 def label(text: str) -> str:
-    """A name beside an axis or in a legend, which leaves room for the picture."""
+    """A name in a legend, which leaves room for the picture."""
     return plain(cut(text, LONGEST_LABEL))
+
+
+def row_label(text: str) -> str:
+    """A name beside an axis, in lines that leave room for the picture."""
+    return plain(fill(cut(text, LONGEST_LABEL), LONGEST_LINE))
 
 
 def _range(trace: Trace) -> tuple[float, float]:
@@ -231,13 +237,13 @@ def spent(trace: Trace, lanes: int) -> list[list[Spent]]:
     returned, finished = trace.returned[order], trace.finished[order]
     stepped = finished if trace.stepped is None else trace.stepped[order]
     begins, ends = metrics.fetches(trace)
-    found = [
-        [
-            _visible(WAIT, order, trace.requested[order], returned),
-            _visible(STEP, order, returned, stepped),
-            _visible(BARRIER, order, stepped, finished),
-        ]
+    main = [
+        _visible(WAIT, order, trace.requested[order], returned),
+        _visible(STEP, order, returned, stepped),
     ]
+    if trace.stepped is not None:
+        main.append(_visible(BARRIER, order, stepped, finished))
+    found = [main]
     for worker in range(lanes - 1):
         mine = np.flatnonzero(trace.worker == worker)
         found.append([_visible(FETCH, mine, begins[mine], ends[mine])])

@@ -20,9 +20,9 @@ from dlsim.report.plots import (
     STEP,
     WAIT,
     axes,
-    label,
     legend,
     plain,
+    row_label,
     waited_longer,
 )
 from dlsim.trace import JobTrace, Trace, metrics
@@ -206,8 +206,8 @@ def side_bars(sides: Sequence[Side], unit: str, ax: Axes | None = None) -> Axes:
 
 
 def _name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """Name rows of bars, the first one on top."""
-    ax.set_yticks(range(len(names)), [label(name) for name in names])
+    """Name rows of bars, the first one on top; long names take two lines."""
+    ax.set_yticks(range(len(names)), [row_label(name) for name in names])
     ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="y", length=0, labelsize=9)
     ax.spines[["top", "right", "left"]].set_visible(False)

@@ -14,7 +14,9 @@ import dlsim
 from dlsim.engine import simulate
 from dlsim.report import gantt, occupancy, run_picture, run_text, side_by_side, verdict
 from dlsim.report.columns import envelope, shares
+from dlsim.report.html import svg
 from dlsim.report.prediction_plots import predicted_against_measured
+from dlsim.report.why_plots import account_bars
 from dlsim.trace import Trace, metrics
 from dlsim.trace.levels import levels
 
@@ -166,6 +168,15 @@ def test_pictures_of_all_sorts(workers: int) -> None:
     """Pictures can be drawn without a warning for no, one and many workers, over epochs."""
     trace = run(60, dlsim.Exponential(1.0), loader={"num_workers": workers}, epochs=2)
     assert drawn(run_picture(trace)).startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["W" * 500, "$" * 500, "read it " * 60])
+def test_long_names_leave_room_for_the_picture(name: str) -> None:
+    """However long the name of a cause is, its bars have room in a report as narrow as a phone."""
+    ax = account_bars({f"fetch: {name}": 0.5}, {f"fetch: {name}": 0.7})
+    assert svg(ax)
+    assert ax.get_position().width > 0.1
 
 
 def test_picture_of_an_error() -> None:
