@@ -106,7 +106,7 @@ def test_the_answer_and_what_to_paste():
     assert found.room.fits
     assert found.tried is not None
     assert len(found.tried.order) == len(found.seen.order) == 32
-    assert found.tried_gain > 0.3
+    assert found.tried_gain > 0
     first, second, *_, last = str(found).splitlines()
     assert first.startswith("Training is idle ")
     assert second.startswith(f"Set num_workers={found.advised['num_workers']}, prefetch_factor=")
