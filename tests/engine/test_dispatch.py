@@ -216,3 +216,16 @@ def test_torchs_code_has_torchs_rules() -> None:
     virtual = pytest.importorskip("dlsim.validation.virtual.loader", reason="needs torch")
     with pytest.raises(ScenarioError, match=r"loader\.dispatch: expected turns, as torch's code"):
         virtual.run_virtual(of(dispatch="shared"))
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize("dispatch", ["turns", "shared"])
+def test_errors_send_nothing_more_until_they_are_raised(engine: Engine, dispatch: str) -> None:
+    """A worker that fails in no time, and a sampler without end: the run ends with the error."""
+    scenario = dlsim.replace(
+        of(refill="arrival", dispatch=dispatch, endless=True),
+        {"epochs": 2, "failures": [dlsim.Failure("worker_init_fn", at=1)]},
+    )
+    trace = dlsim.simulate(scenario, engine=engine)
+    assert trace.meta.problem is not None
+    assert len(trace) <= 8

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 from dlsim.validation.observing.target import TargetError, load_step, load_target
 
 SOURCE = """
+import time
 from torch.utils.data import DataLoader
 
 made = DataLoader(range(4), batch_size=2)

@@ -25,6 +25,7 @@ from dlsim.engine.compiled.messages import (
     NEXT,
     OVER,
     PINNED_ALONE,
+    RAISED,
     READ,
     REBUILT,
     RESUME_WORKERS,
@@ -106,7 +107,7 @@ def rebuilt(s: State) -> int:
     if number == m.wanted or not r.in_order:
         return process(s, number)
     s.batches[number].early = True
-    return credit(s, number) if r.on_arrival else NEXT
+    return credit(s, number) if credited_on_arrival(s, number) else NEXT
 
 
 @inlined
@@ -144,9 +145,15 @@ def process(s: State, number: int) -> int:
     if number == m.wanted:
         m.wanted += 1
     m.returning = number
-    if s.rules[0].on_arrival and s.batches[number].early:
+    if credited_on_arrival(s, number) and s.batches[number].early:
         return RETURN
     return credit(s, number)
+
+
+@inlined
+def credited_on_arrival(s: State, number: int) -> bool:
+    """Errors never are: workers that fail in no time would be sent batches for ever."""
+    return bool(s.rules[0].on_arrival and s.batches[number].outcome < RAISED)
 
 
 @inlined

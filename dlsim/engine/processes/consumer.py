@@ -138,7 +138,7 @@ class Workers:
                 yield from dispatcher.ended(answer.worker)
                 continue
             tasks.hold(answer)
-            yield from dispatcher.received(answer.worker)
+            yield from dispatcher.received(answer)
             if answer.number == wanted:
                 dispatcher.wanted += 1
                 return (yield from self._process(wanted))
@@ -168,7 +168,7 @@ class Workers:
         owner = self.dispatcher.tasks.owner(number)
         assert owner is not None
         job, answer = self.dispatcher.tasks.release(number)
-        yield from self.dispatcher.returned(owner)
+        yield from self.dispatcher.returned(owner, answer)
         batch = checked(self.run, job, answer)
         self.dispatcher.given += 1
         return batch

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from dlsim.engine.facts import MAIN, capacity_aware, snapshots
+from dlsim.engine.facts import MAIN, Raised, capacity_aware, snapshots
 from dlsim.engine.processes.buffer import IndexQueues, ReorderBuffer, Take
 from dlsim.engine.processes.clock import Steps
+from dlsim.engine.processes.messages import Answer
 from dlsim.engine.processes.run import Run
 from dlsim.engine.processes.sampler import Job, Jobs
 from dlsim.scenario import Scenario
@@ -82,15 +83,19 @@ class Dispatcher:
             arrival = self.run.env.timeout(self.latency)
             arrival.callbacks.append(lambda _: self.queues.put(worker, message))
 
-    def received(self, worker: int) -> Steps:
-        """A batch of `worker` was received, which need not be the one that `next()` waits for."""
-        if self.on_arrival:
+    def received(self, answer: Answer) -> Steps:
+        """A batch was received, which need not be the one that `next()` waits for."""
+        if self._credited_on_arrival(answer):
+            yield from self._credit(answer.worker)
+
+    def returned(self, worker: int, answer: Answer) -> Steps:
+        """A batch of `worker` is about to be returned."""
+        if not self._credited_on_arrival(answer):
             yield from self._credit(worker)
 
-    def returned(self, worker: int) -> Steps:
-        """A batch of `worker` is about to be returned."""
-        if not self.on_arrival:
-            yield from self._credit(worker)
+    def _credited_on_arrival(self, answer: Answer) -> bool:
+        """Errors never are: workers that fail in no time would be sent batches for ever."""
+        return self.on_arrival and not isinstance(answer.outcome, Raised)
 
     def _credit(self, worker: int) -> Steps:
         """A batch of `worker` gives its credit back, which sends the next one."""
