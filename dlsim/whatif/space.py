@@ -146,6 +146,8 @@ class Space:
         also = ""
         if self.most > self.limit:
             also = f", and were the step slower, up to {size(self.most)}"
+            if math.isinf(self.most):
+                also = "; a longer run may take any amount"
         if self.shared and self.scenario.machine.shm is None:
             also += "; what /dev/shm has is not stated (machine.shm)"
         return f"It fits: {taken} of the {size(self.limit)} of {self.where}{also}."
@@ -185,16 +187,18 @@ def _who(scenario: Scenario, resource: str) -> str:
     return f"{'processes and ' if own else ''}batches on their way"
 
 
-def at_most(scenario: Scenario, resource: str = MEMORY) -> int:
+def at_most(scenario: Scenario, resource: str = MEMORY) -> float:
     """How many batches can take of a resource at a time, however long a step takes.
 
     As many as the window has, or as the epoch has, and the one that the loop keeps: from the
     epoch before, where there is one. Without workers, one is made while one is kept. In /dev/shm
-    none is kept if they are pinned. Where an iterator is rebound, there are two windows; where
-    what arrives sends for more, there is no limit.
+    none is kept if they are pinned. Where an iterator is rebound, there are two windows. Where
+    what arrives sends for more, only the epoch has an end; infinite if it has none.
     """
     loader, batches = scenario.loader, _batches(scenario)
-    window = batches if loader.refill == "arrival" else max(loader.window, 1)
+    window: float = max(loader.window, 1)
+    if loader.refill == "arrival":
+        window = math.inf if batches else 0
     under_way = window if loader.endless else min(window, batches)
     if lingers(scenario):
         under_way *= 2
@@ -212,12 +216,15 @@ def a_batch(scenario: Scenario) -> float:
 
 def _batches(scenario: Scenario) -> int:
     """Batches of an epoch that are sent, if the loop is left early, too."""
-    consumer = scenario.consumer
-    whole = structs.replace(scenario, consumer=structs.replace(consumer, stop_after=None))
-    batches = int(counts(whole)[0])
+    consumer, batches = scenario.consumer, int(counts(_to_the_end(scenario))[0])
     if consumer.stop_after is None or scenario.loader.refill == "arrival":
         return batches
     return min(batches, consumer.stop_after + scenario.loader.window)
+
+
+def _to_the_end(scenario: Scenario) -> Scenario:
+    """The same scenario with a loop that is not left early."""
+    return structs.replace(scenario, consumer=structs.replace(scenario.consumer, stop_after=None))
 
 
 def _samples(scenario: Scenario) -> int:
@@ -225,7 +232,7 @@ def _samples(scenario: Scenario) -> int:
     loader = scenario.loader
     if loader.batch_sampler is not None:
         return max(map(len, loader.batch_sampler), default=0)
-    _, samples, _ = counts(scenario)
+    _, samples, _ = counts(_to_the_end(scenario))
     return min(loader.batch_size or 1, int(samples))
 
 

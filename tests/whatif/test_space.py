@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 import dlsim
 from dlsim.cli import main
@@ -110,10 +112,10 @@ def test_sweep_takes_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path = tmp_path / "tight.toml"
     dlsim.dump(scenario(machine=Machine(shm=35 * MIB)), path)
     assert main(["sweep", str(path), "--vary", "loader.num_workers=1:3", "--jobs", "1"]) == 0
-    first, second, *_ = capsys.readouterr().out.splitlines()
+    first, _, room, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith("Take num_workers=2: ")
     assert first.endswith("it is the fastest that fits.")
-    assert second.endswith(" 1 of these 3 configurations do not (!).")
+    assert room.endswith(" 1 of these 3 configurations do not (!).")
     table = sweep(dlsim.load(path), {"loader.num_workers": [1, 3]}, 2, jobs=1)
     assert table["memory"].tolist() == [20 * MIB, 40 * MIB]
     assert table["memory_limit"].tolist() == [35 * MIB] * 2
@@ -157,9 +159,9 @@ def test_epochs_shorter_than_the_window(tmp_path: Path, capsys: pytest.CaptureFi
     path = tmp_path / "short.toml"
     dlsim.dump(case, path)
     assert main(["sweep", str(path), "--vary", "loader.num_workers=2,4,8", "--jobs", "1"]) == 0
-    first, second, *_ = capsys.readouterr().out.splitlines()
+    first, _, room, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith("Take num_workers=4: ")
-    assert second == f"{said}."
+    assert room == f"{said}."
     assert main(["advise", str(path), "--jobs", "1"]) == 0
     assert "num_workers=4" in capsys.readouterr().out
 
@@ -202,6 +204,26 @@ def test_bounds_hold(scenario: dlsim.Scenario, each: float, limit: int) -> None:
         if use.resource != DESCRIPTORS:
             assert use.needed <= at_most(case, use.resource) * a_batch(case)
     assert space(case).fits is space(case, trace).fits
+
+
+def test_the_largest_batch_of_a_loop_that_is_left_early() -> None:
+    """One batch of two of the three samples takes both samples' bytes, not a share of the epoch."""
+    case = scenario(workers=0)
+    data = dlsim.IterableDataset(3, sample_bytes=dlsim.Constant(1.0))
+    changes = {"loader.batch_size": 2, "consumer.stop_after": 1}
+    case = dlsim.replace(structs.replace(case, dataset=data), changes)
+    assert a_batch(case) == 2
+    assert space(case, dlsim.simulate(case)).uses[1].needed == 2
+
+
+def test_nothing_limits_what_arrives_from_a_sampler_without_end() -> None:
+    """Where each arrival sends for more and no epoch ends that, no bound is claimed."""
+    case = scenario(machine=Machine(shm=4096 * MIB))
+    case = dlsim.replace(case, {"loader.refill": "arrival"})
+    assert at_most(case) == 20
+    endless = dlsim.replace(case, {"loader.endless": True})
+    assert at_most(endless) == math.inf
+    assert str(space(endless)).endswith(" of /dev/shm; a longer run may take any amount.")
 
 
 def test_processes_take_memory_besides_batches() -> None:
