@@ -39,22 +39,16 @@ def effort(scenario: Scenario) -> float:
     calls = samples * max(len(scenario.dataset.fetch), 1)
     if scenario.ideal and alike(scenario):
         calls = 0.0  # nothing is drawn for each
-    if scenario.ideal:
-        each = batches + 0.01 * calls
+    machine = scenario.machine
+    if (
+        machine.cores is not None or machine.crosstalk
+    ):  # whoever computes is told when anyone else begins
+        each = 4 * batches + calls
     else:
-        each = 2 * batches + (0.3 if sample_by_sample(scenario) else 0.02) * calls
+        each = batches + 0.01 * calls if scenario.ideal else 2 * batches + 0.3 * calls
     shuffled = scenario.dataset.length / 2500 if scenario.loader.shuffle else 0.0
     ranks = 1 if scenario.job.rank is not None else scenario.job.world
     return max(ranks * scenario.epochs * (each + shuffled), 1.0)
-
-
-def sample_by_sample(scenario: Scenario) -> bool:
-    """Whether more than processor time is asked for, which is asked for a whole batch at once."""
-    stages = scenario.dataset.fetch
-    return bool(scenario.failures) or any(
-        stage.wait is not None or stage.read_bytes is not None or stage.threads > 1 or stage.lock
-        for stage in stages
-    )
 
 
 def counts(scenario: Scenario) -> tuple[float, float, float]:

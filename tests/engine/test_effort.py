@@ -53,17 +53,3 @@ def test_longer_runs_are_more_effort() -> None:
     scenario = dlsim.Scenario(loader=dlsim.Loader(num_workers=1), dataset=dlsim.MapDataset(1000))
     assert effort(dlsim.replace(scenario, {"dataset.length": 2000})) == 2 * effort(scenario)
     assert effort(dlsim.replace(scenario, {"machine.cores": 2})) > effort(scenario)
-
-
-def test_samples_count_where_they_are_gone_through_one_by_one() -> None:
-    """Processor time is asked for a whole batch at once; waits and reads by each sample."""
-    time = dlsim.Lognormal(0.01, 0.5)
-    computing, waiting = (
-        dlsim.Scenario(
-            loader=dlsim.Loader(batch_size=100, num_workers=2),
-            dataset=dlsim.MapDataset(10_000, fetch=[stage]),
-            machine=dlsim.Machine(cores=2),
-        )
-        for stage in (dlsim.Stage("decode", cpu=time), dlsim.Stage("fetch", wait=time, cpu=time))
-    )
-    assert effort(waiting) > 5 * effort(computing)
