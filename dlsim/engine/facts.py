@@ -206,8 +206,6 @@ def uncovered(scenario: Scenario) -> str:
     if scenario.failures or loader.timeout > 0:
         return "an error of one rank that ends all"
     counts = steps_of_ranks(scenario)
-    if isinstance(scenario.dataset, IterableDataset) and min(counts) == 0:
-        return "a rank whose stream has nothing"
     uneven = max(counts) > min(counts) and isinstance(job.sync, int)
     hangs = job.uneven == "wait" or (job.uneven == "stop" and min(counts) == 0)
     return "ranks that wait for one that has no more steps" if uneven and hangs else ""

@@ -70,6 +70,25 @@ def test_compiled_jobs_equal_simpy(scenario: Scenario, seed: int, samples: bool)
         assert job_difference(slow, fast) is None
 
 
+@pytest.mark.parametrize("shards", [(3, 2), (3, 0)])
+def test_whoever_joins_late_lets_the_others_go(shards: tuple[int, int]) -> None:
+    """A rank without more steps that leaves its epoch last ends the wait of those who have come."""
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    scenario = Scenario(
+        loader=dlsim.Loader(num_workers=1),
+        dataset=dlsim.IterableDataset(
+            sum(shards), fetch=[dlsim.Stage("read", wait=dlsim.Constant(1.0))], shards=shards
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.5)),
+        costs=dlsim.Costs(worker_stop=5.0),
+        job=dlsim.Job(ranks=2, uneven="join"),
+    )
+    assert not uncovered(scenario)
+    slow, fast = (simulate_job(scenario, engine=engine) for engine in ("simpy", "compiled"))
+    assert job_difference(slow, fast) is None
+    assert np.isfinite(fast.ranks[0].finished[:3]).all()
+
+
 @pytest.mark.parametrize("run_ahead", [0, 1, 3])
 @pytest.mark.parametrize("sync", [1, 2])
 def test_compiled_hosts_that_run_ahead_of_a_meeting(run_ahead: int, sync: int) -> None:

@@ -14,7 +14,7 @@ from dlsim.engine.compiled.clock import main_process, next_one
 from dlsim.engine.compiled.cores import catch_up, next_served, serve, served, set_alarm
 from dlsim.engine.compiled.jit import event_loop, inlined
 from dlsim.engine.compiled.loop import act, go_on
-from dlsim.engine.compiled.meeting import look_at, look_at_node
+from dlsim.engine.compiled.meeting import look_at, look_at_node, meet
 from dlsim.engine.compiled.settings import NONE, OWNER
 from dlsim.engine.compiled.state import State, read
 
@@ -71,6 +71,7 @@ def run_ranks(address: int) -> int:
     for i in range(j.changed):
         look_at(read(s.ranks[s.changed[i]]), s.changed[i])
     j.changed = 0
+    meet(s)  # whoever has joined since may be the last whom others wait for
     while True:
         rank = j.current
         if rank == NONE:
