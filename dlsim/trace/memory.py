@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dlsim.scenario import Cost, Scenario
+from dlsim.scenario import Cost, IterableDataset, Scenario
 from dlsim.trace.columns import ALL, new_column, parts
 from dlsim.trace.levels import Levels, Peak, levels
 from dlsim.trace.metrics import Stay, epoch_ends, given_back, horizons, span
@@ -197,9 +197,15 @@ def _uses(trace: Trace, claims: list[_Claim]) -> list[Use]:
 
 
 def _bytes(trace: Trace) -> Callable[[slice], Floats]:
-    """Bytes of each batch of a part."""
-    each = _scenario(trace).dataset.sample_bytes.mean
-    return lambda part: np.rint(trace.size[part] * each)
+    """Bytes of each batch of a part.
+
+    What is under way when a run ends early has the size it was asked for, which of a stream may be
+    more than there is.
+    """
+    dataset = _scenario(trace).dataset
+    each = dataset.sample_bytes.mean
+    most = dataset.length if isinstance(dataset, IterableDataset) else np.inf
+    return lambda part: np.rint(np.minimum(trace.size[part], most) * each)
 
 
 def _claims(trace: Trace, scenario: Scenario) -> list[_Claim]:
