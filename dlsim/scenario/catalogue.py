@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from dlsim.scenario.checks import check_distribution, check_integer, check_positive
 from dlsim.scenario.distributions import Bandwidth, Bytes, Duration
 from dlsim.scenario.errors import ScenarioError, require
-from dlsim.scenario.files import read_toml
+from dlsim.scenario.files import read_as
 from dlsim.scenario.tree import decoded
 
 SHIPPED = Path(__file__).parent.parent / "data" / "machines.toml"
@@ -144,11 +144,7 @@ def load_catalogue(path: str | Path = SHIPPED) -> Catalogue:
 
     Raises `ScenarioError` naming file, key, what was expected and what was given.
     """
-    tree = read_toml(path)
-    try:
-        return decoded(tree, Catalogue)
-    except ScenarioError as error:
-        raise ScenarioError(f"{path}: {error}") from None
+    return read_as(lambda tree: decoded(tree, Catalogue), path)
 
 
 def together(catalogues: Iterable[Catalogue]) -> Catalogue:

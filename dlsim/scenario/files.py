@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dlsim.scenario.errors import DlsimError, ScenarioError
 from dlsim.scenario.model import Scenario
 from dlsim.scenario.tree import first_lower, from_tree, get, replace
+
+Made = TypeVar("Made")
 
 
 def load(path: str | Path) -> Scenario:
@@ -20,14 +22,22 @@ def load(path: str | Path) -> Scenario:
 
     Raises `ScenarioError` naming file, key, what was expected and what was given.
     """
-    tree = read_toml(path)
+    return read_as(from_tree, path)
+
+
+def read_as(made: Callable[[Mapping[str, Any]], Made], path: str | Path) -> Made:
+    """What is `made` of the content of the TOML file at `path`.
+
+    Raises `ScenarioError` naming file, key, what was expected and what was given.
+    """
+    tree = _read_toml(path)
     try:
-        return from_tree(tree)
+        return made(tree)
     except ScenarioError as error:
         raise ScenarioError(f"{path}: {error}") from None
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
+def _read_toml(path: str | Path) -> dict[str, Any]:
     """What is in the TOML file at `path`. Raises `ScenarioError` where there is none."""
     try:
         # some editors begin a file with a mark that it is UTF-8, which TOML does not have

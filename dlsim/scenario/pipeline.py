@@ -21,8 +21,8 @@ from dlsim.scenario.checks import (
 )
 from dlsim.scenario.dataset import ZERO, Stage
 from dlsim.scenario.distributions import Duration
-from dlsim.scenario.errors import ScenarioError, require
-from dlsim.scenario.files import read_toml
+from dlsim.scenario.errors import require
+from dlsim.scenario.files import read_as
 from dlsim.scenario.machine import Machine
 from dlsim.scenario.tree import decoded
 
@@ -214,8 +214,4 @@ def load_pipeline(path: str | Path) -> Pipeline:
 
     Raises `ScenarioError` naming file, key, what was expected and what was given.
     """
-    tree = read_toml(path)
-    try:
-        return decoded(tree, Pipeline)
-    except ScenarioError as error:
-        raise ScenarioError(f"{path}: {error}") from None
+    return read_as(lambda tree: decoded(tree, Pipeline), path)
