@@ -29,40 +29,10 @@ def looped(run: Run, make: Make) -> Iterated:
         return Rebinding(run, make)
     if loop == "lightning":  # whose training loop counts batches where the loader has a length
         sized, iterators = isinstance(run.scenario.dataset, MapDataset), Rebinding(run, make)
-        return iterators if sized else Lightning(iterators)
+        return iterators if sized else OneAhead(iterators)
     if loop == "thread":
         return ReadingThread(run, make(run))
     return make(run)
-
-
-class Accelerate:
-    """One batch ahead, to know the last one: before a batch is given, the next has come.
-
-    `DataLoaderShard` of accelerate 1.15, a generator: nothing happens before its first `next()`.
-    """
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def start_epoch(self, epoch: int) -> Steps:
-        """`iter(loader)`, which does nothing yet."""
-        self.epoch, self.begun = epoch, False
-        yield from ()
-
-    def next(self) -> Steps:
-        """The batch that came last, once the next has come, or word that there is none."""
-        if not self.begun:
-            self.begun = True
-            yield from self.loader.start_epoch(self.epoch)
-            self.ahead: Batch | None = yield from self.loader.next()
-        batch = self.ahead
-        if batch is not None:
-            self.ahead = yield from self.loader.next()
-        return batch
-
-    def leave(self) -> Steps:
-        """The loop is left early."""
-        yield from self.loader.leave()
 
 
 class Rebinding:
@@ -99,13 +69,14 @@ class Rebinding:
             yield from self.loader.leave()
 
 
-class Lightning:
-    """The data fetcher of Lightning 2.6 around a loader without a length: one batch ahead.
+class OneAhead:
+    """One batch ahead, to know the last one: before a batch is given, the next has come.
 
-    Unlike accelerate's, it takes the first batch when an epoch begins.
+    The data fetcher of Lightning 2.6 around a loader without a length. It takes the first batch
+    when an epoch begins.
     """
 
-    def __init__(self, loader: Rebinding) -> None:
+    def __init__(self, loader: Loader | Rebinding) -> None:
         self.loader = loader
 
     def start_epoch(self, epoch: int) -> Steps:
@@ -114,7 +85,7 @@ class Lightning:
         self.ahead: Batch | None = yield from self.loader.next()
 
     def next(self) -> Steps:
-        """The next batch, once the one after it has come."""
+        """The batch that came last, once the next has come, or word that there is none."""
         batch = self.ahead
         if batch is not None:
             self.ahead = yield from self.loader.next()
@@ -123,6 +94,25 @@ class Lightning:
     def leave(self) -> Steps:
         """The loop is left early."""
         yield from self.loader.leave()
+
+
+class Accelerate(OneAhead):
+    """The same as a generator: nothing happens before its first `next()`.
+
+    `DataLoaderShard` of accelerate 1.15.
+    """
+
+    def start_epoch(self, epoch: int) -> Steps:
+        """`iter(loader)`, which does nothing yet."""
+        self.epoch, self.begun = epoch, False
+        yield from ()
+
+    def next(self) -> Steps:
+        """The batch that came last, once the next has come; the first time it begins the epoch."""
+        if not self.begun:
+            self.begun = True
+            yield from super().start_epoch(self.epoch)
+        return (yield from super().next())
 
 
 class ReadingThread:
