@@ -13,8 +13,7 @@ import time
 import traceback
 from collections import Counter
 
-import hypothesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -22,6 +21,7 @@ import dlsim
 from dlsim.engine.compiled import installed
 from dlsim.engine.effort import decided
 from dlsim.scenario import Scenario
+from tests.benchmarks.drawing import drawn
 from tests.strategies import on_machines, scenarios
 from tests.trace.test_account import adds_up
 from tests.whatif import voice
@@ -57,14 +57,7 @@ def main() -> int:
     counts: Counter[str] = Counter()
     began = time.perf_counter()
 
-    @hypothesis.seed(options.seed)
-    @settings(
-        max_examples=options.scenarios,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @drawn(options.scenarios, options.seed)
     @given(limited(), SHARES)
     def contradict(scenario: Scenario, share: float) -> None:
         counts["scenarios"] += 1

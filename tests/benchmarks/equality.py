@@ -16,8 +16,7 @@ import argparse
 import time
 from collections import Counter
 
-import hypothesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import dlsim
@@ -26,6 +25,7 @@ from dlsim.scenario import Scenario
 from dlsim.trace.difference import difference, job_difference
 from dlsim.validation import run_virtual
 from dlsim.validation.virtual.job import run_virtual_job
+from tests.benchmarks.drawing import drawn
 from tests.strategies import jobs, on_machines, scenarios
 
 
@@ -97,14 +97,7 @@ def main() -> int:
     batches = samples = differences = runs = 0
     began = time.perf_counter()
 
-    @hypothesis.seed(options.seed)
-    @settings(
-        max_examples=options.scenarios,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @drawn(options.scenarios, options.seed)
     @given(
         kinds_of_scenarios(against, jobs_of=options.jobs),
         st.integers(0, 2**32),

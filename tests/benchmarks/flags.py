@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import hypothesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dlsim.scenario import Scenario
 from dlsim.whatif import bounds, disagrees, replicate
+from tests.benchmarks.drawing import drawn
 from tests.strategies import scenarios
 from tests.whatif.test_bounds import anywhere
 
@@ -30,14 +30,7 @@ def each(
 ) -> None:
     """Look at so many random scenarios, always the same under a seed."""
 
-    @hypothesis.seed(seed)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @drawn(count, seed)
     @given(strategy)
     def look_at(scenario: Scenario) -> None:
         look(scenario)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import hypothesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import dlsim
 from dlsim.scenario import Scenario
 from dlsim.trace.difference import difference
 from dlsim.validation import run_virtual
+from tests.benchmarks.drawing import drawn
 from tests.strategies import scenarios
 
 IN_ORDER_SINCE = (2, 6)
@@ -22,14 +22,7 @@ def compared(release: str, count: int, seed: int) -> dict[str, Any]:
     """Random scenarios under the release's rules, simulated and run; each difference is printed."""
     found = {"scenarios": 0, "batches": 0, "differences": 0}
 
-    @hypothesis.seed(seed)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @drawn(count, seed)
     @given(scenarios(), st.integers(0, 2**32))
     def compare(drawn: Scenario, seed: int) -> None:
         scenario = under(drawn, release)

@@ -12,6 +12,7 @@ import dlsim
 from dlsim.scenario import Cost, Costs, Machine, Scenario
 from dlsim.trace import account, metrics, summarize
 from tests.strategies import on_machines, scenarios
+from tests.whatif.cases import CASES
 from tests.whatif.test_bounds import anywhere
 
 
@@ -127,16 +128,7 @@ def test_last_round() -> None:
 
 def test_used_up_shards() -> None:
     """Of uneven shards, the longest goes on alone when the others are used up."""
-    scenario = Scenario(
-        loader=dlsim.Loader(batch_size=8, num_workers=4),
-        dataset=dlsim.IterableDataset(
-            1600,
-            sharding=(1300, 100, 100, 100),
-            fetch=[dlsim.Stage("read", wait=dlsim.Constant(0.01))],
-        ),
-        consumer=dlsim.Consumer(step=dlsim.Constant(0.02)),
-    )
-    found = account(dlsim.simulate(scenario))
+    found = account(dlsim.simulate(CASES["uneven shards"]))
     assert found.cause == "shards"
     assert found.shares["shards"] > 0.6
 
