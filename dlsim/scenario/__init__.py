@@ -1,6 +1,7 @@
 """What is asked: scenarios, their parts, distributions, TOML in and out."""
 
 from dlsim.scenario.catalogue import Catalogue, Instance, load_catalogue
+from dlsim.scenario.consumer import Consumer
 from dlsim.scenario.dataset import Dataset, IterableDataset, MapDataset, Stage
 from dlsim.scenario.distributions import (
     Constant,
@@ -19,7 +20,7 @@ from dlsim.scenario.files import dump, dumps, load
 from dlsim.scenario.job import Differs, Job, RemoteStorage
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import Cost, Costs, Machine, Storage
-from dlsim.scenario.model import Consumer, Failure, Scenario
+from dlsim.scenario.model import Failure, Scenario
 from dlsim.scenario.pipeline import Pipeline, load_pipeline
 from dlsim.scenario.steps import On
 from dlsim.scenario.tree import from_tree, get, replace, schema, to_tree

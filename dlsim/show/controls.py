@@ -13,9 +13,9 @@ import numpy as np
 from msgspec import Struct
 
 from dlsim.scenario import Constant, Scenario, get
+from dlsim.scenario.consumer import Loop
 from dlsim.scenario.keys import described
 from dlsim.scenario.loader import Dispatch, Refill, WorkerKind
-from dlsim.scenario.model import Loop
 from dlsim.scenario.units import duration, size
 
 AROUND = np.concatenate((np.geomspace(0.1, 1, 20)[:-1], np.geomspace(1, 10, 20)))

@@ -2,5 +2,5 @@
 
 In: a scenario. Out: the trace that the installed torch makes of it, in virtual time. Read
 `loader.py` (`run_virtual`), then `clock.py`, the context in which torch's processes run one at a
-time, then `record.py`, which writes down what they do.
+time, `data.py`, what it is given to load, and `record.py`, which writes down what they do.
 """

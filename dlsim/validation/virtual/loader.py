@@ -11,36 +11,43 @@ import random
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count
 from typing import Any, Protocol
 from unittest import mock
 
 import numpy as np
 import torch
 from msgspec import structs
-from torch.utils.data import DataLoader, DistributedSampler, _utils, get_worker_info
-from torch.utils.data import IterableDataset as TorchIterable
+from torch.utils.data import DataLoader, _utils
 
-from dlsim.engine.draws import ServiceTimes
 from dlsim.engine.facts import (
     CAPACITY_AWARE_SINCE,
     MAIN,
-    Raised,
     failure,
-    index_order,
     last_of_epoch,
     made_again,
-    shard_of,
 )
-from dlsim.engine.processes.sampler import index_lists
 from dlsim.engine.ranks import rank_seed
 from dlsim.engine.simulation import versions
 from dlsim.scenario import IterableDataset, Scenario, ScenarioError
 from dlsim.scenario.errors import require
 from dlsim.trace.trace import Meta, Problem, Trace
 from dlsim.validation.virtual.clock import Clock, VirtualContext
+from dlsim.validation.virtual.data import (
+    Dealt,
+    Distributed,
+    Endless,
+    Order,
+    SavedBatchedMap,
+    SavedIterable,
+    SavedMap,
+    UserError,
+    VirtualBatchedMap,
+    VirtualIterable,
+    VirtualMap,
+    VirtualWork,
+)
 from dlsim.validation.virtual.loops import looped
 from dlsim.validation.virtual.record import Batch, Watcher
 
@@ -212,15 +219,6 @@ def _returned(iterator: Iterator[Batch], watcher: Watcher, inner: _Inner) -> Ite
         yield batch
 
 
-class UserError(Exception):
-    """What simulated user code raises; torch rebuilds it in the main process from its text."""
-
-
-def _raise(raised: Raised | None, number: int) -> None:
-    if raised is not None:
-        raise UserError(f"<{raised.kind}|{number}|{raised.message}>")
-
-
 def _problem(error: Exception, now: float, watcher: Watcher, passed: int) -> Problem:
     """What was raised `now`, when torch had passed over the epoch's first `passed` batches."""
     found = re.search(r"<(\w+)\|(-?\d+)\|(.*)>", str(error))
@@ -242,105 +240,6 @@ def _problem(error: Exception, now: float, watcher: Watcher, passed: int) -> Pro
             number = watcher.first_job[number]
     watcher.failed(number)
     return Problem(kind, message, number, now)
-
-
-class VirtualWork:
-    """The user's code, made of nothing but virtual time: samples, collate, `worker_init_fn`."""
-
-    def __init__(self, scenario: Scenario, seed: int, clock: Clock, watcher: Watcher) -> None:
-        self.scenario, self.seed = scenario, seed
-        self.clock, self.watcher = clock, watcher
-        self.epoch = 0
-
-    def fetch(self, indices: Sequence[int], seconds: float) -> None:
-        """One call of the dataset, for one sample or a whole batch of them."""
-        number = self.watcher.fetching(indices, seconds)
-        self.clock.sleep(seconds)
-        for index in indices:
-            _raise(failure(self.scenario, "fetch", index), number)
-
-    def collate(self, data: Any) -> Batch:
-        """`collate_fn`: the batch is the number it goes by."""
-        number = self.watcher.collating()
-        self.clock.sleep(self.watcher.job(number).collate)
-        _raise(failure(self.scenario, "collate", number), number)
-        batch = Batch(number, len(data) if isinstance(data, list) else 1)
-        self.watcher.collated(batch)
-        return batch
-
-    def init(self, worker: int) -> None:
-        """`worker_init_fn`."""
-        _raise(failure(self.scenario, "worker_init_fn", worker), worker)
-
-
-class VirtualMap:
-    """A map-style dataset whose samples are their indices."""
-
-    def __init__(self, length: int, work: VirtualWork) -> None:
-        self.length, self.work = length, work
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> int:
-        self.work.fetch([index], self.work.watcher.service_time())
-        return index
-
-
-class VirtualBatchedMap(VirtualMap):
-    """The same with `__getitems__`."""
-
-    def __getitems__(self, indices: list[int]) -> list[int]:
-        self.work.fetch(indices, self.work.watcher.service_time())
-        return indices
-
-
-class Saved:
-    """What a dataset has that saves its state, which takes as long as the scenario says."""
-
-    work: VirtualWork
-
-    def state_dict(self) -> dict[str, Any]:
-        """A state with nothing in it; in the main process it is of no time that is watched."""
-        if not self.work.clock.in_main:
-            self.work.watcher.saving()
-            self.work.clock.sleep(self.work.scenario.costs.snapshot)
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """There is nothing in it."""
-
-
-class SavedMap(Saved, VirtualMap):
-    """A map-style dataset with a state."""
-
-
-class SavedBatchedMap(Saved, VirtualBatchedMap):
-    """The same with `__getitems__`."""
-
-
-class VirtualIterable(TorchIterable[int]):
-    """An iterable-style dataset, sharded as the scenario says."""
-
-    def __init__(self, dataset: IterableDataset, work: VirtualWork) -> None:
-        self.dataset, self.work = dataset, work
-
-    def __iter__(self) -> Iterator[int]:
-        # The epoch is looked at now; a generator's body would look when it is first used.
-        return self._samples(self.work.epoch)
-
-    def _samples(self, epoch: int) -> Iterator[int]:
-        info = get_worker_info()
-        worker = MAIN if info is None else info.id
-        work = self.work
-        service = ServiceTimes(self.dataset.fetch, work.seed, epoch, worker + 1)
-        for index in shard_of(work.scenario, worker):
-            work.fetch([index], service.take([index])[0])
-            yield index
-
-
-class SavedIterable(Saved, VirtualIterable):
-    """An iterable-style dataset with a state."""
 
 
 class _Inner:
@@ -404,13 +303,13 @@ def _loader(
         dataset = kind(scenario.dataset.length, work)
         deal = "same" if scenario.job.world == 1 else scenario.job.deal
         if deal == "distributed":
-            settings["sampler"] = _Distributed(scenario, work)
+            settings["sampler"] = Distributed(scenario, work)
         elif deal == "batches":
-            settings["batch_sampler"] = _Dealt(scenario, work)
+            settings["batch_sampler"] = Dealt(scenario, work)
         elif ours.batch_sampler is not None:
             settings["batch_sampler"] = [list(batch) for batch in ours.batch_sampler]
         elif ours.sampler is not None or ours.shuffle:
-            settings["sampler"] = _Order(scenario, work)
+            settings["sampler"] = Order(scenario, work)
     if "batch_sampler" not in settings:
         settings.update(batch_size=ours.batch_size, drop_last=ours.drop_last)
     if not ours.in_order:  # which releases before 2.6 do not know
@@ -440,72 +339,8 @@ def _loader(
     if ours.endless:
         # As timm and ultralytics do it: torch allows no other change of a loader that is made.
         which = "sampler" if ours.batch_size is None else "batch_sampler"
-        object.__setattr__(loader, which, _Endless(getattr(loader, which), work))
+        object.__setattr__(loader, which, Endless(getattr(loader, which), work))
     return loader
-
-
-class _Endless:
-    """A sampler that begins anew by itself, with the next epoch."""
-
-    def __init__(self, sampler: Any, work: VirtualWork) -> None:
-        self.sampler, self.work = sampler, work
-
-    def __iter__(self) -> Iterator[Any]:
-        for epoch in count():
-            self.work.epoch = epoch
-            self.work.watcher.draw(epoch)
-            yield from self.sampler
-
-
-class _Distributed:
-    """Torch's DistributedSampler over the scenario's order: its numbers are places in it.
-
-    What torch shuffles it shuffles by random numbers of its own, in place of which come ours.
-    """
-
-    def __init__(self, scenario: Scenario, work: VirtualWork) -> None:
-        self.scenario, self.work = scenario, work
-        job = scenario.job
-        self.order = _Order(scenario, work)
-        self.length = len(index_order(scenario, work.seed, 0))
-        self.sampler: DistributedSampler[int] = DistributedSampler(
-            range(self.length),  # type: ignore[arg-type]
-            job.world,
-            job.rank,
-            shuffle=scenario.loader.shuffle,
-            drop_last=job.drop_last,
-        )
-
-    def __iter__(self) -> Iterator[int]:
-        order = list(self.order)
-        self.sampler.set_epoch(self.work.epoch)
-        if self.scenario.loader.shuffle:
-            with mock.patch.object(torch, "randperm", return_value=torch.tensor(order)):
-                return iter(list(self.sampler))
-        return (order[place] for place in list(self.sampler))
-
-
-class _Dealt:
-    """A batch sampler with the batches that are dealt to this rank."""
-
-    def __init__(self, scenario: Scenario, work: VirtualWork) -> None:
-        self.scenario, self.work = scenario, work
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return map(list, index_lists(self.scenario, self.work.seed, self.work.epoch))
-
-
-class _Order:
-    """A sampler with the scenario's order: recorded, or shuffled by its seed in each epoch."""
-
-    def __init__(self, scenario: Scenario, work: VirtualWork) -> None:
-        self.scenario, self.work = scenario, work
-
-    def __len__(self) -> int:
-        return len(index_order(self.scenario, self.work.seed, 0))
-
-    def __iter__(self) -> Iterator[int]:
-        return map(int, index_order(self.scenario, self.work.seed, self.work.epoch))
 
 
 @contextlib.contextmanager
