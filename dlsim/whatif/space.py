@@ -17,7 +17,7 @@ from dlsim.engine import simulate
 from dlsim.engine.effort import counts
 from dlsim.engine.facts import lingers
 from dlsim.engine.ranks import fair_share
-from dlsim.scenario import Scenario
+from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import size
 from dlsim.trace.memory import (
     DESCRIPTORS,
@@ -223,8 +223,15 @@ def _batches(scenario: Scenario) -> int:
 
 
 def _to_the_end(scenario: Scenario) -> Scenario:
-    """The same scenario with a loop that is not left early."""
-    return structs.replace(scenario, consumer=structs.replace(scenario.consumer, stop_after=None))
+    """The same scenario with all that is fetched: no loop is left early, no last batch dropped.
+
+    A worker fetches what a stream has left before it drops it.
+    """
+    consumer = structs.replace(scenario.consumer, stop_after=None)
+    kept = structs.replace(scenario, consumer=consumer)
+    if isinstance(scenario.dataset, IterableDataset):
+        kept = structs.replace(kept, loader=structs.replace(scenario.loader, drop_last=False))
+    return kept
 
 
 def _samples(scenario: Scenario) -> int:

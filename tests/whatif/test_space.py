@@ -206,6 +206,21 @@ def test_bounds_hold(scenario: dlsim.Scenario, each: float, limit: int) -> None:
     assert space(case).fits is space(case, trace).fits
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_what_a_timeout_leaves_under_way(drop_last: bool) -> None:
+    """Of a stream of one sample no batch of two takes more than that sample, dropped or not."""
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=1, timeout=0.5, drop_last=drop_last),
+        dataset=dlsim.IterableDataset(
+            1,
+            fetch=[dlsim.Stage("read", cpu=dlsim.Constant(1.0))],
+            sample_bytes=dlsim.Constant(10.0),
+        ),
+    )
+    _, whole, *_ = uses(dlsim.simulate(case))
+    assert whole.needed == a_batch(case) == 10.0
+
+
 def test_the_largest_batch_of_a_loop_that_is_left_early() -> None:
     """One batch of two of the three samples takes both samples' bytes, not a share of the epoch."""
     case = scenario(workers=0)
