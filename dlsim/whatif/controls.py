@@ -80,17 +80,19 @@ def _less_luck(a: Replications, b: Replications, values: Floats) -> Interval:
 def _less(values: Floats, controls: Floats, confidence: float) -> Interval | None:
     """The interval for the mean of `values` by their regression on `controls`, a row for each.
 
-    The controls have mean 0. None if there are too many to tell their coefficients.
+    The controls have mean 0. None if there are too many to tell their coefficients, or one of those
+    is told by a single run, without which nothing would be known of it.
     """
     scale = np.abs(controls).max(axis=0)
     design = np.column_stack([np.ones(len(values)), controls[:, scale > 0] / scale[scale > 0]])
     left, sizes, right = np.linalg.svd(design, full_matrices=False)
     new = sizes > ALIKE * sizes[0]
     rank, left = int(new.sum()), left[:, new]
-    if rank > SHARE * len(values):
+    others = 1 - (left**2).sum(axis=1)  # the part in what is fitted to each that others have
+    if rank > SHARE * len(values) or (others < ALIKE).any():
         return None
     mean = right[new, 0] / sizes[new] @ left.T  # the mean of what is left, as weights of `values`
-    rest = (values - left @ (left.T @ values)) / (1 - (left**2).sum(axis=1))
+    rest = (values - left @ (left.T @ values)) / others
     half = t_quantile(confidence, len(values) - rank + 1) * float(np.linalg.norm(mean * rest))
     return Interval(float(mean @ values), half, len(values), confidence)
 

@@ -8,6 +8,7 @@ import pytest
 
 import dlsim
 from dlsim.whatif import Replications, gained, interval, paired, replicate
+from dlsim.whatif.controls import _less
 from dlsim.whatif.extent import measured
 from dlsim.whatif.luck import luck
 
@@ -125,3 +126,10 @@ def test_changes_of_the_image_scenario(change: dict[str, object]) -> None:
     found = paired(one, other, metric)
     assert found.half_width * 3 < independent.half_width
     assert abs(found.mean - independent.mean) < 2 * independent.half_width
+
+
+def test_luck_that_one_run_alone_had_tells_nothing() -> None:
+    """Without that run nothing would be known of it, so that no residual is left to judge by."""
+    values, unlike = np.arange(20.0), np.full(20, -1 / 19)
+    unlike[0] = 1.0
+    assert _less(values, unlike[:, None], 0.95) is None
