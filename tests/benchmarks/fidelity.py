@@ -1,9 +1,10 @@
-"""How far predictions are off, in docs/fidelity.md and the README, from a folder of real runs.
+"""How far predictions are off, in docs/fidelity.md and the README, from folders of real runs.
 
-dlsim validate -o FOLDER
-python -m tests.benchmarks.fidelity FOLDER
+dlsim validate --suite held-out -o HELD_OUT
+dlsim validate -o DEVELOPMENT
+python -m tests.benchmarks.fidelity HELD_OUT DEVELOPMENT
 
-The second command makes no runs: a better prediction is held against the same ones.
+The last command makes no runs: a better prediction is held against the same ones.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dlsim.validation.fidelity import errors
 from dlsim.validation.fidelity.campaign import RUNS, typical_paces
 from dlsim.validation.fidelity.tables import (
     Line,
+    aim_lines,
     aims,
     case_lines,
     foreseen,
@@ -42,51 +44,59 @@ BEGIN, END = "<!-- fidelity -->", "<!-- /fidelity -->"
 
 PAGE = """# How far to trust a prediction
 
-Real runs of twelve kinds of work, each under several settings, were predicted from
-{calibrated} of the same work, and measured.
+Real runs, each under several settings, were predicted from {calibrated}
+of the same work, and measured: of twelve kinds of work on which the models of costs were
+**developed**, and of eight unlike them, **held out**: they were written before anything was mended
+for them, with libraries of their own, and are what to judge by.
 {machine}.
 This page is written by
 
-    dlsim validate -o FOLDER
-    python -m tests.benchmarks.fidelity FOLDER
+    dlsim validate --suite held-out -o HELD_OUT
+    dlsim validate -o DEVELOPMENT
+    python -m tests.benchmarks.fidelity HELD_OUT DEVELOPMENT
 
-![Predicted against measured](fidelity.png)
+![Predicted against measured, held out](fidelity.png)
 
 ## What was aimed at
 
 {aims}
 
-{causes}## Predictions
-
 n: configurations, each run several times. Errors are those of an epoch's time, relative to the
 median of the real runs; of wait p95, the median of those from a millisecond on. held: real runs
-within the predicted 95 % interval. spread: the range of the runs of one configuration, relative to
-their median. choice: by how much the configuration that prediction would choose is slower than the
-best one measured.
+within the predicted 95 % interval; half-width: of that interval; score: its width and 40 times by
+how far runs lie outside, relative to the measured time, on average. spread: the range of the runs
+of one configuration, relative to their median. choice: by how much the configuration that
+prediction would choose is slower than the best one measured.
 
 How much a machine's pace differs from run to run (`PACE` in
-dlsim/validation/calibrating/cost_errors.py) was chosen on the runs of 25 November 2026, on another,
-less steady machine of two cores, so that the intervals held nine of ten of those. How much it
-matters where processes are placed (`PLACING`) was read off an earlier set of arrays' runs, on this
-machine. All else was settled before these runs were made, too.
+dlsim/validation/calibrating/cost_errors.py) was chosen on the development suite's runs of
+25 November 2026, on another, less steady machine of two cores, so that the intervals held nine of
+ten of those. How much it matters where processes are placed (`PLACING`) was read off an earlier set
+of arrays' runs, on this machine. All else was settled before these runs were made, too.
 
-{workloads}
+## Held out
 
-## Replays
+{held_out}
 
-Observed runs, simulated with their own costs as they were recorded. timeline: the furthest that the
-two times of a return are apart, as a share of the epoch.
+## Development
+
+{causes}{development}
+"""
+
+SUITE = """{workloads}
+
+Observed runs, simulated with their own costs as they were recorded (timeline: the furthest that the
+two times of a return are apart, as a share of the epoch):
 
 {replays}
 
-## Every configuration
+Every configuration:
 
 {cases}
 
-{legend}
-"""
+{legend}"""
 
-CAUSES = """Where predictions miss, what was watched shows why:
+CAUSES = """Where predictions of these miss, what was watched shows why:
 
 - **training**: the threads of a step spin while they wait for each other, and so for cores. A step
   computes {step_alone} by itself, {step_one} beside one worker and {step_two} beside two; runs of
@@ -107,8 +117,8 @@ CAUSES = """Where predictions miss, what was watched shows why:
 """
 
 PART = """{begin}
-**Real runs** of {count} configurations of twelve kinds of work, predicted from
-{calibrated} of the same work ([all of them](docs/fidelity.md)):
+**Real runs** of {count} configurations of eight kinds of work that nothing was tuned on, predicted
+from {calibrated} of the same work ([all of them](docs/fidelity.md)):
 {machine}.
 
 {table}
@@ -189,32 +199,46 @@ def idle(seen: Observation) -> float:
     return float(1 - used / (machine["cores"] * time))
 
 
-def write(folder: Path, observed: tuple[int, ...], jobs: int) -> None:
+class Suite:
+    """A folder of real runs, predicted and replayed."""
+
+    def __init__(self, folder: Path, observed: tuple[int, ...], jobs: int) -> None:
+        self.folder, self.rows = folder, errors.read(folder)
+        found = errors.cases(folder, observed=observed, jobs=jobs)
+        self.cases = sorted(found, key=lambda case: errors.order(case.configuration))
+        self.replays = list(errors.replays(folder, jobs=jobs))
+
+    def section(self) -> str:
+        """Its tables."""
+        return SUITE.format(
+            workloads=markdown(workload_lines(self.cases)),
+            replays=markdown(replay_lines(self.replays)),
+            cases=markdown(case_lines(self.cases)),
+            legend="\n".join(f"- {line}" for line in legend(self.cases).splitlines()),
+        )
+
+
+def write(held_out: Suite, development: Suite, observed: tuple[int, ...]) -> None:
     """Write docs/fidelity.md, its picture, and the README's part."""
-    rows = errors.read(folder)
-    found = errors.cases(folder, observed=observed, jobs=jobs)
-    cases = sorted(found, key=lambda case: errors.order(case.configuration))
-    replays = list(errors.replays(folder, jobs=jobs))
-    where = machine(rows, cases)
+    where = machine(held_out.rows, held_out.cases)
+    suites = {"held out": held_out, "development": development}
     page = PAGE.format(
         calibrated=words(observed),
         machine=where,
-        causes=causes(folder, rows, cases),
-        aims=markdown(aims(cases, replays)),
-        workloads=markdown(workload_lines(cases)),
-        replays=markdown(replay_lines(replays)),
-        cases=markdown(case_lines(cases)),
-        legend="\n".join(f"- {line}" for line in legend(cases).splitlines()),
+        aims=markdown(aim_lines({name: aims(s.cases, s.replays) for name, s in suites.items()})),
+        causes=causes(development.folder, development.rows, development.cases),
+        held_out=held_out.section(),
+        development=development.section(),
     )
     (ROOT / "docs/fidelity.md").write_text(page, encoding="utf-8")
-    picture(cases).savefig(ROOT / "docs/fidelity.png", dpi=110)
+    picture(held_out.cases).savefig(ROOT / "docs/fidelity.png", dpi=110)
     part = PART.format(
         begin=BEGIN,
         end=END,
         machine=where,
-        count=len(foreseen(cases)),
+        count=len(foreseen(held_out.cases)),
         calibrated=words(observed),
-        table=markdown(short(workload_lines(cases))),
+        table=markdown(short(workload_lines(held_out.cases))),
     )
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
@@ -224,20 +248,23 @@ def write(folder: Path, observed: tuple[int, ...], jobs: int) -> None:
 
 def short(lines: list[Line]) -> list[Line]:
     """The columns that the README has room for."""
-    wanted = ("workload", "n", "median", "90th pct.", "worst", "held", "spread")
+    wanted = ("workload", "n", "median", "90th pct.", "worst", "held", "half-width", "spread")
     at = [lines[0].index(name) for name in wanted]
     return [tuple(line[i] for i in at) for line in lines]
 
 
 def main() -> None:
-    """Write the table from the runs in a folder."""
+    """Write the tables from the runs in two folders."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("held_out", type=Path)
+    parser.add_argument("development", type=Path)
     parser.add_argument("--observed", type=int, nargs="+", default=[2, 1, 0])
     parser.add_argument("--jobs", type=int, default=-1)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    write(options.folder, tuple(options.observed), options.jobs)
+    observed = tuple(options.observed)
+    suites = [Suite(f, observed, options.jobs) for f in (options.held_out, options.development)]
+    write(*suites, observed)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from dlsim.scenario import DlsimError
 from dlsim.validation.calibrating.predict import Estimate, Prediction
 from dlsim.validation.fidelity import campaign, errors, grid, own_loader, tables
 from dlsim.validation.fidelity.grid import Configuration
+from dlsim.validation.fidelity.held_out import HELD_OUT, PACKAGES
 from dlsim.validation.fidelity.trials import HOST, OTHERS, PACE, Trial, spoilt, timed, with_settings
 from dlsim.validation.fidelity.workloads import WORKLOADS
 from dlsim.validation.observing import machine
@@ -111,8 +112,8 @@ class Rows(Dataset):
 
 def test_the_suite_is_a_seeded_selection():
     """At least 120 real runs, the same every time, of every workload and number of workers."""
-    runs = grid.plan(10, 3)
-    assert runs == grid.plan(10, 3)
+    runs = grid.plan(WORKLOADS, 10, 3)
+    assert runs == grid.plan(WORKLOADS, 10, 3)
     measured = [configuration for configuration, _ in runs if not configuration.observed]
     assert len(set(measured)) == 120
     assert len(measured) == 360
@@ -126,12 +127,12 @@ def test_a_larger_selection_holds_the_smaller_one():
     """What was run for a quick look counts for the whole suite as well."""
     for workload in WORKLOADS:
         assert grid.selection(workload, 10)[:3] == grid.selection(workload, 3)
-    assert set(grid.plan(3, 2)) <= set(grid.plan(10, 3))
+    assert set(grid.plan(WORKLOADS, 3, 2)) <= set(grid.plan(WORKLOADS, 10, 3))
 
 
 def test_observed_runs_begin_every_round():
     """What slowly changes on the machine changes for the runs calibrated on as well."""
-    runs = grid.plan(2, 2, all_observed=False)[:12]
+    runs = grid.plan(WORKLOADS, 2, 2, all_observed=False)[:12]
     assert [configuration.observed for configuration, _ in runs] == ([True] * 4 + [False] * 2) * 2
 
 
@@ -347,7 +348,46 @@ def test_what_was_calibrated_on_is_not_foreseen():
     assert tables.workload_lines([foreseen, seen])[1][:3] == ("work", "1", "10.0 %")
     assert tables.case_lines([seen])[1][0].endswith(" =")
     assert "=: runs of the same were calibrated on" in tables.legend([seen])
-    assert tables.aims([seen], [])[-1][2:] == ("-", "not known")
+    assert {aim.found for aim in tables.aims([seen], [])} == {"not known"}
+
+
+def test_an_interval_is_scored_by_its_width_and_by_what_it_misses():
+    """1.0 s predicted as 0.91 to 1.1 s: of 1.0 and 1.2 s the second is 0.1 s outside."""
+    found = case(1, 1.0, 1.0, 1.2)
+    width = 1.1 - 1 / 1.1
+    assert found.half_width == pytest.approx(width / 2)
+    assert found.interval_score == pytest.approx((width + 40 * 0.1 / 2) / 1.1)
+
+
+def test_aims_say_what_is_missed():
+    """Of ten runs all lie in their intervals, which are narrow: too many; and one is far off."""
+    cases = [case(1, 1.0, 1.0)] * 9 + [case(2, 1.0, 1.09)]
+    found = {aim.name: aim for aim in tables.aims(cases, [])}
+    assert found["real runs within the 95 % interval"].found == "100.0 %, missed"
+    assert found["real runs within the 95 % interval"].wanted == "90.0 % to 97.0 %"
+    assert found["prediction: median error of the epoch"].found == "0.0 %"
+    assert found["replay: worst error of the epoch"].found == "not known"
+    lines = tables.aim_lines({"one": tables.aims(cases, []), "other": tables.aims([], [])})
+    assert lines[0] == ("aim", "wanted", "one", "other")
+    assert lines[-1][2:] == ("9.5 %", "not known")
+
+
+@pytest.mark.parametrize("workload", HELD_OUT, ids=lambda workload: workload.name)
+def test_held_out_workloads_work(tmp_path, workload):
+    """Each gives batches in the process itself and from two workers."""
+    for package in PACKAGES:
+        pytest.importorskip(package)
+    size = workload.sizes[1]
+    for settings in ({}, {"num_workers": 2}):
+        assert next(iter(workload.loader(tmp_path, batch_size=size, **settings))) is not None
+
+
+def test_the_held_out_suite_names_what_is_missing(monkeypatch, capsys, tmp_path):
+    """Its packages are few people's; which of them are missing is said before anything is run."""
+    monkeypatch.setattr("dlsim.cli.validation.find_spec", lambda name: name != "av" or None)
+    assert main(["validate", "--suite", "held-out", "-o", str(tmp_path / "runs")]) == 2
+    assert "validate --suite held-out needs av, which is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 # The command

@@ -25,6 +25,7 @@ from dlsim.whatif.journal import sound
 from dlsim.whatif.parallel import run_all
 
 Rows = dict[str, dict[str, Any]]
+MISSED = 0.05  # how many real runs a 95 % interval may not hold
 LEAST_WAIT = 0.001  # seconds; of shorter waits nobody asks how much shorter
 
 
@@ -76,6 +77,25 @@ class Case:
     def held(self) -> int:
         """How many of the real runs' epochs lie in the predicted interval."""
         return sum(trial.epoch in self.prediction.epoch for trial in self.measured)
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the predicted interval, relative to the prediction."""
+        epoch = self.prediction.epoch
+        return (epoch.high - epoch.low) / 2 / epoch.value
+
+    @property
+    def interval_score(self) -> float:
+        """The mean interval score of the real runs' epochs, relative to their median.
+
+        The width of the interval, and 40 times by how far a run lies outside of it: least, on
+        average, for the true 95 % interval (Gneiting and Raftery, Journal of the American
+        Statistical Association 102, 2007, section 6.2).
+        """
+        low, high = self.prediction.epoch.low, self.prediction.epoch.high
+        epochs = [trial.epoch for trial in self.measured]
+        outside = [max(low - epoch, epoch - high, 0.0) for epoch in epochs]
+        return float(high - low + 2 / MISSED * np.mean(outside)) / self.epoch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
-"""The settings that the suite is run with: a seeded selection of the grid."""
+"""The settings that a suite is run with: a seeded selection of the grid."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
-from dlsim.validation.fidelity.workloads import SEED, WORKLOADS, Workload
+from dlsim.validation.fidelity.workloads import SEED, Workload
 
 WORKERS = (0, 1, 2, 4, 8)
 PREFETCH = (1, 2, 4)
@@ -92,14 +93,16 @@ def observed(workload: Workload, *, all_of_them: bool) -> list[Configuration]:
     return runs
 
 
-def plan(count: int, rounds: int, *, all_observed: bool = True) -> list[tuple[Configuration, int]]:
+def plan(
+    workloads: Sequence[Workload], count: int, rounds: int, *, all_observed: bool = True
+) -> list[tuple[Configuration, int]]:
     """Configurations and rounds in the order in which they are run: workload by workload.
 
     A round runs all configurations of a workload once, in another order each time, so that what
     slowly changes on the machine changes for all. The usual observed runs begin every round.
     """
     runs = []
-    for workload in WORKLOADS:
+    for workload in workloads:
         chosen = selection(workload, count)
         for number in range(rounds):
             rng = np.random.default_rng([SEED, number, *workload.name.encode()])
