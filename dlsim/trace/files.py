@@ -207,7 +207,7 @@ def _check(trace: Trace) -> None:
     if trace.samples is not None:
         _check_range("samples.batch", trace.samples.batch, 0, batches)
         _check_range("samples.worker", trace.samples.worker, -1, workers)
-        _check_range("samples.index", trace.samples.index, 0, 2**62)
+        _check_range("samples.index", trace.samples.index, -(2**62), 2**62)
         named |= {
             f"samples.{name}": getattr(trace.samples, name) for name in ("started", "fetched")
         }

@@ -3,6 +3,8 @@ import time
 from dataclasses import fields
 from importlib import metadata
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -80,9 +82,12 @@ def shard(worker):
 
 
 def watched(loader, **settings):
-    """The trace, and all that the step saw."""
+    """The trace, which a file gives back as it was, and all that the step saw."""
     seen = []
     trace = observe(loader, step=seen.append, **settings)
+    with TemporaryDirectory() as folder:
+        save(trace, Path(folder) / "run.npz")
+        assert difference(trace, load_trace(Path(folder) / "run.npz")) is None
     return trace, seen
 
 
