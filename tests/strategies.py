@@ -13,6 +13,18 @@ from msgspec import structs
 
 import dlsim
 from dlsim import Scenario
+from dlsim.scenario.pipeline import (
+    NODES,
+    SPDL,
+    Aggregate,
+    Batcher,
+    Link,
+    ParallelMapper,
+    Pipe,
+    Pipeline,
+    Prefetcher,
+    Unbatcher,
+)
 
 # Whole numbers of 1/64 s: sums are exact, so that much happens at the same moment.
 grid = st.integers(0, 256).map(lambda n: n / 64)
@@ -390,3 +402,84 @@ def on_machines(draw: st.DrawFn) -> Scenario:
         machine=draw(machines),
         costs=structs.replace(scenario.costs, **draw(costs)),
     )
+
+
+@st.composite
+def waiting(draw: st.DrawFn) -> dlsim.Stage:
+    """A stage of a pipeline that only waits, so long that no two moments are the same by chance."""
+    longest = draw(st.sampled_from([0.02, 0.05, 0.1, 0.3]))
+    times = [dlsim.Uniform(0.001, longest), dlsim.Exponential(longest / 3)]
+    return dlsim.Stage("work", wait=draw(st.sampled_from([None, *times])))
+
+
+def pipelines(like: str, links: st.SearchStrategy[tuple[Link, ...]]) -> st.SearchStrategy[Pipeline]:
+    """Pipelines of up to 40 items, in which training may leave early."""
+    step = st.sampled_from([0.02, 0.1]).map(lambda longest: dlsim.Uniform(0.001, longest))
+    return st.builds(
+        Pipeline,
+        like=st.just(like),
+        length=st.integers(0, 40),
+        links=links,
+        source=st.none() | waiting(),
+        buffer_size=st.integers(1, 4),
+        num_threads=st.integers(1, 8),
+        step=st.just(dlsim.Constant(0.0)) | step,
+        stop_after=st.none() | st.none() | st.integers(1, 20),
+    )
+
+
+@st.composite
+def _nodes(draw: st.DrawFn) -> tuple[Link, ...]:
+    links: list[Link] = []
+    lists = False
+    few = st.integers(1, 4)
+    for kind in draw(st.lists(st.sampled_from(["map", "map", "prefetch", "batch"]), max_size=4)):
+        if kind == "map":
+            workers = draw(few)
+            slots = draw(st.none() | st.integers(1, workers))
+            stage, lot = draw(waiting()), draw(st.none() | st.none() | few)
+            links.append(ParallelMapper(stage, workers, draw(st.booleans()), slots, lot))
+        elif kind == "prefetch":
+            links.append(Prefetcher(draw(few)))
+        else:
+            links.append(
+                Unbatcher() if lists else Batcher(draw(few), drop_last=draw(st.booleans()))
+            )
+            lists = not lists
+    return tuple(links)
+
+
+def nodes_pipelines() -> st.SearchStrategy[Pipeline]:
+    """Random graphs of torchdata.nodes."""
+    return pipelines(NODES, _nodes())
+
+
+_aggregate = st.builds(Aggregate, st.integers(1, 4), st.booleans())
+_pipe = st.builds(
+    Pipe,
+    waiting(),
+    concurrency=st.integers(1, 5),
+    output_order=st.sampled_from(["completion", "input"]),
+    threads=st.none() | st.integers(1, 5),
+)
+
+
+def _enough(pipeline: Pipeline) -> Pipeline:
+    """The same with a thread for each task, if one is of a stage in order of input.
+
+    Else several that ask for the last thread at one moment get it in an order that hangs on how
+    many turns of asyncio's loop each takes to ask.
+    """
+    if not any(isinstance(link, Pipe) and link.output_order == "input" for link in pipeline.links):
+        return pipeline
+    links = tuple(
+        structs.replace(link, threads=None) if isinstance(link, Pipe) else link
+        for link in pipeline.links
+    )
+    return structs.replace(pipeline, links=links, num_threads=32)
+
+
+def spdl_pipelines() -> st.SearchStrategy[Pipeline]:
+    """Random pipelines of SPDL."""
+    links = st.lists(st.one_of(_pipe, _pipe, _pipe, _aggregate), max_size=3).map(tuple)
+    return pipelines(SPDL, links).map(_enough)

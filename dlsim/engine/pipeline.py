@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from dlsim.scenario.errors import is_integer, require
 from dlsim.scenario.pipeline import SPDL, Pipeline
-from dlsim.trace.pipeline import Moments, PipelineTrace
+from dlsim.trace.pipeline import PipelineTrace
 
 
 def simulate_pipeline(pipeline: Pipeline, seed: int = 0) -> PipelineTrace:
@@ -16,19 +14,18 @@ def simulate_pipeline(pipeline: Pipeline, seed: int = 0) -> PipelineTrace:
     `ScenarioError` for a bad seed.
     """
     from dlsim.engine.pipelines import nodes, spdl
-    from dlsim.engine.pipelines.run import END, Run, Steps
+    from dlsim.engine.pipelines.run import END, Row, Run, Steps
 
     require(isinstance(pipeline, Pipeline), "pipeline", "a Pipeline", pipeline)
     require(is_integer(seed) and seed >= 0, "seed", "an integer of at least 0", seed)
     run = Run(pipeline, seed)
-    rows: list[tuple[int, float, float, float]] = []
+    rows: list[Row] = []
 
     def train() -> Steps:
+        thread, requested = run.thread(), run.env.now
         sink = spdl.build(run) if pipeline.like == SPDL else None
-        last = None if sink is not None else nodes.build(run)
-        thread = run.thread()
+        last = None if sink is not None else (yield from nodes.build(run))
         while len(rows) != pipeline.stop_after:
-            requested = run.env.now
             if sink is not None:
                 item = yield sink.get()
             else:
@@ -39,27 +36,8 @@ def simulate_pipeline(pipeline: Pipeline, seed: int = 0) -> PipelineTrace:
             returned = run.env.now
             yield run.env.timeout(run.step.of(len(rows)))
             rows.append((nodes.flat(item)[0], requested, returned, run.env.now))
+            requested = run.env.now
 
     run.env.process(train())
     run.env.run()
-    columns = np.array(rows, float).reshape(-1, 4).T
-    stages = []
-    for begun, ended in zip(run.begun, run.ended, strict=True):
-        over = {item: moment for moment, item in ended}
-        items = np.array([item for _, item in begun], np.int64)
-        stages.append(
-            Moments(
-                item=items,
-                began=np.array([moment for moment, _ in begun]),
-                ended=np.array([over.get(item, np.nan) for _, item in begun]),
-            )
-        )
-    return PipelineTrace(
-        pipeline=pipeline,
-        seed=seed,
-        item=columns[0].astype(np.int64),
-        requested=columns[1],
-        returned=columns[2],
-        finished=columns[3],
-        stages=tuple(stages),
-    )
+    return run.trace(rows)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlsim.validation.observing.run import observe
     from dlsim.validation.observing.target import load_step, load_target, time_limit
     from dlsim.validation.virtual.loader import run_virtual
+    from dlsim.validation.virtual.pipeline import run_virtual_pipeline
 
 _HOMES = {
     "Comparison": "dlsim.validation.comparison",
@@ -42,6 +43,7 @@ _HOMES = {
     "Prediction": "dlsim.validation.calibrating.predict",
     "replay": "dlsim.validation.calibrating.replay",
     "run_virtual": "dlsim.validation.virtual.loader",
+    "run_virtual_pipeline": "dlsim.validation.virtual.pipeline",
     "time_limit": "dlsim.validation.observing.target",
     "try_out": "dlsim.validation.diagnosing.search",
 }
@@ -66,6 +68,7 @@ __all__ = [
     "predict",
     "replay",
     "run_virtual",
+    "run_virtual_pipeline",
     "time_limit",
     "try_out",
 ]

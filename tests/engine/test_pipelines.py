@@ -120,6 +120,23 @@ def test_batches_of_nodes() -> None:
     assert both.returned == pytest.approx([0.4] * 4 + [0.8] * 4)
 
 
+def test_a_mapper_of_batches_in_lots() -> None:
+    """A mapper may take several batches at a time: it works on all their items."""
+    mapper = ParallelMapper(wait(0.1), num_workers=1, prebatch=2)
+    found = run(NODES, Batcher(3), mapper, length=12)
+    assert found.item.tolist() == [0, 3, 6, 9]
+    assert found.returned == pytest.approx([0.6, 0.6, 1.2, 1.2])
+
+
+def test_mappers_of_nodes_start_one_after_another() -> None:
+    """Each sleeps for 10 ms when its threads are started, and only then the next one is begun."""
+    mappers = [ParallelMapper(wait(0.002), num_workers=1)] * 3
+    found = run(NODES, *mappers, length=5)
+    assert [stage.began[0] for stage in found.stages[1:]] == pytest.approx([0.0, 0.01, 0.02])
+    assert found.requested[0] == 0.0
+    assert found.returned[0] == pytest.approx(0.03)
+
+
 @pytest.mark.parametrize(("lock", "rate"), [(0.0, 20.0), (0.5, 10.0), (1.0, 5.0)])
 def test_threads_share_the_lock(lock: float, rate: float) -> None:
     """Four tasks of 0.2 s of a core: as many as hold it for their share of the time."""

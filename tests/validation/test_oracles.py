@@ -1,4 +1,4 @@
-"""The simulation against released packages around torch's loader, under a virtual clock."""
+"""The simulation against released loaders and loops, their own code, under a virtual clock."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import logging
 import warnings
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import dlsim
 from dlsim import Scenario
+from dlsim.scenario.pipeline import NODES, SPDL, Pipeline
 from dlsim.trace.difference import difference
-from tests.strategies import scenarios
+from dlsim.trace.pipeline import PipelineTrace
+from tests.strategies import nodes_pipelines, scenarios, spdl_pipelines
 
 virtual = pytest.importorskip("dlsim.validation.virtual.loader", reason="needs torch")
+pipelines = pytest.importorskip("dlsim.validation.virtual.pipeline", reason="needs torch")
 pytestmark = pytest.mark.oracles
 
 
@@ -76,3 +80,36 @@ def test_stateful_loader_equals_torchdata(
     except dlsim.ScenarioError:  # beyond the epoch
         reject()
     assert_equal(scenario, seed)
+
+
+def assert_same(ours: PipelineTrace, theirs: PipelineTrace) -> None:
+    """Every item that training got, and all moments of each item in each stage, are the same."""
+    assert ours.item.tolist() == theirs.item.tolist()
+    for name in ("requested", "returned", "finished"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=0, atol=1e-9)
+    for one, other in zip(ours.stages, theirs.stages, strict=True):
+        at, there = (np.argsort(each.item, kind="stable") for each in (one, other))
+        assert one.item[at].tolist() == other.item[there].tolist()
+        for name in ("began", "ended"):
+            mine, its = getattr(one, name)[at], getattr(other, name)[there]
+            np.testing.assert_allclose(mine, its, rtol=0, atol=1e-9)
+
+
+@needs("torchdata")
+@settings(max_examples=300)
+@given(nodes_pipelines(), st.integers(0, 2**32))
+def test_pipelines_equal_torchdata_nodes(pipeline: Pipeline, seed: int) -> None:
+    """torchdata.nodes' own threads, queues and semaphores have the moments simulated."""
+    assert pipeline.like == NODES
+    theirs = pipelines.run_virtual_pipeline(pipeline, seed)
+    assert_same(dlsim.simulate_pipeline(pipeline, seed), theirs)
+
+
+@needs("spdl")
+@settings(max_examples=300)
+@given(spdl_pipelines(), st.integers(0, 2**32))
+def test_pipelines_equal_spdl(pipeline: Pipeline, seed: int) -> None:
+    """SPDL's own event loop, tasks and thread pools have the moments simulated."""
+    assert pipeline.like == SPDL
+    theirs = pipelines.run_virtual_pipeline(pipeline, seed)
+    assert_same(dlsim.simulate_pipeline(pipeline, seed), theirs)

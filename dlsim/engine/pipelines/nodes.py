@@ -24,11 +24,16 @@ class Node(Protocol):
         """The next item, or END, asked for by a thread."""
 
 
-def build(run: Run) -> Node:
-    """The last node of the pipeline."""
+STARTING = 0.01  # seconds that a ParallelMapper sleeps once its threads are started
+
+
+def build(run: Run) -> Steps:
+    """`iter(loader)`: starts all nodes, the first one first, and returns the last."""
     node: Node = Source(run)
     for number, link in enumerate(run.pipeline.links, 1):
         node = _node(run, node, number, link)
+        if isinstance(link, ParallelMapper):
+            yield run.env.timeout(STARTING)
     return node
 
 
@@ -130,7 +135,7 @@ class Mapped:
         while True:
             place, item = yield self.todo.get()
             if item is not END:
-                for each in item if isinstance(item, list) else [item]:
+                for each in flat(item):
                     yield from self.run.perform(self.number, each, thread)
             yield self.done.put((place, item))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, TypeAlias
 
+import numpy as np
 import simpy
 
 from dlsim.engine.draws import CPU, LATENCY, READ, STEP, WAIT, Stream
@@ -14,8 +15,10 @@ from dlsim.engine.processes.cores import Sharing
 from dlsim.engine.processes.storage import Disk, local
 from dlsim.scenario import Distribution, Stage
 from dlsim.scenario.pipeline import Pipeline
+from dlsim.trace.pipeline import Moments, PipelineTrace
 
 Steps: TypeAlias = Generator[simpy.Event, Any, Any]
+Row: TypeAlias = tuple[int, float, float, float]  # item, requested, returned, finished
 END = object()  # comes after the last item
 SOURCE = 0  # the number of the source among stages; the n-th link is stage n
 
@@ -49,8 +52,31 @@ class Run:
         self.ended: list[list[tuple[float, int]]] = [[] for _ in self.stages]
         self._threads = 0
         self._numbers: dict[tuple[int, int], Numbers] = {}
-        self._seed = seed
+        self.seed = seed
         self.step = Numbers(pipeline.step, "step", (STEP,), seed)
+
+    def trace(self, rows: list[Row]) -> PipelineTrace:
+        """The trace of the run, in which training got `rows`."""
+        columns = np.array(rows, float).reshape(-1, 4).T
+        stages = []
+        for begun, ended in zip(self.begun, self.ended, strict=True):
+            over = {item: moment for moment, item in ended}
+            stages.append(
+                Moments(
+                    item=np.array([item for _, item in begun], np.int64),
+                    began=np.array([moment for moment, _ in begun]),
+                    ended=np.array([over.get(item, np.nan) for _, item in begun]),
+                )
+            )
+        return PipelineTrace(
+            pipeline=self.pipeline,
+            seed=self.seed,
+            item=columns[0].astype(np.int64),
+            requested=columns[1],
+            returned=columns[2],
+            finished=columns[3],
+            stages=tuple(stages),
+        )
 
     def thread(self) -> int:
         """The number of a new thread."""
@@ -69,13 +95,13 @@ class Run:
         turn = WORKERS + thread
         if asked.read_bytes is not None:
             latency = self.pipeline.machine.storage.latency
-            first = 0.0 if latency is None else self._of(latency, LATENCY, stage, item)
-            size = self._of(asked.read_bytes, READ, stage, item)
+            first = 0.0 if latency is None else self.of(latency, LATENCY, stage, item)
+            size = self.of(asked.read_bytes, READ, stage, item)
             yield from self.disk.read((0, thread), turn, stage, (item,), size, first)
         if asked.wait is not None:
-            yield sleep(self.env, self._of(asked.wait, WAIT, stage, item), turn)
+            yield sleep(self.env, self.of(asked.wait, WAIT, stage, item), turn)
         if asked.cpu is not None:
-            seconds = self._of(asked.cpu, CPU, stage, item)
+            seconds = self.of(asked.cpu, CPU, stage, item)
             if asked.lock > 0 and seconds > 0:
                 yield from self.lock.enter(turn)
                 yield self.cores.serve(asked.lock * seconds, (0, thread), turn)
@@ -83,11 +109,12 @@ class Run:
             if (free := (1 - asked.lock) * seconds) > 0:
                 yield self.cores.serve(free, (0, thread), turn)
 
-    def _of(self, distribution: Distribution, role: int, stage: int, item: int) -> float:
+    def of(self, distribution: Distribution, role: int, stage: int, item: int) -> float:
+        """The number of a role that chance has given an item in a stage."""
         numbers = self._numbers.get((role, stage))
         if numbers is None:
             name = f"links.{stage - 1}.stage" if stage else "source"
-            numbers = Numbers(distribution, name, (role, stage), self._seed)
+            numbers = Numbers(distribution, name, (role, stage), self.seed)
             self._numbers[role, stage] = numbers
         return numbers.of(item)
 

@@ -77,6 +77,7 @@ def in_order(
         while (entry := (yield tasks.get())) is not END:
             task, item = entry
             yield task
+            yield run.env.timeout(0)  # asyncio's wait lets others go on first, if it is done, too
             yield behind.put(item)
         yield behind.put(END)
 

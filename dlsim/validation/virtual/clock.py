@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count, cycle
@@ -34,7 +35,7 @@ class Thread:
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.turn = threading.Lock()
+        self.turn = allocate_lock()  # a real one, also where `threading.Lock` is virtual
         self.turn.acquire()
         self.waiting = 0  # which of its waits it is in; earlier wake-ups are stale
         self.killed = False

@@ -1,0 +1,158 @@
+"""SPDL's and torchdata.nodes' own pipelines, as they were released, under a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from importlib.util import find_spec
+from typing import Any
+
+from dlsim.engine.draws import WAIT
+from dlsim.engine.pipelines.run import SOURCE, Row, Run
+from dlsim.scenario import ScenarioError, Stage
+from dlsim.scenario.errors import lacking
+from dlsim.scenario.pipeline import (
+    SPDL,
+    Aggregate,
+    Batcher,
+    ParallelMapper,
+    Pipe,
+    Pipeline,
+    Prefetcher,
+)
+from dlsim.trace.pipeline import PipelineTrace
+from dlsim.validation.virtual.clock import Clock
+from dlsim.validation.virtual.threads import virtual_threads
+
+PATIENCE = 60.0  # seconds that pass after training has left, for what is still begun
+
+
+def run_virtual_pipeline(pipeline: Pipeline, seed: int = 0) -> PipelineTrace:
+    """What the package's own code makes of `pipeline` under `seed`: a trace in virtual seconds.
+
+    Its threads and event loop are its own, and run one at a time. Raises `ScenarioError` where the
+    package is not installed, and for stages that do anything but wait.
+    """
+    package = "spdl" if pipeline.like == SPDL else "torchdata"
+    if find_spec(package) is None:
+        raise ScenarioError(lacking(f"like: {pipeline.like}", package, "oracles"))
+    real = Real(pipeline, seed)
+    build = real.spdl if pipeline.like == SPDL else real.nodes
+    with virtual_threads(real.clock):
+        return real.run.trace(real.train(build))
+
+
+class Real:
+    """A pipeline of the real package whose items are numbers and whose stages sleep."""
+
+    def __init__(self, pipeline: Pipeline, seed: int) -> None:
+        self.pipeline, self.run, self.clock = pipeline, Run(pipeline, seed), Clock()
+        for stage in filter(None, self.run.stages):
+            if stage.cpu is not None or stage.read_bytes is not None:
+                raise ScenarioError(f"links: expected stages that only wait, got {stage.name}")
+        self._made: list[dict[str, int]] = [{} for _ in pipeline.links]  # by SPDL's Aggregates
+
+    def source(self) -> Iterator[int]:
+        """The items."""
+        for item in range(self.pipeline.length):
+            self.perform(SOURCE, item)
+            yield item
+
+    def operation(self, number: int) -> Callable[[Any], Any]:
+        """What stage `number` does."""
+
+        def apply(item: Any) -> Any:
+            for each in self.items(item):
+                self.perform(number, each)
+            return item
+
+        return apply
+
+    def perform(self, number: int, item: int) -> None:
+        """What a stage does for an item: it takes the time that chance gives it."""
+        run, clock, stage = self.run, self.clock, self.run.stages[number]
+        run.begun[number].append((clock.now, item))
+        if isinstance(stage, Stage) and stage.wait is not None:
+            clock.sleep(run.of(stage.wait, WAIT, number, item))
+        run.ended[number].append((clock.now, item))
+
+    def items(self, item: Any) -> list[int]:
+        """The numbers of the items in a list; SPDL's aggregates are items of their own."""
+        if isinstance(item, int):
+            return [item]
+        if self.pipeline.like == SPDL:
+            made = self._made[_depth(item)]
+            return [made.setdefault(repr(item), len(made))]
+        return [each for some in item for each in self.items(some)]
+
+    def train(self, build: Callable[[], Generator[Any, None, None]]) -> list[Row]:
+        """What training gets."""
+        clock, rows = self.clock, list[Row]()
+        built, last = build(), self.pipeline.stop_after
+        while len(rows) != last:
+            requested = clock.now
+            item = next(built, None)
+            if item is None:
+                return rows
+            returned = clock.now
+            clock.sleep(self.run.step.of(len(rows)))
+            rows.append((self.items(item)[0], requested, returned, clock.now))
+        clock.sleep(PATIENCE)
+        built.close()
+        return rows
+
+    def spdl(self) -> Generator[Any, None, None]:
+        """The items of SPDL's pipeline."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from spdl.pipeline import PipelineBuilder
+
+        builder, pools = PipelineBuilder().add_source(self.source()), []
+        for number, link in enumerate(self.pipeline.links, 1):
+            if isinstance(link, Aggregate):
+                builder.aggregate(link.size, drop_last=link.drop_last)
+                continue
+            assert isinstance(link, Pipe)
+            pool = None if link.threads is None else ThreadPoolExecutor(link.threads)
+            pools.append(pool)
+            builder.pipe(
+                self.operation(number),
+                concurrency=link.concurrency,
+                output_order=link.output_order,
+                executor=pool,
+            )
+        builder.add_sink(self.pipeline.buffer_size)
+        built = builder.build(num_threads=self.pipeline.num_threads)
+        try:
+            with built.auto_stop():
+                yield from built
+        finally:
+            for pool in filter(None, pools):
+                pool.shutdown()
+
+    def nodes(self) -> Generator[Any, None, None]:
+        """The items of torchdata.nodes' pipeline."""
+        from torchdata import nodes
+
+        node: Any = nodes.IterableWrapper(self.source())
+        for number, link in enumerate(self.pipeline.links, 1):
+            if isinstance(link, ParallelMapper):
+                node = nodes.ParallelMapper(
+                    node,
+                    self.operation(number),
+                    num_workers=link.num_workers,
+                    in_order=link.in_order,
+                    max_concurrent=link.max_concurrent,
+                    prebatch=link.prebatch,
+                )
+            elif isinstance(link, Prefetcher):
+                node = nodes.Prefetcher(node, link.prefetch_factor)
+            elif isinstance(link, Batcher):
+                node = nodes.Batcher(node, link.batch_size, drop_last=link.drop_last)
+            else:
+                node = nodes.Unbatcher(node)
+        yield from nodes.Loader(node)
+
+
+def _depth(item: Any) -> int:
+    """In how many lists inside one another the first item lies, beside the outermost."""
+    return 1 + _depth(item[0]) if isinstance(item[0], list) else 0
