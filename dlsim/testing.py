@@ -23,10 +23,10 @@ from dlsim.scenario.units import parse
 from dlsim.trace import summarize
 from dlsim.whatif.advising import advise
 from dlsim.whatif.explain import explain
-from dlsim.whatif.feasibility import Target, shown
 from dlsim.whatif.replicate import replicate
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval
+from dlsim.whatif.targets import Target, shown
 
 Subject: TypeAlias = Scenario | str | Path | Any  # or a DataLoader
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
+from dlsim.engine.facts import left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import duration, size
@@ -17,10 +18,11 @@ from dlsim.trace.work import in_an_epoch, told, unit
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.explain import WORTH, Explanation
 from dlsim.whatif.extent import part_of, shortened
-from dlsim.whatif.feasibility import Target, Verdict
+from dlsim.whatif.feasibility import Verdict
 from dlsim.whatif.leaving import left_early
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval, interval
+from dlsim.whatif.targets import Target
 
 MOST_ROWS = 16  # of what else there is; of more, every other one is shown
 SURE = 0.999  # a probability above it is not told more exactly
@@ -198,10 +200,12 @@ def _held(found: Advice) -> list[str]:
     """What to paste; and what comes of it, how sure that is."""
     verdict = found.verdict
     sure = f"{verdict.probability:.3g}" if verdict.probability < SURE else f"above {SURE}"
-    runs = f"{verdict.held} of {verdict.runs} simulated runs{_part(found)}"
+    told = f"That holds with probability {sure}, and in {_runs(found)}."
+    if not left_to_chance(found.best.scenario):
+        told = f"Nothing is random: one run{_part(found)} tells."
     return [
         found.best.keywords,
-        f"With these, {found.results}. That holds with probability {sure}, and in {runs}.",
+        f"With these, {found.results}. {told}",
         *_in_the_way(found),
     ]
 
@@ -210,11 +214,12 @@ def _missed(found: Advice) -> list[str]:
     """What comes nearest; and what stands in the way."""
     verdict = found.verdict
     asked = " and ".join(map(str, found.targets))
+    if verdict.failed:
+        return [f"No settings reach it: {asked}. Of all that were tried, runs end early."]
     if verdict.miss == 0:
         return [
             f"No settings surely reach it: {asked}. The best are {found.best.keywords}",
-            f"With these, {found.results}; but that is met by chance, in {verdict.held} of "
-            f"{verdict.runs} simulated runs{_part(found)}.",
+            f"With these, {found.results}; but that is met by chance, in {_runs(found)}.",
         ]
     return [
         f"No settings reach it: {asked}. The best are {found.best.keywords}",
@@ -226,6 +231,11 @@ def _missed(found: Advice) -> list[str]:
 def _in_the_way(found: Advice) -> list[str]:
     """What keeps training idle with the best settings, and what would help; a line, if any."""
     return [str(found.explanation).splitlines()[0]] if found.explanation else []
+
+
+def _runs(found: Advice) -> str:
+    """In how many of the simulated runs it holds."""
+    return f"{found.verdict.held} of {found.verdict.runs} simulated runs{_part(found)}"
 
 
 def _part(found: Advice) -> str:

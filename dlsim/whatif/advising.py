@@ -13,10 +13,9 @@ from dlsim.trace.metrics import mean
 from dlsim.whatif.advice import Advice, Otherwise
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate, candidates, pareto, switched, with_throughput
-from dlsim.whatif.changes import WRONG, programs, slower
+from dlsim.whatif.changes import WRONG, programs, repeated, slower
 from dlsim.whatif.cheapest import Found, looked_at, search
 from dlsim.whatif.demand import demand
-from dlsim.whatif.endings import ended_by
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import WORTH, Explanation, explain
 from dlsim.whatif.fastest import nearly_as_fast
@@ -94,7 +93,7 @@ def _takes_no_time(scenario: Scenario, question: Question) -> bool:
 def _told(scenario: Scenario, question: Question, found: Found) -> Advice:
     """All that is told of what was found."""
     best, judge = found.best, found.judge
-    limited = found.chosen is None or found.relative
+    limited, again = found.chosen is None or found.relative, repeated(best.scenario)
     return Advice(
         scenario=scenario,
         targets=found.targets,
@@ -111,7 +110,7 @@ def _told(scenario: Scenario, question: Question, found: Found) -> Advice:
         as_set=_as_set(scenario, found) if limited else None,
         ended=_ended(found),
         with_room=_with_room(scenario, question, found) if limited else None,
-        programmed=tuple(_programmed(question, found)) if limited else (),
+        programmed=tuple(_programmed(question, found)) if limited or again else (),
     )
 
 
@@ -122,8 +121,8 @@ def _ended(found: Found) -> str:
     """
     seen = [option for option in found.options if found.judge.seen(option.scenario)]
     for option in seen:
-        if found.judge.mean(option.scenario, "failed") > 0:
-            return f"With {option.keywords}, runs end early: {ended_by(option.scenario)}."
+        if why := found.judge.ended_by(option.scenario):
+            return f"With {option.keywords}, runs end early: {why.rstrip('.')}."
     return ""
 
 

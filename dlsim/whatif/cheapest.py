@@ -14,8 +14,9 @@ from dlsim.scenario import Scenario
 from dlsim.trace.metrics import mean
 from dlsim.whatif.candidates import Candidate, candidates
 from dlsim.whatif.fastest import nearly_as_fast, slow
-from dlsim.whatif.feasibility import NEAR, NEARLY, Judge, Target
+from dlsim.whatif.feasibility import NEAR, Judge
 from dlsim.whatif.question import Question
+from dlsim.whatif.targets import NEARLY, Target
 
 LEAST = 0.002  # a miss that is greater by so little, as a share, is no reason to pay more
 HIGH = 0.75  # of the most workers; who takes more of them might want still more
@@ -84,7 +85,8 @@ def _among(
     judge.targets = targets
     chosen = next((o for o in _hopeful(options, judge) if _holds(o, options, judge)), None)
     if chosen is None and targets[0].rivals:  # rivals that cannot be told apart
-        chosen = next(o for o in options if o.scenario == targets[0].rivals[0])
+        first = next(o for o in options if o.scenario == targets[0].rivals[0])
+        chosen = None if judge.verdict(first.scenario).failed else first
     best = chosen or _nearest(looked_at(options, judge), judge)
     return Found(workers, options, judge, targets, chosen, best)
 
@@ -125,8 +127,10 @@ def _free(option: Candidate) -> tuple[int, bool, tuple[str, ...], int]:
 def _nearest(options: list[Candidate], judge: Judge) -> Candidate:
     """The cheapest of the candidates that come about as near to the targets as any.
 
-    Where no settings make a difference to that, the cheapest of those about as fast as any.
+    None whose runs an error ends, unless it ends all. Where no settings make a difference to how
+    near they come, the cheapest of those about as fast as any.
     """
+    options = [o for o in options if not judge.verdict(o.scenario).failed] or options
     misses = [judge.verdict(option.scenario).miss for option in options]
     most = min(misses) * (1 + LEAST) + LEAST
     near = [option for option, miss in zip(options, misses, strict=True) if miss <= most]

@@ -25,7 +25,8 @@ from dlsim.trace.work import DISTINCT, in_an_epoch, unit
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.demand import Demand, demand, variation
-from dlsim.whatif.feasibility import FIRST, NEAR, NEARLY, Judge, Target, likely, surely_above
+from dlsim.whatif.feasibility import FIRST, NEAR, Judge, likely, surely_above
+from dlsim.whatif.targets import NEARLY, Target
 
 SAME = 0.0025  # relative; who is faster by no more is not faster
 MOST = 100  # replications of a candidate

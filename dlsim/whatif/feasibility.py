@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
@@ -22,17 +21,14 @@ from dlsim.engine.effort import SECONDS, deciding, effort
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
-from dlsim.scenario.units import duration
 from dlsim.trace.metrics import known, mean
-from dlsim.trace.summary import number, percent
-from dlsim.trace.work import DISTINCT
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import Demand, demand
+from dlsim.whatif.endings import ended_by
 from dlsim.whatif.extent import cost, impossible, measured, shortened
-from dlsim.whatif.parallel import Row
+from dlsim.whatif.parallel import Row, replication_seed
 from dlsim.whatif.replicate import columns, more
-
-V = TypeVar("V", float, Floats)
+from dlsim.whatif.targets import NEARLY, SHARES, Target
 
 FIRST = 3  # replications of the first stage
 MOST = 1000  # replications of one configuration
@@ -41,48 +37,7 @@ COSTLY = 40_000.0  # the effort of a simulation that is not made without need
 CALL = 40.0  # the effort of looking at a run, however short
 CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes no difference
 NEAR = 0.05  # of its limit; what misses by less may yet hold
-NEARLY = 0.99  # of the best, where that is the target
-SMALL = 0.01  # shares below it are told to two digits
-DUST = 1e-9  # shares below it come of rounding
 SURELY = 0.9  # a closed form must miss the target by this factor to rule a configuration out
-
-
-@dataclass(frozen=True)
-class Target:
-    """`metric` (as in `Summary`) is to be `limit` at most; or at least, without `at_most`.
-
-    `words`: what the limit is, if not just the number. `rivals`: at least `NEARLY` of what each of
-    these scenarios reaches is wanted, replication by replication; `limit` is the mean of that of
-    the first. `doubt`: how likely another one reaches more than any of them.
-    """
-
-    metric: str
-    limit: float
-    at_most: bool = True
-    words: str = ""
-    rivals: tuple[Scenario, ...] = ()
-    doubt: float = 0.0
-
-    def excess(self, values: V) -> V:
-        """How far each of `values` is beyond the limit; negative within it."""
-        return values - self.limit if self.at_most else self.limit - values
-
-    def result(self, value: float) -> str:
-        """What a run that has this value does, in words."""
-        return RESULTS[self.metric].format(shown(self.metric, value))
-
-    def told(self, value: float) -> str:
-        """The result beside what is wanted."""
-        return f"{self.result(value)} (wanted: {self._limit})"
-
-    @property
-    def _limit(self) -> str:
-        least = f"at {'most' if self.at_most else 'least'} {shown(self.metric, self.limit)}"
-        return self.words or least
-
-    def __str__(self) -> str:
-        """What is wanted, in words."""
-        return RESULTS[self.metric].format(self._limit)
 
 
 @dataclass(frozen=True)
@@ -92,6 +47,7 @@ class Verdict:
     `decided`: whether the test came to an end; one that did not does not hold. `probability`:
     that the means hold, all of them, in the sense of the t distribution; `held`: the runs that do.
     `means`: by metric. `miss`: by how much of its limit the worst mean is beyond it, 0 if none is.
+    `failed`: whether an error ends any run; then nothing holds.
     """
 
     holds: bool
@@ -101,18 +57,9 @@ class Verdict:
     held: int
     means: dict[str, float]
     miss: float
+    failed: bool = False
 
 
-SHARES = ("stall", "au")
-RESULTS = {
-    "stall": "training is idle {} of the time",
-    "wait_p95": "19 of 20 batches are waited for {}",
-    "au": "the accelerator is busy {} of the time",
-    "epoch_time": "an epoch takes {}",
-    "samples_per_s": "training gets {}",
-    "distinct_per_s": "training gets {}",
-}
-UNITS = {"samples_per_s": "samples/s", "distinct_per_s": DISTINCT}
 RULED_OUT = Verdict(False, True, 0.0, 0, 0, {}, math.inf)
 
 
@@ -191,6 +138,14 @@ class Judge:
         """The mean of a metric over the replications of `scenario` that were made."""
         return mean(columns(self._simulated(scenario, FIRST))[metric])
 
+    def ended_by(self, scenario: Scenario) -> str:
+        """What ends the first of its replications that an error ends; "" if none does."""
+        failed = columns(self._simulated(scenario, FIRST))["failed"] > 0
+        if not failed.any():
+            return ""
+        seed = replication_seed(self.seed, int(failed.argmax()))
+        return ended_by(self._part(scenario), seed)
+
     def costly(self, scenario: Scenario) -> bool:
         """Whether each simulation of `scenario` takes seconds."""
         return cost(shortened(scenario)) > COSTLY
@@ -208,12 +163,15 @@ class Judge:
         """All rows of `scenario`, so many at least."""
         rows = self._rows.setdefault(scenario, [])
         if len(rows) < wanted:
-            part = scenario if scenario in self._whole else shortened(scenario)
-            rows += self._more(part, range(len(rows), wanted), scenario)
+            rows += self._more(self._part(scenario), range(len(rows), wanted), scenario)
             if impossible(scenario, columns(rows)):
                 self._whole.add(scenario)
                 rows[:] = self._more(scenario, range(wanted), scenario)
         return rows
+
+    def _part(self, scenario: Scenario) -> Scenario:
+        """What is simulated of `scenario`."""
+        return scenario if scenario in self._whole else shortened(scenario)
 
     def _more(self, part: Scenario, numbers: range, whole: Scenario) -> list[Row]:
         """The rows `numbers` of `part`, which stands for `whole`.
@@ -252,6 +210,7 @@ class Judge:
             held=int(held.sum()),
             means={t.metric: mean(metrics[t.metric]) for t in targets},
             miss=max(_missed(excess) / (t.limit or 1.0) for t, excess in excesses),
+            failed=failed,
         )
 
     def _ruled_out(self, scenario: Scenario) -> bool:
@@ -287,15 +246,6 @@ def _first_wait(need: Demand, edge: float) -> float:
     `edge`: seconds a batch for starting and stopping.
     """
     return need.fetches / (need.fetches + need.batches * (need.step + need.copies + edge) or 1.0)
-
-
-def shown(metric: str, value: float) -> str:
-    """A metric's value as people write it."""
-    if metric in UNITS:
-        return f"{number(value)} {UNITS[metric]}"
-    if metric not in SHARES:
-        return duration(value)
-    return percent(value) if value >= SMALL or value < DUST else f"{100 * value:.2g} %"
 
 
 def _close(excess: Floats, risk: float, scale: float) -> bool:

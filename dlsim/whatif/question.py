@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.feasibility import SHARES, Judge, Target
+from dlsim.whatif.feasibility import Judge
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.statistics import check_confidence
+from dlsim.whatif.targets import SHARES, Target
 
 PREFETCH = (1, 2, 4, 8)
 USUAL, MOST = 16, 64  # workers: those that are looked at first, and as far as the search goes on

@@ -93,7 +93,7 @@ def _answer(found: Versus) -> str:
     gain, pairs = found.gain, len(found.a)
     sure = f"{pairs} pairs of simulated runs that saw the same random numbers"
     if not gain.count:
-        why = ended_by(found.a.scenario)
+        why = ended_by(found.a.scenario, found.a.seeds[0])
         return f"Neither returns anything: {why or 'there is nothing to compare'}."
     if not found.better:
         near = f", as far as {sure} can tell: B makes {_more(found)}"

@@ -29,9 +29,9 @@ from dlsim.trace.metrics import (
 from dlsim.whatif import replicate
 from dlsim.whatif.candidates import Candidate, candidates
 from dlsim.whatif.cheapest import search
-from dlsim.whatif.feasibility import NEARLY, SHARES
 from dlsim.whatif.question import Question as question_of
 from dlsim.whatif.question import targets
+from dlsim.whatif.targets import NEARLY, SHARES
 from tests.benchmarks import resumed
 
 WITHIN = 0.01  # of the time, or of the limit

@@ -10,7 +10,9 @@ from dlsim.scenario import Machine, Storage
 from dlsim.trace import summarize
 from dlsim.whatif import WhatIfError, advise, replicate
 from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
-from dlsim.whatif.feasibility import Judge, Target
+from dlsim.whatif.endings import ended_by
+from dlsim.whatif.feasibility import Judge
+from dlsim.whatif.targets import Target
 from tests.benchmarks.advice import question, wrong
 from tests.whatif.cases import CASES
 
@@ -46,7 +48,7 @@ def test_the_cheapest_that_holds() -> None:
     assert lines[0] == "num_workers=4, prefetch_factor=1"
     assert lines[1] == (
         "With these, training is idle 2.0 % of the time (wanted: at most 5.0 %). "
-        "That holds with probability above 0.999, and in 3 of 3 simulated runs."
+        "Nothing is random: one run tells."
     )
     assert lines[2].startswith(
         "It fits nearly everywhere: batches on their way take up to 7.81 KiB"
@@ -256,6 +258,26 @@ def test_repeated_samples_are_no_throughput() -> None:
     )
 
 
+def test_a_target_that_repeated_work_holds() -> None:
+    """Two workers that both yield all hold a stall with twice the work: parts are offered."""
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=10, num_workers=4),
+        dataset=dlsim.IterableDataset(
+            1000, sharding="none", fetch=[dlsim.Stage("read", wait=dlsim.Constant(0.01))]
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.05)),
+    )
+    for target in ({"max_stall": 0.1}, {"min_au": 0.9}, {"max_wait_p95": 0.001}):
+        found = advise(case, workers=range(5), **target)
+        assert found.chosen is not None
+        assert found.best.keywords == "num_workers=2, prefetch_factor=1"
+        said = "With a part for each worker, num_workers=2, prefetch_factor=1 would be 2 times"
+        assert said in str(found)
+    alone = str(advise(case, workers=range(5), max_stall=0.6))
+    assert alone.startswith("num_workers=1, ")
+    assert "a part for each worker" not in alone
+
+
 def test_what_more_room_would_bring_is_said() -> None:
     """Where /dev/shm leaves out the settings that are faster, how much it would take is named."""
     case = dlsim.Scenario(
@@ -300,6 +322,34 @@ def test_errors_with_other_settings_are_named() -> None:
     said = str(advise(CASES["a timeout that strikes"], workers=range(5)))
     assert said.startswith("num_workers=0")
     assert "runs end early: DataLoader timed out after 2.0 seconds." in said
+
+
+def test_settings_whose_runs_all_end_early() -> None:
+    """Where an error ends the runs of all settings, none is advised, and the error is named."""
+    for target in ({}, {"max_stall": 1.0}):
+        found = advise(CASES["a timeout that strikes"], workers=[1, 2], **target)
+        assert found.chosen is None
+        first, *others = str(found).splitlines()
+        assert first.startswith("No settings reach it: ")
+        assert first.endswith(" Of all that were tried, runs end early.")
+        assert any("DataLoader timed out after 2.0 seconds." in line for line in others)
+
+
+def test_settings_that_fail_are_not_the_nearest() -> None:
+    """What misses a target is nearer to it than what an error ends before it can miss it."""
+    quick = dlsim.Recorded([0.0] * 30 + [5.0] * 10)
+    case = scenario(quick, 1.0, 40, {"batch_size": 1, "num_workers": 1, "timeout": 1.5})
+    found = advise(case, workers=[0, 1], max_stall=0.1)
+    assert found.chosen is None
+    assert found.best.workers == 0
+
+
+def test_the_error_of_a_run_that_fails_is_named() -> None:
+    """Of runs that an error ends now and then, that error is named, whichever run it ends."""
+    read = dlsim.Mixture((dlsim.Constant(0.1), dlsim.Constant(9.0)), (0.9, 0.1))
+    case = scenario(read, 0.1, 10, {"batch_size": 1, "num_workers": 1, "timeout": 2.0})
+    seed = next(seed for seed in range(20) if ended_by(case, seed) == "")
+    assert "timed out" in str(advise(case, workers=[0, 1], seed=seed, maximum=9))
 
 
 def test_flags_for_the_workers_that_are_set() -> None:
