@@ -25,6 +25,7 @@ WRONG = {
     "steps 20 % shorter": {"step": 0.8},
     "steps 20 % longer": {"step": 1.2},
 }
+ONE_THREAD = "one thread in each worker"
 IN_ORDER_SINCE = (2, 6)  # the release of torch that can return batches out of order
 
 
@@ -238,7 +239,7 @@ def _faster(scenario: Scenario) -> Iterator[Change]:
             yield Change(f"{stage.name} twice as fast", structs.replace(scenario, dataset=changed))
     if any(stage.threads > 1 for stage in dataset.fetch):
         alone = structs.replace(dataset, fetch=tuple(map(one_thread, dataset.fetch)))
-        yield Change("one thread in each worker", structs.replace(scenario, dataset=alone))
+        yield Change(ONE_THREAD, structs.replace(scenario, dataset=alone))
     if dataset.collate is not None and dataset.collate.mean > 0:
         changed = structs.replace(dataset, collate=scaled(dataset.collate, 0.5))
         yield Change("collate twice as fast", structs.replace(scenario, dataset=changed))

@@ -18,7 +18,7 @@ from dlsim.trace.summary import number
 from dlsim.trace.telling import limit, regular, sentence, table
 from dlsim.trace.work import in_an_epoch, last_round, told, unit
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
-from dlsim.whatif.changes import Change, changes, perfect_loader
+from dlsim.whatif.changes import ONE_THREAD, Change, changes, perfect_loader
 from dlsim.whatif.controls import gained
 from dlsim.whatif.extent import IDLE, SHARE, cost, part_of, replicated, shortened
 from dlsim.whatif.leaving import left_early
@@ -225,7 +225,7 @@ def _speed(scenario: Scenario, seed: int) -> float:
 def _text(found: Explanation) -> str:
     more = told(found.scenario, in_an_epoch(found.scenario))
     last = last_round(found.scenario) if found.limit == LAST_ROUND else ""
-    first = " ".join(filter(None, (_sentence(found), last, regular(found.rhythm), more)))
+    first = " ".join(filter(None, (_threads(found), _sentence(found), last, regular(found.rhythm), more)))
     lines = [first, _fitting(found), ""]
     if found.shares:
         lines += [table(means(found.idle), 1 - found.stall, means(found.shares))]
@@ -255,6 +255,20 @@ def _runs(found: Explanation, half_width: float) -> str:
     runs = len(found.runs)
     sure = "" if half_width != half_width else f"± {number(half_width)}, "
     return f"{sure}{runs} run{'s' * (runs != 1)}"
+
+
+def _threads(found: Explanation) -> str:
+    """That samples keep several cores busy by threads that wait for one another, if one gains."""
+    alone = next((gain for gain in found.gains if gain.change.name == ONE_THREAD), None)
+    if alone is None or not alone.sure:
+        return ""
+    stages = [stage for stage in found.scenario.dataset.fetch if stage.threads > 1]
+    names = ", ".join(stage.name for stage in stages)
+    return (
+        f"Each sample keeps {max(stage.threads for stage in stages)} cores busy while it computes "
+        f"({names}), by threads of libraries in each worker: limit threads in worker_init_fn: "
+        f"{_times(alone.gain)}, {_percent(alone.gain)}."
+    )
 
 
 def _sentence(found: Explanation) -> str:

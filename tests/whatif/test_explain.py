@@ -57,6 +57,26 @@ def test_an_unknown_size_is_that_of_no_setting() -> None:
     assert second == "Does it fit? How large a sample is, is not stated (dataset.sample_bytes)."
 
 
+def test_threads_of_libraries_come_first() -> None:
+    """Four workers with two spinning threads each on two cores: one thread would do as much.
+
+    Where cores are enough for all of them, nothing is said of threads.
+    """
+    fetch = [dlsim.Stage("blur", cpu=dlsim.Constant(0.005), threads=2, spin=0.5)]
+    crowded = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=8, num_workers=4),
+        dataset=dlsim.MapDataset(640, fetch=fetch),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.005)),
+        machine=Machine(cores=2),
+    )
+    assert str(explain(crowded)).startswith(
+        "Each sample keeps 2 cores busy while it computes (blur), by threads of libraries in each "
+        "worker: limit threads in worker_init_fn: 2 times as fast, +"
+    )
+    enough = dlsim.replace(crowded, {"machine.cores": 16})
+    assert str(explain(enough)).startswith("Training is idle")
+
+
 def test_step_limits() -> None:
     """Where the step limits, no change of the loader is advised."""
     found = explain(scenario(step=5.0), 10)
