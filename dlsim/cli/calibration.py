@@ -76,11 +76,14 @@ def calibrate(
         traces = [dlsim.load_trace(run) for run in runs]
         with working("finding out what moving batches costs here"):
             found = validation.calibration(*traces)
+            doubts = validation.predict(found, {}).doubts
         scenario = found.scenario
         for name, fit in found.fits.items():
             print(f"{name}: {fit}")
         for check in (*found.checks, *(found.alone.checks if found.alone else ())):
             print(check)
+        if str(doubts):
+            print(f"an epoch's time is {doubts}")
     dlsim.dump(scenario, out)
 
 

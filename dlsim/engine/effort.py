@@ -26,6 +26,9 @@ SECONDS = 50e-6  # that the SimPy engine takes for one unit of effort, on one co
 LOADING, COMPILING, LITTLE = 1.0, 14.0, 3.0
 LOOP, RECURRENCE = "loop.run", "recurrence.schedule"
 
+# Seconds that went into simulations without compiled code until now. Who asks for many, one after
+# another, does not know each time: once they took as long as compiling would have, it is done.
+_spent = 0.0
 _decided: ContextVar[bool | None] = ContextVar("decided", default=None)
 
 
@@ -152,7 +155,13 @@ def worth_compiling(seconds: float, kernel: str = LOOP) -> bool:
     if _loaded(kernel):
         return True
     first = COMPILING if kernel == LOOP else LITTLE
-    return seconds > (first if compiles_first(kernel) else LOADING)
+    return _spent + seconds > (first if compiles_first(kernel) else LOADING)
+
+
+def spend(seconds: float) -> None:
+    """Remember that so much went into a simulation without compiled code."""
+    global _spent
+    _spent += seconds
 
 
 def kernel(scenario: Scenario) -> str:

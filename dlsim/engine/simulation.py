@@ -7,7 +7,7 @@ from functools import cache
 from typing import Literal, TypeAlias, get_args
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import SECONDS, announcing, effort, kernel, telling, worth_compiling
+from dlsim.engine.effort import SECONDS, announcing, effort, kernel, spend, telling, worth_compiling
 from dlsim.engine.facts import batches_to_simulate, only_processes
 from dlsim.engine.ranks import rank_seed
 from dlsim.scenario import Scenario, ScenarioError
@@ -62,6 +62,8 @@ def simulate(
             return processes(scenario, seed, samples, advance)
         if engine == "compiled" or _compiles(scenario, seconds):
             return compiled(scenario, seed, samples, advance)
+        if only_processes(scenario) is None:
+            spend(seconds)
         why = {"engine": f"simpy, {_why(scenario)}"}
         return processes(scenario, seed, samples, advance, why)
 

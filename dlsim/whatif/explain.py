@@ -225,7 +225,9 @@ def _speed(scenario: Scenario, seed: int) -> float:
 def _text(found: Explanation) -> str:
     more = told(found.scenario, in_an_epoch(found.scenario))
     last = last_round(found.scenario) if found.limit == LAST_ROUND else ""
-    first = " ".join(filter(None, (_threads(found), _sentence(found), last, regular(found.rhythm), more)))
+    first = " ".join(
+        filter(None, (_threads(found), _sentence(found), last, regular(found.rhythm), more))
+    )
     lines = [first, _fitting(found), ""]
     if found.shares:
         lines += [table(means(found.idle), 1 - found.stall, means(found.shares))]

@@ -37,6 +37,22 @@ def test_what_is_sooner_is_taken(length: int, seconds: float, printed: str) -> N
     assert done.stdout.strip() == printed
 
 
+def test_many_short_questions_are_a_long_one() -> None:
+    """Whoever asks one by one gets compiled code once as much was simulated without it."""
+    code = """
+import dlsim
+from dlsim.engine import effort
+scenario = dlsim.Scenario(loader=dlsim.Loader(num_workers=2), dataset=dlsim.MapDataset(200))
+for _ in range(3):
+    dlsim.simulate(scenario)
+assert round(effort._spent / effort.SECONDS / effort.effort(scenario), 9) == 3
+effort.spend(effort.COMPILING)
+print(dlsim.simulate(scenario).meta.engine)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "compiled"
+
+
 def test_what_is_decided_holds_inside() -> None:
     """What is decided for a question holds for all that is simulated for it, and ends with it."""
     scenario = dlsim.Scenario(loader=dlsim.Loader(num_workers=1), dataset=dlsim.MapDataset(10))

@@ -5,6 +5,7 @@ import pytest
 
 import dlsim
 from dlsim.scenario import Constant, Gamma, ScenarioError
+from dlsim.trace.summary import percent
 from dlsim.validation import predict
 from dlsim.validation.calibrating.predict import (
     UNEXPLAINED,
@@ -15,11 +16,13 @@ from dlsim.validation.calibrating.predict import (
 )
 from dlsim.validation.calibrating.scenario import Calibration
 from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.statistics import t_quantile
 
 COSTS = ("take", "serialise", "hand_over", "receive", "pin", "worker_start", "step")
 SURE = dict.fromkeys(("pace", "placing", "wait", "cpu", *COSTS), 0.0)
 
 STEADY = Constant(0.01)
+T20 = t_quantile(0.95, 20)
 LOADER = dlsim.Loader(batch_size=4, num_workers=2)
 
 
@@ -53,6 +56,39 @@ def test_uncertainty_and_randomness_widen_the_interval():
     random = predict(calibration(wait=Gamma(0.01, 2.0)), {}).epoch
     assert unsure.high > 1.05 * sure.high
     assert random.high - random.low > 1.5 * (sure.high - sure.low)
+
+
+def test_what_makes_an_interval_wide_is_named():
+    """Samples' waits are the whole epoch: unsure by 10 %, it is, too, and no other cost matters.
+
+    Observing four times as long would halve that; where runs differ, another run tells more.
+    """
+    found = predict(calibration(errors={**SURE, "wait": 0.1, "pin": 0.3}), {}).doubts
+    assert next(iter(found.alone)) == "wait"
+    assert found.alone["pin"] == pytest.approx(0.0, abs=1e-9)
+    alone = found.alone["wait"]
+    assert alone == pytest.approx(np.sinh(T20 * 0.1), rel=0.01)
+    assert alone < found.half_width < 1.2 * alone
+    assert found.half_width / 2 < found.longer < found.again < found.half_width
+    assert "mostly of how long samples are waited for" in str(found)
+    assert str(found).endswith(
+        f"; observing 4 times as many batches would make it ± {percent(found.longer)}"
+    )
+    computes = dlsim.replace(
+        calibration().scenario, {"dataset.fetch": (dlsim.Stage("fetch", cpu=STEADY),)}
+    )
+    paced = Calibration(scenario=computes, fits={}, errors={**SURE, "pace": 0.2}, runs=1)
+    found = predict(paced, {}).doubts
+    # one more run: its own difference and that of the mean, of two runs and not of one
+    assert found.again / found.half_width == pytest.approx((1.5 / 2) ** 0.5, rel=0.05)
+    assert "one more observed run like these would make it" in str(found)
+
+
+def test_of_a_narrow_interval_nothing_is_said():
+    """What is sure enough needs no reason and no more runs."""
+    found = predict(calibration(), {})
+    assert str(found.doubts) == ""
+    assert len(str(found).splitlines()) == 3
 
 
 def test_a_prediction_is_decided_by_its_seed():

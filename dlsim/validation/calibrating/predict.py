@@ -18,6 +18,7 @@ from dlsim.trace.metrics import epoch_times, known, mean, samples_per_second, wa
 from dlsim.trace.summary import number
 from dlsim.trace.trace import Trace
 from dlsim.validation.calibrating.checks import Check, missed
+from dlsim.validation.calibrating.doubts import Doubts, doubts
 from dlsim.validation.calibrating.scenario import Calibration
 from dlsim.whatif.parallel import check_counts, replication_seed
 from dlsim.whatif.statistics import t_quantile
@@ -42,11 +43,15 @@ REPLACED = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A predicted value and the interval in which 95 % of real runs should find theirs."""
+    """A predicted value and the interval in which 95 % of real runs should find theirs.
+
+    `spread`: the standard deviation of the logarithm of one more run's, 0 where nothing varies.
+    """
 
     value: float
     low: float
     high: float
+    spread: float = 0.0
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -58,7 +63,8 @@ class Prediction:
 
     `epoch`: seconds of an epoch; `throughput`: samples a second; `wait_p95`: seconds, the 95th
     percentile of waits for a batch. `trace`: one of the simulated runs. `checks`: the watched runs
-    beside their own simulations.
+    beside their own simulations. `doubts`: why the interval of the epoch is as wide as it is, and
+    which further run would narrow it.
     """
 
     scenario: Scenario
@@ -67,6 +73,7 @@ class Prediction:
     wait_p95: Estimate
     trace: Trace
     checks: tuple[Check, ...] = ()
+    doubts: Doubts | None = None
 
     def __str__(self) -> str:
         lines: list[tuple[str, Estimate, Callable[[float], str]]] = [
@@ -78,7 +85,8 @@ class Prediction:
             f"{name:<10} {show(e.value):>10}  ({show(e.low)} to {show(e.high)})"
             for name, e, show in lines
         ]
-        return "\n".join([*said, *map(str, self.checks)])
+        why = str(self.doubts) if self.doubts is not None else ""
+        return "\n".join([*said, *([why] if why else []), *map(str, self.checks)])
 
 
 def predict(
@@ -126,8 +134,13 @@ def predict(
         )
         for name, f in figures.items()
     }
+    reach = t_quantile(CONFIDENCE, max(replications, 2))
     return Prediction(
-        scenario=changed.scenario, trace=sure[0], checks=calibration.checks, **estimates
+        scenario=changed.scenario,
+        trace=sure[0],
+        checks=calibration.checks,
+        doubts=doubts(changed, estimates["epoch"].spread, reach, seeds[0]),
+        **estimates,
     )
 
 
@@ -144,7 +157,7 @@ def estimate(sure: Floats, unsure: Floats, missed: float = 0.0) -> Estimate:
     spread = float(np.std(np.log(np.maximum(unsure, 1e-9) / value), ddof=1)) if count > 1 else 0.0
     spread = (spread**2 * (1 + 1 / count) + UNEXPLAINED**2 + missed**2) ** 0.5
     factor = float(np.exp(t_quantile(CONFIDENCE, max(count, 2)) * spread))
-    return Estimate(value, value / factor, value * factor)
+    return Estimate(value, value / factor, value * factor, spread)
 
 
 def wait_p95(trace: Trace) -> float:

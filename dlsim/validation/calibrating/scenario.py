@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, exp
 from typing import Any
@@ -45,6 +45,7 @@ PINNING = Cost(message=60e-6, tensor=20e-6, byte=0.3e-9)
 HELD = 0.5  # of a step's time: a host that leaves it sooner is not held back by the accelerator
 AHEAD = 1000  # steps of one kernel that CUDA takes before the host has to wait (docs/device.md)
 NOTICEABLE = 1e-3  # of a start; less is the system's, and in the latency
+BETWEEN_RUNS = ("pace", "placing")  # what differs from run to run, not from batch to batch
 NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
 
 
@@ -54,7 +55,7 @@ class Calibration:
 
     `fits`: how samples and steps are distributed, and why. `errors`: the relative standard error
     of each cost, by its key; `pace` is that of all processor time together in one more run,
-    `placing` that of receiving and handing over.
+    `placing` that of receiving and handing over. `runs`: how many were watched.
     `alone`: what runs without workers tell of those, where there were runs of both kinds: the same
     work costs other times in the main process, by its threads and its memory. `checks`: each of the
     runs beside what the scenario makes of it.
@@ -63,14 +64,21 @@ class Calibration:
     scenario: Scenario
     fits: dict[str, Fit]
     errors: dict[str, float]
+    runs: int = 1
     alone: Calibration | None = None
     checks: tuple[Check, ...] = ()
 
     def draw(self, rng: np.random.Generator) -> Scenario:
         """A scenario that would have been as likely to be observed as this one was."""
-        factor = {key: exp(rng.normal(0.0, error)) for key, error in self.errors.items()}
+        return self.with_factors(
+            {key: exp(rng.normal(0.0, error)) for key, error in self.errors.items()}
+        )
+
+    def with_factors(self, factors: Mapping[str, float]) -> Scenario:
+        """The scenario with costs so many times as high, by the keys of `errors`; others stay."""
+        factor = dict.fromkeys(self.errors, 1.0) | dict(factors)
         scenario, on_cpu = self.scenario, self.scenario.consumer.device == "cpu"
-        for key in factor.keys() - {"pace", "placing", "wait", *(() if on_cpu else ("step",))}:
+        for key in factor.keys() - {*BETWEEN_RUNS, "wait", *(() if on_cpu else ("step",))}:
             factor[key] *= factor["pace"]
         for key in ("receive", "hand_over"):
             factor[key] *= factor["placing"]
@@ -162,7 +170,7 @@ def of_runs(runs: list[Accounts], transport: Costs | None) -> Calibration:
         machine=machine_of(runs, slower),
         costs=costs,
     )
-    return Calibration(scenario=scenario, fits=fits, errors=errors)
+    return Calibration(scenario=scenario, fits=fits, errors=errors, runs=len(runs))
 
 
 def relieved(run: Accounts, contention: float) -> Accounts:
