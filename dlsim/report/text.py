@@ -74,8 +74,9 @@ def configuration(trace: Trace) -> str:
 
 def setup(scenario: Scenario) -> str:
     """The loader's settings in one line."""
-    loader, dataset = scenario.loader, scenario.dataset
-    words = [f"{loader.num_workers} {'worker' if loader.num_workers == 1 else 'workers'}"]
+    loader, dataset, consumer = scenario.loader, scenario.dataset, scenario.consumer
+    who = "thread" if loader.threads else "worker"
+    words = [f"{loader.num_workers} {who}{'' if loader.num_workers == 1 else 's'}"]
     if loader.num_workers:
         factor = f"prefetch {loader.window // loader.num_workers} (window {loader.window})"
         words.append(factor if loader.slots is None else f"{loader.slots} slots")
@@ -90,6 +91,8 @@ def setup(scenario: Scenario) -> str:
         words += [] if loader.dispatch == "turns" else [f"dispatch {loader.dispatch}"]
         words += [] if loader.refill == "return" else [f"refill on {loader.refill}"]
     words.append("iterable" if isinstance(dataset, IterableDataset) else "map-style")
+    words += [key for key in ("endless", "stateful") if getattr(loader, key)]
+    words += [] if consumer.loop == "plain" else [f"loop {consumer.loop}"]
     if scenario.epochs > 1:
         words.append(f"{scenario.epochs} epochs")
     if scenario.policy != "torch":

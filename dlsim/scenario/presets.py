@@ -7,7 +7,7 @@ What a combination does not name is as torch has it, unless it is given besides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dlsim.scenario.errors import ScenarioError, shown
@@ -56,6 +56,16 @@ def preset(name: object) -> dict[str, Any]:
     if not isinstance(name, str) or name not in PRESETS:
         raise ScenarioError(f"{LIKE}: expected one of {', '.join(PRESETS)}, got {shown(name)}")
     return PRESETS[name]
+
+
+def named(values: Callable[[str], object]) -> str | None:
+    """The first name that stands for what `values` says of each key, or None."""
+    found = {key: values(key) for key in TORCH}
+    for name, keys in PRESETS.items():
+        wanted = {**TORCH, **keys}
+        if all(found[key] == (None if wanted[key] == "none" else wanted[key]) for key in TORCH):
+            return name
+    return None
 
 
 def spelt_out(tree: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,10 +16,14 @@ from dlsim.scenario import Constant, Scenario, get
 from dlsim.scenario.consumer import Loop
 from dlsim.scenario.keys import described
 from dlsim.scenario.loader import Dispatch, Refill, WorkerKind
+from dlsim.scenario.presets import LIKE, PRESETS, named
 from dlsim.scenario.units import duration, size
 
 AROUND = np.concatenate((np.geomspace(0.1, 1, 20)[:-1], np.geomspace(1, 10, 20)))
 LOOPS = get_args(Loop)
+# One name for each combination of rules, and what is none of them.
+NAMES = [*{str(keys): name for name, keys in reversed(PRESETS.items())}.values()][::-1]
+OWN = "none of these"
 RELEASES = ("2.0", "2.5", "2.6", "2.7", "2.15")
 
 
@@ -72,6 +76,8 @@ def _wanted(scenario: Scenario) -> Iterator[_Wanted]:
         yield "Loader", f"loader.{key}", key, "switch", ()
     yield "Loader", "torch", "torch", "list", RELEASES
     if loader.num_workers:
+        alike = named(lambda key: get(scenario, key)) or OWN
+        yield "Loader", LIKE, "the rules of", "list", [*NAMES, *[OWN][: alike == OWN]], alike
         yield "Loader", "loader.workers", "workers are", "list", get_args(WorkerKind)
         yield "Loader", "loader.dispatch", "who gets the next batch", "list", get_args(Dispatch)
         yield "Loader", "loader.refill", "more is sent for on", "list", get_args(Refill)

@@ -114,7 +114,8 @@ def film(trace: Trace, batch: int = 0, most: int = MOST) -> Film:
     assert scenario is not None
     for key, shown in (("dispatch", ("turns", "dealt")), ("refill", ("return",))):
         value, words = getattr(scenario.loader, key), " or ".join(shown)
-        require(value in shown, f"loader.{key}", f"{words}, which the film shows", value)
+        way_out = "which the film shows (what happens else, `dlsim run` shows with --plot or -v)"
+        require(value in shown, f"loader.{key}", f"{words}, {way_out}", value)
     known = turns(trace)
     stage = _Stage(trace, known, begin)
     start, credit, main = tuple(stage.there.values()), stage.credit, stage.main

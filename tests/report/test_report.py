@@ -16,6 +16,7 @@ from dlsim.report import gantt, occupancy, run_picture, run_text, side_by_side, 
 from dlsim.report.columns import envelope, shares
 from dlsim.report.html import svg
 from dlsim.report.prediction_plots import predicted_against_measured
+from dlsim.report.text import setup
 from dlsim.report.why_plots import account_bars
 from dlsim.trace import Trace, metrics
 from dlsim.trace.levels import levels
@@ -45,6 +46,24 @@ def drawn(figure: Any) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=50)
     return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "2 workers, prefetch 2 (window 4), batch size 3, in order, map-style"),
+        ({"loader.workers": "threads", "loader.num_workers": 1}, "1 thread, prefetch 2 (window 2)"),
+        ({"loader.like": "accelerate-1.15"}, "map-style, loop accelerate"),
+        ({"loader.like": "monai.ThreadDataLoader-1.6"}, "map-style, loop thread"),
+        ({"loader.endless": True, "consumer.stop_after": 2}, "map-style, endless"),
+        ({"loader.stateful": True}, "map-style, stateful"),
+    ],
+)
+def test_the_line_about_the_loader(changes: dict[str, object], said: str) -> None:
+    """It names what is not torch's own: threads, the loop around `next()`, an endless sampler."""
+    scenario = run().meta.scenario
+    assert scenario is not None
+    assert said in setup(dlsim.replace(scenario, changes))
 
 
 def test_run_text() -> None:

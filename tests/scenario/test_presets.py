@@ -8,7 +8,8 @@ import dlsim
 from dlsim import Scenario, ScenarioError
 from dlsim.cli import main
 from dlsim.scenario import from_tree
-from dlsim.scenario.presets import PRESETS, TORCH
+from dlsim.scenario.presets import PRESETS, TORCH, named
+from dlsim.show.controls import Control, controls
 
 BASE = {
     "loader": {"num_workers": 2},
@@ -29,6 +30,39 @@ def test_a_name_stands_for_its_keys(name: str) -> None:
         assert dlsim.scenario.get(scenario, key) == (None if value == "none" else value)
     assert dlsim.replace(from_tree(BASE), {"loader.like": name}) == scenario
     assert len(dlsim.simulate(scenario, engine="simpy").order) == 16
+
+
+def test_the_name_of_a_combination() -> None:
+    """A scenario is known by the first name that stands for its rules, if there is one."""
+
+    def name(scenario: Scenario) -> str | None:
+        return named(lambda key: dlsim.scenario.get(scenario, key))
+
+    assert name(from_tree(BASE)) == "torch"
+    assert name(like("accelerate-1.15")) == "accelerate-1.15"
+    assert name(like("monai.ThreadDataLoader-1.6")) == "prefetch_generator-1.0"
+    assert name(like("torch", dispatch="stealing")) is None
+
+
+def test_the_page_has_a_control_for_names() -> None:
+    """Each combination is there once, and what is none of them where that is the case."""
+
+    def control(scenario: Scenario) -> Control:
+        return next(each for each in controls(scenario) if each.key == "loader.like")
+
+    stops = control(from_tree(BASE)).stops
+    assert stops[0] == "torch"
+    assert "timm.MultiEpochsDataLoader-1.0" in stops
+    assert "ultralytics.InfiniteDataLoader-8" not in stops
+    for name in stops:
+        assert (
+            control(dlsim.replace(like("torchdata.nodes-0.11"), {"loader.like": name})).value
+            == name
+        )
+    own = control(like("torch", refill="arrival"))
+    assert (own.value, own.stops[-1]) == ("none of these", "none of these")
+    alone = from_tree({**BASE, "loader": {}})
+    assert not [each for each in controls(alone) if each.key == "loader.like"]
 
 
 def test_another_name_takes_the_place_of_the_first() -> None:
