@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import Positional, arg
 
-from dlsim.cli.files import check_drawable, check_folder, check_torch, draw, saying
+from dlsim.cli.checking import Missed
+from dlsim.cli.files import (
+    check_drawable,
+    check_folder,
+    check_torch,
+    check_writable,
+    draw,
+    saying,
+)
 from dlsim.cli.parsing import Count, File, Flag, Number, UsageError
 from dlsim.cli.progress import counting
 from dlsim.cli.stepping import Step, step_of
 from dlsim.scenario import DlsimError
 from dlsim.scenario.errors import lacking
+from dlsim.scenario.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +53,8 @@ def validate(
     minutes: Number = None,
     report_only: Flag = False,
     plot: File = None,
+    verdict: File = None,
+    check: Flag = False,
     jobs: int = -1,
 ) -> None:
     """Hold predictions against real runs: of your own loader, or of a suite of workloads.
@@ -72,12 +83,17 @@ def validate(
         minutes: Begin no more runs after so long.
         report_only: Make no runs; report on those that FOLDER has.
         plot: Draw predictions against real runs here.
+        verdict: Write what came of it as JSON here: errors, bias, what was matched and assumed.
+        check: End with status 1 where predictions are beyond 8 % and 1.5 times the spread of real
+            runs, or their intervals hold fewer than nine of ten.
         jobs: Predict with so many processes; -1: one for each core.
     """
     check_torch("validate")
     check_drawable(plot)
     check_folder(out)
+    check_writable(verdict)
     from dlsim.validation.fidelity import errors
+    from dlsim.validation.fidelity.verdict import verdict as judge
 
     calibrated = numbers("--observed", observed, 0)
     if rounds is not None and rounds < 1:
@@ -101,9 +117,17 @@ def validate(
     )
     if not cases:
         raise DlsimError(f"{out}: has no measured run that could be predicted")
-    report(cases, list(counted("replays", errors.replays(out, jobs=jobs))))
+    replays = list(counted("replays", errors.replays(out, jobs=jobs)))
+    report(cases, replays)
+    found = judge(errors.target_of(out), cases, replays)
+    print(f"\n{found}")
+    if verdict is not None:
+        with replacing(verdict, DlsimError) as file:
+            file.write_bytes(found.json())
     if plot is not None:
         draw(picture(cases), plot)
+    if check and not found.passed:
+        raise Missed
 
 
 def run_suite(out: Path, name: str, quick: bool, rounds: int | None, seconds: float) -> None:

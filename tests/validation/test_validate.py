@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+import dlsim
 from dlsim.cli import main
 from dlsim.cli.validation import report
 from dlsim.scenario import DlsimError
@@ -21,6 +22,7 @@ from dlsim.validation.fidelity import campaign, errors, grid, own_loader, tables
 from dlsim.validation.fidelity.grid import Configuration
 from dlsim.validation.fidelity.held_out import HELD_OUT, PACKAGES
 from dlsim.validation.fidelity.trials import HOST, OTHERS, PACE, Trial, spoilt, timed, with_settings
+from dlsim.validation.fidelity.verdict import verdict
 from dlsim.validation.fidelity.workloads import WORKLOADS
 from dlsim.validation.observing import machine
 from dlsim.validation.observing.target import load_target
@@ -372,6 +374,49 @@ def test_aims_say_what_is_missed():
     assert lines[-1][2:] == ("9.5 %", "not known")
 
 
+def assumed(case: errors.Case, **changes: object) -> errors.Case:
+    """The same of a scenario that a verdict can look at."""
+    plain = dlsim.Scenario(loader=dlsim.Loader(), dataset=dlsim.MapDataset(40))
+    scenario = dlsim.replace(plain, changes)
+    return replace(case, prediction=replace(case.prediction, scenario=scenario))
+
+
+def test_a_verdict_says_what_holds_and_what_it_rests_on():
+    """Of three configurations one is 20 % off, though its runs differ by 2 %: predictions miss."""
+    cases = [
+        assumed(case(1, 1.05, 1.0, 1.0), **{"machine.cores": 2}),
+        assumed(case(2, 1.2, 1.0, 1.02), **{"machine.cores": 2}),
+        assumed(case(4, 0.98, 1.0, 1.01), **{"machine.cores": 2}),
+    ]
+    found = verdict("train.py:make", cases, [])
+    assert not found.passed
+    assert found.beyond == ("workers 2, batch 4",)
+    assert found.error == pytest.approx(0.05)
+    assert found.bias == pytest.approx(0.05)
+    assert (found.configurations, found.runs, found.held) == (3, 6, pytest.approx(4 / 6))
+    assert found.matched == ("num_workers: 1, 2, 4",)
+    assert "2 cores, as here" in found.assumed
+    read = json.loads(found.json())
+    assert read["replay"] is None
+    assert read["beyond"] == ["workers 2, batch 4"]
+    said = str(found)
+    assert said.startswith("Predictions of train.py:make miss 1 of 3 configurations by more than 8")
+    assert verdict("train.py:make", cases[::2], []).passed
+
+
+def test_an_error_that_real_runs_differ_by_is_none():
+    """Runs that differ by 15 % may be missed by one and a half times as much."""
+    found = verdict("mine", [assumed(case(2, 1.08, 1.0, 1.15, 1.0))], [])
+    assert found.passed
+    assert str(found).startswith("Predictions of mine hold: of 1 configuration all are within")
+    disturbed = replace(assumed(case(1, 1.0, 1.0)), clean=False)
+    assert not verdict("mine", [disturbed], []).passed
+    assert "others disturbed all real runs" in str(verdict("mine", [disturbed], []))
+    assert any(
+        "never run undisturbed" in said for said in verdict("m", [disturbed], []).limitations
+    )
+
+
 @pytest.mark.parametrize("workload", HELD_OUT, ids=lambda workload: workload.name)
 def test_held_out_workloads_work(tmp_path, workload):
     """Each gives batches in the process itself and from two workers."""
@@ -399,11 +444,16 @@ def test_predictions_beside_real_runs(module, capsys):
     command = ["validate", "their_loaders:make", "--workers", "1,3", "--rounds", "2", "-o", "runs"]
     assert main([*command, "--jobs", "1", "--plot", "v.png"]) == 0
     said = capsys.readouterr().out
-    assert said.count("workers 1") == said.count("workers 3") == 1
+    assert said.count("\nworkers 1 =") == said.count("\nworkers 3") == 1
     assert "~" not in said
     assert (module / "v.png").stat().st_size > 10_000
-    assert main(["validate", "-o", "runs", "--report-only", "--jobs", "1"]) == 0
+    again = ["validate", "-o", "runs", "--report-only", "--jobs", "1", "--verdict", "v.json"]
+    assert main(again) == 0
     assert capsys.readouterr().out == said
+    verdict = json.loads((module / "v.json").read_text())
+    assert verdict["loader"] == "their_loaders:make"
+    assert main([*again, "--check"]) == (0 if verdict["passed"] else 1)
+    capsys.readouterr()
     (replayed,) = {round(one.drift) for one in errors.replays(module / "runs")}
     assert replayed == 0
 

@@ -32,12 +32,17 @@ class Check:
         """How much longer the simulation takes, relative."""
         return self.seen / self.simulated - 1
 
+    @property
+    def close(self) -> bool:
+        """Whether what is missed is too little to say so."""
+        return abs(self.off) <= CLOSE
+
     def __str__(self) -> str:
         said = (
             f"watched with num_workers={self.workers}: {number(self.seen)} samples/s, simulated "
             f"{number(self.simulated)} ({self.off:+.1%} of its time)"
         )
-        if abs(self.off) <= CLOSE:
+        if self.close:
             return said
         return f"{said}: something is not understood, and predictions are less sure by that"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -219,6 +220,14 @@ def read(folder: Path) -> Rows:
         name: row | {"spoilt": disturbed(row, typical)} if "spoilt" in row else row
         for name, row in rows.items()
     }
+
+
+def target_of(folder: Path) -> str:
+    """What was run in `folder`: a loader, as it was named, or a suite."""
+    try:
+        return str(json.loads((folder / JOURNAL).read_bytes().splitlines()[0])["target"])
+    except (OSError, IndexError, ValueError, KeyError, TypeError, RecursionError):
+        return "a loader"
 
 
 def order(configuration: Configuration) -> tuple[object, ...]:
