@@ -390,7 +390,7 @@ def test_a_verdict_says_what_holds_and_what_it_rests_on():
     ]
     found = verdict("train.py:make", cases, [])
     assert not found.passed
-    assert found.beyond == ("workers 2, batch 4",)
+    assert found.beyond == ("work, workers 2, batch 4",)
     assert found.error == pytest.approx(0.05)
     assert found.bias == pytest.approx(0.05)
     assert (found.configurations, found.runs, found.held) == (3, 6, pytest.approx(4 / 6))
@@ -398,7 +398,7 @@ def test_a_verdict_says_what_holds_and_what_it_rests_on():
     assert "2 cores, as here" in found.assumed
     read = json.loads(found.json())
     assert read["replay"] is None
-    assert read["beyond"] == ["workers 2, batch 4"]
+    assert read["beyond"] == ["work, workers 2, batch 4"]
     said = str(found)
     assert said.startswith("Predictions of train.py:make miss 1 of 3 configurations by more than 8")
     assert verdict("train.py:make", cases[::2], []).passed
