@@ -35,6 +35,7 @@ def calibrate(
 
     Args:
         runs: Traces that dlsim observe wrote, of the same loader; the first one's settings count.
+            That of a job makes a job's scenario.
             Or one profile of torch.profiler (.json, .json.gz).
         out: Write the scenario here, as TOML.
         throughput: Samples a second by workers instead of runs, as 0=517,2=844,8=1275.
@@ -73,7 +74,9 @@ def calibrate(
         print(fitted)
     else:
         check_torch("calibrate")  # what moving batches costs here is tried out
-        traces = [dlsim.load_trace(run) for run in runs]
+        from dlsim.trace import load_run
+
+        traces = [load_run(run) for run in runs]
         with working("finding out what moving batches costs here"):
             found = validation.calibration(*traces)
             doubts = validation.predict(found, {}).doubts

@@ -20,26 +20,23 @@ from dlsim.cli.diagnosis import diagnose
 from dlsim.cli.files import (
     check_drawable,
     check_folder,
-    check_torch,
     check_trace,
     check_traceable,
     check_writable,
-    kept,
     report_run,
     scenario_from,
     simulated,
     simulated_job,
-    watching,
 )
 from dlsim.cli.keys import keys
 from dlsim.cli.loaders import loaders
 from dlsim.cli.new import new
+from dlsim.cli.observing import observe
 from dlsim.cli.page import report
-from dlsim.cli.parsing import NO_CHANGES, Changes, Command, Count, File, Flag, OutFile, Text
+from dlsim.cli.parsing import NO_CHANGES, Changes, Command, File, Flag, OutFile, Text
 from dlsim.cli.pipelines import pipeline
 from dlsim.cli.renting import rent
 from dlsim.cli.serving import serve
-from dlsim.cli.stepping import step_of
 from dlsim.cli.sweeping import sweep
 from dlsim.cli.teaching import teach
 from dlsim.cli.validation import validate
@@ -129,54 +126,6 @@ def tell(trace: Trace) -> None:
     for lines in narrated(trace):
         print("\n".join(lines), end="\n" if lines else "")
     print()
-
-
-def observe(
-    target: Annotated[Positional[str], arg(metavar="TARGET")],
-    *,
-    batches: Count = None,
-    epochs: int = 1,
-    step: str = "0 s",
-    out: OutFile = None,
-    csv: File = None,
-    plot: File = None,
-    trace: File = None,
-) -> None:
-    """Watch a real DataLoader at work: how fast it is, and how long its batches are waited for.
-
-    Example: dlsim observe train.py:make_loader --batches 200 --step "50 ms" -o run.npz
-
-    The loader runs as it is; it is watched through public hooks only. Needs torch.
-
-    Args:
-        target: A DataLoader, or a function that makes one, as module:name or file.py:name.
-        batches: Leave each epoch after so many batches.
-        epochs: Pass over the loader so often.
-        step: Sleep so long for each batch, in place of the training step.
-            Or call with each batch what train.py:step names.
-        out: Write the whole trace here, as NPZ, for dlsim compare or NumPy.
-        csv: Write a table here, one row for each batch.
-        plot: Draw the run here: who did what when, and how full the buffer was.
-        trace: Write Chrome Trace Event JSON here (.json, .json.gz), which Perfetto opens.
-    """
-    check_torch("observe")
-    from dlsim import validation
-
-    _, training = step_of("observe", step)
-    check_trace(out)
-    check_writable(csv)
-    check_drawable(plot)
-    check_traceable(trace)
-    loader = validation.load_target(target)
-    with kept(out), watching(target) as advance:
-        found = validation.observe(
-            loader,
-            step=training,
-            batches=batches,
-            epochs=epochs,
-            progress=advance,
-        )
-    report_run(found, out, csv, plot, trace)
 
 
 def schema() -> None:

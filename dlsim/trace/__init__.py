@@ -7,6 +7,7 @@ from dlsim.trace.files import load_trace, save, write_csv
 from dlsim.trace.job import JobTrace, Meetings, meetings
 from dlsim.trace.job_files import (
     load_job,
+    load_run,
     save_job,
     write_job_chrome,
     write_job_csv,
@@ -83,6 +84,7 @@ __all__ = [
     "job_overflow",
     "lateness",
     "load_job",
+    "load_run",
     "load_trace",
     "meetings",
     "memory",

@@ -24,6 +24,7 @@ from dlsim.trace.chrome import MAIN, Lane, check_name, events_of, named, nanosec
 from dlsim.trace.files import (
     CSV_COLUMNS,
     FORMAT,
+    Arrays,
     arrays_of,
     csv_rows,
     read_arrays,
@@ -61,6 +62,17 @@ def load_job(path: str | Path) -> JobTrace:
     arrays = read_arrays(path)
     if "job" not in arrays:
         raise TraceError(f"{path}: expected the traces of a job, got a single trace")
+    return job_of(arrays, path)
+
+
+def load_run(path: str | Path) -> Trace | JobTrace:
+    """What the NPZ file at `path` has, a trace or a job. Raises `TraceError` as both do."""
+    arrays = read_arrays(path)
+    return job_of(arrays, path) if "job" in arrays else trace_of(arrays, path)
+
+
+def job_of(arrays: Arrays, path: str | Path) -> JobTrace:
+    """The job that the arrays of a file hold. Raises `TraceError` if they hold none."""
     by_rank: dict[int, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         if name.startswith("rank."):

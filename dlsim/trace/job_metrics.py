@@ -81,6 +81,25 @@ def lateness(job: JobTrace) -> Lateness:
     )
 
 
+def job_epoch_times(job: JobTrace) -> Floats:
+    """Seconds of each epoch, from when the first rank begins it until the last has left it."""
+    started = np.array([trace.epochs.started for trace in job.ranks])
+    ended = np.array([trace.epochs.ended for trace in job.ranks])
+    times: Floats = ended.max(axis=0) - started.min(axis=0)
+    return times
+
+
+def exchanges(job: JobTrace) -> Floats:
+    """Seconds of each meeting from when the last rank had come until the first one went on."""
+    met = meetings(job)
+    first = np.full(len(met), np.inf)
+    for rank, trace in enumerate(job.ranks):
+        there = met.batch[:, rank] >= 0
+        first[there] = np.fmin(first[there], trace.finished[met.batch[there, rank]])
+    found: Floats = np.maximum(first - np.nanmax(met.stepped, axis=1), 0.0)
+    return found
+
+
 def job_account(job: JobTrace) -> Account:
     """Where the time of all ranks went, added up: busy, or idle by cause.
 

@@ -43,6 +43,12 @@ def summarize_job(job: JobTrace) -> Summary:
     return Summary(**found)
 
 
+def job_samples_per_second(job: JobTrace) -> float:
+    """Samples of all ranks, over the job's elapsed time."""
+    begin, end = span(job)
+    return metrics.ratio(sum(map(metrics.samples, job.ranks)), end - begin)
+
+
 def span(job: JobTrace) -> tuple[float, float]:
     """When the first rank begins, and the last one ends."""
     spans = [metrics.span(trace) for trace in job.ranks]

@@ -47,6 +47,11 @@ BATCH_COLUMNS = (
     "tensor_bytes",
     "pickled_bytes",
 )
+# Those that are moments; the others are seconds and bytes.
+MOMENT_COLUMNS = (
+    *("initialising", "initialised", "collating", "serialising", "serialised"),
+    *("rebuilding", "pinning", "pinned", "entered", "left", "device_began", "device_ended"),
+)
 # What files have had only since accelerators, and the beginnings of workers, were watched.
 ADDED = (
     *("initialising", "initialised", "init_cpu", "init_queued"),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dlsim.validation.comparison import Comparison, compare
     from dlsim.validation.diagnosing.answer import Diagnosis
     from dlsim.validation.diagnosing.search import diagnose, diagnose_run, one_thread_each, try_out
+    from dlsim.validation.observing.joining import join
+    from dlsim.validation.observing.rank import of_job
     from dlsim.validation.observing.run import observe
     from dlsim.validation.observing.target import load_step, load_target, time_limit
     from dlsim.validation.virtual.loader import run_virtual
@@ -35,9 +37,11 @@ _HOMES = {
     "fit_throughput": "dlsim.validation.calibrating.throughput",
     "diagnose": "dlsim.validation.diagnosing.search",
     "diagnose_run": "dlsim.validation.diagnosing.search",
+    "join": "dlsim.validation.observing.joining",
     "load_step": "dlsim.validation.observing.target",
     "load_target": "dlsim.validation.observing.target",
     "observe": "dlsim.validation.observing.run",
+    "of_job": "dlsim.validation.observing.rank",
     "one_thread_each": "dlsim.validation.diagnosing.search",
     "predict": "dlsim.validation.calibrating.predict",
     "Prediction": "dlsim.validation.calibrating.predict",
@@ -61,9 +65,11 @@ __all__ = [
     "diagnose_run",
     "fit_profile",
     "fit_throughput",
+    "join",
     "load_step",
     "load_target",
     "observe",
+    "of_job",
     "one_thread_each",
     "predict",
     "replay",

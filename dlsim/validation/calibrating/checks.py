@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from dlsim.engine import simulate
 from dlsim.scenario import IterableDataset, Scenario
-from dlsim.trace.metrics import samples_per_second
-from dlsim.trace.observation import Observation
+from dlsim.trace.job import JobTrace
 from dlsim.trace.summary import number
+from dlsim.trace.trace import Trace
+from dlsim.validation.calibrating.running import rate, simulated
 
 CLOSE = 0.03  # relative; a miss beyond it is said, and predictions are less sure by it
 SEEDS = 3
@@ -21,11 +21,15 @@ SEEDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Samples a second of a watched run with so many `workers`, and of its simulation."""
+    """Samples a second of a watched run with so many `workers`, and of its simulation.
+
+    Of a job with `ranks`, all of them together.
+    """
 
     workers: int
     seen: float
     simulated: float
+    ranks: int = 1
 
     @property
     def off(self) -> float:
@@ -38,26 +42,28 @@ class Check:
         return abs(self.off) <= CLOSE
 
     def __str__(self) -> str:
+        of_each = f" on each of {self.ranks} ranks" if self.ranks > 1 else ""
         said = (
-            f"watched with num_workers={self.workers}: {number(self.seen)} samples/s, simulated "
-            f"{number(self.simulated)} ({self.off:+.1%} of its time)"
+            f"watched with num_workers={self.workers}{of_each}: {number(self.seen)} samples/s, "
+            f"simulated {number(self.simulated)} ({self.off:+.1%} of its time)"
         )
         if self.close:
             return said
         return f"{said}: something is not understood, and predictions are less sure by that"
 
 
-def checks(scenario: Scenario, runs: Sequence[Observation]) -> tuple[Check, ...]:
-    """One for each of the watched `runs`: `scenario` with their settings, simulated."""
+def checks(scenario: Scenario, runs: Sequence[Any]) -> tuple[Check, ...]:
+    """One for each of the watched `runs` and jobs: `scenario` with their settings, simulated."""
     found = []
     for seen in runs:
         again = with_settings_of(scenario, seen)
-        rates = [samples_per_second(simulate(again, seed)) for seed in range(SEEDS)]
+        rates = [rate(simulated(again, seed)) for seed in range(SEEDS)]
         found.append(
             Check(
                 workers=again.loader.num_workers,
-                seen=samples_per_second(seen),
+                seen=rate(seen),
                 simulated=float(np.mean(rates)),
+                ranks=again.job.world,
             )
         )
     return tuple(found)
@@ -69,13 +75,14 @@ def missed(found: Iterable[Check]) -> float:
     return worst if worst > np.log1p(CLOSE) else 0.0
 
 
-def with_settings_of(scenario: Scenario, seen: Observation) -> Scenario:
-    """`scenario` with the loader of a watched run, left as early as that was."""
+def with_settings_of(scenario: Scenario, seen: Trace | JobTrace) -> Scenario:
+    """`scenario` with the loader, and the job, of a watched run, left as early as that was."""
     run = seen.meta.scenario
     assert run is not None
-    epochs, stop_after = len(seen.epochs.first), run.consumer.stop_after
+    one = seen.ranks[0] if isinstance(seen, JobTrace) else seen
+    epochs, stop_after = len(one.epochs.first), run.consumer.stop_after
     if seen.meta.problem is not None:
-        stop_after = max(len(seen.order) // epochs, 1)
+        stop_after = max(len(one.order) // epochs, 1)
     dataset: Any = scenario.dataset
     if isinstance(dataset, IterableDataset) and isinstance(run.dataset, IterableDataset):
         length, sharding = run.dataset.length, run.dataset.sharding
@@ -86,4 +93,5 @@ def with_settings_of(scenario: Scenario, seen: Observation) -> Scenario:
         dataset=dataset,
         consumer=msgspec.structs.replace(scenario.consumer, stop_after=stop_after),
         epochs=epochs,
+        job=msgspec.structs.replace(run.job, sync_time=scenario.job.sync_time),
     )

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, log
 
-from dlsim.engine import simulate
-from dlsim.trace.metrics import epoch_times, mean
 from dlsim.trace.summary import percent
+from dlsim.validation.calibrating.running import epoch, simulated
 from dlsim.validation.calibrating.scenario import BETWEEN_RUNS, Calibration
 
 WORTH_SAYING = 0.1  # of a half-width, relative; an interval as narrow needs no more runs
@@ -73,12 +72,12 @@ def doubts(calibration: Calibration, spread: float, quantile: float, seed: int) 
     one `seed`: for small ones what they make of the time adds up by squares.
     """
 
-    def epoch(factors: Mapping[str, float]) -> float:
-        return mean(epoch_times(simulate(calibration.with_factors(factors), seed)))
+    def seconds(factors: Mapping[str, float]) -> float:
+        return epoch(simulated(calibration.with_factors(factors), seed))
 
-    usual = epoch({})
+    usual = seconds({})
     parts = {
-        key: abs(log(epoch({key: exp(error)}) / usual))
+        key: abs(log(seconds({key: exp(error)}) / usual))
         for key, error in calibration.errors.items()
         if error > LITTLE and usual > 0
     }

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 import dlsim.scenario as scenarios
-from dlsim.engine import simulate
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.loader import WITHOUT_WORKERS
 from dlsim.scenario.units import duration
-from dlsim.trace.metrics import epoch_times, known, mean, samples_per_second, waits
+from dlsim.trace.job import JobTrace
+from dlsim.trace.metrics import known, waits
 from dlsim.trace.summary import number
 from dlsim.trace.trace import Trace
 from dlsim.validation.calibrating.checks import Check, missed
 from dlsim.validation.calibrating.doubts import Doubts, doubts
+from dlsim.validation.calibrating.running import epoch, rate, simulated
 from dlsim.validation.calibrating.scenario import Calibration
 from dlsim.whatif.parallel import check_counts, replication_seed
 from dlsim.whatif.statistics import t_quantile
@@ -62,9 +63,10 @@ class Prediction:
     """What a real run of `scenario` would do; `str()` says it in a few lines.
 
     `epoch`: seconds of an epoch; `throughput`: samples a second; `wait_p95`: seconds, the 95th
-    percentile of waits for a batch. `trace`: one of the simulated runs. `checks`: the watched runs
-    beside their own simulations. `doubts`: why the interval of the epoch is as wide as it is, and
-    which further run would narrow it.
+    percentile of waits for a batch; of a job, those of all ranks. `trace`: one of the simulated
+    runs; of a job, its first rank. `checks`: the watched runs beside their own simulations.
+    `doubts`: why the interval of the epoch is as wide as it is, and which further run would narrow
+    it.
     """
 
     scenario: Scenario
@@ -98,9 +100,9 @@ def predict(
 ) -> Prediction:
     """What a real run of the calibrated loader would do with other settings, and how sure that is.
 
-    `changes`: values by dotted key, as `{"loader.num_workers": 8}`; what torch refuses without
-    workers goes when they do. What happens without workers, runs without them tell, if there
-    were any. The intervals hold 95 % of real runs, if the scenario is right:
+    `changes`: values by dotted key, as `{"loader.num_workers": 8}` or `{"job.ranks": 2}`; what
+    torch refuses without workers goes when they do. What happens without workers, runs without
+    them tell, if there were any. The intervals hold 95 % of real runs, if the scenario is right:
     they allow for the randomness of a run, for what the observed runs left uncertain, and for
     how much real runs differ though nothing is known to. The values are means.
 
@@ -119,11 +121,11 @@ def predict(
     )
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1 << 31,)))
     seeds = [replication_seed(seed, number) for number in range(replications)]
-    sure = [simulate(changed.scenario, s) for s in seeds[: max(3, replications // 4)]]
-    unsure = [simulate(changed.draw(rng), s) for s in seeds]
+    sure = [simulated(changed.scenario, s) for s in seeds[: max(3, replications // 4)]]
+    unsure = [simulated(changed.draw(rng), s) for s in seeds]
     figures = {
-        "epoch": lambda trace: mean(epoch_times(trace)),
-        "throughput": samples_per_second,
+        "epoch": epoch,
+        "throughput": rate,
         "wait_p95": wait_p95,
     }
     estimates = {
@@ -137,7 +139,7 @@ def predict(
     reach = t_quantile(CONFIDENCE, max(replications, 2))
     return Prediction(
         scenario=changed.scenario,
-        trace=sure[0],
+        trace=sure[0].ranks[0] if isinstance(sure[0], JobTrace) else sure[0],
         checks=calibration.checks,
         doubts=doubts(changed, estimates["epoch"].spread, reach, seeds[0]),
         **estimates,
@@ -160,9 +162,10 @@ def estimate(sure: Floats, unsure: Floats, missed: float = 0.0) -> Estimate:
     return Estimate(value, value / factor, value * factor, spread)
 
 
-def wait_p95(trace: Trace) -> float:
-    """The 95th percentile of the seconds waited for a batch; NaN without batches."""
-    times = known(waits(trace))
+def wait_p95(run: Trace | JobTrace) -> float:
+    """The 95th percentile of the seconds waited for a batch, on any rank; NaN without batches."""
+    ranks = run.ranks if isinstance(run, JobTrace) else (run,)
+    times = known(np.concatenate([waits(trace) for trace in ranks]))
     return float(np.percentile(times, 95)) if len(times) else float("nan")
 
 
@@ -186,8 +189,14 @@ def with_changes(scenario: Scenario, changes: Mapping[str, object]) -> Scenario:
             asked.setdefault(f"loader.{key}", value)
     dataset: Any = scenario.dataset
     counted = isinstance(dataset, IterableDataset) and isinstance(dataset.sharding, tuple)
-    if counted and workers != scenario.loader.num_workers and isinstance(workers, int):
-        asked.setdefault("dataset.sharding", shares(sum(dataset.sharding), workers))
+    if counted and isinstance(workers, int):
+        job: Any = {
+            key: asked.get(f"job.{key}", getattr(scenario.job, key))
+            for key in ("ranks", "nodes", "deal")
+        }
+        each = max(workers, 1) * (job["ranks"] * job["nodes"] if job["deal"] != "same" else 1)
+        if each != len(dataset.sharding):
+            asked.setdefault("dataset.sharding", shares(sum(dataset.sharding), each))
     return scenarios.replace(scenario, asked)
 
 

@@ -16,6 +16,7 @@ from dlsim.scenario import (
     Consumer,
     Cost,
     Costs,
+    IterableDataset,
     Machine,
     MapDataset,
     Recorded,
@@ -23,6 +24,8 @@ from dlsim.scenario import (
     Stage,
 )
 from dlsim.scenario.distributions import Distribution, Floats, scaled
+from dlsim.trace.job import JobTrace
+from dlsim.trace.job_metrics import exchanges
 from dlsim.validation.calibrating.checks import Check, checks
 from dlsim.validation.calibrating.cost_errors import errors_of
 from dlsim.validation.calibrating.costs import (
@@ -116,17 +119,55 @@ def calibrate(*seen: object, transport: Costs | None = None) -> Scenario:
 
 
 def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
-    """What `calibrate` finds, with its reasons and its uncertainty."""
-    runs = [checked(run)[0] for run in seen]
-    if not runs:
+    """What `calibrate` finds, with its reasons and its uncertainty.
+
+    Of jobs that were watched, every rank counts as a run; the first job's ranks are the scenario's.
+    """
+    if not seen:
         raise CalibrateError("runs: expected at least one observed run, got none")
-    with_workers = [run for run in runs if checked(run)[1].loader.num_workers]
-    without = [run for run in runs if not checked(run)[1].loader.num_workers]
+    with_workers = [run for run in seen if workers_of(run)]
+    without = [run for run in seen if not workers_of(run)]
     if with_workers and without:
         alone = calibration(*without, transport=transport)
         return replace(calibration(*with_workers, transport=transport), alone=alone)
-    found = of_runs([accounts(run) for run in runs], transport)
-    return replace(found, checks=checks(found.scenario, runs))
+    found = of_runs([accounts(rank) for run in seen for rank in ranks_of(run)], transport)
+    found = replace(found, scenario=of_job(found.scenario, seen))
+    return replace(found, checks=checks(found.scenario, seen))
+
+
+def ranks_of(run: object) -> tuple[object, ...]:
+    """The ranks of a job, or a run alone."""
+    return run.ranks if isinstance(run, JobTrace) else (run,)
+
+
+def workers_of(run: object) -> int:
+    """How many workers a run had, each rank of it."""
+    return checked(ranks_of(run)[0])[1].loader.num_workers
+
+
+def of_job(scenario: Scenario, runs: Sequence[object]) -> Scenario:
+    """The scenario of a rank as that of the first job in `runs`, if there is one.
+
+    How long ranks take to go on once all have come, is seen where they met by themselves alone; in
+    steps that exchange gradients it is part of the step.
+    """
+    jobs = [run for run in runs if isinstance(run, JobTrace)]
+    if not jobs or jobs[0].meta.scenario is None:
+        return scenario
+    settings = jobs[0].meta.scenario
+    taken = [exchanges(job) for job in jobs if len(job) > 1]
+    known = np.concatenate(taken) if taken else np.empty(0)
+    sync_time = Constant(float(np.median(known)) if len(known) else 0.0)
+    dataset: Any = settings.dataset
+    shape = {"length": dataset.length}
+    if isinstance(dataset, IterableDataset):
+        shape["sharding"] = dataset.sharding
+    return msgspec.structs.replace(
+        scenario,
+        loader=settings.loader,
+        dataset=msgspec.structs.replace(scenario.dataset, **shape),
+        job=msgspec.structs.replace(settings.job, sync_time=sync_time),
+    )
 
 
 def of_runs(runs: list[Accounts], transport: Costs | None) -> Calibration:

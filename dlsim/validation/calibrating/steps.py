@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dlsim.trace.metrics import barrier_waits
 from dlsim.trace.observation import Observation
 
 TOGETHER = 0.5e-3  # seconds within which the host leaves a step whose end it waited for
@@ -16,9 +17,10 @@ def steps(seen: Observation) -> dict[str, Any]:
     """What each step was blocked and computed, until the next batch is `requested`.
 
     And what the accelerator took for it, and the host until it left it. What the host does until
-    it has let go of the batch before, is no part of the step.
+    it has let go of the batch before, is no part of the step; nor is waiting for other ranks.
     """
     order = seen.order
+    met = barrier_waits(seen)
     now, then = order[:-1], order[1:]
     same = seen.epoch_of(now) == seen.epoch_of(then)
     now, then = now[same], then[same]
@@ -28,11 +30,11 @@ def steps(seen: Observation) -> dict[str, Any]:
     process = seen.cpu_requested[then] - seen.cpu_returned[now]
     busy = float(process.sum() / thread.sum()) if thread.sum() > 0 else 1.0
     # In its first step a process loads what it will compute.
-    device = (seen.device_ended - seen.device_began)[order[1:]]
+    device = (seen.device_ended - seen.device_began)[order[1:]] - met[1:]
     device = device[~np.isnan(device)]
     host = (seen.left - seen.entered)[order[1:]]
     return {
-        "step_wait": np.maximum(wall - thread - queued, 0.0),
+        "step_wait": np.maximum(wall - thread - queued - met[:-1][same], 0.0),
         "step_cpu": np.maximum(thread - letting_go(seen), 0.0),
         "step_threads": busy,
         "device": device,

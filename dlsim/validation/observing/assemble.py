@@ -165,12 +165,13 @@ class Assembly:
         back = {name: nan.copy() for name in log.returns[0]._fields} if log.returns else {}
         for name, values in back.items():
             values[order] = [getattr(r, name) for r in log.returns]
-        entered, left, begun, ended = (nan.copy() for _ in range(4))
+        entered, left, released, begun, ended = (nan.copy() for _ in range(5))
         entered[order[: len(log.entered)]] = log.entered[: len(order)]
         left[order[: len(log.finished)]] = log.finished
+        released[order[: len(log.released)]] = log.released
         on_device = np.array(log.device).reshape(-1, 2)[: len(log.finished)]
         begun[order[: len(on_device)]], ended[order[: len(on_device)]] = on_device.T
-        finished = np.fmax(left, ended)
+        stepped = np.fmax(left, ended)
         # A message taken while workers are told to stop is not worked on.
         working = ~np.isnan(self.collated) | (self.taken <= self.left())
         working &= self.status != SKIPPED
@@ -188,7 +189,8 @@ class Assembly:
             received=received - self.zero,
             requested=back.get("requested", nan) - self.zero,
             returned=back.get("returned", nan) - self.zero,
-            finished=finished - self.zero,
+            finished=np.fmax(stepped, released) - self.zero,
+            stepped=stepped - self.zero if log.released else None,
             worker=self.worker,
             size=size.astype(np.int32),
             status=self.status,

@@ -123,8 +123,8 @@ def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[s
 
     `descriptors`: how many files a process may have open, where that is limited.
 
-    Also the cores that others used (`foreign`) and the host took away (`stolen`), on average, and
-    the seconds of watching for each sample and batch.
+    Also the cores that we used (`ours`), others used (`foreign`) and the host took away (`stolen`),
+    on average, and the seconds of watching for each sample and batch.
     """
     found = {
         "cores": usable_cores(),
@@ -141,6 +141,7 @@ def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[s
         stolen, foreign = others(before, after)
         time = after.time - before.time
         found |= {"stolen": stolen / time, "foreign": foreign / time}
+        found["ours"] = (after.ours - before.ours) / time
     return found
 
 

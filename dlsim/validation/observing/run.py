@@ -23,6 +23,7 @@ from dlsim.trace.trace import PENDING, Meta, Problem
 from dlsim.validation.observing import accelerator, machine
 from dlsim.validation.observing.assemble import Assembly, Setup, read
 from dlsim.validation.observing.hooks import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
+from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.settings import settings
 from dlsim.validation.observing.wrapped_loader import Failure, Log, ObserveError, watch
 
@@ -47,6 +48,7 @@ def observe(
     seconds: float | None = None,
     epochs: int = 1,
     samples: bool = True,
+    rank: Rank | None = None,
     progress: Callable[[int], object] = lambda batches: None,
 ) -> Observation:
     """The trace of a real run of `loader`, in seconds since its first epoch began.
@@ -55,8 +57,9 @@ def observe(
     wrapped; user code sees its own dataset, the same indices and batches, and random numbers as
     without observation. `step` is called with each batch (None: nothing is done with it). Each
     epoch is left after `batches` batches (None: at its end), the first one also after `seconds`, if
-    these pass before. `samples`: keep the times of every sample, too. `progress` is called with the
-    number of batches finished since last time.
+    these pass before. `samples`: keep the times of every sample, too. `rank`: which rank of a job
+    this process is; all begin together, and where they meet after each step, `stepped` is when this
+    one had come. `progress` is called with the number of batches finished since last time.
 
     Not observed, NaN: `arrived` (but without workers), and `received` of what is not returned.
     The index of an iterable-style dataset's sample is -1. `meta.scenario` holds the settings of
@@ -96,8 +99,11 @@ def observe(
             probe.open(MAIN)
         accelerator.begin(loader)
         log.clock.settle()
+        if rank is not None:
+            rank.meet()
+        meet = rank.meet if rank is not None and rank.meets else None
         try:
-            batches = run(watched, log, step, batches, seconds, epochs, memory)
+            batches = run(watched, log, step, meet, batches, seconds, epochs, memory)
         except KeyboardInterrupt as interrupt:
             if not log.returns:
                 raise
@@ -131,7 +137,9 @@ def observe(
         "machine": json.dumps(facts),
         **machine.contention(before, after),
     }
-    scenario = settings(loader, assembly, batches, epochs)
+    if rank is not None:
+        notes["rank"] = json.dumps(rank.facts(assembly.zero))
+    scenario = settings(loader, assembly, batches, epochs, rank)
     if scenario is not None:
         notes["scenario"] = "the settings of the loader, without durations"
     seen = assembly.observation(
@@ -152,6 +160,7 @@ def run(
     watched: DataLoader[Any],
     log: Log,
     step: Callable[[Any], object] | None,
+    meet: Callable[[], object] | None,
     batches: int | None,
     seconds: float | None,
     epochs: int,
@@ -166,7 +175,7 @@ def run(
         try:
             for epoch in range(epochs):
                 limit = seconds if epoch == 0 else None
-                if run_epoch(watched, log, step, batches, limit, progress):
+                if run_epoch(watched, log, step, meet, batches, limit, progress):
                     batches = len(log.finished)
         except (OSError, EOFError):
             # The connection to a dead worker may break before torch says, by a signal, that the
@@ -189,6 +198,7 @@ def run_epoch(
     watched: DataLoader[Any],
     log: Log,
     step: Callable[[Any], object] | None,
+    meet: Callable[[], object] | None,
     batches: int | None,
     seconds: float | None,
     progress: Callable[[int], object],
@@ -210,8 +220,11 @@ def run_epoch(
             before = log.clock.mark()
             step(batch)
             log.clock.step(before, log.clock.mark())
-        log.in_step = False
         log.finished.append(monotonic())
+        if meet is not None:
+            meet()
+            log.released.append(monotonic())
+        log.in_step = False
         progress(1)
         if seconds is not None and monotonic() - log.started[0] >= seconds:
             late = True

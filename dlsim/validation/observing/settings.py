@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data.distributed import DistributedSampler
 
 from dlsim.scenario import (
     Consumer,
     DlsimError,
     IterableDataset,
+    Job,
     Loader,
     MapDataset,
     Scenario,
@@ -19,17 +22,23 @@ from dlsim.scenario import (
 )
 from dlsim.validation.observing.assemble import Assembly, Rows
 from dlsim.validation.observing.hooks import COLLATED, SAMPLE
+from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.wrapped_dataset import fetches_batches
 
 
 def settings(
-    loader: DataLoader[Any], assembly: Assembly, batches: int | None, epochs: int
+    loader: DataLoader[Any],
+    assembly: Assembly,
+    batches: int | None,
+    epochs: int,
+    rank: Rank | None = None,
 ) -> Scenario | None:
     """The scenario of a watched run, all of whose durations are zero.
 
     A sampler that is neither sequential nor a shuffle becomes the indices fetched in the first
-    epoch, an iterable-style dataset the number of samples that each worker collated in it. None
-    where that was not seen, or cannot be said in a scenario.
+    epoch, an iterable-style dataset the number of samples that each worker collated in it. Of a
+    `rank` of a job, what torch's DistributedSampler deals to it; all else is its own. None where
+    that was not seen, or cannot be said in a scenario.
     """
     try:
         dataset: MapDataset | IterableDataset
@@ -39,7 +48,7 @@ def settings(
         else:
             length = len(loader.dataset)  # type: ignore[arg-type]
             dataset = MapDataset(length, batched=fetches_batches(loader.dataset))
-            sampling = sampler(loader, assembly)
+            sampling = sampler(loader, assembly, rank)
         return Scenario(
             loader=Loader(
                 **sampling,
@@ -57,6 +66,7 @@ def settings(
             consumer=Consumer(stop_after=batches),
             torch=".".join(torch.__version__.split(".")[:2]),
             epochs=epochs,
+            job=job_of(loader, rank),
         )
     except (DlsimError, TypeError, NotImplementedError):
         return None
@@ -68,7 +78,28 @@ def start_method(loader: DataLoader[Any]) -> Any:
     return None if context is None else context.get_start_method()
 
 
-def sampler(loader: DataLoader[Any], assembly: Assembly) -> dict[str, Any]:
+def job_of(loader: DataLoader[Any], rank: Rank | None) -> Job:
+    """The job as `rank` has it."""
+    if rank is None or rank.world == 1:
+        return Job()
+    job = Job(ranks=rank.ranks, nodes=rank.world // rank.ranks, deal="same", rank=rank.rank)
+    dealing = dealt(loader, rank)
+    if dealing is None:
+        return job
+    return msgspec.structs.replace(job, deal="distributed", drop_last=dealing.drop_last)
+
+
+def dealt(loader: DataLoader[Any], rank: Rank | None) -> DistributedSampler[Any] | None:
+    """The sampler that deals the job's data to `rank`, if it is torch's own."""
+    inner = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    if rank is None or type(inner) is not DistributedSampler:
+        return None
+    return inner if (inner.num_replicas, inner.rank) == (rank.world, rank.rank) else None
+
+
+def sampler(
+    loader: DataLoader[Any], assembly: Assembly, rank: Rank | None = None
+) -> dict[str, Any]:
     """The loader's `batch_size`, and what else says which indices it draws."""
     batches = loader.batch_sampler
     size = {"batch_size": loader.batch_size}
@@ -79,6 +110,8 @@ def sampler(loader: DataLoader[Any], assembly: Assembly) -> dict[str, Any]:
         return size
     if type(inner) is RandomSampler and not inner.replacement and inner._num_samples is None:
         return {**size, "shuffle": True}
+    if (dealing := dealt(loader, rank)) is not None:
+        return {**size, "shuffle": dealing.shuffle}
     return {**size, "sampler": [i for batch in seen_indices(assembly) for i in batch]}
 
 

@@ -82,10 +82,10 @@ class Log:
 
     `sent`: the batches whose index lists went to a worker; `first`, `started`, `primed`, `left`
     (the last `next()` or step is over) and `ended` (the workers are gone, too): one for each
-    epoch. `entered`, `finished`: when the host began and left each step; `device`: when the
-    accelerator, by `clock`, began and ended it, NaN if not known. `payloads`: what the first
-    batches of each epoch are made of. Every change is one append, as torch may raise an exception
-    anywhere when a worker dies.
+    epoch. `entered`, `finished`: when the host began and left each step; `released`: when it went
+    on after meeting other ranks, if it did; `device`: when the accelerator, by `clock`, began and
+    ended it, NaN if not known. `payloads`: what the first batches of each epoch are made of. Every
+    change is one append, as torch may raise an exception anywhere when a worker dies.
     """
 
     draws: list[Draw] = field(default_factory=list)
@@ -93,6 +93,7 @@ class Log:
     returns: list[Return] = field(default_factory=list)
     entered: list[float] = field(default_factory=list)
     finished: list[float] = field(default_factory=list)
+    released: list[float] = field(default_factory=list)
     clock: StepClock = field(default_factory=StepClock)
     device: list[tuple[float, float]] = field(default_factory=list)
     first: list[int] = field(default_factory=list)
