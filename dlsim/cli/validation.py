@@ -48,7 +48,7 @@ def validate(
     batches: int = 100,
     step: str = "0 s",
     rounds: Count = None,
-    suite: Literal["development", "held-out"] = "development",
+    suite: Literal["development", "held-out", "ranks"] = "development",
     quick: Flag = False,
     minutes: Number = None,
     report_only: Flag = False,
@@ -78,7 +78,8 @@ def validate(
             Or call with each batch what train.py:step names.
         rounds: Make each run so often; by default 3 times, once with --quick.
         suite: Twelve workloads on which the models of costs were developed, or eight unlike them,
-            by which they are judged. The latter needs the extra held-out.
+            by which they are judged: these need the extra held-out. Or ranks: jobs of two
+            processes, predicted from runs of one.
         quick: Of a suite, run only what takes about three minutes, not half an hour.
         minutes: Begin no more runs after so long.
         report_only: Make no runs; report on those that FOLDER has.
@@ -132,12 +133,12 @@ def validate(
 
 def run_suite(out: Path, name: str, quick: bool, rounds: int | None, seconds: float) -> None:
     """Run what `out` does not have yet of the suite."""
-    from dlsim.validation.fidelity import grid, suite
+    from dlsim.validation.fidelity import suite
 
     if name == "held-out":
         check_held_out()
     count, usual = suite.QUICK if quick else suite.WHOLE
-    plan = grid.plan(suite.SUITES[name], count, rounds or usual, all_observed=not quick)
+    plan = suite.plan_of(name, count, rounds or usual, all_observed=not quick)
     with kept(out), bar(len(plan)) as advance:
         suite.run_suite(out, name, plan, seconds=seconds, progress=advance)
 

@@ -167,6 +167,11 @@ def run(
         return rows | {name: row}
 
 
+def exchange_of(configuration: Configuration) -> str:
+    """The row that says how long it takes ranks to go on once all have come."""
+    return f"exchange, {configuration.workload}, ranks {configuration.ranks}"
+
+
 def transport(rows: dict[Any, Any], path: str) -> Costs | None:
     """What moving batches costs on the machine of a campaign, if that was found out."""
     found = rows.get(f"transport {path}")

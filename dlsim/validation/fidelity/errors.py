@@ -19,7 +19,14 @@ from dlsim.validation.calibrating.predict import Prediction, predict
 from dlsim.validation.calibrating.replay import replay
 from dlsim.validation.calibrating.scenario import Calibration, calibration
 from dlsim.validation.comparison import timelines
-from dlsim.validation.fidelity.campaign import JOURNAL, RUNS, disturbed, transport, typical_paces
+from dlsim.validation.fidelity.campaign import (
+    JOURNAL,
+    RUNS,
+    disturbed,
+    exchange_of,
+    transport,
+    typical_paces,
+)
 from dlsim.validation.fidelity.grid import OBSERVED, Configuration
 from dlsim.validation.fidelity.trials import Trial
 from dlsim.whatif.journal import sound
@@ -168,6 +175,9 @@ def case(
     if configuration.step:
         slept = rows[f"step {configuration.step}"]["seconds"]
         changes["consumer.step"] = Constant(slept)
+    if configuration.ranks > 1:
+        changes["job.ranks"] = configuration.ranks
+        changes["job.sync_time"] = Constant(rows[exchange_of(configuration)]["seconds"])
     clean = tuple(trial for trial in trials if not trial.spoilt)
     return Case(
         configuration=configuration,

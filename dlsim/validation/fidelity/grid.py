@@ -21,6 +21,7 @@ class Configuration:
     """How a loader is run: its settings (None: as they are), and seconds of a step.
 
     `observed`: the run is watched, and can be calibrated on; else it runs as it would anyhow.
+    `ranks`: so many processes of one job, each with a loader of these settings.
     """
 
     workload: str
@@ -29,11 +30,14 @@ class Configuration:
     prefetch_factor: int | None = None
     step: float = 0.0
     observed: bool = False
+    ranks: int = 1
 
     @property
     def key(self) -> str:
         """The configuration in a few words, as files and journals name it."""
         words = [self.workload] if self.workload else []
+        if self.ranks > 1:
+            words.append(f"ranks {self.ranks}")
         words.append(f"workers {self.num_workers}")
         if self.prefetch_factor is not None:
             words.append(f"prefetch {self.prefetch_factor}")

@@ -8,11 +8,14 @@ from torch import nn
 
 
 class TrainingStep:
-    """Called with a batch of pictures, it makes one step of gradient descent."""
+    """Called with a batch of pictures, it makes one step of gradient descent.
 
-    def __init__(self) -> None:
+    With `parallel`, all ranks of the job that this process is of make it together.
+    """
+
+    def __init__(self, *, parallel: bool = False) -> None:
         torch.manual_seed(0)
-        self.model = nn.Sequential(
+        self.model: nn.Module = nn.Sequential(
             nn.AvgPool2d(3),
             nn.Conv2d(3, 16, 3, stride=2),
             nn.ReLU(),
@@ -22,6 +25,8 @@ class TrainingStep:
             nn.Flatten(),
             nn.Linear(32, 10),
         )
+        if parallel:
+            self.model = nn.parallel.DistributedDataParallel(self.model)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01)
         self(torch.zeros(2, 3, 160, 160))  # the first step of a process takes longer
 

@@ -1,0 +1,143 @@
+"""Real jobs on this machine: so many processes, each with its part of the data, that meet.
+
+They go by what torch does for them: DistributedSampler deals, DistributedDataParallel trains, gloo
+is what they meet through; each has one thread to compute with, as torchrun has it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from dlsim.engine.usable import usable_cores
+from dlsim.validation.fidelity.grid import Configuration
+from dlsim.validation.fidelity.training_step import TrainingStep
+from dlsim.validation.fidelity.trials import Trial, spoilt, timed
+from dlsim.validation.fidelity.workloads import WORKLOADS
+from dlsim.validation.observing import machine
+
+NAMES = ("sleep", "jpeg", "files, warm", "training")
+OF_JOBS = tuple(workload for workload in WORKLOADS if workload.name in NAMES)
+Step = Callable[[Any], object]
+Result = TypeVar("Result")
+MEETINGS = 60  # by which it is found out how long one takes
+APART = 0.004  # seconds that ranks come at most before or after each other then
+
+
+@contextmanager
+def group_of(rank: int, world: int, store: Path) -> Iterator[None]:
+    """This process as a rank of a job, which finds the others by the file `store`."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def in_job(world: int, task: Callable[..., Result], *given: Any) -> list[Result]:
+    """What `task(rank, world, *given)` returns in each of so many processes, ranks of one job."""
+    with (
+        tempfile.TemporaryDirectory(prefix="dlsim-") as folder,
+        ProcessPoolExecutor(world, multiprocessing.get_context("fork")) as processes,
+    ):
+        store = Path(folder) / "store"
+        tasks = [processes.submit(_rank, rank, world, store, task, given) for rank in range(world)]
+        return [task.result() for task in tasks]
+
+
+def _rank(
+    rank: int, world: int, store: Path, task: Callable[..., Result], given: tuple[Any, ...]
+) -> Result:
+    with group_of(rank, world, store):
+        return task(rank, world, *given)
+
+
+def timed_job(files: Path, configuration: Configuration) -> Trial:
+    """One epoch of a job, until its last rank is done; when batches were returned on rank 0.
+
+    Who else used the machine is counted from before the ranks are started until they are gone.
+    """
+    before = machine.load()
+    began = time.monotonic()
+    found = in_job(configuration.ranks, timed_rank, files, configuration)
+    after, passed = machine.load(), time.monotonic() - began
+    nan = float("nan")
+    stolen, foreign = machine.others(before, after) if before and after else (nan, nan)
+    starts = np.array([start for start, _ in found])
+    ends = starts + [trial.epoch for _, trial in found]
+    first = found[0][1]
+    late = starts[0] - starts.min()
+    return Trial(
+        epoch=float(ends.max() - starts.min()),
+        requested=first.requested + late,
+        returned=first.returned + late,
+        foreign=foreign / passed,
+        stolen=stolen / passed,
+        at=first.at,
+        spoilt=spoilt(foreign / passed, stolen / passed, passed, usable_cores()),
+    )
+
+
+def timed_rank(
+    rank: int, world: int, files: Path, configuration: Configuration
+) -> tuple[float, Trial]:
+    """One epoch of one rank, and when it began, by the clock that all have."""
+    workload = {one.name: one for one in OF_JOBS}[configuration.workload]
+    data = workload.dataset(files)
+    dealt: DistributedSampler[Any] = DistributedSampler(data, world, rank, shuffle=False)
+    settings: dict[str, Any] = {"collate_fn": workload.collate, **configuration.settings}
+    loader: DataLoader[Any] = DataLoader(data, sampler=dealt, **settings)
+    step = TrainingStep(parallel=True) if workload.trains else met(configuration.step)
+    dist.barrier()
+    began = time.monotonic()
+    return began, timed(loader, step)
+
+
+def met(seconds: float) -> Step:
+    """A step that sleeps for so long, and then meets the other ranks."""
+
+    def step(batch: Any) -> None:
+        if seconds:
+            time.sleep(seconds)
+        dist.barrier()
+
+    return step
+
+
+def exchange(world: int, *, trains: bool) -> float:
+    """Seconds from when the last rank has come until the first goes on, of a typical meeting.
+
+    Ranks come up to `APART` after each other, as they do in training; with `trains`, they exchange
+    gradients of the training step.
+    """
+    size = sum(p.numel() for p in TrainingStep().model.parameters()) if trains else 0
+    came, left = np.array(in_job(world, come_and_go, size)).transpose(1, 0, 2)
+    return float(np.median(left.min(axis=0) - came.max(axis=0)))
+
+
+def come_and_go(rank: int, world: int, size: int) -> tuple[list[float], list[float]]:
+    """When a rank came to each meeting, and when it went on; there `size` numbers are added up."""
+    gradients, rng = torch.zeros(size), np.random.default_rng(rank)
+    came, left = [], []
+    for seconds in rng.uniform(0, APART, MEETINGS):
+        time.sleep(seconds)
+        came.append(time.monotonic())
+        if size:
+            dist.all_reduce(gradients)
+        else:
+            dist.barrier()
+        left.append(time.monotonic())
+    return came, left
