@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-import dlsim
 from dlsim.cli.files import check_writable, scenario_from, simulated, simulated_job
 from dlsim.cli.parsing import NO_CHANGES, Changes, File, UsageError
 from dlsim.cli.progress import working
@@ -29,14 +28,16 @@ def report(
     Example: dlsim report scenarios/imagenet_a100.toml --html report.html
 
     Args:
-        scenario: A scenario (.toml), or a trace that run, observe or diagnose wrote (.npz).
+        scenario: A scenario (.toml), or what run, observe or diagnose wrote (.npz).
             Or a profile of torch.profiler (.json, .json.gz).
         html: Write one page here that holds everything, to be read, sent or printed.
         seed: What all random times follow from.
         jobs: How many processes simulate; -1 for one on each core.
     """
     from dlsim.report import run_text
+    from dlsim.report.job_text import job_text
     from dlsim.scenario.files import replacing
+    from dlsim.trace import JobTrace, load_run
     from dlsim.whatif.explain import explain
 
     check_writable(html)
@@ -44,30 +45,36 @@ def report(
         raise UsageError(f"report: {scenario} is a run, and has no {next(iter(changes))} to change")
     repeat = [command(scenario, html, seed, changes)]
     if scenario.suffix == ".npz":
-        trace = dlsim.load_trace(scenario)
-        text = run_text(trace)
+        run = load_run(scenario)
+        text = job_text(run) if isinstance(run, JobTrace) else run_text(run)
     else:
         chosen = scenario_from(scenario, changes, profile=True)
-        if chosen.is_job and html is not None:
-            raise DlsimError("report: expected one rank for --html (dlsim run --plot draws a job)")
         with working():
             found = explain(chosen, None, seed, jobs=jobs)
             text = str(found)
-        if chosen.is_job:
-            from dlsim.report.job_text import job_text
-
-            print(f"{text}\n\n{job_text(simulated_job(chosen, seed, 'auto', samples=False))}")
-            return
-        trace = simulated(chosen, seed, "auto", samples=False)
-        text = f"{text}\n\n{run_text(trace)}"
+        if chosen.is_job and chosen.job.rank is None:
+            run = simulated_job(chosen, seed, "auto", samples=False)
+            text = f"{text}\n\n{job_text(run)}"
+        else:
+            run = simulated(chosen, seed, "auto", samples=False)
+            text = f"{text}\n\n{run_text(run)}"
     if html is not None:
-        from dlsim.report.pages import run_page, scenario_page
-
         with working("simulating and drawing the page"):
-            if scenario.suffix == ".npz":
-                page = run_page(trace, name=scenario.stem, repeat=repeat)
+            about: dict[str, Any] = {"name": scenario.stem, "repeat": repeat}
+            if isinstance(run, JobTrace):
+                from dlsim.report.job_pages import job_page, watched_page
+
+                if scenario.suffix == ".npz":
+                    page = watched_page(run, **about)
+                else:
+                    page = job_page(found, run, **about, jobs=jobs)
             else:
-                page = scenario_page(found, trace, name=scenario.stem, repeat=repeat, jobs=jobs)
+                from dlsim.report.pages import run_page, scenario_page
+
+                if scenario.suffix == ".npz":
+                    page = run_page(run, **about)
+                else:
+                    page = scenario_page(found, run, **about, jobs=jobs)
         with replacing(html, DlsimError) as unfinished:
             unfinished.write_text(page, encoding="utf-8")
     print(text)

@@ -13,7 +13,7 @@ from dlsim.trace.job import meetings
 from dlsim.trace.job_memory import job_overflow
 from dlsim.trace.job_metrics import Lateness, job_account, lateness, main_cause, usual_causes
 from dlsim.trace.job_summary import span
-from dlsim.trace.memory import Overflow
+from dlsim.trace.memory import DESCRIPTORS, Overflow
 from dlsim.trace.summary import aligned, number, percent
 from dlsim.trace.telling import sentence
 from dlsim.whatif.space import space
@@ -26,11 +26,11 @@ def job_text(job: JobTrace) -> str:
     """Text on a job: an error if one ended it, verdict, configuration, summary, its ranks."""
     late = lateness(job)
     parts = [job_verdict(job, late), _configuration(job), str(summarize(job)), ranks(job, late)]
-    over, scenario = job_overflow(job), job.meta.scenario
-    if over is None and scenario is not None:
-        parts[0] += f"\n{space(scenario)}"
+    over = job_overflow(job)
     if over is not None:
         parts.insert(0, does_not_fit(over))
+    elif job.meta.scenario is not None:
+        parts[0] += f"\n{space(job.meta.scenario)}"
     if job.meta.problem is not None:
         parts.insert(0, ended_early(job.meta.problem))
     return "\n\n".join(parts)
@@ -63,6 +63,14 @@ def job_verdict(job: JobTrace, late: Lateness) -> str:
     return " ".join(said)
 
 
+def fitting(job: JobTrace) -> str:
+    """Whether what the ranks have on their way fits; empty where no scenario tells."""
+    over, scenario = job_overflow(job), job.meta.scenario
+    if over is not None:
+        return does_not_fit(over)
+    return "" if scenario is None else str(space(scenario))
+
+
 def does_not_fit(over: Overflow) -> str:
     """That what the ranks of a node have on their way does not fit, and what would."""
     most = over.largest_window
@@ -71,6 +79,11 @@ def does_not_fit(over: Overflow) -> str:
         if most
         else "no window would fit"
     )
+    if over.resource == DESCRIPTORS:
+        return (
+            f"It does not fit: a process has up to {over.needed:,.0f} files open, and may have "
+            f"{over.limit:,.0f}, from batch {over.batch} on; {cure}."
+        )
     return (
         f"It does not fit: all ranks of a node together need {size(over.needed)} of "
         f"{over.resource}, which has {size(over.limit)}, from batch {over.batch} on; {cure}."
@@ -104,10 +117,25 @@ def job_setup(scenario: Scenario) -> str:
 
 def ranks(job: JobTrace, late: Lateness) -> str:
     """A table of the ranks; of many, those that were waited for the longest."""
+    table, which = aligned(rank_rows(job, late)), which_ranks(job)
+    return f"{table}\n{which}" if which else table
+
+
+def which_ranks(job: JobTrace) -> str:
+    """Which ranks the table of them has; empty if all."""
+    if len(job) <= MOST_ROWS:
+        return ""
+    return f"of {len(job)} ranks, those that the others waited for the longest"
+
+
+def rank_rows(job: JobTrace, late: Lateness) -> list[tuple[str, ...]]:
+    """A heading, and a row for each rank; of many, for those that were waited for the longest."""
     begin, end = span(job)
     elapsed = end - begin
     shown = np.argsort(-late.kept, kind="stable")[:MOST_ROWS] if len(job) > MOST_ROWS else None
-    rows = [("rank", "samples/s", "waiting", "training", "barrier", "last", "kept others")]
+    rows: list[tuple[str, ...]] = [
+        ("rank", "samples/s", "waiting", "training", "barrier", "last", "kept others")
+    ]
     for rank in sorted(shown.tolist()) if shown is not None else range(len(job)):
         trace = job.ranks[rank]
         rows.append(
@@ -121,7 +149,4 @@ def ranks(job: JobTrace, late: Lateness) -> str:
                 duration(float(late.kept[rank])),
             )
         )
-    table = aligned(rows)
-    if shown is None:
-        return table
-    return f"{table}\nof {len(job)} ranks, those that the others waited for the longest"
+    return rows

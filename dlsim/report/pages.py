@@ -15,7 +15,7 @@ from dlsim.report.text import ended_early, setup, verdict
 from dlsim.report.why_plots import account_bars, gains_bar
 from dlsim.scenario import Costs, IterableDataset, Scenario, dumps
 from dlsim.scenario.units import size
-from dlsim.trace import Trace, memory, summarize
+from dlsim.trace import JobTrace, Trace, memory, summarize
 from dlsim.trace.metrics import worker_count
 from dlsim.trace.summary import give_or_take
 from dlsim.whatif import Explanation, bounds, disagrees
@@ -206,7 +206,7 @@ def trust(scenario: Scenario, found: Explanation) -> str:
     return listed(said)
 
 
-def repeated(trace: Trace, repeat: Sequence[str]) -> str:
+def repeated(trace: Trace | JobTrace, repeat: Sequence[str]) -> str:
     """The commands, and the versions that the page was made with."""
     versions = ", ".join(f"{name} {version}" for name, version in trace.meta.versions.items())
     return code("\n".join(repeat)) + paragraphs([f"With {versions}."])

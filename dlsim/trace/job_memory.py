@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from dlsim.trace.job import JobTrace
-from dlsim.trace.memory import MEMORY, SHM, Overflow, largest_window, memory
+from dlsim.trace.memory import DESCRIPTORS, MEMORY, SHM, Overflow, largest_window, memory, uses
 from dlsim.trace.trace import Trace
 
 
@@ -21,14 +21,17 @@ def on_node(job: JobTrace, node: int) -> tuple[Trace, ...]:
 
 
 def job_overflow(job: JobTrace) -> Overflow | None:
-    """What outgrows `machine.shm` or `machine.memory` on some node; None if nothing does.
+    """What outgrows the machine (`shm`, `memory`, `descriptors`) on some node; None: nothing does.
 
-    `needed`: the most of each rank, together. `batch` is that of the rank that takes most;
-    `largest_window` that of each rank.
+    `needed`: the most of each rank, together; of file descriptors, which each process has for
+    itself, the most of one. `batch` is that of the rank that takes most; `largest_window` that of
+    each rank.
     """
     scenario = job.meta.scenario
-    if scenario is None or (scenario.machine.shm is None and scenario.machine.memory is None):
+    if scenario is None:
         return None
+    if scenario.machine.shm is None and scenario.machine.memory is None:
+        return _too_many_files(job)
     limits = {SHM: scenario.machine.shm, MEMORY: scenario.machine.memory}
     for node in range(scenario.job.nodes):
         traces = on_node(job, node)
@@ -46,4 +49,19 @@ def job_overflow(job: JobTrace) -> Overflow | None:
             most = int(trace.size.max(initial=0))
             window = largest_window(scenario, resource, share, most)
             return Overflow(resource, batch, needed, limit, window)
-    return None
+    return _too_many_files(job)
+
+
+def _too_many_files(job: JobTrace) -> Overflow | None:
+    """The process of all ranks that has the most files open, if these are too many."""
+    if job.meta.scenario is None or job.meta.scenario.machine.descriptors is None:
+        return None
+    most: Overflow | None = None
+    for trace in job.ranks:
+        for use in uses(trace):
+            if use.resource != DESCRIPTORS or use.limit is None or not use.outgrown:
+                continue
+            if most is None or use.needed > most.needed:
+                window = largest_window(job.meta.scenario, DESCRIPTORS, use.limit, 0)
+                most = Overflow(DESCRIPTORS, max(use.batch, 0), use.needed, use.limit, window)
+    return most

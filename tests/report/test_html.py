@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
+from dlsim.report.job_pages import watched_page
 from dlsim.report.pages import run_page
 from dlsim.trace import Meta
 from tests.cli.test_cli import SMALL, refused
@@ -152,6 +154,69 @@ def test_a_run_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "2 µs a sample" in page.text
     assert "a <run> & more" in page.text
     capsys.readouterr()
+
+
+JOB = """
+[loader]
+batch_size = 2
+num_workers = 1
+[dataset]
+kind = "map"
+length = 40
+sample_bytes = "1 KB"
+[[dataset.fetch]]
+name = "read"
+wait = "0.2 s"
+[consumer]
+step = "0.3 s"
+[job]
+ranks = 2
+differs = [{ rank = 1, loader = 3.0 }]
+"""
+
+
+def test_a_job_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a job the page has its ranks, who was waited for, and what would help all of them."""
+    (tmp_path / "two.toml").write_text(JOB)
+    assert main(["report", str(tmp_path / "two.toml"), "--html", str(tmp_path / "two.html")]) == 0
+    text = (tmp_path / "two.html").read_text()
+    page = read(text)
+    assert page.tags.count("svg") == 4
+    assert re.findall("<h2>(.*?)</h2>", text) == [
+        "Why, and what single changes would gain",
+        "How many workers in each rank?",
+        "One run: its ranks",
+        "Will it fit?",
+        "Configuration",
+        "How far to trust it",
+        "How to repeat it",
+    ]
+    assert "Rank 1 is waited for the longest (100.0 % of that" in page.text
+    assert "2 ranks on a node, a barrier every step; each: 1 worker" in page.text
+    rows = re.findall(
+        r"<tr><td>([01])</td>(?:<td>[^<]*</td>){4}<td>(\d+)</td><td>([^<]*)</td>", text
+    )
+    assert [(rank, last) for rank, last, _ in rows] == [("0", "0"), ("1", "10")]
+    assert rows[0][2] == "0 s"
+
+
+def test_a_run_of_a_job_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a job's file has is shown as it was; of one that was watched, what watching cost."""
+    (tmp_path / "two.toml").write_text(JOB)
+    assert main(["run", str(tmp_path / "two.toml"), "--out", str(tmp_path / "two.npz")]) == 0
+    options = ["--html", str(tmp_path / "run.html")]
+    assert main(["report", str(tmp_path / "two.npz"), *options]) == 0
+    page = read((tmp_path / "run.html").read_text())
+    assert page.tags.count("svg") == 1
+    assert "Rank 1 is waited for the longest" in page.text
+    job = dlsim.load_job(tmp_path / "two.npz")
+    meta = Meta(engine="observed", notes={"overhead": "2 µs a sample", "machine": "{}"})
+    ranks = tuple(replace(trace, meta=meta) for trace in job.ranks)
+    watched = replace(job, ranks=ranks, meta=Meta(engine="observed"))
+    page = read(watched_page(watched, name="a <job>", repeat=["dlsim report two.npz"]))
+    assert "rank 1, overhead: 2 µs a sample" in page.text
+    assert "a <job>" in page.text
+    assert "2 ranks, engine observed" in page.text
 
 
 def test_a_run_is_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from dlsim.trace import (
     load_job,
     load_trace,
     metrics,
+    overflow,
     save_job,
     summarize,
     write_job_chrome,
@@ -174,6 +175,21 @@ def test_memory_of_all_ranks_of_a_node() -> None:
     assert over.largest_window == 2
     two_nodes = job(**{"machine.memory": 20e3, "job.nodes": 3, "job.ranks": 1})
     assert job_overflow(two_nodes) is None
+
+
+def test_files_of_each_process_of_a_job() -> None:
+    """Each process has its own file descriptors: what one of them has open is what counts."""
+    changes = {"dataset.tensors": 10, "machine.memory": 1e9}
+    assert job_overflow(job(**changes, **{"machine.descriptors": 1000})) is None
+    found = job(**changes, **{"machine.descriptors": 30})
+    over = job_overflow(found)
+    assert over is not None
+    alone = [overflow(trace) for trace in found.ranks]
+    assert over == max((one for one in alone if one), key=lambda one: one.needed)
+    assert (over.resource, over.limit) == ("file descriptors", 30)
+    assert "a process has up to" in job_text(found)
+    without = job(**{"dataset.tensors": 10, "machine.descriptors": 30})
+    assert job_overflow(without) == over
 
 
 @pytest.mark.parametrize("ranks", [3, 600])
