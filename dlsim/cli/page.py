@@ -29,7 +29,7 @@ def report(
 
     Args:
         scenario: A scenario (.toml), or what run, observe or diagnose wrote (.npz).
-            Or a profile of torch.profiler (.json, .json.gz).
+            Or a profile of torch.profiler (.json, .json.gz), or a folder of those of all ranks.
         html: Write one page here that holds everything, to be read, sent or printed.
         seed: What all random times follow from.
         jobs: How many processes simulate; -1 for one on each core.
@@ -37,15 +37,16 @@ def report(
     from dlsim.report import run_text
     from dlsim.report.job_text import job_text
     from dlsim.scenario.files import replacing
-    from dlsim.trace import JobTrace, load_run
+    from dlsim.trace import JobTrace, load_run, read_profiles
     from dlsim.whatif.explain import explain
 
     check_writable(html)
-    if scenario.suffix == ".npz" and changes:
+    is_run = scenario.suffix == ".npz" or scenario.is_dir()
+    if is_run and changes:
         raise UsageError(f"report: {scenario} is a run, and has no {next(iter(changes))} to change")
     repeat = [command(scenario, html, seed, changes)]
-    if scenario.suffix == ".npz":
-        run = load_run(scenario)
+    if is_run:
+        run = read_profiles(scenario) if scenario.is_dir() else load_run(scenario)
         text = job_text(run) if isinstance(run, JobTrace) else run_text(run)
     else:
         chosen = scenario_from(scenario, changes, profile=True)
@@ -64,14 +65,14 @@ def report(
             if isinstance(run, JobTrace):
                 from dlsim.report.job_pages import job_page, watched_page
 
-                if scenario.suffix == ".npz":
+                if is_run:
                     page = watched_page(run, **about)
                 else:
                     page = job_page(found, run, **about, jobs=jobs)
             else:
                 from dlsim.report.pages import run_page, scenario_page
 
-                if scenario.suffix == ".npz":
+                if is_run:
                     page = run_page(run, **about)
                 else:
                     page = scenario_page(found, run, **about, jobs=jobs)

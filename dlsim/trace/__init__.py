@@ -15,6 +15,7 @@ from dlsim.trace.job_files import (
 )
 from dlsim.trace.job_memory import job_overflow
 from dlsim.trace.job_metrics import Lateness, lateness
+from dlsim.trace.job_profiles import read_profiles
 from dlsim.trace.levels import Levels
 from dlsim.trace.log import events
 from dlsim.trace.memory import Memory, Overflow, memory, overflow
@@ -91,6 +92,7 @@ __all__ = [
     "narrate",
     "overflow",
     "read_profiler",
+    "read_profiles",
     "samples_per_second",
     "save",
     "save_job",

@@ -45,8 +45,31 @@ class Event(msgspec.Struct, gc=False):
         return self.ts + self.dur
 
 
+class _Distributed(msgspec.Struct):
+    rank: int | None = None
+    world_size: int | None = None
+
+
 class _File(msgspec.Struct):
     traceEvents: list[Event]
+    distributedInfo: _Distributed = msgspec.field(default_factory=_Distributed)
+    baseTimeNanoseconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A profile: its `trace`, when that begins (`zero`) and all `events`; microseconds.
+
+    Times of events count from `base`. `rank`, `world`: which rank of how many it says it is.
+    """
+
+    path: Path
+    trace: Trace
+    zero: float
+    base: float
+    events: Sequence[Event]
+    rank: int | None
+    world: int | None
 
 
 class _Args(msgspec.Struct):
@@ -76,7 +99,13 @@ def read_profiler(path: str | Path) -> Trace:
     profiled, the one with the most batches is taken. Also reads what `write_chrome` wrote. Raises
     `TraceError` for a file that cannot be read, is damaged, or has no such slices.
     """
-    events = _events(Path(path))
+    return profile(Path(path)).trace
+
+
+def profile(path: Path) -> Profile:
+    """The profile at `path`, as `read_profiler` reads it."""
+    file = _file(path)
+    events = file.traceEvents
     kinds = Counter((e.pid, e.tid, e.name) for e in events if e.name in _NEXTS and e.ph == "X")
     if not kinds:
         raise TraceError(
@@ -94,14 +123,24 @@ def read_profiler(path: str | Path) -> Trace:
         notes["workers"] = "their number is not recorded"
     if len(kinds) > 1:
         notes["left out"] = f"{sum(kinds.values()) - kinds[pid, tid, name]} next() of other loaders"
-    return _trace([epoch for epoch in epochs if epoch.nexts], notes)
+    epochs = [epoch for epoch in epochs if epoch.nexts]
+    base = file.baseTimeNanoseconds / 1e3
+    return Profile(
+        path=path,
+        trace=_trace(epochs, notes),
+        zero=base + epochs[0].started,
+        base=base,
+        events=events,
+        rank=file.distributedInfo.rank,
+        world=file.distributedInfo.world_size,
+    )
 
 
 _NEXTS = (WITH_WORKERS, WITHOUT_WORKERS)
 
 
-def _events(path: Path) -> list[Event]:
-    """The events in the file, an object with `traceEvents` or a bare list."""
+def _file(path: Path) -> _File:
+    """What is in the file, an object with `traceEvents` or a bare list of them."""
     try:
         content = path.read_bytes()
         if content.startswith(GZIP):
@@ -112,8 +151,8 @@ def _events(path: Path) -> list[Event]:
         raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from None
     try:
         if content.lstrip()[:1] == b"[":
-            return msgspec.json.decode(content, type=list[Event])
-        return msgspec.json.decode(content, type=_File).traceEvents
+            return _File(msgspec.json.decode(content, type=list[Event]))
+        return msgspec.json.decode(content, type=_File)
     except msgspec.ValidationError as error:
         raise TraceError(f"{path}: expected a Chrome trace: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -219,6 +219,20 @@ def test_a_run_of_a_job_is_reported(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "2 ranks, engine observed" in page.text
 
 
+def test_profiles_of_ranks_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder of profiles, as torch.profiler writes them, is a job."""
+    (tmp_path / "two.toml").write_text(JOB)
+    folder = str(tmp_path / "ranks")
+    assert main(["run", str(tmp_path / "two.toml"), "--profiles", folder]) == 0
+    capsys.readouterr()
+    assert main(["report", folder, "--html", str(tmp_path / "run.html")]) == 0
+    assert "Rank 1 is waited for the longest" in capsys.readouterr().out
+    page = read((tmp_path / "run.html").read_text())
+    assert "2 ranks, engine torch.profiler" in page.text
+    assert main(["report", folder, "--loader.num-workers", "3"]) == 2
+    assert "is a run, and has no loader.num_workers to change" in capsys.readouterr().err
+
+
 def test_a_run_is_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run has no keys that could be changed."""
     words = ["run.npz", "--loader.num-workers", "3", "--html", str(tmp_path / "run.html")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from dlsim.trace import (
     load_trace,
     metrics,
     overflow,
+    read_profiles,
     save_job,
     summarize,
+    write_chrome,
     write_job_chrome,
     write_job_csv,
     write_profiles,
@@ -175,6 +178,55 @@ def test_memory_of_all_ranks_of_a_node() -> None:
     assert over.largest_window == 2
     two_nodes = job(**{"machine.memory": 20e3, "job.nodes": 3, "job.ranks": 1})
     assert job_overflow(two_nodes) is None
+
+
+def test_profiles_of_ranks_are_one_job(tmp_path: Path) -> None:
+    """What is written for HolisticTraceAnalysis is read again: who waited for whom, and how long.
+
+    Of the last step a profile has nothing.
+    """
+    found = job()
+    write_profiles(found, tmp_path)
+    again = read_profiles(tmp_path)
+    assert len(again) == 3
+    for trace, read in zip(found.ranks, again.ranks, strict=True):
+        for name in ("requested", "returned"):
+            moments = getattr(trace, name)[trace.order]
+            assert getattr(read, name)[: len(moments)] == pytest.approx(moments, abs=2e-6)
+        waited = (trace.finished - trace.stepped)[trace.order][:-1] - 0.25  # the exchange
+        assert (read.finished - read.stepped)[: len(waited)] == pytest.approx(waited, abs=4e-6)
+    assert lateness(again).worst == lateness(found).worst == 1
+    assert "Rank 1 is waited for the longest (100.0 % of that" in job_text(again)
+
+
+def test_profiles_that_do_not_belong_together(tmp_path: Path) -> None:
+    """One line each on what is missing, twice there, or says no rank."""
+    with pytest.raises(TraceError, match=r"expected profiles of ranks .* got none"):
+        read_profiles(tmp_path)
+    with pytest.raises(TraceError, match="expected a folder of profiles, got none"):
+        read_profiles(tmp_path / "nowhere")
+    write_profiles(job(), tmp_path)
+    (tmp_path / "rank1.json.gz").rename(tmp_path / "other")
+    with pytest.raises(TraceError, match="expected 3 ranks, got no profile of rank 1"):
+        read_profiles(tmp_path)
+    shutil.copy(tmp_path / "rank0.json.gz", tmp_path / "rank1.json.gz")
+    with pytest.raises(TraceError, match="expected each rank once, got rank 0 twice"):
+        read_profiles(tmp_path)
+    write_chrome(job().ranks[1], tmp_path / "rank1.json.gz")
+    with pytest.raises(TraceError, match=r"rank1.json.gz: expected a profile that says its rank"):
+        read_profiles(tmp_path)
+
+
+def test_profiles_of_machines_have_clocks_of_their_own(tmp_path: Path) -> None:
+    """Times count from the base that a file names."""
+    write_profiles(job(), tmp_path)
+    path = tmp_path / "rank2.json.gz"
+    text = gzip.decompress(path.read_bytes()).decode()
+    late = text.replace("{", '{"baseTimeNanoseconds": 5000000000, ', 1)
+    path.write_bytes(gzip.compress(late.encode()))
+    ranks = read_profiles(tmp_path).ranks
+    assert ranks[2].epochs.started[0] - ranks[0].epochs.started[0] == pytest.approx(5.0)
+    assert ranks[2].returned[0] - ranks[0].returned[0] == pytest.approx(5.0, abs=1e-5)
 
 
 def test_files_of_each_process_of_a_job() -> None:
