@@ -139,12 +139,12 @@ def searching(
     scenario: Scenario, asked: Mapping[str, Any]
 ) -> contextlib.AbstractContextManager[None]:
     """Tell how long a search for settings will take, as far as that can be said before it."""
-    from dlsim.engine.effort import SECONDS, announcing, effort
+    from dlsim.engine.effort import announcing, seconds_of
     from dlsim.whatif.extent import shortened
 
     targets = ("max_stall", "max_wait_p95", "min_au", "max_epoch")
     tries = SEARCHED if any(asked[each] is not None for each in targets) else SEARCHED_ALL
-    seconds = SECONDS * tries * effort(shortened(scenario))
+    seconds = tries * seconds_of(shortened(scenario))
     return announcing(seconds, scenario, jobs=asked["jobs"])
 
 

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.compiled.jobs import alike
-from dlsim.engine.facts import batch_ends, only_processes, shard_of
+from dlsim.engine.facts import batch_ends, only_processes, shard_of, uncovered
 from dlsim.engine.progress import FAST, advance, expecting, watching
 from dlsim.engine.ranks import rank_scenario
 from dlsim.engine.usable import usable_cores
@@ -33,25 +33,56 @@ _decided: ContextVar[bool | None] = ContextVar("decided", default=None)
 
 
 def effort(scenario: Scenario) -> float:
-    """About what a simulation of `scenario` takes, in batches of one sample on an ideal machine.
+    """What a simulation of `scenario` is charged, where it is decided how much to simulate.
 
-    On the SimPy engine, for which these numbers are: such a batch takes some 50 µs. A job is the
-    work of all its ranks.
+    In batches of one sample on an ideal machine. Where cores are limited it is the price of the
+    dearest case, in which each sample waits by itself, so that what an answer is told from does not
+    change with the stages; how long it takes says `seconds_of`. A job is the work of all its ranks.
     """
-    batches, samples, _ = counts(scenario)
-    calls = samples * max(len(scenario.dataset.fetch), 1)
-    if scenario.ideal and alike(scenario):
-        calls = 0.0  # nothing is drawn for each
-    machine = scenario.machine
-    if (
-        machine.cores is not None or machine.crosstalk
-    ):  # whoever computes is told when anyone else begins
-        each = 4 * batches + calls
+    batches, calls = _work(scenario)
+    if shares_cores(scenario):  # whoever computes is told when anyone else begins
+        return _of_all(scenario, 4 * batches + calls)
+    return _of_all(
+        scenario, batches + 0.01 * calls if scenario.ideal else 2 * batches + 0.3 * calls
+    )
+
+
+def seconds_of(scenario: Scenario) -> float:
+    """About how many seconds the SimPy engine takes for `scenario`, on one core of some 3 GHz."""
+    batches, calls = _work(scenario)
+    if scenario.ideal:
+        each = batches + 0.01 * calls
     else:
-        each = batches + 0.01 * calls if scenario.ideal else 2 * batches + 0.3 * calls
+        each = 2 * batches + (0.3 if sample_by_sample(scenario) else 0.02) * calls
+    return SECONDS * _of_all(scenario, each)
+
+
+def shares_cores(scenario: Scenario) -> bool:
+    """Whether what one process computes depends on who else does."""
+    return scenario.machine.cores is not None or scenario.machine.crosstalk > 0
+
+
+def sample_by_sample(scenario: Scenario) -> bool:
+    """Whether more than processor time is asked for, which is asked for a whole batch at once."""
+    return bool(scenario.failures) or any(
+        stage.wait is not None or stage.read_bytes is not None or stage.threads > 1 or stage.lock
+        for stage in scenario.dataset.fetch
+    )
+
+
+def _work(scenario: Scenario) -> tuple[float, float]:
+    """Batches of an epoch of a rank, and what is drawn for their samples: one for each stage."""
+    batches, samples, _ = counts(scenario)
+    if scenario.ideal and alike(scenario):
+        return batches, 0.0  # nothing is drawn for each
+    return batches, samples * max(len(scenario.dataset.fetch), 1)
+
+
+def _of_all(scenario: Scenario, epoch: float) -> float:
+    """What all epochs of all ranks take, if an epoch of one takes so much."""
     shuffled = scenario.dataset.length / 2500 if scenario.loader.shuffle else 0.0
     ranks = 1 if scenario.job.rank is not None else scenario.job.world
-    return max(ranks * scenario.epochs * (each + shuffled), 1.0)
+    return max(ranks * scenario.epochs * (epoch + shuffled), 1.0)
 
 
 def counts(scenario: Scenario) -> tuple[float, float, float]:
@@ -106,7 +137,7 @@ def announcing(
     seconds: float, scenario: Scenario, *, jobs: int = 1
 ) -> AbstractContextManager[None]:
     """Tell who watches (`dlsim.engine.progress`) how long what is done inside will take."""
-    covered = not scenario.is_job and only_processes(scenario) is None
+    covered = not (uncovered(scenario) if scenario.is_job else only_processes(scenario))
     cores = usable_cores()
     share = seconds / max(min(float(jobs), cores) if jobs > 0 else cores, 1.0)
     if not installed():
@@ -124,7 +155,7 @@ def telling(scenario: Scenario) -> Callable[[int], object]:
         return lambda batches: None
     ranks = 1 if scenario.job.rank is not None else scenario.job.world
     batches = max(ranks * scenario.epochs * counts(scenario)[0], 1.0)
-    each = SECONDS * effort(scenario) / batches
+    each = seconds_of(scenario) / batches
     return lambda batches: advance(each * batches)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from msgspec import structs
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import SECONDS, announcing, effort, telling, worth_compiling
+from dlsim.engine.effort import announcing, seconds_of, telling, worth_compiling
 from dlsim.engine.facts import uncovered
 from dlsim.engine.simulation import Engine, check, versions
 from dlsim.scenario import Scenario, ScenarioError
@@ -39,7 +39,7 @@ def simulate_job(
         progress(batches)
         tell(batches)
 
-    with announcing(SECONDS * effort(scenario), scenario):
+    with announcing(seconds_of(scenario), scenario):
         return _simulated(scenario, seed, engine, samples, advance)
 
 
@@ -55,7 +55,7 @@ def _simulated(
     if engine == "compiled" and lacks:
         raise ScenarioError(f"engine: compiled does not have {lacks}")
     if engine == "compiled" or (
-        engine == "auto" and not lacks and worth_compiling(SECONDS * effort(scenario))
+        engine == "auto" and not lacks and worth_compiling(seconds_of(scenario))
     ):
         return compiled(scenario, seed, samples, progress)
     if engine == "auto":

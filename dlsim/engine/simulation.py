@@ -7,7 +7,7 @@ from functools import cache
 from typing import Literal, TypeAlias, get_args
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import SECONDS, announcing, effort, kernel, spend, telling, worth_compiling
+from dlsim.engine.effort import announcing, kernel, seconds_of, spend, telling, worth_compiling
 from dlsim.engine.facts import batches_to_simulate, only_processes
 from dlsim.engine.ranks import rank_seed
 from dlsim.scenario import Scenario, ScenarioError
@@ -50,7 +50,7 @@ def simulate(
         "one rank (dlsim.simulate_job is for jobs)",
         scenario.job.world,
     )
-    seed, seconds = rank_seed(seed, scenario.job.rank or 0), SECONDS * effort(scenario)
+    seed, seconds = rank_seed(seed, scenario.job.rank or 0), seconds_of(scenario)
     tell = telling(scenario)
 
     def advance(batches: int) -> None:
@@ -139,7 +139,7 @@ def _seconds(scenario: Scenario, runs: int) -> float:
     from dlsim.engine.in_order import AT_ONCE, suits
 
     times = max(runs / AT_ONCE, 1) if suits(scenario) else runs
-    return SECONDS * effort(scenario) * times
+    return seconds_of(scenario) * times
 
 
 def _compiles(scenario: Scenario, seconds: float) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlsim.engine import simulate
-from dlsim.engine.effort import SECONDS, deciding, effort
+from dlsim.engine.effort import deciding, seconds_of
 from dlsim.engine.facts import left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.trace.causes import LAST_ROUND
@@ -146,8 +146,8 @@ def explain(
 
     tried = [change for change in changes(scenario) if allowed(change)]
     runs = replications if left_to_chance(scenario) else 1
-    simulated = effort(shortened(scenario)) * runs * (len(tried) + 2)
-    with deciding(SECONDS * simulated, scenario, jobs=jobs):
+    seconds = seconds_of(shortened(scenario)) * runs * (len(tried) + 2)
+    with deciding(seconds, scenario, jobs=jobs):
         now = run(scenario, shares=True)
 
         def gain(change: Change) -> Gain:

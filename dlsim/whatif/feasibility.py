@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlsim.engine.effort import SECONDS, deciding, effort
+from dlsim.engine.effort import deciding, seconds_of
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
@@ -84,7 +84,7 @@ class Judge:
         self.risk_no = (1 - confidence) / stages
         self.tries = tries
         self._rows: dict[Scenario, list[Row]] = {}
-        self._effort = 0.0  # of all simulations
+        self._seconds = 0.0  # of all simulations, without compiled code
         self._whole = set[Scenario]()  # what no part stands for
 
     @property
@@ -178,8 +178,8 @@ class Judge:
 
         How much there will be to judge is not known before; that there was much, is.
         """
-        self._effort += effort(part) * len(numbers)
-        with deciding(SECONDS * self._effort, part, jobs=self.jobs):
+        self._seconds += seconds_of(part) * len(numbers)
+        with deciding(self._seconds, part, jobs=self.jobs):
             return more(part, self.seed, numbers, self.jobs, measured(whole))
 
     def _excesses(self, target: Target, values: Floats) -> list[Floats]:

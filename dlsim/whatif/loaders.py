@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from dlsim.engine.effort import SECONDS, deciding, effort
+from dlsim.engine.effort import deciding, seconds_of
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.units import size
 from dlsim.trace.summary import aligned, number, percent
@@ -90,7 +90,7 @@ def loaders(
     if replications is None:
         replications = min(max(int(EFFORT / cost(shortened(scenario))), LEAST), MOST)
     check_counts(replications=replications)
-    with deciding(SECONDS * effort(shortened(scenario)) * replications * len(cases), scenario):
+    with deciding(seconds_of(shortened(scenario)) * replications * len(cases), scenario):
         runs = {n: replicated(case, replications, seed, jobs=jobs) for n, case in cases.items()}
     first = next(iter(runs.values()))
     return Loaders([Row(name, each, gained(first, each)) for name, each in runs.items()], not_for)

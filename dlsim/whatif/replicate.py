@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlsim.engine.effort import SECONDS, deciding, effort
+from dlsim.engine.effort import deciding, seconds_of
 from dlsim.engine.facts import left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
@@ -106,7 +106,7 @@ def replicate(
     wanted = replications if precision is None else min(max(replications, FEWEST), maximum)
     while len(rows) < wanted:
         runs = wanted - len(rows) if left_to_chance(scenario) else 1
-        with deciding(SECONDS * effort(scenario) * runs, scenario, jobs=jobs):
+        with deciding(seconds_of(scenario) * runs, scenario, jobs=jobs):
             rows += more(scenario, seed, range(len(rows), wanted), jobs, measured)
         found = Replications(scenario, seed, columns(rows), confidence)
         if precision is not None:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import SECONDS, deciding, effort
+from dlsim.engine.effort import deciding, seconds_of
 from dlsim.engine.facts import batches_to_simulate, left_to_chance
 from dlsim.scenario import Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
@@ -98,8 +98,8 @@ def sweep(
         report(total - len(left) * replications, total)
         some = shortened(scenario) if stretched else scenario
         runs = replications if left_to_chance(scenario) else 1
-        simulated = effort(some) * runs * len(left)
-        stack.enter_context(deciding(SECONDS * simulated, scenario, jobs=jobs))
+        seconds = seconds_of(some) * runs * len(left)
+        stack.enter_context(deciding(seconds, scenario, jobs=jobs))
         try:
             for done, ready in _finish(
                 scenario,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from dlsim.engine.effort import SECONDS, deciding, effort
+from dlsim.engine.effort import deciding, seconds_of
 from dlsim.engine.facts import batches_to_simulate, left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
@@ -79,7 +79,7 @@ def compare(
         longer = max(batches_to_simulate(a), batches_to_simulate(b))
         replications = min(max(BATCHES // longer, LEAST), MOST)
     times = [replications if left_to_chance(each) else 1 for each in (a, b)]
-    seconds = SECONDS * (effort(a) * times[0] + effort(b) * times[1])
+    seconds = seconds_of(a) * times[0] + seconds_of(b) * times[1]
     with deciding(seconds, a, jobs=jobs):
         one, other = (replicate(each, replications, seed, jobs=jobs) for each in (a, b))
         causes = (

@@ -12,7 +12,7 @@ import dlsim
 from dlsim.cli import progress
 from dlsim.cli.progress import Course, Shown, counting, span, working
 from dlsim.engine import simulate
-from dlsim.engine.effort import SECONDS, announcing, effort
+from dlsim.engine.effort import announcing, seconds_of
 from dlsim.engine.progress import Progress, advance, expecting, watched
 from dlsim.whatif.extent import shortened
 
@@ -120,7 +120,7 @@ def test_what_is_announced_is_done(jobs: int, engine: str) -> None:
     try:
         with watched() as known, expecting(math.inf, prior=0.0):
             dlsim.replicate(SCENARIO, 4, jobs=jobs)
-            assert known.done == pytest.approx(4 * SECONDS * effort(SCENARIO))
+            assert known.done == pytest.approx(4 * seconds_of(SCENARIO))
     finally:
         for each in found:
             each.stop()
@@ -132,7 +132,7 @@ def test_a_run_tells_of_itself() -> None:
     with watched() as known:
         known.heard = lambda: told.append(known.expected)
         simulate(SCENARIO, engine="simpy", progress=lambda batches: told.append(known.done))
-    assert told[0] == pytest.approx(SECONDS * effort(SCENARIO))
+    assert told[0] == pytest.approx(seconds_of(SCENARIO))
     assert told[1:] == sorted(told[1:])
     assert len(told) == 151
     assert known.done == known.expected
@@ -146,7 +146,7 @@ def test_an_explanation_is_announced_once() -> None:
         dlsim.explain(SCENARIO, 5)
         assert told[0] == 0.0
         assert len(told) <= 3  # single runs that look at memory announce themselves
-        assert known.expected >= 5 * SECONDS * effort(shortened(SCENARIO))
+        assert known.expected >= 5 * seconds_of(shortened(SCENARIO))
 
 
 def test_spans() -> None:

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 import dlsim
-from dlsim.engine.effort import decided, deciding, decision, effort
+from dlsim.engine.effort import announcing, decided, deciding, decision, effort, seconds_of
+from dlsim.engine.progress import FAST, watched
 
 pytest.importorskip("numba", reason="there is nothing to choose from without numba")
 
@@ -69,3 +70,40 @@ def test_longer_runs_are_more_effort() -> None:
     scenario = dlsim.Scenario(loader=dlsim.Loader(num_workers=1), dataset=dlsim.MapDataset(1000))
     assert effort(dlsim.replace(scenario, {"dataset.length": 2000})) == 2 * effort(scenario)
     assert effort(dlsim.replace(scenario, {"machine.cores": 2})) > effort(scenario)
+
+
+def test_how_long_it_takes_is_told_by_what_is_asked_for() -> None:
+    """Processor time is asked for a whole batch at once, waits by each sample; all ranks count."""
+    time = dlsim.Lognormal(0.01, 0.5)
+    computing, waiting = (
+        dlsim.Scenario(
+            loader=dlsim.Loader(batch_size=100, num_workers=2),
+            dataset=dlsim.MapDataset(10_000, fetch=[stage]),
+            machine=dlsim.Machine(cores=2),
+        )
+        for stage in (dlsim.Stage("decode", cpu=time), dlsim.Stage("fetch", wait=time, cpu=time))
+    )
+    assert seconds_of(computing) == pytest.approx(0.02)  # 100 batches and 10,000 samples
+    assert seconds_of(waiting) == pytest.approx(0.16)
+    assert effort(waiting) == effort(computing)  # how much is simulated does not go by it
+    job = dlsim.replace(computing, {"job.ranks": 8, "dataset.length": 80_000})
+    assert seconds_of(job) == pytest.approx(8 * seconds_of(computing))
+
+
+@pytest.mark.parametrize(
+    ("changes", "covered"),
+    [
+        ({"job.ranks": 2}, True),
+        ({"job.ranks": 2, "loader.timeout": 5.0}, False),
+        ({"loader.timeout": 5.0}, True),
+    ],
+    ids=["compiled", "by the processes", "no job"],
+)
+def test_what_is_announced_is_of_what_simulates(
+    changes: dict[str, object], covered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what the compiled engine has, jobs too, it is said how long that takes."""
+    monkeypatch.setattr("dlsim.engine.effort.compiles_first", lambda *_: False)
+    scenario = dlsim.Scenario(loader=dlsim.Loader(num_workers=1), dataset=dlsim.MapDataset(100))
+    with watched() as known, decided(True), announcing(100.0, dlsim.replace(scenario, changes)):
+        assert known.prior == pytest.approx(100.0 * (FAST if covered else 1.0))
