@@ -434,7 +434,7 @@ class _Walk:
 def _pinning(trace: Trace) -> float:
     """The share of handing batches over that goes into pinning them; NaN if none are pinned."""
     scenario = trace.meta.scenario
-    if scenario is None or not scenario.loader.pin_memory:
+    if scenario is None or not scenario.pins:
         return NAN
     size = mean_size(trace)
     content = scenario.dataset.tensors, size * scenario.dataset.sample_bytes.mean

@@ -95,7 +95,7 @@ def told(scenario: Scenario, found: Work) -> str:
     """What is to be known of `found`, a sentence for each thing that is not as one expects."""
     loader, dataset = scenario.loader, scenario.dataset
     workers, iterable = loader.num_workers, isinstance(dataset, IterableDataset)
-    if iterable and workers and not found.returned and found.lost:
+    if iterable and workers and loader.drop_last and not found.returned and found.lost:
         return _nothing(scenario)
     said = []
     if found.share < 1:

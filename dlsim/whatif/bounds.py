@@ -3,7 +3,9 @@
 In the steady state a batch comes every so many seconds, and each resource sets a least period:
 
 =========  ===========================================================================
-step       `T + g`: the step, copying to the device and the main process's own work
+step       `T`: the training step
+main       `T + g`: the same, copying to the device and the main process's own work
+process
 workers    `S / W`: a batch's time in its worker, over the workers
 lock       what holds the lock that threads share, if workers are threads
 window     `(S + g) / K`: the round trip of a credit, over the credits
@@ -71,11 +73,17 @@ class Bounds:
 
     def __str__(self) -> str:
         """What binds, and each bound."""
+        return self.told()
+
+    def told(self, share: float = 1.0, unit: str = "samples/s") -> str:
+        """The same, with a share of the samples counted, in their unit."""
+        if not self.samples_per_batch:
+            return "no batch is returned"
         each = ", ".join(f"{name} {duration(value)}" for name, value in self.periods.items())
         if not self.period > 0:
             return "nothing takes any time"
         return (
-            f"at best {number(self.samples_per_s)} samples/s, bound by: {self.binds} "
+            f"at best {number(share * self.samples_per_s)} {unit}, bound by: {self.binds} "
             f"(seconds a batch: {each})"
         )
 
@@ -90,9 +98,10 @@ def bounds(scenario: Scenario) -> Bounds:
     if scenario.consumer.run_ahead:
         overlap = scenario.consumer.overlap_copy
         there = max(need.step, need.copies) if overlap else need.step + need.copies
-        host = {"serial", "step"} & set(periods)
+        host = {"serial", "main process"} & set(periods)
         for name in host:  # the accelerator works beside the host
-            periods[name] = max(there, periods[name] - need.step - need.copies)
+            periods[name] -= need.step + need.copies
+        periods = {"step": there, **periods}
     if scenario.machine.cores is not None or scenario.machine.crosstalk:
         periods["cores"] = _computed(scenario, need) / _capacity(scenario)
     storage = scenario.machine.storage
@@ -156,8 +165,9 @@ def _with_workers(scenario: Scenario, need: Demand) -> dict[str, float]:
     # the feeder thread serialises while the next batch is fetched, but not while one is computed
     busy = max(need.fetches, need.computes + need.serialises)
     trip = need.latency + need.fetches + need.serialises + need.writes + receives + need.dispatches
+    beside = need.copies + main
     periods = {
-        "step": need.step + need.copies + main,
+        "main process" if beside else "step": need.step + beside,
         "workers": busy * share,
         "window": (trip + need.pins) / loader.window,
     }

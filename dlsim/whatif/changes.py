@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from msgspec import structs
@@ -13,9 +14,11 @@ from dlsim.scenario import (
     Machine,
     MapDataset,
     Scenario,
+    ScenarioError,
     Stage,
 )
 from dlsim.scenario.distributions import scaled
+from dlsim.scenario.loader import WITHOUT_WORKERS
 from dlsim.whatif.combinations import combinations
 
 # How wrong the inputs may be in the question of the margin: so many times as long.
@@ -52,6 +55,17 @@ def changes(scenario: Scenario) -> list[Change]:
     ours = (*_loader_changes(scenario), *_other_rules(scenario))
     found = (*ours, *programs(scenario), *others, *_faster(scenario))
     return [change for change in found if change.scenario != scenario]
+
+
+def alone(scenario: Scenario) -> Iterator[Change]:
+    """The change to no workers, where there are some, and the data are the same without them."""
+    loader, dataset = scenario.loader, scenario.dataset
+    given = isinstance(dataset, IterableDataset) and not (dataset.divisible or dataset.repeats)
+    if loader.num_workers and not given:
+        with suppress(ScenarioError):
+            without = structs.replace(loader, num_workers=0, **WITHOUT_WORKERS)
+            changed = structs.replace(scenario, loader=without)
+            yield Change("no workers", changed, "num_workers=0")
 
 
 def programs(scenario: Scenario) -> Iterator[Change]:

@@ -18,8 +18,9 @@ from dlsim.trace.summary import number
 from dlsim.trace.telling import limit, regular, sentence, table
 from dlsim.trace.work import in_an_epoch, last_round, told, unit
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
-from dlsim.whatif.changes import ONE_THREAD, Change, changes, perfect_loader
+from dlsim.whatif.changes import ONE_THREAD, Change, alone, changes, perfect_loader
 from dlsim.whatif.controls import gained
+from dlsim.whatif.endings import ended_by
 from dlsim.whatif.extent import IDLE, SHARE, cost, part_of, replicated, shortened
 from dlsim.whatif.leaving import left_early
 from dlsim.whatif.limits import means, shares
@@ -155,8 +156,10 @@ def explain(
             return Gain(change, gained(now, changed), mean(changed["distinct_per_s"]))
 
         gains = [gain(change) for change in tried]
-        gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
         headspace = gain(Change("a perfect loader", perfect_loader(scenario)))
+        if not headspace.gain.mean < WORTH:
+            gains += [each for each in map(gain, alone(scenario)) if each.sure]
+        gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
         pair = None
         if headspace.sure and not any(each.sure and not programmed(each.change) for each in gains):
             pairs = [pair for pair in _pairs(scenario) if allowed(pair)]
@@ -238,12 +241,13 @@ def _text(found: Explanation) -> str:
         setting = f"  {gain.change.setting}" if gain.change.setting else ""
         setting += ", does not fit" if space(gain.change.scenario).fits is False else ""
         lines.append(f"  {gain.change.name:{width}}  {_percent(gain.gain):>16}{setting}")
-    now = found.runs.interval("distinct_per_s")
-    what = unit(in_an_epoch(found.scenario))
+    now, done = found.runs.interval("distinct_per_s"), in_an_epoch(found.scenario)
+    what = unit(done)
     lines += [
         "",
         f"now {number(now.mean)} {what} ({_runs(found, now.half_width)}"
-        f"{part_of(found.runs.part or found.scenario, found.scenario)}); {found.limits}",
+        f"{part_of(found.runs.part or found.scenario, found.scenario)}); "
+        f"{found.limits.told(done.share, what)}",
     ]
     lines += filter(None, [left_early(found.scenario, found.runs.interval("epoch_time").mean)])
     flagged = disagrees(found.limits, found.runs)
@@ -277,12 +281,16 @@ def _sentence(found: Explanation) -> str:
     """What limits, and the change that helps most."""
     if not found.shares:
         return "No time passes: there is nothing to explain."
-    words = sentence(means(found.idle), found.stall)
+    words, failed = sentence(means(found.idle), found.stall), found.runs["failed"].all()
+    if failed:
+        words += f"; runs end early: {ended_by(found.scenario) or 'by an error'}"
+    elif not found.runs["batches"].any():
+        return "No batch is returned."
     best, head = found.best, found.headspace.gain
     if best is None:
         room = f"a perfect loader would gain {_percent(head).removeprefix('+')}"
         if head.mean != head.mean:
-            return f"{words}; no single change of the loader helps."
+            return f"{words}." if failed else f"{words}; no single change of the loader helps."
         if head.mean < WORTH:
             return f"{words}; the loader is good enough: {room}."
         if found.pair is not None:
@@ -297,11 +305,19 @@ def _sentence(found: Explanation) -> str:
         )
     how = f" ({best.change.setting})" if best.change.setting else ""
     times = _times(best.gain)
-    words += f"; {best.change.name}{how} would help most: {times}, {_percent(best.gain)}"
+    words += f"; {_among(found, best)}{best.change.name}{how} would help most: "
+    words += f"{times}, {_percent(best.gain)}"
     setting = found.setting
     if setting is not None and not best.change.loader:
         words += f"; of mere settings, {setting.change.setting} does, {_percent(setting.gain)}"
     return f"{words}."
+
+
+def _among(found: Explanation, best: Gain) -> str:
+    """Of what a change is the best, where another one, which is not advised, gains more."""
+    if all(gain.gain.mean <= best.gain.mean for gain in found.gains if gain.sure):
+        return ""
+    return "of settings, " if best.change.loader else "of changes to loading, "
 
 
 def _pair(found: Gain) -> str:

@@ -11,7 +11,9 @@ from dlsim.engine.effort import deciding, seconds_of
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.units import size
 from dlsim.trace.summary import aligned, number, percent
+from dlsim.trace.work import in_an_epoch, told, unit
 from dlsim.whatif.controls import gained
+from dlsim.whatif.endings import ended_by
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.extent import cost, replicated, shortened
 from dlsim.whatif.parallel import check_counts, check_jobs
@@ -47,17 +49,19 @@ class Loaders:
 
     def __str__(self) -> str:
         """A table, a row for each loader."""
-        said = [("", "samples/s", "gain", "idle", "on their way")]
+        what = unit(*(in_an_epoch(row.runs.scenario) for row in self.rows))
+        said = [("", what, "gain", "idle", "on their way")]
         for row in self.rows:
-            gain = f"{100 * row.gain.mean:+.1f} %"
-            needed = space(row.runs.scenario).needed
+            gain = f"{100 * row.gain.mean:+.1f} %" if row.gain.count else "-"
+            room = space(row.runs.scenario)
+            outgrown = " !" if room.fits is False else ""
             said.append(
                 (
                     row.name,
                     number(row.samples_per_s),
                     "" if row is self.rows[0] else gain,
                     percent(row.runs.interval("stall").mean),
-                    size(needed) if needed else "-",
+                    (size(room.needed) if room.needed else "-") + outgrown,
                 )
             )
         reasons = dict.fromkeys(self.not_for.values())
@@ -66,7 +70,16 @@ class Loaders:
             f"{'; '.join(name for name, why in self.not_for.items() if why == reason)}."
             for reason in reasons
         ]
-        return "\n".join([aligned(said), *left_out])
+        return "\n".join([aligned(said), *self._missing(), *left_out])
+
+    def _missing(self) -> Iterator[str]:
+        """What does not fit, what ends runs, and what comes of the samples: torch's first."""
+        rooms = (space(row.runs.scenario) for row in self.rows)
+        yield from [str(room) for room in rooms if room.fits is False][:1]
+        ended = {ended_by(r.runs.scenario) for r in self.rows if r.runs["failed"].all()}
+        yield from (f"Runs end early: {why}." for why in sorted(ended) if why)
+        first = self.rows[0].runs.scenario
+        yield from filter(None, [told(first, in_an_epoch(first))])
 
 
 def loaders(

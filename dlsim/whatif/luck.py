@@ -161,8 +161,9 @@ def _longest(
 def _means(scenario: Scenario, fetches: Times, steps: Times) -> tuple[Floats, Floats]:
     """Mean seconds of each batch and step, with what the machine and its costs add to them."""
     periods = bounds(scenario).periods
+    main = max(periods.get(name, 0.0) for name in ("step", "main process"))
     loading = max(periods.get(name, 0.0) for name in ("workers", "cores", "storage"))
-    batch, step = scenario.loader.num_workers * loading, periods["step"]
+    batch, step = scenario.loader.num_workers * loading, main
     # a page cache takes away, but not from what is drawn
     return (
         fetches.mean + max(batch - float(fetches.mean.mean()), 0.0),

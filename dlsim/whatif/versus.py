@@ -61,7 +61,7 @@ class Versus:
     def __str__(self) -> str:
         """Which is better and by how much; what each takes; then metrics and differences."""
         if not self.gain.count:
-            return _answer(self)
+            return "\n".join([_answer(self), *_data(self)])
         lines = [_answer(self), *_data(self), _price(self), _fitting(self), "", _table(self)]
         return "\n".join(lines)
 

@@ -73,6 +73,27 @@ CASES = {
         ),
         consumer=dlsim.Consumer(step=dlsim.Constant(0.02)),
     ),
+    "data that every worker yields": Scenario(
+        loader=dlsim.Loader(num_workers=4),
+        dataset=dlsim.IterableDataset(100, fetch=[dlsim.Stage("read", wait=dlsim.Constant(0.1))]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.001)),
+    ),
+    "no batch for any worker": Scenario(
+        loader=dlsim.Loader(batch_size=128, num_workers=10, drop_last=True),
+        dataset=dlsim.IterableDataset(
+            1000, sharding="split", fetch=[dlsim.Stage("read", wait=dlsim.Constant(0.01))]
+        ),
+    ),
+    "nothing to pin for": case(
+        100,
+        0.01,
+        0.02,
+        num_workers=2,
+        pin_memory=True,
+        sample_bytes=2.0**20,
+        consumer={"device": "cpu"},
+        costs={"pin": Cost(message=0.03), "receive": Cost(message=0.005)},
+    ),
     "an error before any time passes, or after some": Scenario(
         loader=dlsim.Loader(batch_size=1, shuffle=True, num_workers=1, in_order=False),
         dataset=dlsim.MapDataset(4),

@@ -53,7 +53,7 @@ def settles_at(case: dlsim.Scenario) -> float:
         (scenario(loader={"num_workers": 0}), "serial", 1.0 + 0.05),
         (
             scenario(step=0.0, costs=dlsim.Costs(index_put=0.1, receive=Cost(message=0.2))),
-            "step",
+            "main process",
             0.3,
         ),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -60,7 +61,8 @@ def agree(scenario: Scenario) -> Explanation:
     if explained.shares and not math.isnan(explained.stall):
         said = sentence(mean, stall)
         assert explained.limit == limit(mean, stall)
-        assert str(explained).startswith(said)
+        came = any(len(trace.order) or trace.meta.problem for trace in traces)
+        assert str(explained).startswith(said if came else "No batch is returned.")
         table = sweep_text(swept, ["loader.num_workers"], [scenario], list(versus.idle[:1]))
         assert versus.idle[1] == pytest.approx(mean, **same)
         if versus.gain.count:
@@ -122,9 +124,10 @@ def asserts_what_is_so(scenario: Scenario, share: float) -> None:
     """`assert_stall_below` passes where the mean is surely below, and only there."""
     found = replicate(scenario, RUNS).interval("stall")
     margin = 0.0 if math.isnan(found.half_width) else found.half_width
-    try:
-        assert_stall_below(scenario, share, replications=RUNS)
-        passed = True
-    except AssertionError:
-        passed = False
+    with patch("dlsim.testing.help_for", return_value=""):  # what would help takes long to find
+        try:
+            assert_stall_below(scenario, share, replications=RUNS)
+            passed = True
+        except AssertionError:
+            passed = False
     assert passed == (found.mean + margin < share)
