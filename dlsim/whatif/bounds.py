@@ -34,6 +34,7 @@ from dlsim.whatif.demand import Demand, demand, variation
 from dlsim.whatif.replicate import Replications
 
 ROUNDING = 1e-9
+LITTLE = 0.1  # of the step; what the main process does besides goes without saying
 SURE = 4.0  # standard errors that chance does not explain: one case in 30,000
 
 
@@ -98,10 +99,10 @@ def bounds(scenario: Scenario) -> Bounds:
     if scenario.consumer.run_ahead:
         overlap = scenario.consumer.overlap_copy
         there = max(need.step, need.copies) if overlap else need.step + need.copies
-        host = {"serial", "main process"} & set(periods)
+        host = {"serial", "main process", "step"} & set(periods)
         for name in host:  # the accelerator works beside the host
             periods[name] -= need.step + need.copies
-        periods = {"step": there, **periods}
+        periods = {"step": max(there, periods.pop("step", 0.0)), **periods}
     if scenario.machine.cores is not None or scenario.machine.crosstalk:
         periods["cores"] = _computed(scenario, need) / _capacity(scenario)
     storage = scenario.machine.storage
@@ -167,7 +168,7 @@ def _with_workers(scenario: Scenario, need: Demand) -> dict[str, float]:
     trip = need.latency + need.fetches + need.serialises + need.writes + receives + need.dispatches
     beside = need.copies + main
     periods = {
-        "main process" if beside else "step": need.step + beside,
+        "main process" if beside > LITTLE * need.step else "step": need.step + beside,
         "workers": busy * share,
         "window": (trip + need.pins) / loader.window,
     }

@@ -24,6 +24,7 @@ from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
 from dlsim.validation.calibrating.crowding import crowding
 from dlsim.validation.calibrating.lifetimes import exiting, first_samples
 from dlsim.validation.calibrating.scenario import consumer_of, of_runs
+from dlsim.validation.calibrating.steps import per_sample
 from dlsim.validation.calibrating.throughput import simulated
 from dlsim.whatif.space import space
 from tests.validation.test_replay import watched
@@ -201,6 +202,32 @@ def test_threads_of_a_step(busy, threads):
     assert consumer.step.mean == pytest.approx(0.005)
 
 
+def test_steps_grow_with_the_batch():
+    """Runs of two batch sizes tell what a step takes for each sample, and what it takes besides."""
+    rng = np.random.default_rng(0)
+    runs = []
+    for size in (2, 4):
+        seen = accounts(observe(DataLoader(Rows(), size)))
+        steps = 0.01 + 0.003 * size + rng.normal(0, 1e-4, 12)
+        runs.append(replace(seen, step_wait=steps, step_cpu=np.zeros(12)))
+    each = per_sample([2, 4], [run.step_wait for run in runs])
+    assert each == pytest.approx(0.003, rel=0.1)
+    consumer, _ = consumer_of(runs, each)
+    assert consumer.step_per_sample == each
+    assert consumer.step.mean == pytest.approx(0.01, rel=0.1)
+    assert [consumer.seconds(size) for size in (2, 4)] == pytest.approx([0.016, 0.022], rel=0.02)
+
+
+def test_no_law_where_none_can_be_told():
+    """One size, or steps that differ by chance or get shorter, tell no law; none begins below 0."""
+    rng = np.random.default_rng(0)
+    some, others = rng.gamma(2.0, 0.01, (2, 20))
+    assert per_sample([8, 8], [some, others]) == 0
+    assert per_sample([8, 16], [some, others]) == 0
+    assert per_sample([8, 16], [np.full(9, 0.02), np.full(9, 0.01)]) == 0
+    assert per_sample([8, 16], [np.full(9, 0.01), np.full(9, 0.04)]) == pytest.approx(0.00225)
+
+
 def test_pace_differs_from_run_to_run():
     """Two runs, one at half the pace: 35 % (log 2 of two) beside what was known before."""
     run = accounts(observe(DataLoader(Rows(), 3)))
@@ -258,6 +285,14 @@ def test_the_peak_of_a_table_survives(table: dict[int, float], cores: float | No
     assert max(found.fitted, key=found.fitted.get) == max(table, key=table.get)
     assert found.worst < 0.05
     assert found.scenario.machine.crosstalk > 0
+
+
+def test_receiving_is_not_told_from_a_step_without_0_workers():
+    """A table that flattens, without a run without workers, may hide a step: that is said."""
+    table = {1: 100, 2: 195, 4: 300, 8: 310}
+    unsure = "what is called receiving may be the step: 0 workers would tell"
+    assert unsure in str(fit_throughput(table, batch_size=32))
+    assert unsure not in str(fit_throughput(table, batch_size=32, step=0.1))
 
 
 def test_a_scenario_gives_its_own_throughputs_back():

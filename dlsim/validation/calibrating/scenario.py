@@ -27,7 +27,7 @@ from dlsim.scenario.distributions import Distribution, Floats, scaled
 from dlsim.trace.job import JobTrace
 from dlsim.trace.job_metrics import exchanges
 from dlsim.validation.calibrating.checks import Check, checks
-from dlsim.validation.calibrating.cost_errors import errors_of
+from dlsim.validation.calibrating.cost_errors import errors_of, step_times
 from dlsim.validation.calibrating.costs import (
     Accounts,
     CalibrateError,
@@ -38,6 +38,7 @@ from dlsim.validation.calibrating.costs import (
 )
 from dlsim.validation.calibrating.crowding import contention
 from dlsim.validation.calibrating.fitting import Fit, fit
+from dlsim.validation.calibrating.steps import per_sample
 
 IDLE = 0.2  # of a step that its threads may add up to and be none
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
@@ -128,9 +129,20 @@ def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
     with_workers = [run for run in seen if workers_of(run)]
     without = [run for run in seen if not workers_of(run)]
     if with_workers and without:
-        alone = calibration(*without, transport=transport)
-        return replace(calibration(*with_workers, transport=transport), alone=alone)
-    found = of_runs([accounts(rank) for run in seen for rank in ranks_of(run)], transport)
+        alone = calibrated(without, transport, seen)
+        return replace(calibrated(with_workers, transport, seen), alone=alone)
+    return calibrated(seen, transport, seen)
+
+
+def calibrated(
+    seen: Sequence[object], transport: Costs | None, all_seen: Sequence[object]
+) -> Calibration:
+    """The calibration on runs that all have workers, or all have none; steps grow as in all."""
+    every = [accounts(rank) for run in all_seen for rank in ranks_of(run)]
+    sizes = [run.scenario.loader.batch_size or 1 for run in every]
+    each = per_sample(sizes, [step_times([run]) for run in every])
+    runs = [accounts(rank) for run in seen for rank in ranks_of(run)]
+    found = of_runs(runs, transport, each)
     found = replace(found, scenario=of_job(found.scenario, seen))
     return replace(found, checks=checks(found.scenario, seen))
 
@@ -170,8 +182,8 @@ def of_job(scenario: Scenario, runs: Sequence[object]) -> Scenario:
     )
 
 
-def of_runs(runs: list[Accounts], transport: Costs | None) -> Calibration:
-    """The calibration on runs that all have workers, or all have none."""
+def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) -> Calibration:
+    """The same, of accounts; a step takes so many seconds longer for `each` sample."""
     errors = errors_of(runs)
     slower = 0.0
     if len({run.scenario.loader.num_workers for run in runs}) > 1:
@@ -186,7 +198,7 @@ def of_runs(runs: list[Accounts], transport: Costs | None) -> Calibration:
             warnings.simplefilter("ignore")
             transport = probe(first.path)
     fetch, fits = stages(runs)
-    consumer, fits["step"] = consumer_of(runs)
+    consumer, fits["step"] = consumer_of(runs, each)
     dataset: Any = first.scenario.dataset
     batched = isinstance(dataset, MapDataset) and dataset.batched
     # Cores that rest between batches are woken, and placed, otherwise than those that never do:
@@ -270,30 +282,37 @@ def correlated(wait: Floats, cpu: Floats) -> bool:
     return not small and abs(float(np.corrcoef(wait, cpu)[0, 1])) > 0.3
 
 
-def consumer_of(runs: Sequence[Accounts]) -> tuple[Consumer, Fit]:
-    """The step: on the host's cores, if the main process computes during most of it."""
+def consumer_of(runs: Sequence[Accounts], each: float = 0.0) -> tuple[Consumer, Fit]:
+    """The step: on the host's cores, if the main process computes during most of it.
+
+    It takes so many seconds longer for `each` sample of its batch.
+    """
     wait, cpu = together(runs, "step_wait"), together(runs, "step_cpu")
     stop_after = runs[0].scenario.consumer.stop_after
+
+    def fixed(name: str, less: float = 0.0) -> Fit:
+        growing = [each * (run.scenario.loader.batch_size or 1) for run in runs]
+        seen = [step_times([run], name) - more for run, more in zip(runs, growing, strict=True)]
+        return fit(np.maximum(np.concatenate(seen) - less, 0.0))
+
+    settings: dict[str, Any] = {"step_per_sample": each}
     if all(len(run.device) for run in runs):
         # A host that waits for the accelerator spins, and computes nothing.
         ahead = max(run.ahead for run in runs)
         device, host = together(runs, "device"), together(runs, "host")
-        spent = device if ahead else host
+        spent = "device" if ahead else "host"
         if ahead and np.median(host) < HELD * np.median(device):
             ahead = AHEAD
-        copy = np.nan_to_num(np.mean([run.copy for run in runs]))
-        found = fit(np.maximum(spent - copy, 0.0))
-        spins = float(cpu.sum()) >= float(wait.sum())  # else it sleeps until it is told
-        return Consumer(found.distribution, stop_after, run_ahead=ahead, spin=spins), found
-    if float(cpu.sum()) > float(wait.sum()) and float(cpu.mean()) > NEGLIGIBLE:
-        found = fit(cpu)
+        found = fixed(spent, float(np.nan_to_num(np.mean([run.copy for run in runs]))))
+        # else it sleeps until it is told
+        settings |= {"run_ahead": ahead, "spin": float(cpu.sum()) >= float(wait.sum())}
+    elif float(cpu.sum()) > float(wait.sum()) and float(cpu.mean()) > NEGLIGIBLE:
+        found = fixed("step_cpu")
         busy = float(np.mean([run.step_threads for run in runs]))
-        threads = max(1, ceil(busy - IDLE))
-        consumer = Consumer(found.distribution, stop_after, device="cpu", threads=threads)
+        settings |= {"device": "cpu", "threads": max(1, ceil(busy - IDLE))}
     else:
-        found = fit(wait + cpu)
-        consumer = Consumer(found.distribution, stop_after)
-    return consumer, found
+        found = fixed("")
+    return Consumer(found.distribution, stop_after, **settings), found
 
 
 def machine_of(runs: Sequence[Accounts], contention: float) -> Machine:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dlsim.trace.metrics import barrier_waits
 from dlsim.trace.observation import Observation
+from dlsim.trace.trace import Floats
 
+SURE = 3.0  # standard errors that chance does not make
 TOGETHER = 0.5e-3  # seconds within which the host leaves a step whose end it waited for
 
 
@@ -41,6 +44,26 @@ def steps(seen: Observation) -> dict[str, Any]:
         "host": host[~np.isnan(host)],
         "ahead": ahead(seen) if len(device) else 0,
     }
+
+
+def per_sample(sizes: Sequence[float], runs: Sequence[Floats]) -> float:
+    """How much longer a step takes for each sample of its batch, in seconds.
+
+    `runs`: the seconds of the steps of each run, whose batches have so many samples. 0 where all
+    have as many, or where larger batches do not surely take longer; never so much that a step on
+    no samples would take less than nothing.
+    """
+    known = [(size, steps) for size, steps in zip(sizes, runs, strict=True) if len(steps) > 1]
+    if len({size for size, _ in known}) < 2:
+        return 0.0
+    at = np.array([size for size, _ in known], dtype=np.float64)
+    took = np.array([steps.mean() for _, steps in known])
+    error = np.array([steps.std(ddof=1) / len(steps) ** 0.5 for _, steps in known])
+    apart = at - at.mean()
+    slope = float(apart @ took / (apart @ apart))
+    if slope <= SURE * float(np.linalg.norm(apart * error)) / float(apart @ apart):
+        return 0.0
+    return min(slope, float(at @ took / (at @ at)))
 
 
 def letting_go(seen: Observation) -> float:

@@ -59,7 +59,7 @@ class ThroughputFit:
 
     `given`, `fitted`: samples a second by number of workers, as measured and as simulated.
     `seconds`: of a batch, by what they go into. `remarks`: what is strange about the table, a line
-    each. `str()` says it all.
+    each. `step_given`: whether the step was stated. `str()` says it all.
     """
 
     scenario: Scenario
@@ -67,6 +67,7 @@ class ThroughputFit:
     fitted: Mapping[int, float]
     seconds: Mapping[str, float]
     remarks: tuple[str, ...]
+    step_given: bool = False
 
     @property
     def worst(self) -> float:
@@ -90,7 +91,9 @@ class ThroughputFit:
             parts.append(f"1 + {law} times as long while n processes are busy")
         most = max(self.given)
         limit = bounds(replace(self.scenario, {"loader.num_workers": most})).binds
-        return f"a batch: {', '.join(parts)}; with {most} workers it is {limit}-bound"
+        told = 0 in self.given or self.step_given or not self.seconds["receive"]
+        unsure = "" if told else "; what is called receiving may be the step: 0 workers would tell"
+        return f"a batch: {', '.join(parts)}; with {most} workers it is {limit}-bound{unsure}"
 
 
 def calibrate_throughput(
@@ -146,6 +149,7 @@ def fit_throughput(
         fitted=fitting.throughputs(numbers),
         seconds={name: numbers.get(name, 0.0) for name in SECONDS},
         remarks=(),
+        step_given=step is not None,
     )
     return with_fields(found, remarks=tuple(strange(given, found.worst)))
 
