@@ -13,7 +13,7 @@ import dlsim
 from dlsim import Consumer, IterableDataset, Loader, MapDataset, Scenario, Stage
 from dlsim.cli import main
 from dlsim.report import run_text
-from dlsim.trace.work import in_an_epoch, told, work
+from dlsim.trace.work import different, in_an_epoch, told, work
 from dlsim.whatif import compare, explain
 from tests.strategies import scenarios
 
@@ -168,3 +168,9 @@ def test_a_sampler_that_repeats() -> None:
     found = work(dlsim.simulate(case))
     assert found is not None
     assert (found.returned, found.distinct, found.lost, found.there) == (8, 4, 2, 6)
+
+
+@given(st.lists(st.integers(-5, 5)))
+def test_different_numbers_are_counted(numbers: list[int]) -> None:
+    """As a set of them would, also of none."""
+    assert different(np.array(numbers, np.int64)) == len(set(numbers))
