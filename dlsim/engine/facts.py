@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 import numpy as np
+from msgspec import structs
 
 from dlsim.engine.draws import SAMPLER, Indices, generator
 from dlsim.engine.ranks import job_seed
@@ -16,6 +17,7 @@ from dlsim.scenario import (
     MapDataset,
     Recorded,
     Scenario,
+    Storage,
     dealing,
 )
 from dlsim.scenario.job import Job
@@ -164,6 +166,28 @@ def made_again(scenario: Scenario) -> int:
     return loader.resume if every is None else loader.resume % every
 
 
+def storage_of(scenario: Scenario) -> Storage | None:
+    """What a node reads from, as if it had it for itself; None where nodes hinder each other there.
+
+    A storage of all nodes is like a node's own to the only node, to a rank that is simulated alone,
+    and where nothing but its share of the network limits each node.
+    """
+    job, own = scenario.job, scenario.machine.storage
+    if not job.remote:
+        return own
+    source = job.storage
+    shared = source.bandwidth is not None or source.requests_per_second is not None
+    if job.rank is None and job.nodes > 1 and shared:
+        return None
+    limits = [most for most in (source.bandwidth, source.node_bandwidth) if most is not None]
+    return structs.replace(
+        own,
+        bandwidth=min(limits, default=None),
+        requests_per_second=source.requests_per_second,
+        latency=source.latency,
+    )
+
+
 def only_processes(scenario: Scenario) -> str | None:
     """What the processes have and the compiled engine does not, as `key = value`; None: nothing."""
     if scenario.loader.stateful:
@@ -172,8 +196,8 @@ def only_processes(scenario: Scenario) -> str | None:
     # What is shared, two sets of workers would share.
     if loop != "plain" and (loop != "rebind" or (lingers(scenario) and not scenario.ideal)):
         return f"consumer.loop = {loop}"
-    if scenario.job.remote:
-        return "a remote storage that ranks share"
+    if storage_of(scenario) is None:
+        return "a remote storage that nodes share"
     return None
 
 
@@ -193,10 +217,10 @@ def left_to_chance(scenario: Scenario) -> bool:
 
 def uncovered(scenario: Scenario) -> str:
     """What the compiled engine does not have of a job, in a few words; "" if it has all of it."""
-    job, loader, storage = scenario.job, scenario.loader, scenario.machine.storage
+    job, loader, storage = scenario.job, scenario.loader, storage_of(scenario)
     beyond = only_processes(scenario)
-    if beyond is not None:
-        return beyond
+    if beyond is not None or storage is None:
+        return beyond or ""
     if lingers(scenario):
         return "two sets of workers at a time"
     if job.ranks > 1 and storage.requests_per_second is not None:

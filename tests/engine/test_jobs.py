@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlsim
-from dlsim.engine.facts import uncovered
+from dlsim.engine.facts import lingers, only_processes, uncovered
 from dlsim.engine.job import simulate_job
 from dlsim.engine.processes.storage import shares
 from dlsim.scenario import Job, Scenario, ScenarioError
@@ -68,6 +68,48 @@ def test_compiled_jobs_equal_simpy(scenario: Scenario, seed: int, samples: bool)
         slow = simulate_job(scenario, seed, engine="simpy", samples=samples)
         fast = simulate_job(scenario, seed, engine="compiled", samples=samples)
         assert job_difference(slow, fast) is None
+
+
+def of_all_nodes(scenario: Scenario) -> Scenario:
+    """The job, whose nodes read from a storage of all of them as they did from their own."""
+    own = scenario.machine.storage
+    wide = "bandwidth" if scenario.job.nodes == 1 else "node_bandwidth"
+    changes = {"latency": own.latency, wide: own.bandwidth}
+    return dlsim.replace(
+        scenario,
+        {
+            "machine.storage": dlsim.Storage(cache=own.cache),
+            "job.storage": dlsim.scenario.RemoteStorage(**changes),
+        },
+    )
+
+
+@settings(max_examples=50)
+@given(jobs(on_machines()), st.integers(0, 2**32))
+def test_a_storage_of_all_nodes_may_be_like_each_ones_own(scenario: Scenario, seed: int) -> None:
+    """Where only a node's share of the network limits it; and so the compiled engine has it."""
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    own = dlsim.replace(scenario, {"machine.storage.requests_per_second": None})
+    remote = of_all_nodes(own)
+    slow = simulate_job(remote, seed, engine="simpy")
+    assert job_difference(slow, simulate_job(own, seed, engine="simpy")) is None
+    assert uncovered(remote) == uncovered(own)
+    if not uncovered(remote):
+        assert job_difference(slow, simulate_job(remote, seed, engine="compiled")) is None
+    alone = dlsim.replace(remote, {"job.rank": 0})
+    if remote.job.remote and only_processes(alone) is None and not lingers(alone):
+        slow_one = dlsim.simulate(alone, seed, engine="simpy")
+        assert difference(slow_one, dlsim.simulate(alone, seed, engine="compiled")) is None
+
+
+def test_what_all_nodes_wait_for_is_left_to_the_processes() -> None:
+    """A bandwidth, or a line of requests, in which nodes stand beside each other."""
+    for limit in ({"bandwidth": 1000.0}, {"requests_per_second": 5.0}):
+        assert uncovered(reading(2, 1, **limit)) == "a remote storage that nodes share"
+    assert uncovered(reading(2, 2, node_bandwidth=500.0)) == ""
+    assert uncovered(reading(1, 2, bandwidth=500.0)) == ""
+    line = "a line for storage in which ranks wait"
+    assert uncovered(reading(1, 2, requests_per_second=5.0)) == line
 
 
 @pytest.mark.parametrize("shards", [(3, 2), (3, 0)])

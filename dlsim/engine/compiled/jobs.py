@@ -18,7 +18,7 @@ from dlsim.engine.draws import (
     SampleDraws,
     Stream,
 )
-from dlsim.engine.facts import batch_ends, batch_indices
+from dlsim.engine.facts import batch_ends, batch_indices, storage_of
 from dlsim.scenario import Constant, Distribution, IterableDataset, MapDataset, Recorded, Scenario
 
 LARGEST_BLOCK, MOST_SAMPLES = 16384, 65536  # jobs in a block, and their samples
@@ -209,7 +209,8 @@ class IndexLists:
 
 def alike(scenario: Scenario) -> bool:
     """Whether all samples ask for the same."""
-    latency = scenario.machine.storage.latency
+    storage = storage_of(scenario)
+    latency = None if storage is None else storage.latency
     return all(isinstance(each, Constant) for each in (*asked(scenario.dataset), latency) if each)
 
 

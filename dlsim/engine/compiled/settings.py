@@ -21,6 +21,7 @@ from dlsim.engine.facts import (
     patience,
     round_trip,
     shard_of,
+    storage_of,
 )
 from dlsim.scenario import Constant, Cost, IterableDataset, MapDataset, Scenario
 from dlsim.scenario.machine import STAGED_BYTES
@@ -122,7 +123,8 @@ DEMANDS = np.dtype(
 def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray[Any]:
     """The scenario in one row."""
     loader, dataset, consumer = scenario.loader, scenario.dataset, scenario.consumer
-    costs, storage = scenario.charged, scenario.machine.storage
+    costs, storage = scenario.charged, storage_of(scenario)
+    assert storage is not None, "what nodes share is left to the processes"
     trip, rate = round_trip(scenario), storage.requests_per_second
     made = np.zeros(1, RULES)
     for name in ("start", "ready", "wait", "stop"):
@@ -220,8 +222,8 @@ def gang(scenario: Scenario) -> int:
 
 def rates(scenario: Scenario, customers: int) -> NDArray[np.float64]:
     """How fast cores and storage serve each of so many customers present, from none up to all."""
-    machine = scenario.machine
-    bandwidth = machine.storage.bandwidth or inf
+    machine, storage = scenario.machine, storage_of(scenario)
+    bandwidth = inf if storage is None else storage.bandwidth or inf
     made = np.ones((2, customers + 1))
     for present in range(1, customers + 1):
         made[:, present] = machine.rate(present + machine.background), bandwidth / present
