@@ -13,11 +13,12 @@ from dlsim.report.plots import axes, gantt, occupancy, wait_distribution
 from dlsim.report.sweep_plots import sweep_curve
 from dlsim.report.text import ended_early, setup, verdict
 from dlsim.report.why_plots import account_bars, gains_bar
-from dlsim.scenario import Costs, IterableDataset, Scenario, dumps
+from dlsim.scenario import Costs, Scenario, dumps
 from dlsim.scenario.units import size
 from dlsim.trace import JobTrace, Trace, memory, summarize
 from dlsim.trace.metrics import worker_count
 from dlsim.trace.summary import give_or_take
+from dlsim.trace.work import other_workers
 from dlsim.whatif import Explanation, bounds, disagrees
 from dlsim.whatif.candidates import candidates
 from dlsim.whatif.extent import replicated
@@ -102,9 +103,8 @@ def gains(found: Explanation) -> str:
 
 def workers(scenario: Scenario, replications: int, seed: int, jobs: int) -> str:
     """Throughput and stall over the number of workers, where other numbers are the same data."""
-    dataset = scenario.dataset
-    if isinstance(dataset, IterableDataset) and not dataset.divisible:
-        return paragraphs(["Other numbers of workers would get other data: see dataset.sharding."])
+    if why := other_workers(scenario):
+        return paragraphs([why])
     swept = workers_table(scenario, min(replications, REPLICATIONS), seed, jobs)
     rows = [
         (str(count), give_or_take(speed, half), f"{100 * stall:.1f} %")

@@ -281,8 +281,9 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             require(
                 len(dataset.sharding) == wanted,
                 "dataset.sharding",
-                f"{wanted} lengths, one for each worker{' of each rank' if dealt > 1 else ''} "
-                "(dataset.shards are dealt to any number)",
+                f"{wanted} lengths, one for each worker{' of each rank' if dealt > 1 else ''}; or, "
+                'of files that are dealt to any number, dataset.sharding = "none" and '
+                "dataset.shards = these lengths",
                 dataset.sharding,
             )
 

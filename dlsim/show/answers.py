@@ -17,7 +17,6 @@ from dlsim.report.job_text import job_setup, job_verdict
 from dlsim.report.text import ended_early, setup, verdict
 from dlsim.scenario import (
     DlsimError,
-    IterableDataset,
     Loader,
     Scenario,
     dumps,
@@ -35,6 +34,7 @@ from dlsim.trace import JobTrace, Trace, metrics, summarize
 from dlsim.trace.account import Account, account
 from dlsim.trace.job_metrics import job_account, lateness
 from dlsim.trace.summary import give_or_take, number, percent
+from dlsim.trace.work import other_workers
 from dlsim.whatif import Interval, replicate
 from dlsim.whatif.designs import WORKERS, configured
 from dlsim.whatif.extent import measured, shortened
@@ -186,9 +186,9 @@ def against(asked: Against) -> Json:
     """
     state, name = asked.state, asked.key.removeprefix("loader.")
     whole = scenario_of(state)
-    dataset, counts = whole.dataset, asked.key == WORKERS
-    if counts and isinstance(dataset, IterableDataset) and not dataset.divisible:
-        raise DlsimError("Other numbers of workers would get other data (dataset.sharding).")
+    counts = asked.key == WORKERS
+    if counts and (why := other_workers(whole)):
+        raise DlsimError(why)
     if not counts and not whole.loader.num_workers:
         raise DlsimError("Without workers nothing is fetched ahead.")
     cases = [configured(whole, {asked.key: value}) for value in asked.values]

@@ -115,6 +115,27 @@ def told(scenario: Scenario, found: Work) -> str:
     return " ".join(said)
 
 
+def other_workers(scenario: Scenario) -> str:
+    """Why other numbers of workers would not share the same data; "" where they would."""
+    if isinstance(scenario.dataset, IterableDataset) and scenario.dataset.repeats:
+        return (
+            "Each of any number of workers would yield all of the data; with "
+            'dataset.sharding = "split" they share it.'
+        )
+    return given_shares(scenario)
+
+
+def given_shares(scenario: Scenario) -> str:
+    """What is not known of other numbers of workers, where each has a given share; "" elsewhere."""
+    dataset, workers = scenario.dataset, scenario.loader.num_workers
+    if not isinstance(dataset, IterableDataset) or not isinstance(dataset.sharding, tuple):
+        return ""
+    return (
+        f"No num_workers but {workers} is tried: dataset.sharding says what each worker has. "
+        'Files are dealt to any number of them: dataset.sharding = "none", dataset.shards = [...].'
+    )
+
+
 def last_round(scenario: Scenario) -> str:
     """How many workers the last round of an epoch leaves idle; "" if none, or where it varies."""
     loader, workers = scenario.loader, scenario.loader.num_workers

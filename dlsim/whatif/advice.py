@@ -14,7 +14,7 @@ from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import duration, size
 from dlsim.trace.memory import DESCRIPTORS
 from dlsim.trace.summary import number
-from dlsim.trace.work import in_an_epoch, told, unit
+from dlsim.trace.work import given_shares, in_an_epoch, told, unit
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.explain import WORTH, Explanation
 from dlsim.whatif.extent import part_of, shortened
@@ -182,6 +182,7 @@ class Advice:
             None,
             (
                 self.ended,
+                given_shares(whole),
                 self.crowded,
                 *self.alternatives,
                 self.kept,

@@ -16,7 +16,7 @@ from dlsim.trace.metrics import mean
 from dlsim.trace.rhythm import Rhythm, rhythm
 from dlsim.trace.summary import number
 from dlsim.trace.telling import limit, regular, sentence, table
-from dlsim.trace.work import in_an_epoch, last_round, told, unit
+from dlsim.trace.work import given_shares, in_an_epoch, last_round, told, unit
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import ONE_THREAD, Change, alone, changes, perfect_loader
 from dlsim.whatif.controls import gained
@@ -249,7 +249,8 @@ def _text(found: Explanation) -> str:
         f"{part_of(found.runs.part or found.scenario, found.scenario)}); "
         f"{found.limits.told(done.share, what)}",
     ]
-    lines += filter(None, [left_early(found.scenario, found.runs.interval("epoch_time").mean)])
+    part = left_early(found.scenario, found.runs.interval("epoch_time").mean)
+    lines += filter(None, [part, given_shares(found.scenario)])
     flagged = disagrees(found.limits, found.runs)
     return "\n".join([*lines, flagged] if flagged else lines)
 

@@ -9,7 +9,7 @@ from dlsim.cli.sweeping import sweep_text
 from dlsim.report import run_text
 from dlsim.testing import assert_stall_below
 from dlsim.trace import account
-from dlsim.whatif import advise, compare, explain, replicate, sweep
+from dlsim.whatif import WhatIfError, advise, compare, explain, replicate, sweep
 from dlsim.whatif.limits import idle_of_all
 from tests.whatif.cases import CASES
 
@@ -119,6 +119,25 @@ def test_even_shares() -> None:
     dealt = {"dataset.sharding": "none", "dataset.shards": (1300, 100, 100, 100)}
     rows = swept(dlsim.replace(case, dealt), [1, 2, 4]).splitlines()[-3:]
     assert ["shards" in row for row in rows] == [False, True, True]
+
+
+def test_given_shares_are_of_the_workers_that_are_set() -> None:
+    """What each worker has is not known of others: refused, or said, with what to write instead."""
+    case, given = CASES["uneven shards"], "No num_workers but 4 is tried: dataset.sharding says"
+    with pytest.raises(
+        WhatIfError, match=r"loader\.num_workers=2: dataset\.sharding: expected 2 "
+    ) as e:
+        sweep(case, {"loader.num_workers": [2, 4]}, 2, jobs=1)
+    written = 'dataset.sharding = "none" and dataset.shards = these lengths'
+    assert written in str(e.value)
+    for said in (str(explain(case, 2)), str(advise(case, workers=range(5)))):
+        assert given in said
+    dealt = {"dataset.sharding": "none", "dataset.shards": (1300, 100, 100, 100)}
+    shared = dlsim.replace(case, dealt)
+    for said in (str(explain(shared, 2)), str(advise(shared, workers=range(5)))):
+        assert "is tried" not in said
+        assert "even shares" in said
+    assert replicate(shared, 2)["samples_per_s"][0] == replicate(case, 2)["samples_per_s"][0]
 
 
 def test_out_of_reach_is_what_loses_least() -> None:
