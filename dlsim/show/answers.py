@@ -262,7 +262,7 @@ def answer(question: str, body: bytes) -> bytes:
     kind, asked = QUESTIONS[question]
     try:
         found = asked(msgspec.json.decode(body or b"{}", type=kind))  # type: ignore[operator]
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         found = {"error": f"not understood: {error}", "key": ""}
     except DlsimError as error:
         key = str(error).partition(": ")[0]

@@ -14,7 +14,7 @@ import dlsim
 from dlsim.cli import main
 from dlsim.report.job_text import job_verdict
 from dlsim.scenario.shipped import shipped
-from dlsim.show.answers import keywords
+from dlsim.show.answers import QUESTIONS, answer, keywords
 from dlsim.show.states import State, scenario_of
 from dlsim.trace.account import account
 from dlsim.trace.job_metrics import lateness
@@ -171,6 +171,15 @@ def test_what_is_no_scenario(served: Served, state: dict[str, object]) -> None:
     """What is no scenario, or names a file, is refused in one line."""
     found = served.ask("run", state)
     assert "\n" not in found["error"].strip()
+
+
+@pytest.mark.parametrize("body", [b"NaN", b'{"', b"\xff", b"3", b"[" * 100_000])
+def test_what_is_no_question(body: bytes) -> None:
+    """What is no JSON, or none that is asked, is refused in one line, whatever the question."""
+    for question in QUESTIONS:
+        error = json.loads(answer(question, body))["error"]
+        assert error.startswith("not understood: ")
+        assert "\n" not in error
 
 
 def test_who_is_not_answered(served: Served) -> None:
