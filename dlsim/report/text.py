@@ -116,7 +116,24 @@ def verdict(trace: Trace, found: Account | None = None) -> str:
     scenario = trace.meta.scenario
     last = last_round(scenario) if scenario is not None and found.cause == LAST_ROUND else ""
     first = f"{sentence(found.shares, found.stall)}.{more}"
-    return " ".join(filter(None, (first, last, regular(rhythm(trace)), _data(trace))))
+    words = (first, _alike(trace), last, regular(rhythm(trace)), _data(trace))
+    return " ".join(filter(None, words))
+
+
+def _alike(trace: Trace) -> str:
+    """That workers and cores limit alike, and what more of both may bring; "" elsewhere."""
+    from dlsim.whatif.bounds import together
+
+    scenario = trace.meta.scenario
+    if scenario is None or trace.meta.problem is not None or trace.meta.engine == "observed":
+        return ""
+    times = together(scenario, summarize(trace).elapsed / len(trace.order))
+    if not times:
+        return ""
+    return (
+        "Workers and cores limit alike: more of one alone gain nothing, "
+        f"of both together up to {times:.2g} times as many samples/s."
+    )
 
 
 def _data(trace: Trace) -> str:

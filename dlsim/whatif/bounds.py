@@ -26,8 +26,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from dlsim.engine.ranks import fair_share
-from dlsim.scenario import Scenario
+from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration
 from dlsim.trace.summary import number
 from dlsim.whatif.demand import Demand, demand, variation
@@ -35,6 +37,7 @@ from dlsim.whatif.replicate import Replications
 
 ROUNDING = 1e-9
 LITTLE = 0.1  # of the step; what the main process does besides goes without saying
+WORTH, NOTICED = 0.02, 0.1  # gains that are none, and that are some
 SURE = 4.0  # standard errors that chance does not explain: one case in 30,000
 
 
@@ -112,6 +115,27 @@ def bounds(scenario: Scenario) -> Bounds:
             need.requests / storage.requests_per_second if storage.requests_per_second else 0.0,
         )
     return Bounds(periods, per_batch, _one_after_the_other(scenario, need), ranks)
+
+
+def together(scenario: Scenario, period: float) -> float:
+    """How many times as fast more workers and cores may make a run, where neither can alone.
+
+    `period`: seconds a batch took. 0 where one alone may help, or both do not: by bounds, twice of
+    each.
+    """
+    loader, machine = scenario.loader, scenario.machine
+    if not loader.num_workers or machine.cores is None or scenario.is_job:
+        return 0.0
+    if loader.slots is not None or isinstance(scenario.dataset, IterableDataset):
+        return 0.0
+    workers = structs.replace(loader, num_workers=2 * loader.num_workers)
+    cores = structs.replace(machine, cores=2 * machine.cores)
+    staffed = structs.replace(scenario, loader=workers)
+    alone = (staffed, structs.replace(scenario, machine=cores))
+    if any(period > (1 + WORTH) * bounds(case).period for case in alone):
+        return 0.0
+    least = bounds(structs.replace(staffed, machine=cores)).period
+    return period / least if period > (1 + NOTICED) * least else 0.0
 
 
 def disagrees(limits: Bounds, found: Replications) -> str | None:

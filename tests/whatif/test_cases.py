@@ -85,6 +85,16 @@ def test_two_changes_that_help_together() -> None:
     assert "two together do: twice the workers (num_workers=16) and twice the cores" in str(found)
 
 
+def test_a_run_says_that_workers_and_cores_limit_alike() -> None:
+    """8 workers on 8 cores: a run says that only both together help; not where one alone does."""
+    case = CASES["as many workers as cores"]
+    said = "more of one alone gain nothing, of both together up to 1.9 times"
+    assert said in run_text(dlsim.simulate(case)).splitlines()[0]
+    for changes in ({"machine.cores": 16}, {"loader.num_workers": 4}, {"consumer.step": 0.26}):
+        other = dlsim.replace(case, changes)
+        assert "limit alike" not in run_text(dlsim.simulate(other))
+
+
 def test_the_last_round_is_counted() -> None:
     """25 batches on 16 workers are a round and 9 more, which leave 7 workers idle: said first."""
     case = CASES["one and a half rounds"]
