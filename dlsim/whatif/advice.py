@@ -170,7 +170,8 @@ class Advice:
         """First the keyword arguments to paste; then how sure they are, and what else there is."""
         whole = self.best.scenario
         lines = [*(_held(self) if self.chosen is not None else _missed(self)), str(space(whole))]
-        if said := told(whole, in_an_epoch(whole)):
+        said = told(whole, in_an_epoch(whole))
+        if said and self.explanation is None:  # which says it, too
             lines.append(said)
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")

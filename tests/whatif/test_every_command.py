@@ -9,7 +9,7 @@ import pytest
 import dlsim
 from dlsim.cli.sweeping import sweep_text
 from dlsim.report import run_text
-from dlsim.whatif import compare, explain, loaders, sweep
+from dlsim.whatif import advise, compare, explain, loaders, sweep
 from dlsim.whatif.limits import idle_of_all
 from tests.whatif.cases import CASES
 
@@ -95,6 +95,20 @@ def test_most_is_said_of_what_gains_most() -> None:
     assert "; of settings, pinned memory (pin_memory=True) would help most: 1.3" in str(found)
     short = dlsim.replace(CASES["short epochs"], {"loader.endless": False})
     assert "; a sampler that does not end would help most: " in str(explain(short, 2))
+
+
+@pytest.mark.parametrize("share", [0.01, 1.0])
+def test_advice_says_once_what_never_comes(share: float) -> None:
+    """What is lost with the settings advised is told, and not twice: a target held or not."""
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=8, num_workers=3, drop_last=True),
+        dataset=dlsim.IterableDataset(
+            46, sharding="split", fetch=[dlsim.Stage("read", wait=dlsim.Constant(0.01))]
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.01)),
+    )
+    text = str(advise(case, max_stall=share, workers=[3], prefetch=[2], maximum=2))
+    assert text.count("6 of 46 samples never come (drop_last in each worker).") == 1
 
 
 def test_errors_lose_samples_without_drop_last() -> None:
