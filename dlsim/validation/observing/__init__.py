@@ -1,9 +1,9 @@
 """Watching a real loader: any torch DataLoader comes in, the trace of its run goes out.
 
 Read `run.py` (`observe`) first. It runs the copy of the loader that `wrapped_loader.py` makes,
-whose dataset (`wrapped_dataset.py`) and other callables report to `hooks.py`, inside each process;
-`assemble.py` makes a trace of their reports. `cpu_time.py` reads what a thread has had of the
-processor, `accelerator.py` what the GPU did, `payload.py` what a batch is made of, `machine.py`
-what else went on, `settings.py` the loader's keywords; `target.py` finds the loader that a command
-line names.
+whose dataset (`wrapped_dataset.py`) and other callables report to `hooks.py`, which writes it down
+(`probe.py`) inside each process; `assemble.py` makes a trace of their reports. `cpu_time.py` reads
+what a thread has had of the processor, `accelerator.py` what the GPU did, `payload.py` what a batch
+is made of, `machine.py` what else went on, `settings.py` the loader's keywords; `target.py` finds
+the loader that a command line names.
 """

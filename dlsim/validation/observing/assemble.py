@@ -22,7 +22,8 @@ from dlsim.trace.trace import (
     Meta,
     Samples,
 )
-from dlsim.validation.observing.hooks import (
+from dlsim.validation.observing.payload import Payload
+from dlsim.validation.observing.probe import (
     COLLATED,
     EXHAUSTED,
     MAIN,
@@ -32,12 +33,11 @@ from dlsim.validation.observing.hooks import (
     SERIALISED,
     TAKEN,
 )
-from dlsim.validation.observing.payload import Payload
 from dlsim.validation.observing.wrapped_loader import Log, Return
 
 Rows: TypeAlias = NDArray[np.void]
 
-NUMBERS = ("batch", "what", "kind", "worker", "process")
+NUMBERS = ("batch", "what", "worker", "process", "kind")
 TIMES = ("began", "ended", "cpu", "queued", "used")
 ROW = np.dtype([(f, "f8") for f in TIMES] + [(f, "i8") for f in NUMBERS])
 NAN = float("nan")
@@ -60,7 +60,8 @@ def read(directory: Path) -> Rows:
     contents = [path.read_bytes() for path in sorted(directory.iterdir())]
     # A process that is killed may leave half a record.
     parts = [np.frombuffer(b[: len(b) // ROW.itemsize * ROW.itemsize], ROW) for b in contents]
-    return np.concatenate([np.empty(0, ROW), *parts])
+    rows = np.concatenate([np.empty(0, ROW), *parts])
+    return rows[rows["kind"] > 0]  # without room that was left
 
 
 def without_lost(log: Log, rows: Rows) -> tuple[Log, Rows]:

@@ -22,7 +22,7 @@ from dlsim.trace.observation import Observation
 from dlsim.trace.trace import PENDING, Meta, Problem
 from dlsim.validation.observing import accelerator, machine
 from dlsim.validation.observing.assemble import Assembly, Setup, read
-from dlsim.validation.observing.hooks import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
+from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.settings import settings
 from dlsim.validation.observing.wrapped_loader import Failure, Log, ObserveError, watch

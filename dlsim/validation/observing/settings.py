@@ -21,7 +21,7 @@ from dlsim.scenario import (
     ScenarioError,
 )
 from dlsim.validation.observing.assemble import Assembly, Rows
-from dlsim.validation.observing.hooks import COLLATED, SAMPLE
+from dlsim.validation.observing.probe import COLLATED, SAMPLE
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.wrapped_dataset import fetches_batches
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import Subset
 
-from dlsim.validation.observing.hooks import Probe
+from dlsim.validation.observing.probe import Probe
 
 
 class Watched:

@@ -15,13 +15,13 @@ from dlsim.validation.observing.accelerator import StepClock
 from dlsim.validation.observing.cpu_time import QueueClock, reading
 from dlsim.validation.observing.hooks import (
     Collate,
-    Probe,
     Tagged,
     Task,
     WorkerInit,
     size_of,
 )
 from dlsim.validation.observing.payload import Payload, payload_of
+from dlsim.validation.observing.probe import Probe
 from dlsim.validation.observing.wrapped_dataset import WatchedIterable, WatchedMap
 
 LOOKED_AT = 8  # batches of each epoch whose payload is looked at

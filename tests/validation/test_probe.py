@@ -1,0 +1,111 @@
+"""What is written down of a sample, and at what cost."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from dlsim.validation.observing import cpu_time, probe
+from dlsim.validation.observing.assemble import read
+from dlsim.validation.observing.wrapped_dataset import WatchedMap
+
+
+class Thread:
+    """The clocks of a thread in virtual time, and how often it asks the system."""
+
+    def __init__(self, monkeypatch):
+        self.time, self.cpu, self.queued, self.asked = 100.0, 7.0, 3.0, Counter()
+        monkeypatch.setattr(cpu_time, "monotonic", lambda: self.time)
+        monkeypatch.setattr(cpu_time, "thread_time", lambda: self.ask("cpu"))
+        monkeypatch.setattr(cpu_time.QueueClock, "__call__", lambda clock: self.ask("queued"))
+
+    def ask(self, what):
+        """What the system says."""
+        self.asked[what] += 1
+        return getattr(self, what)
+
+    def computes(self, seconds):
+        """It is on a core."""
+        self.time, self.cpu = self.time + seconds, self.cpu + seconds
+
+    def waits(self, seconds):
+        """It waits for a core."""
+        self.time, self.queued = self.time + seconds, self.queued + seconds
+
+    def sleeps(self, seconds):
+        """It wants no core."""
+        self.time += seconds
+
+
+@pytest.fixture
+def thread(monkeypatch):
+    """The thread that is watched."""
+    return Thread(monkeypatch)
+
+
+def since(clock, before):
+    """Time, CPU and waiting since a reading."""
+    return tuple(now - then for now, then in zip(clock(), before, strict=True))
+
+
+def test_what_a_thread_used_is_told(thread):
+    """Computing, waiting for a core and sleeping are told apart, whatever comes first."""
+    clock = cpu_time.ThreadClock()
+    before = clock()
+    thread.computes(0.001)
+    assert since(clock, before) == pytest.approx((0.001, 0.001, 0))
+    thread.waits(0.004)
+    assert since(clock, before) == pytest.approx((0.005, 0.001, 0.004))
+    thread.sleeps(0.1)
+    thread.computes(0.002)
+    assert since(clock, before) == pytest.approx((0.107, 0.003, 0.004))
+
+
+def test_short_waits_are_not_lost(thread):
+    """Waits too short to be looked for are told as soon as they add up to what is not."""
+    clock = cpu_time.ThreadClock()
+    before = clock()
+    for _ in range(100):
+        thread.computes(30e-6)
+        thread.waits(1e-6)
+        told = since(clock, before)
+        assert told[2] == pytest.approx(thread.queued - 3.0, abs=1.01 * cpu_time.JUST)
+    assert told[2] > 0
+
+
+def test_the_system_is_asked_only_where_need_be(thread):
+    """Nothing is just after another reading; nor how long it waited, of who only computes."""
+    clock = cpu_time.ThreadClock()
+    thread.asked.clear()
+    for _ in range(50):
+        thread.computes(1e-6)  # from the end of a sample to the next
+        before = clock()
+        thread.computes(50e-6)
+        assert since(clock, before) == pytest.approx((50e-6, 50e-6, 0))
+    assert thread.asked == {"cpu": 50}
+
+
+def test_a_sample_is_written_without_a_system_call(tmp_path, monkeypatch):
+    """Samples are in the file at once, in order, however many; the file grows by whole pages."""
+    writes, put = [], os.write
+    monkeypatch.setattr(os, "write", lambda file, data: writes.append(len(data)) or put(file, data))
+    watching = probe.Probe(tmp_path, samples=True)
+    watching.open(0)
+    count = probe.ROOM // probe.RECORD.size + 10
+    watched = WatchedMap(list(range(count)), watching)
+    watching.take(5)
+    assert [watched[i] for i in range(count)] == list(range(count))
+    assert writes == [probe.ROOM, probe.ROOM]
+    rows = read(tmp_path)
+    watching.close()
+    assert rows["kind"].tolist() == [probe.TAKEN] + [probe.SAMPLE] * count
+    assert rows["what"].tolist() == [-1, *range(count)]
+    assert set(rows["batch"]) == {5}
+    assert set(rows["worker"]) == {0}
+    assert set(rows["process"]) == {os.getpid()}
+    assert (rows["cpu"] >= 0).all()
+    assert (np.diff(rows["began"]) >= 0).all()
+    assert (rows["ended"] >= rows["began"]).all()
