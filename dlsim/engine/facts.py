@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 
 import numpy as np
@@ -87,6 +88,19 @@ def batch_indices(scenario: Scenario, seed: int, epoch: int) -> Indices:
     order = index_order(scenario, seed, epoch)
     places, _ = dealing.places(scenario.loader, scenario.dataset, *_rank(scenario))
     return order if places is None else np.asarray(order, np.int64)[places]
+
+
+def by_index(scenario: Scenario) -> bool:
+    """Whether it makes a difference which dataset index a sample has, beside its place in order.
+
+    Where it makes none, nothing is shuffled: a permutation of millions takes longer than many a
+    simulation.
+    """
+    storage = scenario.machine.storage
+    parts = [(stage.wait, stage.cpu, stage.read_bytes) for stage in scenario.dataset.fetch]
+    asked = [scenario.dataset.sample_bytes, storage.latency, *chain.from_iterable(parts)]
+    recorded = any(isinstance(each, Recorded) for each in asked)
+    return recorded or storage.cache > 0 or bool(scenario.failures)
 
 
 def batch_ends(scenario: Scenario) -> Indices:

@@ -67,7 +67,7 @@ class Workers:
                 yield from self._call_all(HELLO)
         else:
             yield from self._call_all(RESUME)
-        self.dispatcher.start_epoch(Jobs(run.scenario, run.seed, epoch))
+        self.dispatcher.start_epoch(Jobs(run.scenario, run.seed, epoch, indices=run.indices))
         again = made_again(run.scenario) if epoch == 0 else 0
         if epoch == 0:
             self.dispatcher.skip(loader.resume - again)
@@ -207,7 +207,7 @@ class MainProcess:
         """`iter(loader)`, which sends nothing."""
         run = self.run
         if epoch == 0 or not run.scenario.loader.endless:
-            self.jobs = Jobs(run.scenario, run.seed, epoch)
+            self.jobs = Jobs(run.scenario, run.seed, epoch, indices=run.indices)
         self.samples = source(run.scenario, run.seed, epoch, MAIN)
         if epoch == 0:
             yield from self._resume()

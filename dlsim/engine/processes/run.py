@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import simpy
 
-from dlsim.engine.facts import MAIN, round_trip
+from dlsim.engine.facts import MAIN, by_index, round_trip
 from dlsim.engine.processes.buffer import Turnstile
 from dlsim.engine.processes.clock import LAST, WORKERS, Steps, until
 from dlsim.engine.processes.cores import Sharing, Who
@@ -63,6 +63,7 @@ class Run:
         self.scenario, self.seed, self.recorder = scenario, seed, recorder
         self.rank = scenario.job.rank or 0
         self.barrier = barrier
+        self.indices = recorder.samples is not None or by_index(scenario)
         self.round_trip = round_trip(scenario)
         self.first = 0  # under which number the node knows worker 0
         self.lock = Turnstile(node.env)  # Python's, which workers share where they are threads

@@ -13,19 +13,24 @@ from dlsim.engine.facts import batch_ends, batch_indices
 from dlsim.scenario import Constant, MapDataset, Scenario
 
 
-def index_lists(scenario: Scenario, seed: int, epoch: int) -> Iterator[Sequence[int]]:
+def index_lists(
+    scenario: Scenario, seed: int, epoch: int, *, indices: bool = True
+) -> Iterator[Sequence[int]]:
     """The index lists of one epoch, as torch's batch sampler makes them.
 
     For an iterable-style dataset a list says only how many samples to take (torch sends as many
-    Nones), and the lists never end. Without a batch size every list has one index.
+    Nones), and the lists never end. Without a batch size every list has one index. Without
+    `indices` they are places in the order, as only how many there are matters.
     """
     if not isinstance(scenario.dataset, MapDataset):
         yield from repeat(range(scenario.loader.batch_size or 1))
         return
-    order, start = batch_indices(scenario, seed, epoch), 0
-    for end in batch_ends(scenario):
-        indices = order[start:end]
-        yield indices.tolist() if isinstance(indices, np.ndarray) else indices
+    ends, start = batch_ends(scenario), 0
+    places = range(ends[-1] if len(ends) else 0)
+    order = batch_indices(scenario, seed, epoch) if indices else places
+    for end in ends:
+        some = order[start:end]
+        yield some.tolist() if isinstance(some, np.ndarray) else some
         start = end
 
 
@@ -51,14 +56,14 @@ class Jobs:
     An endless sampler has those of all later epochs, too.
     """
 
-    def __init__(self, scenario: Scenario, seed: int, epoch: int) -> None:
-        self.scenario, self.seed = scenario, seed
+    def __init__(self, scenario: Scenario, seed: int, epoch: int, *, indices: bool = True) -> None:
+        self.scenario, self.seed, self._indices = scenario, seed, indices
         self._begin(epoch)
 
     def _begin(self, epoch: int) -> None:
         scenario, seed, self.epoch = self.scenario, self.seed, epoch
         dataset = scenario.dataset
-        self._lists = index_lists(scenario, seed, epoch)
+        self._lists = index_lists(scenario, seed, epoch, indices=self._indices)
         self._samples = (
             SampleDraws(scenario, seed, epoch) if isinstance(dataset, MapDataset) else None
         )
