@@ -11,7 +11,7 @@ from msgspec import structs
 from dlsim.engine.facts import left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
-from dlsim.scenario.units import duration, size
+from dlsim.scenario.units import size
 from dlsim.trace.memory import DESCRIPTORS
 from dlsim.trace.summary import number
 from dlsim.trace.work import given_shares, in_an_epoch, told, unit
@@ -19,6 +19,7 @@ from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.explain import WORTH, Explanation
 from dlsim.whatif.extent import part_of, shortened
 from dlsim.whatif.feasibility import Verdict
+from dlsim.whatif.growing import told_of_step
 from dlsim.whatif.leaving import left_early
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval, interval
@@ -176,8 +177,7 @@ class Advice:
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
         if self.best.size:
-            step = duration(whole.consumer.step.mean)
-            lines.append(f"The step is {step} on average whatever the batch size.")
+            lines.append(told_of_step(whole))
         left = left_early(whole, self.verdict.means.get("epoch_time", math.nan))
         lines += filter(
             None,

@@ -369,7 +369,10 @@ def test_batch_sizes() -> None:
     case = scenario(dlsim.Constant(0.01), 0.0, 400, costs=dlsim.Costs(index_put=0.1))
     found = advise(case, workers=[2], batch_sizes=[2, 20])
     assert found.best.keywords.startswith("batch_size=20, num_workers=2, prefetch_factor=")
-    assert "The step is 0 s on average whatever the batch size." in str(found)
+    assert "The step is 0 s on average whatever the batch size; consumer.step_per" in str(found)
+    grown = dlsim.replace(case, {"consumer.step_per_sample": "1 ms"})
+    said = str(advise(grown, workers=[2], batch_sizes=[2, 20]))
+    assert "A step takes 1 ms for each sample of the batch." in said
     assert "batch_size" not in advise(case, workers=[2]).best.keywords
     with pytest.raises(WhatIfError, match="batch_sizes: expected integers of at least 1"):
         advise(case, batch_sizes=[0])
