@@ -116,7 +116,7 @@ def epoch_batches(scenario: Scenario) -> int:
 def shard_of(scenario: Scenario, worker: int) -> Sequence[int]:
     """The dataset indices that the iterator of `worker` yields, of an iterable-style dataset."""
     assert isinstance(scenario.dataset, IterableDataset)
-    return dealing.shard(scenario.dataset, scenario.job, worker, scenario.loader.num_workers)
+    return dealing.shard(scenario.dataset, scenario.job, worker, scenario.loader)
 
 
 def _rank(scenario: Scenario) -> tuple[Job, int]:

@@ -88,10 +88,9 @@ def fair_share(scenario: Scenario) -> Scenario:
     loader, dataset = scenario.loader, scenario.dataset
     if job.deal != "same" and job.world > 1:
         if isinstance(dataset, IterableDataset):
-            mine, workers = job.seen_by(0), loader.num_workers
-            each = range(max(workers, 1))
-            shards = [len(shard(dataset, mine, worker, workers)) for worker in each]
-            dataset = structs.replace(dataset, sharding=tuple(shards), length=sum(shards))
+            mine, each = job.seen_by(0), range(max(loader.num_workers, 1))
+            counts = tuple(len(shard(dataset, mine, worker, loader)) for worker in each)
+            dataset = structs.replace(dataset, sharding=counts, length=sum(counts), shards=None)
         elif loader.batch_sampler is not None:
             loader = structs.replace(loader, batch_sampler=loader.batch_sampler[:: job.world])
         elif loader.sampler is not None:

@@ -20,6 +20,7 @@ from dlsim.scenario.distributions import Constant, Duration, Share, Size
 from dlsim.scenario.errors import is_integer, is_number, require
 
 Dealt: TypeAlias = Literal["turns", "runs"]
+Streaming: TypeAlias = Literal["litdata", "streaming"]
 Path: TypeAlias = Literal["shm", "pipe"]
 
 ZERO = Constant(0.0)
@@ -125,18 +126,21 @@ class IterableDataset(
     Args:
         sharding: What each worker's iterator yields (iterable only). none: all samples, so that
             every worker repeats the data; split: consecutive shares of `ceil(length /
-            num_workers)`, as torch's documentation of `IterableDataset` splits a range; a list:
-            that many samples for each worker (`length` is then not used). Example: "split"
+            num_workers)`, as torch's documentation of `IterableDataset` splits a range; litdata,
+            streaming: as those of litdata and mosaicml-streaming deal them by the batch size, not
+            shuffled; a list: that many samples for each worker (`length` is then not used).
+            Example: "split"
         shards: Files whose samples go to one worker each: how many samples each has (iterable
             only). They are dealt to any number of workers, and `length` is what they add up to;
             `sharding` is then not used. Example: [1300, 100, 100, 100]
-        dealt: How shards are dealt (iterable only). turns: shard i to worker i mod num_workers, as
-            webdataset and Hugging Face datasets do; runs: `ceil(shards / num_workers)` consecutive
+        dealt: How shards are dealt (iterable only). turns: shard i to worker i mod num_workers, of
+            a job first to rank i mod the ranks, and there so, as webdataset and Hugging Face
+            datasets do; runs: `ceil(shards / num_workers)` consecutive
             ones to each. Example: "runs"
     """
 
     length: int
-    sharding: Literal["none", "split"] | tuple[int, ...] = "none"
+    sharding: Literal["none", "split"] | Streaming | tuple[int, ...] = "none"
     fetch: tuple[Stage, ...] = ()
     collate: Duration | None = None
     sample_bytes: Size = ZERO
@@ -151,10 +155,10 @@ class IterableDataset(
             structs.force_setattr(self, "sharding", tuple(self.sharding))
         counts = self.sharding if isinstance(self.sharding, tuple) else ()
         require(
-            self.sharding in ("none", "split")
+            self.sharding in ("none", "split", *get_args(Streaming))
             or (len(counts) > 0 and all(is_integer(n) and n >= 0 for n in counts)),
             "sharding",
-            'none, split, or a list of integers of at least 0 such as "[8, 8]"',
+            'none, split, litdata, streaming, or a list of integers of at least 0 such as "[8, 8]"',
             self.sharding,
         )
         require(self.dealt in get_args(Dealt), "dealt", "turns or runs", self.dealt)
@@ -183,7 +187,7 @@ class IterableDataset(
     @property
     def divisible(self) -> bool:
         """Whether the same samples can be shared out among any number of workers."""
-        return self.sharding == "split" or self.shards is not None
+        return self.sharding in ("split", *get_args(Streaming)) or self.shards is not None
 
     @property
     def uneven(self) -> bool:
@@ -191,7 +195,10 @@ class IterableDataset(
         return isinstance(self.sharding, tuple) or self.shards is not None
 
     def shard(self, worker: int, num_workers: int) -> Sequence[int]:
-        """The dataset indices that `worker`'s iterator yields (`num_workers=0`: the main's)."""
+        """The dataset indices that `worker`'s iterator yields (`num_workers=0`: the main's).
+
+        How streaming data sets deal them, `dlsim.scenario.streaming` says.
+        """
         if self.shards is not None:
             return self._dealt(worker, max(num_workers, 1))
         if isinstance(self.sharding, tuple):

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from dlsim.scenario.dataset import IterableDataset
 from dlsim.scenario.job import Job
+from dlsim.scenario.loader import Loader
+from dlsim.scenario.streaming import RULES
 
 Places = NDArray[np.int64]
 
@@ -54,17 +56,24 @@ def dealt_in_batches(
     return lists[rank::world]
 
 
-def shard(dataset: IterableDataset, job: Job, worker: int, num_workers: int) -> Sequence[int]:
+def shard(dataset: IterableDataset, job: Job, worker: int, loader: Loader) -> Sequence[int]:
     """The dataset indices that a worker's iterator yields, in the rank that sees this `job`.
 
-    `num_workers=0`: the main process's. Dealt out, the workers of all ranks are numbered one rank
-    after another, and each has its shard; else those of each rank are.
+    Without workers: the main process's. Dealt out, the workers of all ranks are numbered one rank
+    after another, and each has its shard; else those of each rank are. Shards in turn go to the
+    ranks in turn first, as webdataset's `split_by_node` and Hugging Face's have it.
     """
-    if job.rank is None or job.deal == "same":
-        return dataset.shard(max(worker, 0), num_workers)
-    each = max(num_workers, 1)
-    workers = each * job.world if num_workers or job.world > 1 else 0
-    return dataset.shard(job.rank * each + max(worker, 0), workers)
+    alone = job.rank is None or job.deal == "same"
+    each, mine = max(loader.num_workers, 1), max(worker, 0)
+    if dataset.sharding in RULES:
+        size = loader.batch_size or 1
+        return RULES[dataset.sharding](dataset.length, size, Job() if alone else job, mine, each)
+    if alone:
+        return dataset.shard(mine, loader.num_workers)
+    rank = job.rank or 0
+    workers = each * job.world if loader.num_workers or job.world > 1 else 0
+    in_turn = dataset.shards is not None and dataset.dealt == "turns"
+    return dataset.shard(mine * job.world + rank if in_turn else rank * each + mine, workers)
 
 
 def places(
@@ -109,7 +118,7 @@ def batches(loader: Any, dataset: Any, job: Job, rank: int) -> int:
     """How many batches a rank has in an epoch that nothing ends early."""
     if not isinstance(dataset, IterableDataset):
         return len(places(loader, dataset, job, rank)[1])
-    size, workers = loader.batch_size or 1, loader.num_workers
-    mine = job.seen_by(rank)
-    shards = [len(shard(dataset, mine, worker, workers)) for worker in range(max(workers, 1))]
+    size, mine = loader.batch_size or 1, job.seen_by(rank)
+    workers = range(max(loader.num_workers, 1))
+    shards = [len(shard(dataset, mine, worker, loader)) for worker in workers]
     return sum(n // size if loader.drop_last else -(-n // size) for n in shards)

@@ -18,7 +18,7 @@ from dlsim.scenario.checks import (
 )
 from dlsim.scenario.consumer import Consumer
 from dlsim.scenario.dataset import Dataset, IterableDataset, MapDataset
-from dlsim.scenario.dealing import batches
+from dlsim.scenario.dealing import batches, shard
 from dlsim.scenario.distributions import Recorded
 from dlsim.scenario.errors import require
 from dlsim.scenario.job import Job
@@ -337,7 +337,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
                 "one",
             )
             workers, size = loader.num_workers, loader.batch_size or 1
-            lengths = [len(dataset.shard(w, workers)) for w in range(max(workers, 1))]
+            every = range(max(workers, 1))
+            lengths = [len(shard(dataset, self.job, w, loader)) for w in every]
             there = sum(n // size if loader.drop_last else -(-n // size) for n in lengths)
         else:
             there = loader.batches(dataset.length)

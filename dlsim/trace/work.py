@@ -181,7 +181,7 @@ def _shards(scenario: Scenario) -> list[range]:
     dataset, workers = scenario.dataset, scenario.loader.num_workers
     assert isinstance(dataset, IterableDataset)
     numbers = range(workers) if workers else [-1]
-    return [range(len(dealing.shard(dataset, scenario.job, w, workers))) for w in numbers]
+    return [range(len(dealing.shard(dataset, scenario.job, w, scenario.loader))) for w in numbers]
 
 
 def _of_shards(scenario: Scenario) -> tuple[Work, int]:

@@ -30,6 +30,7 @@ import numpy as np
 from dlsim.engine.draws import COLLATE, STEP, SampleDraws, Stream
 from dlsim.engine.effort import counts
 from dlsim.scenario import Constant, Distribution, MapDataset, Recorded, Scenario
+from dlsim.scenario.dealing import shard
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.trace import Integers
 from dlsim.whatif.bounds import bounds
@@ -222,7 +223,7 @@ def _shards(scenario: Scenario) -> tuple[list[Shard], Integers]:
     most = -(-batches // workers)
     shards: list[Shard] = []
     for worker in range(workers):
-        left = len(dataset.shard(worker, loader.num_workers))
+        left = len(shard(dataset, scenario.job, worker, loader))
         number = min(left // size if loader.drop_last else -(-left // size), most)
         sizes = np.minimum(size, left - size * np.arange(number))
         shards.append(((worker + 1 if loader.num_workers else 0,), sizes))

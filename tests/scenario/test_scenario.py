@@ -258,7 +258,11 @@ def test_durations_as_people_write_them(seconds: float) -> None:
         (STREAM, {"loader.shuffle": True}, "loader.shuffle: expected nothing: an iterable-style d"),
         (STREAM, {"dataset.sharding": [1]}, "dataset.sharding: expected 2 lengths, one for each w"),
         (STREAM, {"dataset.sharding": "by id"}, "dataset.sharding: "),
-        (STREAM, {"dataset.sharding": []}, "dataset.sharding: expected none, split, or a list"),
+        (
+            STREAM,
+            {"dataset.sharding": []},
+            "dataset.sharding: expected none, split, litdata, str",
+        ),
         (
             SMALL,
             {"dataset.fetch.0.wait": dlsim.Recorded([1.0] * 23)},

@@ -6,6 +6,7 @@ that sleeps take no less than they should.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -188,3 +189,32 @@ def test_all_items_come_and_take_their_time(like: str, links: tuple[Link, ...]) 
         assert sorted(taken) == sorted(found.item.tolist())
     assert len(taken) == len(found.item)
     assert took > 0.99 * found.elapsed
+
+
+def in_a_process(item: int) -> tuple[int, int]:
+    """Some items take twenty times as long; in which process they were done."""
+    time.sleep(0.1 if item % 5 == 0 else 0.005)
+    return item, os.getpid()
+
+
+@pytest.mark.skipif(find_spec("spdl") is None, reason="needs spdl")
+def test_items_are_dealt_to_the_processes_of_a_region() -> None:
+    """SPDL's stages in processes: item i goes to worker i mod n, however busy that one is."""
+    from spdl.pipeline import PipelineBuilder
+    from spdl.pipeline.defs import MAIN_PROCESS, ProcessPoolExecutorConfig
+
+    length, workers = 30, 3
+    region = ProcessPoolExecutorConfig(max_workers=workers, mp_context="forkserver")
+    builder = PipelineBuilder().add_source(range(length)).to(region)
+    built = builder.pipe(in_a_process).to(MAIN_PROCESS).add_sink(3).build(num_threads=4)
+    with built.auto_stop():
+        taken = dict(built)
+    assert sorted(taken) == [*range(length)]
+    names = {pid: number for number, pid in enumerate(dict.fromkeys(map(taken.get, range(length))))}
+    times = Recorded([0.1 if item % 5 == 0 else 0.005 for item in range(length)])
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=workers, dispatch="dealt", in_order=False),
+        dataset=dlsim.MapDataset(length, fetch=[Stage("work", wait=times)]),
+    )
+    trace = dlsim.simulate(scenario)
+    assert [names[taken[item]] for item in range(length)] == trace.worker.tolist()
