@@ -8,6 +8,7 @@ Simulation Conference 2000.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,28 @@ class Interval:
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Ratio(Interval):
+    """An interval for a ratio less one, as wide above as below on the scale of logarithms.
+
+    So it never holds -1: nothing is slower than standing still.
+    """
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+        return (1 + self.mean) * math.exp(-self._wide) - 1
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+        return (1 + self.mean) * math.exp(self._wide) - 1
+
+    @property
+    def _wide(self) -> float:
+        return math.asinh(self.half_width / (1 + self.mean))
 
 
 def check_confidence(confidence: float) -> None:

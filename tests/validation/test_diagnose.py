@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import math
 import signal
 import sys
 import time
@@ -16,6 +18,7 @@ from dlsim.validation import diagnose, diagnose_run, observe
 from dlsim.validation.diagnosing.memory import Room, room
 from dlsim.validation.diagnosing.starts import lasting
 from dlsim.validation.observing import target
+from dlsim.whatif.statistics import Ratio
 from tests.cli.test_cli import but_progress, refused
 
 SOURCE = """
@@ -195,6 +198,85 @@ class Shards(IterableDataset):
             for row in range(40):
                 time.sleep(0.002)
                 yield row
+
+
+class Few(Rows):
+    """Refuses to be shared by more than two workers."""
+
+    def __getitem__(self, index):
+        if get_worker_info().num_workers > 2:
+            raise ValueError("two shards, no more")
+        return super().__getitem__(index)
+
+
+def test_what_failed_is_not_advised():
+    """What the trial has refuted is told as that, and what is there is kept, and pasted."""
+    found = diagnose(DataLoader(Few(), 4, num_workers=1))
+    assert found.settings["num_workers"] > 2
+    assert found.refuted
+    assert not found.changes
+    assert found.advised == {"num_workers": 1, "prefetch_factor": 2}
+    second, last = str(found).splitlines()[1], str(found).splitlines()[-1]
+    assert second.startswith(f"Keep your settings: num_workers={found.settings['num_workers']}, ")
+    assert second.endswith(" was tried, and failed.")
+    assert last == "DataLoader(..., num_workers=1, prefetch_factor=2)"
+    assert "tried     the settings, and failed: ValueError: two shards, no more" in str(found)
+
+
+def test_what_lost_is_not_advised():
+    """A gain that was promised and came to a loss; one as promised stays."""
+    slow, fast = (observe(DataLoader(Rows(s), 4, num_workers=1)) for s in (0.02, 0.002))
+    found = diagnose_run(slow)
+    assert found.helps
+    assert dataclasses.replace(found, tried=fast).helps
+    lost = dataclasses.replace(found, seen=fast, tried=slow)
+    paces_differ = not 1 / 1.2 <= lost.slowed <= 1.2
+    assert lost.refuted or paces_differ
+    assert lost.helps == paces_differ
+
+
+@pytest.mark.parametrize(
+    ("loader", "said"),
+    [
+        (DataLoader(Rows(0.001, 40), 4), ", batch_size=4"),
+        (
+            DataLoader(
+                Rows(0.001, 40), batch_sampler=[list(range(4 * i, 4 * i + 4)) for i in range(10)]
+            ),
+            ", batches of 4 samples from its batch_sampler",
+        ),
+        (DataLoader(Rows(0.001, 40), None), ", batch_size=None: each item of the dataset is one "),
+    ],
+)
+def test_the_size_of_batches_in_words(loader, said):
+    """What torch was told, and what a sample is."""
+    (line,) = [
+        x for x in str(diagnose_run(observe(loader))).splitlines() if x.startswith("watched")
+    ]
+    assert said in line
+
+
+class Words(Rows):
+    """Samples by names."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(len(index))
+
+
+def test_indices_that_no_scenario_has():
+    """Which, why, and what to do is said in one line."""
+    seen = observe(DataLoader(Words(0.0), batch_sampler=10 * [["a", "b"]]))
+    with pytest.raises(dlsim.DlsimError, match="gives other indices than integers of at least 0; "):
+        diagnose_run(seen)
+
+
+def test_an_interval_of_a_ratio():
+    """As many times more as fewer, and never less than nothing."""
+    found = Ratio(1.0, 2 * math.sinh(1.5), 20)
+    assert found.low == pytest.approx(2 * math.exp(-1.5) - 1)
+    assert found.high == pytest.approx(2 * math.exp(1.5) - 1)
+    assert -1 not in found
+    assert 1.0 in found
 
 
 def test_room():

@@ -1,5 +1,7 @@
 import os
+import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from importlib import metadata
 from itertools import pairwise
@@ -29,10 +31,11 @@ from dlsim import (
     Stage,
     simulate,
 )
-from dlsim.trace import STATUSES, difference, load_trace, save
+from dlsim.trace import STATUSES, credit, difference, load_trace, save
 from dlsim.trace.observation import SAMPLE_COLUMNS
 from dlsim.trace.trace import DISCARDED, ENDED, FAILED, PENDING, RETURNED, SKIPPED
 from dlsim.validation.observing.hooks import Tagged
+from dlsim.validation.observing.payload import payload_of
 from dlsim.validation.observing.run import Interrupted, observe, one_line
 from dlsim.validation.observing.wrapped_loader import ObserveError
 
@@ -523,6 +526,143 @@ class Endless(DataLoader):
             yield next(self.running)
 
 
+class Holding:
+    """Not a DataLoader, as WebLoader or timm's PrefetchLoader."""
+
+    def __init__(self, dataset):
+        self.inner = [None, DataLoader(dataset)]
+
+
+class Around(DataLoader):
+    """Iterates another DataLoader, as accelerate's."""
+
+    def __init__(self, dataset):
+        super().__init__(dataset)
+        self.inner = DataLoader(dataset)
+
+    def __iter__(self):
+        yield from self.inner
+
+
+class Ahead(DataLoader):
+    """Takes a batch before it gives the one before."""
+
+    def __iter__(self):
+        batches = super().__iter__()
+        held = next(batches)
+        for batch in batches:
+            yield held
+            held = batch
+        yield held
+
+
+class Threaded(DataLoader):
+    """A thread takes the batches, as MONAI's ThreadDataLoader; it is never ahead here."""
+
+    def __iter__(self):
+        batches = super().__iter__()
+        with ThreadPoolExecutor(1) as pool:
+            while (batch := pool.submit(next, batches, None).result()) is not None:
+                yield batch
+
+
+class Cut(DataLoader):
+    """Takes one batch more than it gives."""
+
+    def __iter__(self):
+        for number, batch in enumerate(super().__iter__()):
+            if number == 2:
+                return
+            yield batch
+
+
+class Kept(DataLoader):
+    """Makes its iterator by itself, as torchdata's StatefulDataLoader."""
+
+    def __iter__(self):
+        return self._get_iterator()
+
+
+class Asking(DataLoader):
+    """Asks for the class of its dataset, as litdata's."""
+
+    def __iter__(self):
+        assert isinstance(self.dataset, Rows)
+        assert not isinstance(self.dataset, IterableDataset)
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_iterator_of_its_own_is_watched(num_workers):
+    """Where a class hands on an iterator that did not come from DataLoader's own __iter__."""
+    trace, seen = watched(Kept(Rows(6), batch_size=2, num_workers=num_workers), epochs=2)
+    assert [batch.tolist() for batch in seen] == 2 * [[0, 1], [2, 3], [4, 5]]
+    assert trace.order.tolist() == [0, 1, 2, 3, 4, 5]
+    assert not np.isnan(trace.epochs.primed).any()
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_the_class_of_the_dataset_is_the_users(context):
+    """For whoever asks `isinstance`, in the main process and after pickling."""
+    loader = Asking(Rows(4, does=abs), batch_size=2, num_workers=1, multiprocessing_context=context)
+    trace, seen = watched(loader)
+    assert [batch.tolist() for batch in seen] == [[0, 1], [2, 3]]
+    assert trace.meta.problem is None
+    assert trace.samples.index.tolist() == [0, 1, 2, 3]
+
+
+def test_what_a_loader_takes_for_itself_is_not_returned():
+    """A batch that the loader's loop takes when it ends was given to nobody."""
+    trace, seen = watched(Cut(Rows(12), batch_size=2, num_workers=2))
+    assert len(seen) == 2
+    assert trace.order.tolist() == [0, 1]
+    assert not np.isnan(trace.finished[trace.order]).any()
+
+
+def made_of(data):
+    """What is unpickled as a `Reduced`."""
+    return Reduced(data)
+
+
+class Reduced:
+    """Says itself what it is pickled as, as PyG's Batch."""
+
+    def __init__(self, data):
+        self.hidden = {"x": data, "again": data[1:]}
+
+    def __reduce__(self):
+        return made_of, (self.hidden["x"],)
+
+
+@pytest.mark.parametrize(
+    ("data", "tensors", "size"),
+    [
+        (torch.zeros(10), 1, 40),
+        ([torch.zeros(10), {"x": torch.zeros(3, dtype=torch.int64)}], 2, 64),
+        (Reduced(torch.zeros(1000)), 1, 4000),
+        (torch.zeros(100)[:2], 1, 400),
+        (list(torch.zeros(10, 10)), 10, 400),
+        (torch.nn.Parameter(torch.zeros(10)), 1, 40),
+        (torch.eye(5).to_sparse(), 2, 5 * 4 + 10 * 8),
+        (np.zeros(1000), 0, 0),
+    ],
+)
+def test_tensors_are_counted_as_pickling_finds_them(data, tensors, size):
+    """Whatever class they are in; of a view, all that it shares; each storage once."""
+    found = payload_of(data)
+    assert (found.tensors, found.tensor_bytes) == (tensors, size)
+    rest = len(pickle.dumps(data)) if not tensors else 0
+    assert rest <= found.pickled_bytes < rest + 400
+
+
+def test_word_of_an_ended_iterator_gives_credit_back():
+    """Of a window of 4 no more are ever under way, however many workers end early."""
+    for length in (2, 7, 20):
+        trace = observe(DataLoader(Split(0, length), batch_size=1, num_workers=2), epochs=2)
+        assert (trace.status == ENDED).any()
+        assert credit(trace).max <= 4
+
+
 def test_a_users_own_kind_of_loader():
     """A subclass of DataLoader still does with its batches what it does."""
     trace, seen = watched(Doubling(Rows(4), batch_size=2, num_workers=2))
@@ -534,8 +674,21 @@ def test_a_users_own_kind_of_loader():
     ("loader", "message"),
     [
         ([1, 2], "loader: expected a torch DataLoader, got list"),
-        (Detached(Rows(2)), "loader: Detached cannot be watched: its __iter__ is not DataLoader's"),
-        (Endless(Rows(2)), r"loader: Endless cannot be watched: its workers already run"),
+        (Detached(Rows(2)), "loader: its batches do not come from its collate_fn"),
+        (
+            Endless(Rows(2)),
+            r"Endless cannot be watched: its workers already run \(see its .run",
+        ),
+        (Holding(Rows(2)), r"got tests.+\.Holding; its \.inner\[1\] is one that can be watched$"),
+        (
+            Around(Rows(2)),
+            r"Around cannot be watched: its __iter__ .+; watch its \.inner, a ",
+        ),
+        (Ahead(Rows(6)), r"Ahead cannot be watched: its __iter__ has taken 2 batches where it gi"),
+        (
+            Threaded(Rows(2)),
+            "Threaded cannot be watched: a thread of its own takes batches; wa",
+        ),
     ],
 )
 def test_what_cannot_be_watched_is_refused(loader, message):

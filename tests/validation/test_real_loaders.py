@@ -14,7 +14,13 @@ import pytest
 import dlsim
 from dlsim import Scenario
 
-pytestmark = pytest.mark.oracles
+torch = pytest.importorskip("torch")
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+
+from dlsim.validation.observing.run import observe  # noqa: E402
+from dlsim.validation.observing.wrapped_loader import ObserveError  # noqa: E402
+
+pytestmark = [pytest.mark.oracles, pytest.mark.filterwarnings("ignore")]  # of other packages
 ITEMS, LONG = 30, 1000.0
 
 
@@ -132,3 +138,56 @@ def test_spdl_begins_as_many_as_simulated(order: str, workers: int) -> None:
         items: Iterator[int] = iter(pipeline)
         assert next(items) == 0 or not in_order
         assert work.settled(expected) == expected
+
+
+class Halves(Dataset[Any]):
+    """Numbers, each of which has a half."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> float:
+        return index / 2
+
+
+@needs("torchdata")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stateful_loader_is_watched(workers: int) -> None:
+    """torchdata's loader has an iterator of its own; its batches are seen all the same."""
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    given: list[Any] = []
+    loader: Any = StatefulDataLoader(Halves(), 3, num_workers=workers)
+    seen = observe(loader, step=given.append, epochs=2)
+    assert [batch.tolist() for batch in given] == 2 * [
+        [0.0, 0.5, 1.0],
+        [1.5, 2.0, 2.5],
+        [3.0, 3.5, 4.0],
+        [4.5, 5.0, 5.5],
+    ]
+    assert seen.order.tolist() == list(range(8))
+    assert seen.meta.scenario is not None
+    assert seen.meta.scenario.loader.stateful
+
+
+@needs("accelerate")
+def test_accelerates_loader_names_the_one_to_watch() -> None:
+    """It is a batch ahead; the loader that it holds can be watched."""
+    from accelerate import Accelerator
+
+    loader: Any = Accelerator(cpu=True).prepare(DataLoader(Halves(), 3))
+    with pytest.raises(ObserveError, match=r"watch its \.base_dataloader, a plain one"):
+        observe(loader)
+    assert len(observe(loader.base_dataloader).order) == 4
+
+
+@needs("torch_geometric")
+def test_graphs_are_counted_in_shared_memory() -> None:
+    """PyG's batches say themselves how they are pickled; their tensors travel as all do."""
+    from torch_geometric.data import Data
+    from torch_geometric.loader import DataLoader as Graphs
+
+    loader: Any = Graphs([Data(x=torch.zeros(1000, 64)) for _ in range(8)], 4)
+    seen = observe(loader)
+    assert (seen.tensor_bytes >= 4 * 1000 * 64 * 4).all()
+    assert (seen.tensor_bytes < 1.1 * 4 * 1000 * 64 * 4).all()

@@ -59,6 +59,9 @@ def hangs():
             time.sleep(10)
         except Exception:
             pass
+
+
+named = type("DataLoader", (), {"__module__": __name__})()
 """
 
 
@@ -89,6 +92,7 @@ def test_modules_and_files_lead_to_loaders(module):
         ("nowhere.py:make", "there is no file nowhere.py"),
         ("loaders_here:nothing", "loaders_here has no nothing"),
         ("loaders_here:number", "expected a torch DataLoader, got int"),
+        ("loaders_here:named", "expected a torch DataLoader, got loaders_here.DataLoader"),
         ("loaders_here:both", "expected a torch DataLoader, got tuple"),
         ("loaders_here:asks", "TypeError: asks() missing 1 required positional argument: 'name'"),
         ("loaders_here:broken", "ValueError: no such disk ({file}, line 28)"),
@@ -111,6 +115,28 @@ def test_errors_while_importing_are_said_in_one_line(module):
     module.write_text("def make(:\n")
     with pytest.raises(TargetError, match=r"SyntaxError: .*loaders_here\.py, line 1\)"):
         load_target(f"{module}:make")
+
+
+@pytest.mark.parametrize("name", ["Module", "module", "make_module"])
+def test_what_has_a_loader_for_training(module, name):
+    """Lightning's modules, or their classes: set up as a fit does it, then asked."""
+    more = """
+class Module:
+    calls = ()
+    def prepare_data(self):
+        self.calls += ("prepared",)
+    def setup(self, stage):
+        self.calls += (stage,)
+    def train_dataloader(self):
+        assert self.calls == ("prepared", "fit")
+        return DataLoader(range(5))
+
+module = Module()
+def make_module():
+    return Module()
+"""
+    module.write_text(SOURCE + more)
+    assert len(load_target(f"loaders_here:{name}")) == 5
 
 
 def test_a_file_with_the_name_of_another_module_is_refused(module, tmp_path):

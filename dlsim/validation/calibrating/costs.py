@@ -110,7 +110,11 @@ def checked(seen: object) -> tuple[Observation, Scenario]:
             f"run: expected at least {LEAST_BATCHES} batches to calibrate, got {len(seen.order)}"
         )
     if seen.meta.scenario is None:
-        raise CalibrateError("run: expected one whose sampler can be described, got another")
+        why = seen.meta.notes.get("no_scenario", "its sampler gives other than integers")
+        raise CalibrateError(
+            f"run: its loader cannot be put as a scenario: {why}; watch it with a sampler, or "
+            "batch_sampler, of integers"
+        )
     if seen.samples is None:
         raise CalibrateError("run: expected one observed with its samples, got one without")
     return seen, seen.meta.scenario

@@ -66,17 +66,39 @@ class Diagnosis:
 
     @property
     def helps(self) -> bool:
-        """Whether the settings gain noticeably, and most likely."""
-        now, gain = settings_of(self.scenario), self.gain
-        likely = gain.mean >= LIKELY * gain.half_width
-        return gain.mean >= WORTH and likely and self.settings != now
+        """Whether the settings gain noticeably, and most likely, and were not tried in vain."""
+        return self._gains and not self.refuted
 
     @property
     def spares(self) -> bool:
         """Whether the settings take fewer workers, or prefetch less, and cost no speed."""
         now = settings_of(self.scenario)
-        less = self.settings["num_workers"] <= now["num_workers"]
-        return less and self.settings != now and not self.helps and self.gain.mean > -WORTH
+        less = self.settings["num_workers"] <= now["num_workers"] and self.settings != now
+        return less and not self._gains and self.gain.mean > -WORTH and not self.refuted
+
+    @property
+    def refuted(self) -> bool:
+        """Whether a real run with the settings failed, or lost what was to be gained or kept."""
+        if self.tried is None:
+            return False
+        problem = self.tried.meta.problem
+        if problem is not None and problem.kind != "interrupt":
+            return True
+        if not 1 / SLOWER <= self.slowed <= SLOWER and self.slowed == self.slowed:
+            return False  # the runs cannot be compared
+        if self._lasts:  # later epochs gain; the first may lose as much as was said
+            return self.tried_gain < self.gain_as_watched.low
+        return self.tried_gain < (0.0 if self._gains else -WORTH)
+
+    @property
+    def _gains(self) -> bool:
+        now, gain = settings_of(self.scenario), self.gain
+        likely = gain.mean >= LIKELY * gain.half_width
+        return gain.mean >= WORTH and likely and self.settings != now
+
+    @property
+    def _lasts(self) -> bool:
+        return self.lasting >= max(LASTING, (1 + LASTING) * (1 + self.gain.mean) - 1)
 
     @property
     def changes(self) -> bool:
@@ -96,7 +118,7 @@ class Diagnosis:
     @property
     def persists(self) -> bool:
         """Whether workers that persist are advised: later epochs are faster with them."""
-        return self.lasting >= max(LASTING, (1 + LASTING) * (1 + self.gain.mean) - 1)
+        return self._lasts and not self.refuted
 
     @property
     def tried_gain(self) -> float:
@@ -174,6 +196,10 @@ def _answer(found: Diagnosis) -> list[str]:
 
 
 def _action(found: Diagnosis) -> str:
+    if found.refuted and found.tried is not None:
+        failed = found.tried.meta.problem is not None
+        came = "failed" if failed else f"came to {100 * found.tried_gain:+.0f} %"
+        return f"Keep your settings: {keywords(found.settings)} was tried, and {came}."
     fits = "it fits in memory" if found.room.fits else "but it does not fit"
     if found.persists:
         return f"Set {keywords(found.advised)}: {_later(found)}; {fits}."
@@ -207,9 +233,9 @@ def _reasons(found: Diagnosis) -> list[str]:
         ("watched", f"{len(seen.order)} batches in {duration(seen.end)} with {_now(found)}"),
         ("speed", f"{number(samples_per_second(seen))} samples/s; {_simulated(found)}"),
         ("noise", _noise(found)),
-        ("target", _target(found)),
+        ("target", "" if found.refuted else _target(found)),
         ("tried", _tried(found)),
-        ("memory", f"{'fits' if found.room.fits else 'does not fit'}: {found.room}"),
+        ("memory", "" if found.refuted else _memory(found)),
         ("besides", _besides(found)),
         ("workers", _starting(found)),
         ("idle", _idle(found)),
@@ -218,10 +244,19 @@ def _reasons(found: Diagnosis) -> list[str]:
     return [f"{name:<9} {text}" for name, text in rows if text]
 
 
+def _memory(found: Diagnosis) -> str:
+    return f"{'fits' if found.room.fits else 'does not fit'}: {found.room}"
+
+
 def _now(found: Diagnosis) -> str:
-    size = found.scenario.loader.batch_size
-    batch = "" if size is None else f", batch_size={size}"
-    return keywords(settings_of(found.scenario)) + batch
+    loader, sizes = found.scenario.loader, found.seen.size[found.seen.order]
+    if loader.batch_sampler is not None:
+        batch = f"batches of {number(float(sizes.mean()))} samples from its batch_sampler"
+    elif loader.batch_size is None:
+        batch = "batch_size=None: each item of the dataset is one sample here, whatever is in it"
+    else:
+        batch = f"batch_size={loader.batch_size}"
+    return f"{keywords(settings_of(found.scenario))}, {batch}"
 
 
 def _simulated(found: Diagnosis) -> str:

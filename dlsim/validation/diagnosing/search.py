@@ -31,12 +31,12 @@ from dlsim.validation.diagnosing.starts import LASTING, lasting, there_already
 from dlsim.validation.fidelity.trials import with_settings
 from dlsim.validation.observing.one_thread import limited
 from dlsim.validation.observing.run import observe
-from dlsim.whatif import Advice, Interval, advise, explain
+from dlsim.whatif import Advice, advise, explain
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.demand import demand
 from dlsim.whatif.explain import WORTH
 from dlsim.whatif.parallel import replication_seed
-from dlsim.whatif.statistics import t_quantile
+from dlsim.whatif.statistics import Ratio, t_quantile
 
 SECONDS = 15.0  # to watch
 STALL = 0.05  # the share of the time that training may wait
@@ -261,7 +261,7 @@ def computing(scenario: Scenario) -> float:
 
 def gain(
     calibrated: Calibration, scenario: Scenario, loader: Loader, unsure: float, seed: int
-) -> Interval:
+) -> Ratio:
     """How many times as many samples a second `loader` makes of `scenario`, less one.
 
     The interval is one for two real runs. What was watched leaves some costs uncertain, the same
@@ -280,4 +280,4 @@ def gain(
     spread = math.sqrt(float(ratios.var(ddof=1)) * (1 + 1 / DRAWS) + unsure**2)
     wide = t_quantile(CONFIDENCE, DRAWS) * spread
     middle = math.exp(float(ratios.mean()))
-    return Interval(middle - 1, middle * math.sinh(wide), DRAWS)
+    return Ratio(middle - 1, middle * math.sinh(wide), DRAWS)

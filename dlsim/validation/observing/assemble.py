@@ -97,6 +97,7 @@ class Assembly:
         self.taken = self.column(TAKEN, "began")
         self.collated = self.column(COLLATED, "ended")
         self.worker = self.workers()
+        self.ended = np.full(len(self.numbers), NAN)
         self.status = self.fates()
 
     def of(self, kind: int) -> Rows:
@@ -148,6 +149,7 @@ class Assembly:
             rest &= self.epoch == self.epoch[row["batch"]]
             after = np.flatnonzero(rest)
             status[after[:1]] = ENDED
+            self.ended[after[:1]] = self.taken_in(row["ended"])
             status[after[1:]] = SKIPPED
         if self.setup.persistent_workers:
             answered = ~np.isnan(self.collated)
@@ -156,6 +158,14 @@ class Assembly:
             resumed = self.epoch < len(self.log.primed) - 1
             status[(status == PENDING) & answered & resumed] = DISCARDED
         return status
+
+    def taken_in(self, said: float) -> float:
+        """When the main process first can have known what a worker `said`: in a `next()`."""
+        returns, finished = self.log.returns, self.log.finished
+        for back in returns:
+            if back.returned >= said:
+                return max(said, back.requested)
+        return max(said, finished[-1] if finished else said)
 
     def observation(self, meta: Meta) -> Observation:
         """The finished trace; times count from the start of the first epoch."""
@@ -176,7 +186,7 @@ class Assembly:
         # A message taken while workers are told to stop is not worked on.
         working = ~np.isnan(self.collated) | (self.taken <= self.left())
         working &= self.status != SKIPPED
-        received = back.get("received", nan)
+        received = np.where(self.status == ENDED, self.ended, back.get("received", nan))
         if self.setup.num_workers == 0:
             received = self.collated
         size = np.where(np.isnan(self.collated), self.asked, self.column(COLLATED, "what"))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+import io
 import pickle
-from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-
-PLAIN = (bool, int, float, complex, type(None))
-PLAIN_BYTES = 8
+from torch.storage import TypedStorage, UntypedStorage
 
 
 class Payload(NamedTuple):
@@ -21,50 +19,45 @@ class Payload(NamedTuple):
     tensor_bytes: float = 0
     pickled_bytes: float = 0
 
-    def plus(self, other: Payload) -> Payload:
-        """Both together."""
-        return Payload(*(a + b for a, b in zip(self, other, strict=True)))
-
 
 def payload_of(data: Any) -> Payload:
-    """The payload of a batch: containers are walked, other objects' attributes too."""
-    if isinstance(data, torch.Tensor):
-        return Payload(1, data.numel() * data.element_size())
-    if isinstance(data, PLAIN):
-        return Payload(pickled_bytes=PLAIN_BYTES)
-    if isinstance(data, (bytes, bytearray, str)):
-        return Payload(pickled_bytes=len(data))
-    if isinstance(data, np.ndarray) and not data.dtype.hasobject:
-        return Payload(pickled_bytes=data.nbytes)
-    if isinstance(data, Mapping):
-        return together([*data.keys(), *data.values()])
-    if isinstance(data, (list, tuple, set, frozenset)):
-        return together(list(data))
-    if dataclasses.is_dataclass(data) and not isinstance(data, type):
-        return together([getattr(data, field.name) for field in dataclasses.fields(data)])
-    if type(data).__module__ != "builtins" and vars_of(data):
-        return together(list(vars_of(data).values()))
-    return Payload(pickled_bytes=pickled(data))
+    """The payload of a batch, as pickling finds it on its way from a worker.
+
+    The bytes of tensors are those of their storages, each once: a view shares all of what it is
+    a view of. What cannot be pickled counts as far as pickling came.
+    """
+    counting = Counting(io.BytesIO())
+    return counting.payload(data)
 
 
-def together(parts: list[Any]) -> Payload:
-    """The payload of all parts."""
-    whole = Payload()
-    for part in parts:
-        whole = whole.plus(payload_of(part))
-    return whole
+class Counting(ForkingPickler):
+    """Pickles as a worker does, but counts storages in place of sharing them."""
 
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, pickle.DEFAULT_PROTOCOL)
+        self._file = file
+        self._tensors = 0
+        self._sizes: dict[int, int] = {}
 
-def vars_of(data: Any) -> dict[str, Any]:
-    """The attributes of an object that is pickled by them, else none."""
-    kind: Any = type(data)
-    own = kind.__reduce_ex__ == object.__reduce_ex__ and kind.__reduce__ == object.__reduce__
-    return dict(vars(data)) if own and hasattr(data, "__dict__") else {}
+    def payload(self, data: Any) -> Payload:
+        """What pickling `data` comes upon."""
+        with suppress(Exception):  # of user code; without workers nothing else pickles it
+            self.dump(data)
+        return Payload(self._tensors, sum(self._sizes.values()), self._file.tell())
 
+    def reducer_override(self, found: Any) -> Any:
+        """A plain tensor, or what a storage is made of, is counted; all else is taken apart."""
+        plain = type(found) in (torch.Tensor, torch.nn.Parameter)
+        if plain and found.layout is torch.strided and not found.is_nested:
+            return self.count(found.untyped_storage())
+        if isinstance(found, TypedStorage):
+            return self.count(found._untyped_storage)
+        if isinstance(found, UntypedStorage):
+            return self.count(found)
+        return NotImplemented
 
-def pickled(data: Any) -> int:
-    """The length of the pickle of `data`; 0 if it has none."""
-    try:
-        return len(pickle.dumps(data))
-    except Exception:
-        return 0
+    def count(self, storage: UntypedStorage) -> Any:
+        """One more tensor, of bytes that may have been counted; nothing of it is pickled."""
+        self._tensors += 1
+        self._sizes[storage._cdata] = storage.nbytes()
+        return type(None), ()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import islice
 from math import isnan
 from pathlib import Path
+from threading import get_ident
 from time import monotonic, sleep
 from typing import Any
 
@@ -25,7 +26,14 @@ from dlsim.validation.observing.assemble import Assembly, Setup, read
 from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.settings import settings
-from dlsim.validation.observing.wrapped_loader import Failure, Log, ObserveError, watch
+from dlsim.validation.observing.wrapped_loader import (
+    Failure,
+    Log,
+    ObserveError,
+    named,
+    watch,
+    way_out,
+)
 
 # Torch's words for it; it may raise this anywhere in the main process, even in the step.
 _DEAD = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
@@ -61,7 +69,8 @@ def observe(
     this process is; all begin together, and where they meet after each step, `stepped` is when this
     one had come. `progress` is called with the number of batches finished since last time.
 
-    Not observed, NaN: `arrived` (but without workers), and `received` of what is not returned.
+    Not observed, NaN: `arrived` (but without workers), and `received` of what is not returned; of
+    word that a worker's iterator has ended, `received` is the earliest that it can have been.
     The index of an iterable-style dataset's sample is -1. `meta.scenario` holds the settings of
     the loader; it has no durations. `meta.notes`: what watching cost (`overhead`), and what the
     machine did besides (`steal`, `foreign_cpu`), where it tells; all in numbers, in seconds, cores
@@ -139,13 +148,15 @@ def observe(
     }
     if rank is not None:
         notes["rank"] = json.dumps(rank.facts(assembly.zero))
-    scenario = settings(loader, assembly, batches, epochs, rank)
-    if scenario is not None:
+    known_as = settings(loader, assembly, batches, epochs, rank)
+    if isinstance(known_as, str):
+        notes["no_scenario"] = known_as
+    else:
         notes["scenario"] = "the settings of the loader, without durations"
     seen = assembly.observation(
         Meta(
             engine="observed",
-            scenario=scenario,
+            scenario=None if isinstance(known_as, str) else known_as,
             versions=versions("torch"),
             problem=problem,
             notes=notes,
@@ -209,11 +220,7 @@ def run_epoch(
     log.started.append(monotonic())
     iterator = iter(watched)
     for batch in islice(iterator, batches):
-        if len(log.returns) == len(log.finished):
-            name = type(watched).__name__
-            raise ObserveError(
-                f"loader: {name} cannot be watched: its __iter__ is not DataLoader's"
-            )
+        check_handed_on(watched, log)
         log.in_step = True
         log.entered.append(monotonic())
         if step is not None:
@@ -231,9 +238,30 @@ def run_epoch(
             break
     log.clock.settle()
     log.left.append(monotonic())
+    del log.returns[len(log.finished) :]  # taken by the loader's own loop, and given to nobody
     del iterator  # workers that do not persist go with it
     log.ended.append(monotonic())
     return late
+
+
+def check_handed_on(watched: DataLoader[Any], log: Log) -> None:
+    """Raise `ObserveError` unless the loader has given each batch as it got it, and no other.
+
+    What its `next()` and the training step take can be told apart only then.
+    """
+    ahead = len(log.returns) - len(log.finished) - 1
+    if ahead < 0:
+        why = "its __iter__ is not DataLoader's"
+    elif log.takers != {get_ident()}:
+        why = "a thread of its own takes batches"
+    elif ahead > 0:
+        why = f"its __iter__ has taken {ahead + 1} batches where it gives the next"
+    else:
+        return
+    raise ObserveError(
+        f"loader: {named(watched)} cannot be watched: {why}; {way_out(watched)}"
+        + (" (consumer.loop says what is read ahead of the training loop)" if ahead >= 0 else "")
+    )
 
 
 def copying(loader: DataLoader[Any], log: Log) -> float:

@@ -32,13 +32,13 @@ def settings(
     batches: int | None,
     epochs: int,
     rank: Rank | None = None,
-) -> Scenario | None:
+) -> Scenario | str:
     """The scenario of a watched run, all of whose durations are zero.
 
     A sampler that is neither sequential nor a shuffle becomes the indices fetched in the first
     epoch, an iterable-style dataset the number of samples that each worker collated in it. Of a
-    `rank` of a job, what torch's DistributedSampler deals to it; all else is its own. None where
-    that was not seen, or cannot be said in a scenario.
+    `rank` of a job, what torch's DistributedSampler deals to it; all else is its own. Why, in a few
+    words, where that was not seen, or cannot be said in a scenario.
     """
     try:
         dataset: MapDataset | IterableDataset
@@ -61,6 +61,7 @@ def settings(
                 prefetch_factor=loader.prefetch_factor,
                 persistent_workers=loader.persistent_workers,
                 in_order=loader.in_order,
+                **snapshots(loader),
             ),
             dataset=dataset,
             consumer=Consumer(stop_after=batches),
@@ -68,8 +69,15 @@ def settings(
             epochs=epochs,
             job=job_of(loader, rank),
         )
-    except (DlsimError, TypeError, NotImplementedError):
-        return None
+    except (DlsimError, TypeError, NotImplementedError) as error:
+        return str(error) or type(error).__name__
+
+
+def snapshots(loader: DataLoader[Any]) -> dict[str, Any]:
+    """What torchdata's loader is told besides; it starts its workers otherwise, too."""
+    if not type(loader).__module__.startswith("torchdata.stateful_dataloader"):
+        return {}
+    return {"stateful": True, "snapshot_every_n_steps": loader.snapshot_every_n_steps}  # type: ignore[attr-defined]
 
 
 def start_method(loader: DataLoader[Any]) -> Any:
@@ -122,6 +130,8 @@ def seen_indices(assembly: Assembly) -> list[list[int]]:
     cuts = np.flatnonzero(np.diff(samples["batch"])) + 1
     if not len(samples):
         raise ScenarioError("samples: expected those of at least one batch, got none")
+    if (samples["what"] < 0).any():
+        raise ScenarioError("its sampler gives other indices than integers of at least 0")
     return [batch.tolist() for batch in np.split(samples["what"], cuts)]
 
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from dlsim.scenario import DlsimError
 from dlsim.validation.observing.run import one_line
+from dlsim.validation.observing.wrapped_loader import no_loader
 
 HANGS = 120.0  # seconds without a batch
 
@@ -39,7 +40,9 @@ def load_target(target: str, *, limit: float = 60.0) -> DataLoader[Any]:
     """The DataLoader that `target` names: `"pkg.module:name"` or `"path/to/file.py:name"`.
 
     The name is that of a DataLoader, or of something that returns one when called without
-    arguments. Modules are also looked for in the current directory, a file's in its own.
+    arguments; or of something with a `train_dataloader`, or that returns it: a module, or a data
+    module, of Lightning, which is set up to fit. Modules are also looked for in the current
+    directory, a file's in its own.
 
     Raises `TargetError` where that fails: nothing of that name, an exception in user code (the
     message says which, and where), something else than a DataLoader, or more than `limit` seconds
@@ -49,9 +52,19 @@ def load_target(target: str, *, limit: float = 60.0) -> DataLoader[Any]:
         found, module = named(target)
         if not isinstance(found, DataLoader) and callable(found):
             found = called(target, module, found)
+        if not isinstance(found, DataLoader) and hasattr(found, "train_dataloader"):
+            found = called(target, module, for_training, found)
     if not isinstance(found, DataLoader):
-        raise TargetError(f"{target}: expected a torch DataLoader, got {type(found).__name__}")
+        raise TargetError(f"{target}: {no_loader(found)}")
     return found
+
+
+def for_training(found: Any) -> Any:
+    """The loader of Lightning's data module, or module, after what comes before it in a fit."""
+    for name, given in (("prepare_data", ()), ("setup", ("fit",))):
+        if hasattr(found, name):
+            getattr(found, name)(*given)
+    return found.train_dataloader()
 
 
 def load_step(target: str, *, limit: float = 60.0) -> Callable[[Any], object]:

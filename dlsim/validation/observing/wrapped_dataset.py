@@ -11,13 +11,20 @@ from dlsim.validation.observing.probe import Probe
 
 
 class Watched:
-    """A dataset that lets itself be watched; its attributes are those of the user's dataset."""
+    """A dataset that lets itself be watched; its attributes are those of the user's dataset.
+
+    So is its class, for `isinstance`; `type` tells the truth.
+    """
 
     _dataset: Any
     _probe: Probe
 
     def __init__(self, dataset: Any, probe: Probe) -> None:
         vars(self).update(_dataset=dataset, _probe=probe)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return self._dataset.__class__
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -31,7 +38,8 @@ class Watched:
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._dataset, name, value)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    # Not __reduce__: whether there is one of its own, Python asks the class that __class__ names.
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         return type(self), (self._dataset, self._probe)
 
 

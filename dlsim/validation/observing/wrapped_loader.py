@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from threading import get_ident
 from time import monotonic, process_time
+from types import GeneratorType
 from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
@@ -84,8 +86,9 @@ class Log:
     (the last `next()` or step is over) and `ended` (the workers are gone, too): one for each
     epoch. `entered`, `finished`: when the host began and left each step; `released`: when it went
     on after meeting other ranks, if it did; `device`: when the accelerator, by `clock`, began and
-    ended it, NaN if not known. `payloads`: what the first batches of each epoch are made of. Every
-    change is one append, as torch may raise an exception anywhere when a worker dies.
+    ended it, NaN if not known. `payloads`: what the first batches of each epoch are made of;
+    `takers`: the threads that called `next()`. Every change is one append, as torch may raise an
+    exception anywhere when a worker dies.
     """
 
     draws: list[Draw] = field(default_factory=list)
@@ -102,6 +105,7 @@ class Log:
     left: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
     payloads: dict[int, Payload] = field(default_factory=dict)
+    takers: set[int] = field(default_factory=set)
     in_step: bool = False
     sampler_raised: bool = False
     failure: Failure | None = None
@@ -167,6 +171,7 @@ class Returning:
         return self
 
     def __next__(self) -> Any:
+        self._log.takers.add(get_ident())
         used, asked = process_time(), reading(self._queued)
         tagged = next(self._batches)
         got = reading(self._queued)
@@ -245,20 +250,65 @@ def watch(loader: DataLoader[Any], probe: Probe, log: Log) -> DataLoader[Any]:
 def check(loader: object) -> None:
     """Raise `ObserveError` unless `loader` can be watched."""
     if not isinstance(loader, DataLoader):
-        raise ObserveError(f"loader: expected a torch DataLoader, got {type(loader).__name__}")
-    name = type(loader).__name__
+        raise ObserveError(f"loader: {no_loader(loader)}")
     if isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
         raise ObserveError("loader: datapipes cannot be watched, as torch takes them apart")
     for key, value in vars(loader).items():
         if isinstance(value, _BaseDataLoaderIter) and key != "_iterator":
             raise ObserveError(
-                f"loader: {name} cannot be watched: its workers already run (see its .{key})"
+                f"loader: {named(loader)} cannot be watched: its workers already run (see its "
+                f".{key}); {way_out(loader)}"
             )
+
+
+def named(found: object) -> str:
+    """The class of what was `found`, with its module: many are called DataLoader."""
+    kind = type(found)
+    known = kind.__module__ in ("builtins", "__main__")
+    return kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def no_loader(found: object) -> str:
+    """That what was `found` is no DataLoader, and which attribute of it is one, if any."""
+    inside = held(found)
+    hint = f"; its {inside} is one that can be watched" if inside else ""
+    return f"expected a torch DataLoader, got {named(found)}{hint}"
+
+
+def way_out(loader: object) -> str:
+    """What can be watched in place of a `loader` that cannot."""
+    inside = held(loader)
+    if inside:
+        return f"watch its {inside}, a plain one"
+    return "watch a torch DataLoader with the same arguments"
+
+
+def held(found: object) -> str:
+    """The attribute of `found` that holds a DataLoader, as `.name` or `.name[0]`; "" for none."""
+    for name, value in getattr(found, "__dict__", {}).items():
+        if isinstance(value, DataLoader):
+            return f".{name}"
+        if isinstance(value, (list, tuple)):
+            places = [i for i, each in enumerate(value) if isinstance(each, DataLoader)]
+            if places:
+                return f".{name}[{places[0]}]"
+    return ""
 
 
 def watching_class(kind: type[DataLoader[Any]]) -> type[DataLoader[Any]]:
     """The class for a watched copy of an instance of `kind`."""
     if kind is DataLoader:
         return Watching
+
+    def begin(self: Any) -> Iterable[Any]:
+        epochs = len(self._log.primed)
+        batches = kind.__iter__(self)
+        if len(self._log.primed) > epochs or isinstance(batches, GeneratorType):
+            return batches
+        # An iterator of its own over batches that still have their tags.
+        self._log.primed.append(monotonic())
+        return Returning(batches, self._log)
+
     # What a user's __del__ tidies away belongs to the user's loader, not to the copy.
-    return type(kind.__name__, (kind, Watching), {"__del__": lambda self: None})
+    own = {"__iter__": begin, "__del__": lambda self: None, "__module__": kind.__module__}
+    return type(kind.__qualname__, (kind, Watching), own)
