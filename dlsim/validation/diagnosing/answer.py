@@ -103,7 +103,7 @@ class Diagnosis:
     @property
     def changes(self) -> bool:
         """Whether other settings than the present ones are advised."""
-        return self.helps or self.spares
+        return self.helps or self.spares or self.persists
 
     @property
     def advised(self) -> Mapping[str, Any]:
