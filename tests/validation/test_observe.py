@@ -34,8 +34,10 @@ from dlsim import (
 from dlsim.trace import STATUSES, credit, difference, load_trace, save
 from dlsim.trace.observation import SAMPLE_COLUMNS
 from dlsim.trace.trace import DISCARDED, ENDED, FAILED, PENDING, RETURNED, SKIPPED
+from dlsim.validation.observing.cpu_time import UNSEEN
 from dlsim.validation.observing.hooks import Tagged
 from dlsim.validation.observing.payload import payload_of
+from dlsim.validation.observing.probe import Probe
 from dlsim.validation.observing.run import Interrupted, observe, one_line
 from dlsim.validation.observing.wrapped_loader import ObserveError
 
@@ -617,6 +619,21 @@ def test_what_a_loader_takes_for_itself_is_not_returned():
     assert len(seen) == 2
     assert trace.order.tolist() == [0, 1]
     assert not np.isnan(trace.finished[trace.order]).any()
+
+
+def test_threads_that_go_on_write_nothing_when_it_is_over(tmp_path):
+    """What was the number of a file of records may be another's by then."""
+    probe = Probe(tmp_path, samples=True)
+    probe.open(-1)
+    probe.close()
+    others = [os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY) for name in "ab"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        probe.serialised(0, UNSEEN, 0.0)
+    with pytest.raises((OSError, ValueError)):
+        probe._extend()
+    for other in others:
+        assert os.fstat(other).st_size == 0
+        os.close(other)
 
 
 def made_of(data):

@@ -70,6 +70,7 @@ class Probe:
         self._records.close()
         os.close(self._file)
         os.close(self._feeder)
+        self._file = self._feeder = -1  # their numbers may soon be other files'
 
     def _extend(self) -> None:
         """Make room in the file; a record of kind 0 is none.
