@@ -4,7 +4,7 @@
 
 A failure is any of: no answer within `PATIENCE` seconds, a status of 500 or more, an answer to a
 question that is no JSON or holds NaN, a refusal of more than one line or of an unreadable length,
-anything on the server's stderr, and a server that is gone.
+and a server that is gone.
 """
 
 from __future__ import annotations
