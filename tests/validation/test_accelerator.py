@@ -111,7 +111,8 @@ def test_steps_are_the_accelerator_s(device, waits, num_workers):
     assert consumer.device == "accelerator"
     assert consumer.step.mean + 1e-3 == pytest.approx(float(took[1:].mean()), rel=0.2)
     assert consumer.run_ahead > 0 or waits
-    assert scenario.costs.copy_byte == pytest.approx(1e-3 / 16_000)
+    # with the few bytes of the message that names the tensor's memory
+    assert scenario.costs.copy_byte == pytest.approx(1e-3 / 16_000, rel=0.01)
     again = dlsim.simulate(replay(seen))
     assert again.end >= took.sum()
     assert np.array_equal(again.order, seen.order)
