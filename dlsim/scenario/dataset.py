@@ -190,9 +190,14 @@ class IterableDataset(
         return self.sharding in ("split", *get_args(Streaming)) or self.shards is not None
 
     @property
+    def given(self) -> bool:
+        """Whether `sharding` says what each worker has, and nothing of other numbers of workers."""
+        return isinstance(self.sharding, tuple)
+
+    @property
     def uneven(self) -> bool:
         """Whether workers may have more than their share: what each has is given."""
-        return isinstance(self.sharding, tuple) or self.shards is not None
+        return self.given or self.shards is not None
 
     def shard(self, worker: int, num_workers: int) -> Sequence[int]:
         """The dataset indices that `worker`'s iterator yields (`num_workers=0`: the main's).

@@ -128,7 +128,7 @@ def other_workers(scenario: Scenario) -> str:
 def given_shares(scenario: Scenario) -> str:
     """What is not known of other numbers of workers, where each has a given share; "" elsewhere."""
     dataset, workers = scenario.dataset, scenario.loader.num_workers
-    if not isinstance(dataset, IterableDataset) or not isinstance(dataset.sharding, tuple):
+    if not isinstance(dataset, IterableDataset) or not dataset.given:
         return ""
     return (
         f"No num_workers but {workers} is tried: dataset.sharding says what each worker has. "

@@ -86,8 +86,7 @@ def candidates(
     Raises `WhatIfError` where nothing is left.
     """
     dataset = scenario.dataset
-    repeats = isinstance(dataset, IterableDataset) and dataset.sharding == "none"
-    if isinstance(dataset, IterableDataset) and not (dataset.divisible or repeats):
+    if isinstance(dataset, IterableDataset) and dataset.given:
         workers = [scenario.loader.num_workers]
     numbers, factors = _whole("workers", workers, 0), _whole("prefetch", prefetch, 1)
     sizes = _whole("batch_sizes", batch_sizes or (1,), 1)

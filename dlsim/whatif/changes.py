@@ -57,10 +57,10 @@ def changes(scenario: Scenario) -> list[Change]:
     return [change for change in found if change.scenario != scenario]
 
 
-def alone(scenario: Scenario) -> Iterator[Change]:
+def without_workers(scenario: Scenario) -> Iterator[Change]:
     """The change to no workers, where there are some, and the data are the same without them."""
     loader, dataset = scenario.loader, scenario.dataset
-    given = isinstance(dataset, IterableDataset) and not (dataset.divisible or dataset.repeats)
+    given = isinstance(dataset, IterableDataset) and dataset.given
     if loader.num_workers and not given:
         with suppress(ScenarioError):
             without = structs.replace(loader, num_workers=0, **WITHOUT_WORKERS)

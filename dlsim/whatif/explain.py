@@ -18,7 +18,7 @@ from dlsim.trace.summary import number
 from dlsim.trace.telling import limit, regular, sentence, table
 from dlsim.trace.work import given_shares, in_an_epoch, last_round, told, unit
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
-from dlsim.whatif.changes import ONE_THREAD, Change, alone, changes, perfect_loader
+from dlsim.whatif.changes import ONE_THREAD, Change, changes, perfect_loader, without_workers
 from dlsim.whatif.controls import gained
 from dlsim.whatif.endings import ended_by
 from dlsim.whatif.extent import IDLE, SHARE, cost, part_of, replicated, shortened
@@ -158,7 +158,7 @@ def explain(
         gains = [gain(change) for change in tried]
         headspace = gain(Change("a perfect loader", perfect_loader(scenario)))
         if not headspace.gain.mean < WORTH:
-            gains += [each for each in map(gain, alone(scenario)) if each.sure]
+            gains += [each for each in map(gain, without_workers(scenario)) if each.sure]
         gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
         pair = None
         if headspace.sure and not any(each.sure and not programmed(each.change) for each in gains):

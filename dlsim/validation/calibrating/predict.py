@@ -188,8 +188,8 @@ def with_changes(scenario: Scenario, changes: Mapping[str, object]) -> Scenario:
         for key, value in WITHOUT_WORKERS.items():
             asked.setdefault(f"loader.{key}", value)
     dataset: Any = scenario.dataset
-    counted = isinstance(dataset, IterableDataset) and isinstance(dataset.sharding, tuple)
-    if counted and isinstance(workers, int):
+    given = isinstance(dataset, IterableDataset) and dataset.given
+    if given and isinstance(workers, int):
         job: Any = {
             key: asked.get(f"job.{key}", getattr(scenario.job, key))
             for key in ("ranks", "nodes", "deal")
