@@ -10,7 +10,7 @@ from dlsim.report.job_text import fitting, job_setup, job_verdict, rank_rows, wh
 from dlsim.report.pages import LABEL, cut, gains, repeated, trust, why, workers
 from dlsim.report.plots import axes
 from dlsim.report.text import ended_early, setup
-from dlsim.trace import JobTrace, lateness, summarize
+from dlsim.trace import JobTrace, job_overflow, lateness, summarize
 from dlsim.whatif import Explanation
 
 
@@ -30,7 +30,7 @@ def job_page(
             workers(scenario, len(runs), runs.seed, jobs),
         ),
         ("One run: its ranks", of_ranks(job)),
-        ("Will it fit?", paragraphs([fitting(job)])),
+        ("Will it fit?", paragraphs([fitting(job, job_overflow(job))])),
         ("Configuration", code(cut(scenario))),
         ("How far to trust it", trust(scenario, found)),
         ("How to repeat it", repeated(job, repeat)),
@@ -50,7 +50,7 @@ def watched_page(job: JobTrace, *, name: str, repeat: Sequence[str]) -> str:
     about, title = f"{len(job)} ranks, engine {meta.engine}", name
     if scenario is not None:
         about, title = f"{job_setup(scenario)}; each: {setup(scenario)}", scenario.name or name
-        sections.append(("Will it fit?", paragraphs([fitting(job)])))
+        sections.append(("Will it fit?", paragraphs([fitting(job, job_overflow(job))])))
         sections.append(("Configuration", code(cut(scenario))))
     if meta.engine == "observed":
         notes = [

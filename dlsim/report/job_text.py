@@ -28,9 +28,9 @@ def job_text(job: JobTrace) -> str:
     parts = [job_verdict(job, late), _configuration(job), str(summarize(job)), ranks(job, late)]
     over = job_overflow(job)
     if over is not None:
-        parts.insert(0, does_not_fit(over))
-    elif job.meta.scenario is not None:
-        parts[0] += f"\n{space(job.meta.scenario)}"
+        parts.insert(0, fitting(job, over))
+    elif said := fitting(job, over):
+        parts[0] += f"\n{said}"
     if job.meta.problem is not None:
         parts.insert(0, ended_early(job.meta.problem))
     return "\n\n".join(parts)
@@ -63,12 +63,11 @@ def job_verdict(job: JobTrace, late: Lateness) -> str:
     return " ".join(said)
 
 
-def fitting(job: JobTrace) -> str:
-    """Whether what the ranks have on their way fits; empty where no scenario tells."""
-    over, scenario = job_overflow(job), job.meta.scenario
+def fitting(job: JobTrace, over: Overflow | None) -> str:
+    """Whether what the ranks have on their way fits, by `job_overflow`; "" if no scenario tells."""
     if over is not None:
         return does_not_fit(over)
-    return "" if scenario is None else str(space(scenario))
+    return "" if job.meta.scenario is None else str(space(job.meta.scenario))
 
 
 def does_not_fit(over: Overflow) -> str:
