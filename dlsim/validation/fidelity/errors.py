@@ -33,6 +33,7 @@ from dlsim.whatif.journal import sound
 from dlsim.whatif.parallel import run_all
 
 Rows = dict[str, dict[str, Any]]
+NEAR, SPREADS = 0.08, 1.5  # an error within 8 %, or 1.5 times the spread of real runs, is none
 MISSED = 0.05  # how many real runs a 95 % interval may not hold
 LEAST_WAIT = 0.001  # seconds; of shorter waits nobody asks how much shorter
 
@@ -85,6 +86,14 @@ class Case:
     def held(self) -> int:
         """How many of the real runs' epochs lie in the predicted interval."""
         return sum(trial.epoch in self.prediction.epoch for trial in self.measured)
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the epoch is off by more than `NEAR` and `SPREADS` times the spread of runs.
+
+        An error that real runs differ by among themselves cannot be told from none.
+        """
+        return abs(self.error) > max(NEAR, SPREADS * float(np.nan_to_num(self.spread)))
 
     @property
     def half_width(self) -> float:

@@ -174,8 +174,7 @@ def aims(cases: Sequence[Case], replays: Sequence[Replayed]) -> list[Aim]:
     """The figures aimed at, whether they were reached or not."""
     cases = foreseen(cases)
     errors = [abs(case.error) for case in cases]
-    # An error that real runs differ by among themselves cannot be told from none.
-    beyond = [e > max(0.08, 1.5 * c.spread) for e, c in zip(errors, cases, strict=True)]
+    beyond = [case.beyond for case in cases]
     waits = [abs(case.wait_error) for case in cases]
     runs = sum(len(case.measured) for case in cases)
     held = sum(case.held for case in cases) / runs if runs else NAN

@@ -11,10 +11,9 @@ import numpy as np
 
 from dlsim.scenario import IterableDataset
 from dlsim.trace.summary import percent
-from dlsim.validation.fidelity.errors import Case, Replayed
+from dlsim.validation.fidelity.errors import NEAR, SPREADS, Case, Replayed
 from dlsim.validation.fidelity.tables import middle
 
-NEAR, SPREADS = 0.08, 1.5  # an error within 8 %, or 1.5 times the spread of real runs, is none
 SHOWN = 3
 ENOUGH = 0.9  # of the real runs are held by their intervals; of few, one less
 
@@ -90,13 +89,7 @@ def verdict(loader: str, cases: Sequence[Case], replays: Sequence[Replayed]) -> 
     clean = [case for case in cases if case.clean]
     told = clean or list(cases)
     errors = np.abs([case.error for case in told])
-    spreads = [case.spread for case in told]
-    allowed = [NEAR if spread != spread else max(NEAR, SPREADS * spread) for spread in spreads]
-    beyond = [
-        case.configuration.key
-        for case, error, most in zip(told, errors, allowed, strict=True)
-        if error > most
-    ]
+    beyond = [case.configuration.key for case in told if case.beyond]
     runs = sum(len(case.measured) for case in told)
     held = sum(case.held for case in told)
     return Verdict(
@@ -108,7 +101,7 @@ def verdict(loader: str, cases: Sequence[Case], replays: Sequence[Replayed]) -> 
         worst_error=float(errors.max()),
         bias=float(np.median([case.error for case in told])),
         wait_error=middle([abs(case.wait_error) for case in told]),
-        spread=middle(spreads),
+        spread=middle([case.spread for case in told]),
         held=held / runs,
         half_width=float(np.median([case.half_width for case in told])),
         replay=max((abs(one.error) for one in replays), default=float("nan")),
