@@ -29,6 +29,7 @@ from dlsim.trace import JobTrace, Trace, metrics
 from dlsim.trace.account import Account, account
 from dlsim.trace.causes import STEP as BUSY
 from dlsim.trace.causes import ranked
+from dlsim.trace.job import ranks_of
 from dlsim.trace.job_metrics import job_account
 from dlsim.trace.telling import SHOWN
 from dlsim.trace.trace import Floats
@@ -143,15 +144,11 @@ def side(name: str, run: Trace | JobTrace, *, batches: bool) -> Side:
 
     With `batches`, by batches in place of samples.
     """
-    traces = _ranks(run)
+    traces = ranks_of(run)
     waits = np.concatenate([metrics.waits(trace) for trace in traces])
     count = len(waits) if batches else sum(metrics.samples(trace) for trace in traces)
     found = job_account(run) if isinstance(run, JobTrace) else account(run)
     return Side(name, found, waits, float(count))
-
-
-def _ranks(run: Trace | JobTrace) -> Sequence[Trace]:
-    return run.ranks if isinstance(run, JobTrace) else (run,)
 
 
 def comparison_picture(
@@ -163,7 +160,7 @@ def comparison_picture(
     """
     from matplotlib.figure import Figure
 
-    known = all(metrics.samples(trace) > 0 for trace in [*_ranks(a), *_ranks(b)])
+    known = all(metrics.samples(trace) > 0 for trace in [*ranks_of(a), *ranks_of(b)])
     sides = [side(letter, run, batches=not known) for letter, run in zip("AB", (a, b), strict=True)]
     figure = Figure(figsize=(10, 6), layout="constrained")
     above, below, words = figure.subplots(3, height_ratios=[2.0, 2.6, 0.4])

@@ -34,6 +34,11 @@ class JobTrace:
         return max(trace.end for trace in self.ranks)
 
 
+def ranks_of(run: Trace | JobTrace) -> tuple[Trace, ...]:
+    """The traces of a job's ranks, or that of a run alone."""
+    return run.ranks if isinstance(run, JobTrace) else (run,)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Meetings:
     """When ranks met after their steps: a row for each time, in order, a column for each rank.

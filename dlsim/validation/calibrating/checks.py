@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from dlsim.scenario import IterableDataset, Scenario
-from dlsim.trace.job import JobTrace
+from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.summary import number
 from dlsim.trace.trace import Trace
 from dlsim.validation.calibrating.running import rate, simulated
@@ -79,7 +79,7 @@ def with_settings_of(scenario: Scenario, seen: Trace | JobTrace) -> Scenario:
     """`scenario` with the loader, and the job, of a watched run, left as early as that was."""
     run = seen.meta.scenario
     assert run is not None
-    one = seen.ranks[0] if isinstance(seen, JobTrace) else seen
+    one = ranks_of(seen)[0]
     epochs, stop_after = len(one.epochs.first), run.consumer.stop_after
     if seen.meta.problem is not None:
         stop_after = max(len(one.order) // epochs, 1)

@@ -36,10 +36,8 @@ def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
     return found
 
 
-def step_times(runs: Sequence[Accounts], part: str = "") -> Floats:
-    """Seconds of each step, or of a part of it: on the accelerator, where it was seen there."""
-    if part:
-        return together(runs, part)
+def step_times(runs: Sequence[Accounts]) -> Floats:
+    """Seconds of each step: on the accelerator, where it was seen there."""
     if all(len(run.device) for run in runs):
         return together(runs, "device" if any(run.ahead for run in runs) else "host")
     return together(runs, "step_wait") + together(runs, "step_cpu")

@@ -64,18 +64,20 @@ class Doubts:
         return f"{said}; {run} would make it ± {percent(narrower)}"
 
 
-def doubts(calibration: Calibration, spread: float, quantile: float, seed: int) -> Doubts:
+def doubts(
+    calibration: Calibration, usual: float, spread: float, quantile: float, seed: int
+) -> Doubts:
     """Why predictions of the calibrated scenario are as unsure as they are.
 
-    `spread`: the standard deviation of the logarithm of an epoch's time, all in all; `quantile`: so
-    many of them its interval reaches. Each error is tried by itself, at one standard error, under
-    one `seed`: for small ones what they make of the time adds up by squares.
+    `usual`: the seconds of an epoch under `seed`, were all costs as they are; `spread`: the
+    standard deviation of the logarithm of them, all in all; `quantile`: so many of them its
+    interval reaches. Each error is tried by itself, at one standard error, under that seed: for
+    small ones what they make of the time adds up by squares.
     """
 
     def seconds(factors: Mapping[str, float]) -> float:
         return epoch(simulated(calibration.with_factors(factors), seed))
 
-    usual = seconds({})
     parts = {
         key: abs(log(seconds({key: exp(error)}) / usual))
         for key, error in calibration.errors.items()

@@ -13,7 +13,7 @@ from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.loader import WITHOUT_WORKERS
 from dlsim.scenario.units import duration
-from dlsim.trace.job import JobTrace
+from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.metrics import known, waits
 from dlsim.trace.summary import number
 from dlsim.trace.trace import Trace
@@ -139,9 +139,9 @@ def predict(
     reach = t_quantile(CONFIDENCE, max(replications, 2))
     return Prediction(
         scenario=changed.scenario,
-        trace=sure[0].ranks[0] if isinstance(sure[0], JobTrace) else sure[0],
+        trace=ranks_of(sure[0])[0],
         checks=calibration.checks,
-        doubts=doubts(changed, estimates["epoch"].spread, reach, seeds[0]),
+        doubts=doubts(changed, epoch(sure[0]), estimates["epoch"].spread, reach, seeds[0]),
         **estimates,
     )
 
@@ -164,8 +164,7 @@ def estimate(sure: Floats, unsure: Floats, missed: float = 0.0) -> Estimate:
 
 def wait_p95(run: Trace | JobTrace) -> float:
     """The 95th percentile of the seconds waited for a batch, on any rank; NaN without batches."""
-    ranks = run.ranks if isinstance(run, JobTrace) else (run,)
-    times = known(np.concatenate([waits(trace) for trace in ranks]))
+    times = known(np.concatenate([waits(trace) for trace in ranks_of(run)]))
     return float(np.percentile(times, 95)) if len(times) else float("nan")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, exp
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from dlsim.scenario import (
     Stage,
 )
 from dlsim.scenario.distributions import Distribution, Floats, scaled
-from dlsim.trace.job import JobTrace
+from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.job_metrics import exchanges
 from dlsim.validation.calibrating.checks import Check, checks
 from dlsim.validation.calibrating.cost_errors import errors_of, step_times
@@ -32,7 +33,6 @@ from dlsim.validation.calibrating.costs import (
     Accounts,
     CalibrateError,
     accounts,
-    checked,
     of_batches,
     together,
 )
@@ -126,35 +126,27 @@ def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
     """
     if not seen:
         raise CalibrateError("runs: expected at least one observed run, got none")
-    with_workers = [run for run in seen if workers_of(run)]
-    without = [run for run in seen if not workers_of(run)]
+    runs: Sequence[Any] = seen
+    watched = [(run, [accounts(rank) for rank in ranks_of(run)]) for run in runs]
+    every = [one for _, ranks in watched for one in ranks]
+    sizes = [run.scenario.loader.batch_size or 1 for run in every]
+    each = per_sample(sizes, [step_times([run]) for run in every])
+    with_workers = [one for one in watched if one[1][0].scenario.loader.num_workers]
+    without = [one for one in watched if not one[1][0].scenario.loader.num_workers]
     if with_workers and without:
-        alone = calibrated(without, transport, seen)
-        return replace(calibrated(with_workers, transport, seen), alone=alone)
-    return calibrated(seen, transport, seen)
+        alone = calibrated(without, transport, each)
+        return replace(calibrated(with_workers, transport, each), alone=alone)
+    return calibrated(watched, transport, each)
 
 
 def calibrated(
-    seen: Sequence[object], transport: Costs | None, all_seen: Sequence[object]
+    watched: Sequence[tuple[Any, list[Accounts]]], transport: Costs | None, each: float
 ) -> Calibration:
-    """The calibration on runs that all have workers, or all have none; steps grow as in all."""
-    every = [accounts(rank) for run in all_seen for rank in ranks_of(run)]
-    sizes = [run.scenario.loader.batch_size or 1 for run in every]
-    each = per_sample(sizes, [step_times([run]) for run in every])
-    runs = [accounts(rank) for run in seen for rank in ranks_of(run)]
-    found = of_runs(runs, transport, each)
+    """The calibration on runs that all have workers, or all have none, with their accounts."""
+    seen = [run for run, _ in watched]
+    found = of_runs([one for _, ranks in watched for one in ranks], transport, each)
     found = replace(found, scenario=of_job(found.scenario, seen))
     return replace(found, checks=checks(found.scenario, seen))
-
-
-def ranks_of(run: object) -> tuple[object, ...]:
-    """The ranks of a job, or a run alone."""
-    return run.ranks if isinstance(run, JobTrace) else (run,)
-
-
-def workers_of(run: object) -> int:
-    """How many workers a run had, each rank of it."""
-    return checked(ranks_of(run)[0])[1].loader.num_workers
 
 
 def of_job(scenario: Scenario, runs: Sequence[object]) -> Scenario:
@@ -290,9 +282,8 @@ def consumer_of(runs: Sequence[Accounts], each: float = 0.0) -> tuple[Consumer, 
     wait, cpu = together(runs, "step_wait"), together(runs, "step_cpu")
     stop_after = runs[0].scenario.consumer.stop_after
 
-    def fixed(name: str, less: float = 0.0) -> Fit:
-        growing = [each * (run.scenario.loader.batch_size or 1) for run in runs]
-        seen = [step_times([run], name) - more for run, more in zip(runs, growing, strict=True)]
+    def fixed(of: Callable[[Accounts], Floats], less: float = 0.0) -> Fit:
+        seen = [of(run) - each * (run.scenario.loader.batch_size or 1) for run in runs]
         return fit(np.maximum(np.concatenate(seen) - less, 0.0))
 
     settings: dict[str, Any] = {"step_per_sample": each}
@@ -300,18 +291,18 @@ def consumer_of(runs: Sequence[Accounts], each: float = 0.0) -> tuple[Consumer, 
         # A host that waits for the accelerator spins, and computes nothing.
         ahead = max(run.ahead for run in runs)
         device, host = together(runs, "device"), together(runs, "host")
-        spent = "device" if ahead else "host"
+        spent = attrgetter("device" if ahead else "host")
         if ahead and np.median(host) < HELD * np.median(device):
             ahead = AHEAD
         found = fixed(spent, float(np.nan_to_num(np.mean([run.copy for run in runs]))))
         # else it sleeps until it is told
         settings |= {"run_ahead": ahead, "spin": float(cpu.sum()) >= float(wait.sum())}
     elif float(cpu.sum()) > float(wait.sum()) and float(cpu.mean()) > NEGLIGIBLE:
-        found = fixed("step_cpu")
+        found = fixed(attrgetter("step_cpu"))
         busy = float(np.mean([run.step_threads for run in runs]))
         settings |= {"device": "cpu", "threads": max(1, ceil(busy - IDLE))}
     else:
-        found = fixed("")
+        found = fixed(lambda run: step_times([run]))
     return Consumer(found.distribution, stop_after, **settings), found
 
 
