@@ -301,7 +301,9 @@ def _said(trace: Trace, epoch: int, end: int) -> Callable[[Integers], Floats]:
 
     As batches before `end` tell; infinity for one that had not.
     """
-    workers, first = worker_count(trace), int(trace.epochs.first[epoch])
+    first = int(trace.epochs.first[epoch])
+    # two sets of workers at a time may have numbers of their own
+    workers = max(worker_count(trace), int(trace.worker.max(initial=-1)) + 1)
     epochs = trace.epoch_of(np.array([end - 1])).item() - epoch + 1
     when = np.full(epochs * workers, np.inf)
 

@@ -74,6 +74,19 @@ def test_any_trace_is_valid_and_read_back(tmp_path: Path, scenario: Scenario) ->
     np.testing.assert_allclose(np.diff(again.requested), gaps, atol=2e-9)
 
 
+def test_two_sets_of_workers_that_have_nothing(tmp_path: Path) -> None:
+    """Of a rebound iterator over no data every index list is answered, by either set of workers."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=1),
+        dataset=dlsim.IterableDataset(0),
+        consumer=dlsim.Consumer(loop="rebind"),
+        epochs=2,
+    )
+    events = written(dlsim.simulate(scenario), tmp_path / "run.json")
+    assert [event["id"] for event in events if event["ph"] == "b" and event["cat"] == "batch"]
+    assert overlaps(events) == []
+
+
 def test_lanes_and_slices(tmp_path: Path) -> None:
     """A lane for the main process and each worker, with all that they do, in microseconds."""
     events = written(dlsim.simulate(small(), samples=True), tmp_path / "run.json")
