@@ -29,6 +29,7 @@ from dlsim.scenario.pipeline import (
     Prefetcher,
     Unbatcher,
 )
+from dlsim.validation.virtual.pipeline import items
 
 pytestmark = pytest.mark.oracles
 
@@ -46,8 +47,11 @@ class Real:
             self.begun[0] += 1
             yield item
 
-    def operation(self, number: int, stage: Stage) -> Any:
+    def operation(self, number: int) -> Any:
         """What a stage does: it counts, and sleeps."""
+        link = self.pipeline.links[number - 1]
+        assert isinstance(link, Pipe | ParallelMapper)
+        stage = link.stage
 
         def apply(item: Any) -> Any:
             for each in item if isinstance(item, list) else [item]:
@@ -61,7 +65,7 @@ class Real:
     def run(self) -> tuple[list[int], float]:
         """The first item of each that training got, and how long all took in seconds."""
         taken = []
-        built = self.spdl() if self.pipeline.like == SPDL else self.nodes()
+        built = items(self.pipeline, self.source(), self.operation)
         began = time.perf_counter()
         for item in built:
             taken.append(first(item))
@@ -76,49 +80,6 @@ class Real:
         while before != self.begun:
             before = self.begun.copy()
             time.sleep(0.7)
-
-    def spdl(self) -> Iterator[Any]:
-        """The items of SPDL's pipeline."""
-        from spdl.pipeline import PipelineBuilder
-
-        builder = PipelineBuilder().add_source(self.source())
-        for number, link in enumerate(self.pipeline.links, 1):
-            if isinstance(link, Pipe):
-                operation = self.operation(number, link.stage)
-                builder.pipe(
-                    operation, concurrency=link.concurrency, output_order=link.output_order
-                )
-            else:
-                assert isinstance(link, Aggregate)
-                builder.aggregate(link.size, drop_last=link.drop_last)
-        built = builder.add_sink(self.pipeline.buffer_size).build(
-            num_threads=self.pipeline.num_threads
-        )
-        with built.auto_stop():
-            yield from built
-
-    def nodes(self) -> Iterator[Any]:
-        """The items of torchdata.nodes' pipeline."""
-        import torchdata.nodes as nodes
-
-        node: Any = nodes.IterableWrapper(self.source())
-        for number, link in enumerate(self.pipeline.links, 1):
-            if isinstance(link, ParallelMapper):
-                node = nodes.ParallelMapper(
-                    node,
-                    self.operation(number, link.stage),
-                    num_workers=link.num_workers,
-                    in_order=link.in_order,
-                    max_concurrent=link.max_concurrent,
-                    prebatch=link.prebatch,
-                )
-            elif isinstance(link, Prefetcher):
-                node = nodes.Prefetcher(node, link.prefetch_factor)
-            elif isinstance(link, Batcher):
-                node = nodes.Batcher(node, link.batch_size, drop_last=link.drop_last)
-            else:
-                node = nodes.Unbatcher(node)
-        yield from nodes.Loader(node)
 
 
 def first(item: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 from dlsim.engine.draws import WAIT
 from dlsim.engine.pipelines.run import SOURCE, Row, Run
@@ -23,6 +23,8 @@ from dlsim.trace.pipeline import PipelineTrace
 from dlsim.validation.virtual.clock import Clock
 from dlsim.validation.virtual.threads import virtual_threads
 
+Operation: TypeAlias = Callable[[int], Callable[[Any], Any]]
+Items: TypeAlias = Generator[Any, None, None]
 PATIENCE = 60.0  # seconds that pass after training has left, for what is still begun
 
 
@@ -36,9 +38,13 @@ def run_virtual_pipeline(pipeline: Pipeline, seed: int = 0) -> PipelineTrace:
     if find_spec(package) is None:
         raise ScenarioError(lacking(f"like: {pipeline.like}", package, "oracles"))
     real = Real(pipeline, seed)
-    build = real.spdl if pipeline.like == SPDL else real.nodes
     with virtual_threads(real.clock):
-        return real.run.trace(real.train(build))
+        return real.run.trace(real.train())
+
+
+def items(pipeline: Pipeline, source: Iterator[Any], operation: Operation) -> Items:
+    """What the package that `pipeline` is of makes of `source`, if stage n does `operation(n)`."""
+    return (spdl if pipeline.like == SPDL else nodes)(pipeline, source, operation)
 
 
 class Real:
@@ -84,10 +90,11 @@ class Real:
             return [made.setdefault(repr(item), len(made))]
         return [each for some in item for each in self.items(some)]
 
-    def train(self, build: Callable[[], Generator[Any, None, None]]) -> list[Row]:
+    def train(self) -> list[Row]:
         """What training gets."""
         clock, rows = self.clock, list[Row]()
-        built, last = build(), self.pipeline.stop_after
+        built = items(self.pipeline, self.source(), self.operation)
+        last = self.pipeline.stop_after
         while len(rows) != last:
             requested = clock.now
             item = next(built, None)
@@ -100,57 +107,59 @@ class Real:
         built.close()
         return rows
 
-    def spdl(self) -> Generator[Any, None, None]:
-        """The items of SPDL's pipeline."""
-        from concurrent.futures import ThreadPoolExecutor
 
-        from spdl.pipeline import PipelineBuilder
+def spdl(pipeline: Pipeline, source: Iterator[Any], operation: Operation) -> Items:
+    """The items of SPDL's own pipeline over a `source`, whose stage n does `operation(n)`."""
+    from concurrent.futures import ThreadPoolExecutor
 
-        builder, pools = PipelineBuilder().add_source(self.source()), []
-        for number, link in enumerate(self.pipeline.links, 1):
-            if isinstance(link, Aggregate):
-                builder.aggregate(link.size, drop_last=link.drop_last)
-                continue
-            assert isinstance(link, Pipe)
-            pool = None if link.threads is None else ThreadPoolExecutor(link.threads)
-            pools.append(pool)
-            builder.pipe(
-                self.operation(number),
-                concurrency=link.concurrency,
-                output_order=link.output_order,
-                executor=pool,
+    from spdl.pipeline import PipelineBuilder
+
+    builder, pools = PipelineBuilder().add_source(source), []
+    for number, link in enumerate(pipeline.links, 1):
+        if isinstance(link, Aggregate):
+            builder.aggregate(link.size, drop_last=link.drop_last)
+            continue
+        assert isinstance(link, Pipe)
+        pool = None if link.threads is None else ThreadPoolExecutor(link.threads)
+        pools.append(pool)
+        builder.pipe(
+            operation(number),
+            concurrency=link.concurrency,
+            output_order=link.output_order,
+            executor=pool,
+        )
+    builder.add_sink(pipeline.buffer_size)
+    built = builder.build(num_threads=pipeline.num_threads)
+    try:
+        with built.auto_stop():
+            yield from built
+    finally:
+        for pool in filter(None, pools):
+            pool.shutdown()
+
+
+def nodes(pipeline: Pipeline, source: Iterator[Any], operation: Operation) -> Items:
+    """The same of torchdata.nodes' own."""
+    from torchdata import nodes
+
+    node: Any = nodes.IterableWrapper(source)
+    for number, link in enumerate(pipeline.links, 1):
+        if isinstance(link, ParallelMapper):
+            node = nodes.ParallelMapper(
+                node,
+                operation(number),
+                num_workers=link.num_workers,
+                in_order=link.in_order,
+                max_concurrent=link.max_concurrent,
+                prebatch=link.prebatch,
             )
-        builder.add_sink(self.pipeline.buffer_size)
-        built = builder.build(num_threads=self.pipeline.num_threads)
-        try:
-            with built.auto_stop():
-                yield from built
-        finally:
-            for pool in filter(None, pools):
-                pool.shutdown()
-
-    def nodes(self) -> Generator[Any, None, None]:
-        """The items of torchdata.nodes' pipeline."""
-        from torchdata import nodes
-
-        node: Any = nodes.IterableWrapper(self.source())
-        for number, link in enumerate(self.pipeline.links, 1):
-            if isinstance(link, ParallelMapper):
-                node = nodes.ParallelMapper(
-                    node,
-                    self.operation(number),
-                    num_workers=link.num_workers,
-                    in_order=link.in_order,
-                    max_concurrent=link.max_concurrent,
-                    prebatch=link.prebatch,
-                )
-            elif isinstance(link, Prefetcher):
-                node = nodes.Prefetcher(node, link.prefetch_factor)
-            elif isinstance(link, Batcher):
-                node = nodes.Batcher(node, link.batch_size, drop_last=link.drop_last)
-            else:
-                node = nodes.Unbatcher(node)
-        yield from nodes.Loader(node)
+        elif isinstance(link, Prefetcher):
+            node = nodes.Prefetcher(node, link.prefetch_factor)
+        elif isinstance(link, Batcher):
+            node = nodes.Batcher(node, link.batch_size, drop_last=link.drop_last)
+        else:
+            node = nodes.Unbatcher(node)
+    yield from nodes.Loader(node)
 
 
 def _depth(item: Any) -> int:
