@@ -10,6 +10,7 @@ import numpy as np
 
 from dlsim.trace.chrome import SUFFIXES
 from dlsim.trace.job import JobTrace
+from dlsim.trace.observation import later
 from dlsim.trace.profiler import ENGINE, Profile, profile
 from dlsim.trace.trace import Floats, Meta, Trace, TraceError
 
@@ -76,18 +77,6 @@ def collectives(one: Profile) -> Floats:
     found: Floats = np.zeros(len(trace.order))
     np.add.at(found, step[known], took[known])
     return found
-
-
-def later(trace: Trace, seconds: float) -> Trace:
-    """The same run, `seconds` later: what profiles have of it."""
-    epochs = trace.epochs
-    return replace(
-        trace,
-        requested=trace.requested + seconds,
-        returned=trace.returned + seconds,
-        finished=trace.finished + seconds,
-        epochs=replace(epochs, started=epochs.started + seconds, ended=epochs.ended + seconds),
-    )
 
 
 def waiting(trace: Trace, waits: Floats) -> Trace:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
-from dlsim.trace.trace import Floats, Trace
+from dlsim.trace.trace import MOMENTS, Floats, Trace
 
 # Its columns besides those of a trace: one entry for each batch, or for each row of `samples`.
 BATCH_COLUMNS = (
@@ -139,3 +141,23 @@ class Observation(Trace):
         of_samples = np.bincount(self.samples.batch, self.sample_cpu, len(self))
         fetching: Floats = of_samples + self.collate_cpu
         return fetching
+
+
+AnyTrace = TypeVar("AnyTrace", bound=Trace)
+
+
+def later(trace: AnyTrace, seconds: float) -> AnyTrace:
+    """The same run, observed or not, with all its moments `seconds` later."""
+    names = [*MOMENTS, *(MOMENT_COLUMNS if isinstance(trace, Observation) else ())]
+    names += ["stepped"] if trace.stepped is not None else []
+    changes: dict[str, Any] = {name: getattr(trace, name) + seconds for name in names}
+    epochs, rows, problem = trace.epochs, trace.samples, trace.meta.problem
+    moments = {name: getattr(epochs, name) + seconds for name in ("started", "primed", "ended")}
+    if rows is not None:
+        changes["samples"] = replace(
+            rows, started=rows.started + seconds, fetched=rows.fetched + seconds
+        )
+    if problem is not None:
+        problem = msgspec.structs.replace(problem, time=problem.time + seconds)
+        changes["meta"] = msgspec.structs.replace(trace.meta, problem=problem)
+    return replace(trace, epochs=replace(epochs, **moments), **changes)

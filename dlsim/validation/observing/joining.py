@@ -12,8 +12,8 @@ import numpy as np
 
 from dlsim.scenario import IterableDataset, Job, Scenario
 from dlsim.trace.job import JobTrace
-from dlsim.trace.observation import MOMENT_COLUMNS, Observation
-from dlsim.trace.trace import MOMENTS, Floats, Trace, TraceError
+from dlsim.trace.observation import Observation, later
+from dlsim.trace.trace import Floats, Trace, TraceError
 
 FEWEST = 4  # meetings by which it is known that ranks meet
 
@@ -39,7 +39,7 @@ def join(seen: Sequence[Trace]) -> JobTrace:
         if isinstance(every, int):
             ranks = list(map(waiting, ranks, waited(ranks, every)))
     ranks = on_one_clock(ranks, about, meets=isinstance(every, int))
-    ranks = [without_others(ranks, one) for one in ranks]
+    ranks = without_others(ranks, about)
     scenario = of_all([one.meta.scenario for one in ranks], every)
     found = []
     for rank, one in enumerate(ranks):
@@ -154,34 +154,24 @@ def on_one_clock(
     return [later(one, zero - first) for one, zero in zip(ranks, zeros, strict=True)]
 
 
-def later(seen: Observation, seconds: float) -> Observation:
-    """The same run, `seconds` later."""
-    names = [*MOMENTS, *MOMENT_COLUMNS, *(["stepped"] if seen.stepped is not None else [])]
-    changes: dict[str, Any] = {name: getattr(seen, name) + seconds for name in names}
-    epochs = {name: getattr(seen.epochs, name) + seconds for name in ("started", "primed", "ended")}
-    if seen.samples is not None:
-        rows = {name: getattr(seen.samples, name) + seconds for name in ("started", "fetched")}
-        changes["samples"] = replace(seen.samples, **rows)
-    problem = seen.meta.problem
-    if problem is not None:
-        problem = msgspec.structs.replace(problem, time=problem.time + seconds)
-        changes["meta"] = msgspec.structs.replace(seen.meta, problem=problem)
-    return replace(seen, epochs=replace(seen.epochs, **epochs), **changes)
-
-
-def without_others(ranks: Sequence[Observation], seen: Observation) -> Observation:
-    """The trace, in which other ranks on the same machine do not count as foreign."""
-    clock = json.loads(seen.meta.notes["rank"])["clock"]
-    facts = json.loads(seen.meta.notes["machine"])
-    theirs = sum(
-        json.loads(other.meta.notes["machine"]).get("ours", 0.0)
-        for other in ranks
-        if other is not seen and json.loads(other.meta.notes["rank"])["clock"] == clock
-    )
-    if "foreign" in facts:
-        facts["foreign"] = max(facts["foreign"] - theirs, 0.0)
-    notes = seen.meta.notes | {"machine": json.dumps(facts)}
-    return replace(seen, meta=msgspec.structs.replace(seen.meta, notes=notes))
+def without_others(
+    ranks: Sequence[Observation], about: Sequence[dict[str, Any]]
+) -> list[Observation]:
+    """The traces, in which other ranks on the same machine do not count as foreign."""
+    facts = [json.loads(one.meta.notes["machine"]) for one in ranks]
+    used = [one.get("ours", 0.0) for one in facts]
+    found = []
+    for rank, (seen, machine) in enumerate(zip(ranks, facts, strict=True)):
+        theirs = sum(
+            cores
+            for other, cores in enumerate(used)
+            if other != rank and about[other]["clock"] == about[rank]["clock"]
+        )
+        if "foreign" in machine:
+            machine["foreign"] = max(machine["foreign"] - theirs, 0.0)
+        notes = seen.meta.notes | {"machine": json.dumps(machine)}
+        found.append(replace(seen, meta=msgspec.structs.replace(seen.meta, notes=notes)))
+    return found
 
 
 def of_all(scenarios: Sequence[Scenario | None], every: int | str) -> Scenario | None:
