@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import dlsim
 from dlsim.cli import main
 from dlsim.validation.observing import target
 from tests.cli.test_cli import refused
+from tests.modules import module_here
 
 SOURCE = """
 import os, time
@@ -100,11 +100,8 @@ def number():
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A directory with a user's module, `bad_loaders`."""
-    (tmp_path / "bad_loaders.py").write_text(SOURCE)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    sys.modules.pop("bad_loaders", None)
+    with module_here(tmp_path, monkeypatch, "bad_loaders", SOURCE):
+        yield tmp_path
 
 
 @pytest.mark.parametrize("command", ["observe", "validate"])

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from dlsim.validation.diagnosing.starts import lasting
 from dlsim.validation.observing import target
 from dlsim.whatif.statistics import Ratio
 from tests.cli.test_cli import but_progress, refused
+from tests.modules import module_here
 
 SOURCE = """
 import os, signal, time
@@ -92,12 +92,8 @@ class Stream(IterableDataset):
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """A user's module, `diagnosed_here`, in a directory of its own."""
-    path = tmp_path / "diagnosed_here.py"
-    path.write_text(SOURCE)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.chdir(tmp_path)
-    yield path
-    sys.modules.pop("diagnosed_here", None)
+    with module_here(tmp_path, monkeypatch, "diagnosed_here", SOURCE) as path:
+        yield path
 
 
 def test_the_answer_and_what_to_paste():

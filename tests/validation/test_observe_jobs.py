@@ -21,11 +21,12 @@ from dlsim.cli import main
 from dlsim.scenario import DlsimError
 from dlsim.trace import TraceError, lateness, load_job, load_run, meetings, save_job
 from dlsim.trace.job import JobTrace
-from dlsim.trace.observation import Observation
+from dlsim.trace.observation import Observation, later
 from dlsim.validation import calibration, join, observe, of_job, predict
 from dlsim.validation.calibrating.predict import with_changes
-from dlsim.validation.observing.joining import later, meeting, waited
+from dlsim.validation.observing.joining import meeting, waited
 from dlsim.validation.observing.rank import Rank
+from tests.modules import module_here
 
 TRAIN = """
 import time
@@ -74,11 +75,8 @@ def breaks():
 @pytest.fixture
 def train(tmp_path, monkeypatch):
     """A user's module in the current directory."""
-    (tmp_path / "their_training.py").write_text(TRAIN)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    sys.modules.pop("their_training", None)
+    with module_here(tmp_path, monkeypatch, "their_training", TRAIN):
+        yield tmp_path
 
 
 @pytest.fixture

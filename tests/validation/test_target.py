@@ -1,10 +1,10 @@
 import re
-import sys
 
 import pytest
 from torch.utils.data import DataLoader
 
 from dlsim.validation.observing.target import TargetError, load_step, load_target
+from tests.modules import module_here
 
 SOURCE = """
 import time
@@ -68,12 +68,8 @@ named = type("DataLoader", (), {"__module__": __name__})()
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """A user's module, `loaders_here`, in a directory of its own."""
-    path = tmp_path / "loaders_here.py"
-    path.write_text(SOURCE)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.chdir(tmp_path)
-    yield path
-    sys.modules.pop("loaders_here", None)
+    with module_here(tmp_path, monkeypatch, "loaders_here", SOURCE) as path:
+        yield path
 
 
 def test_modules_and_files_lead_to_loaders(module):

@@ -28,6 +28,7 @@ from dlsim.validation.observing import machine
 from dlsim.validation.observing.target import load_target
 from dlsim.whatif.errors import WhatIfError
 from tests.cli.test_cli import but_progress
+from tests.modules import module_here
 
 SOURCE = """
 import os, time
@@ -94,11 +95,8 @@ def local():
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """A user's module, `their_loaders`, in the current directory."""
-    (tmp_path / "their_loaders.py").write_text(SOURCE)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    sys.modules.pop("their_loaders", None)
+    with module_here(tmp_path, monkeypatch, "their_loaders", SOURCE):
+        yield tmp_path
 
 
 class Rows(Dataset):
