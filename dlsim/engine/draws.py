@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import chain, repeat
 from operator import add
 from typing import TypeAlias
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.engine.kept import in_use
+from dlsim.engine.sums import after_equal_ones
 from dlsim.scenario import Constant, Distribution, Mixture, Recorded, Scenario, ScenarioError, Stage
 
 # The roles: first element of every spawn key. A number once given is never reused.
@@ -34,11 +35,26 @@ Demand: TypeAlias = tuple[int, int, tuple[float, ...]]
 Indices: TypeAlias = Sequence[int] | NDArray[np.int64]
 
 NOTHING: Floats = np.empty(0)
+FEW = 8  # numbers that are sooner added by Python
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:
     """The random generator of the role and place that `key` names, under `seed`."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
+
+
+@lru_cache(maxsize=1024)
+def times(number: float, count: int) -> float:
+    """`number`, added so many times: as it is asked for again, with every batch."""
+    return after_equal_ones(0.0, count, 0.0, number)
+
+
+def in_turn(numbers: Floats) -> float:
+    """The sum of `numbers`, added one after another: np.sum() rounds differently, in pairs."""
+    if len(numbers) > FEW:
+        return float(np.add.accumulate(numbers)[-1])
+    # nor sum(), from Python 3.12 on
+    return reduce(add, numbers.tolist(), 0.0)
 
 
 class Stream:
@@ -89,8 +105,11 @@ class Stream:
         numbers: list[float] = self._draw(len(indices), ahead=True).tolist()
         return numbers
 
-    def array(self, indices: Indices) -> Floats:
-        """The same as an array, to be read only; NaN for an index that was not recorded."""
+    def array(self, indices: Indices, *, few: bool = False) -> Floats:
+        """The same as an array, to be read only; NaN for an index that was not recorded.
+
+        `few`: not many are taken at a time, so that they are drawn ahead.
+        """
         distribution = self.distribution
         if isinstance(distribution, Constant):
             if len(indices) > len(self._drawn):
@@ -101,7 +120,16 @@ class Stream:
                 self._drawn = np.append(distribution.values, np.nan)
             at = np.asarray(indices, np.int64)
             return self._drawn[np.minimum(at, len(self._drawn) - 1)]
-        return self._draw(len(indices), ahead=isinstance(distribution, Mixture))
+        return self._draw(len(indices), ahead=few or isinstance(distribution, Mixture))
+
+    def total(self, indices: Sequence[int]) -> float:
+        """The sum of the next `len(indices)` numbers. Raises `ScenarioError` as `take` does."""
+        distribution = self.distribution
+        if isinstance(distribution, Constant):
+            return times(distribution.value, len(indices))
+        if isinstance(distribution, Recorded):
+            return in_turn(np.array(self.take(indices)))
+        return in_turn(self._draw(len(indices), ahead=True))
 
     def _draw(self, count: int, *, ahead: bool) -> Floats:
         """The next `count` numbers; `ahead`: more are drawn than that, in whole blocks."""
@@ -168,22 +196,25 @@ class Work:
 
     On the ideal machine `seconds` of each sample (with `batched`, of the one call). Elsewhere
     `demands`: for each, what it asks for in turn, as READ, WAIT or CPU, the stage, and amounts:
-    seconds, but for READ the bytes and the seconds of latency.
+    seconds, but for READ the bytes and the seconds of latency. Where all of them only compute, one
+    after another, that is `computing` for so many seconds, and there are no demands.
     """
 
     seconds: Sequence[float] | Alike
     demands: Sequence[Sequence[Demand]]
     size: float
+    computing: float | None = None
 
 
 class SampleDraws:
     """The work of the samples of a dataset, in the order in which they are fetched.
 
-    `place` tells the epoch, and the worker if it has an iterator of its own.
+    `place` tells the epoch, and the worker if it has an iterator of its own. `at_once`: samples do
+    nothing but compute, and nobody asks which of them does for how long.
     """
 
-    def __init__(self, scenario: Scenario, seed: int, *place: int) -> None:
-        self.ideal = scenario.ideal
+    def __init__(self, scenario: Scenario, seed: int, *place: int, at_once: bool = False) -> None:
+        self.ideal, self.at_once = scenario.ideal, at_once
         self.sized = not self.ideal and scenario.dataset.sample_bytes != Constant(0.0)
         self.service = ServiceTimes(scenario.dataset.fetch, seed, *place)
         self._reads = [] if self.ideal else _reads(scenario, seed, *place)
@@ -202,8 +233,11 @@ class SampleDraws:
         calls = indices if call is None else call
         if self.ideal:
             return Work(self.service.take(calls), (), 0.0)
-        # not sum(), which rounds differently from Python 3.12 on
-        size = reduce(add, self._sizes.take(indices), 0.0)
+        size = self._sizes.total(indices) if self.sized else 0.0
+        if self.at_once:
+            computing = in_turn(self.amounts(calls, few=True).ravel())
+            if computing == computing:
+                return Work((), (), size, computing)
         return Work((), list(zip(*self._columns(calls), strict=True)) or [()] * len(calls), size)
 
     @property
@@ -213,10 +247,10 @@ class SampleDraws:
             return 1
         return len(self.service.streams) + 2 * sum(reads is not None for reads in self._reads)
 
-    def amounts(self, calls: Indices) -> Floats:
+    def amounts(self, calls: Indices, *, few: bool = False) -> Floats:
         """What `work` has as `seconds` or `demands`, a row for each call and nothing but amounts.
 
-        NaN for an index that was not recorded.
+        NaN for an index that was not recorded. `few`: see `Stream.array`.
         """
         if self.ideal:
             return self.service.array(calls)[:, np.newaxis]
@@ -224,7 +258,7 @@ class SampleDraws:
         times, column = iter(self.service.streams), 0
         for reads, kinds in zip(self._reads, self.service.kinds, strict=True):
             for stream in (*(reads or ()), *(next(times) for _ in kinds)):
-                made[:, column] = stream.array(calls)
+                made[:, column] = stream.array(calls, few=few)
                 column += 1
         return made
 

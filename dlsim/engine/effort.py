@@ -14,7 +14,14 @@ from contextvars import ContextVar
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.compiled.jobs import alike
-from dlsim.engine.facts import batch_ends, only_processes, shard_of, uncovered
+from dlsim.engine.facts import (
+    batch_ends,
+    by_index,
+    only_processes,
+    sample_by_sample,
+    shard_of,
+    uncovered,
+)
 from dlsim.engine.progress import FAST, advance, expecting, watching
 from dlsim.engine.ranks import rank_scenario
 from dlsim.engine.usable import usable_cores
@@ -53,21 +60,13 @@ def seconds_of(scenario: Scenario) -> float:
     if scenario.ideal:
         each = batches + 0.01 * calls
     else:
-        each = 2 * batches + (0.3 if sample_by_sample(scenario) else 0.02) * calls
+        each = 2 * batches + (0.3 if sample_by_sample(scenario) else 0.001) * calls
     return SECONDS * _of_all(scenario, each)
 
 
 def shares_cores(scenario: Scenario) -> bool:
     """Whether what one process computes depends on who else does."""
     return scenario.machine.cores is not None or scenario.machine.crosstalk > 0
-
-
-def sample_by_sample(scenario: Scenario) -> bool:
-    """Whether more than processor time is asked for, which is asked for a whole batch at once."""
-    return bool(scenario.failures) or any(
-        stage.wait is not None or stage.read_bytes is not None or stage.threads > 1 or stage.lock
-        for stage in scenario.dataset.fetch
-    )
 
 
 def _work(scenario: Scenario) -> tuple[float, float]:
@@ -80,9 +79,13 @@ def _work(scenario: Scenario) -> tuple[float, float]:
 
 def _of_all(scenario: Scenario, epoch: float) -> float:
     """What all epochs of all ranks take, if an epoch of one takes so much."""
-    shuffled = scenario.dataset.length / 2500 if scenario.loader.shuffle else 0.0
     ranks = 1 if scenario.job.rank is not None else scenario.job.world
-    return max(ranks * scenario.epochs * (epoch + shuffled), 1.0)
+    return max(ranks * scenario.epochs * (epoch + shuffled(scenario) / 2500), 1.0)
+
+
+def shuffled(scenario: Scenario) -> int:
+    """How many indices are shuffled for an epoch: none where nothing depends on them."""
+    return scenario.dataset.length if scenario.loader.shuffle and by_index(scenario) else 0
 
 
 def counts(scenario: Scenario) -> tuple[float, float, float]:

@@ -57,6 +57,25 @@ def round_trip(scenario: Scenario) -> float:
     return scenario.charged.index_latency if scenario.policy == "row" else 0.0
 
 
+def sample_by_sample(scenario: Scenario) -> bool:
+    """Whether it matters what each sample asks for, and not just what all of a batch compute.
+
+    It does where they ask for more than processor time of their own process, or may fail.
+    """
+    stages = enumerate(scenario.dataset.fetch)
+    return (
+        bool(scenario.failures)
+        or round_trip(scenario) > 0
+        or any(
+            stage.wait is not None
+            or stage.read_bytes is not None
+            or stage.threads > 1
+            or locked(scenario, number) > 0
+            for number, stage in stages
+        )
+    )
+
+
 def locked(scenario: Scenario, stage: int) -> float:
     """The share of a stage's `cpu` for which a worker holds the lock that threads share."""
     return scenario.dataset.fetch[stage].lock if scenario.loader.threads else 0.0

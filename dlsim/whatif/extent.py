@@ -23,7 +23,7 @@ from msgspec import structs
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.compiled.jobs import alike
-from dlsim.engine.effort import counts, effort
+from dlsim.engine.effort import counts, effort, shuffled
 from dlsim.engine.facts import only_processes
 from dlsim.scenario import IterableDataset, MapDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
@@ -62,8 +62,8 @@ def cost(scenario: Scenario, *, fast: bool | None = None) -> float:
     drawn = (
         0.0 if scenario.ideal and alike(scenario) else samples * max(len(scenario.dataset.fetch), 1)
     )
-    shuffled = scenario.dataset.length / 25_000 if scenario.loader.shuffle else 0.0
-    return max(scenario.epochs * (0.05 * batches + 0.001 * drawn + shuffled), 1.0)
+    epoch = 0.05 * batches + 0.001 * drawn + shuffled(scenario) / 25_000
+    return max(scenario.epochs * epoch, 1.0)
 
 
 def shortened(scenario: Scenario, most: float = RUN, *, fast: bool | None = None) -> Scenario:

@@ -72,6 +72,18 @@ def test_longer_runs_are_more_effort() -> None:
     assert effort(dlsim.replace(scenario, {"machine.cores": 2})) > effort(scenario)
 
 
+def test_what_is_shuffled_costs_where_it_is() -> None:
+    """Indices are shuffled only where something depends on them, and count only there."""
+    alike = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=1, shuffle=True),
+        dataset=dlsim.MapDataset(10_000, fetch=[dlsim.Stage("read", read_bytes=dlsim.Constant(1))]),
+    )
+    plain = dlsim.replace(alike, {"loader.shuffle": False})
+    assert effort(alike) == effort(plain)
+    cached = {"machine.storage.cache": 1e6}
+    assert effort(dlsim.replace(alike, cached)) > effort(dlsim.replace(plain, cached))
+
+
 def test_how_long_it_takes_is_told_by_what_is_asked_for() -> None:
     """Processor time is asked for a whole batch at once, waits by each sample; all ranks count."""
     time = dlsim.Lognormal(0.01, 0.5)
@@ -83,7 +95,7 @@ def test_how_long_it_takes_is_told_by_what_is_asked_for() -> None:
         )
         for stage in (dlsim.Stage("decode", cpu=time), dlsim.Stage("fetch", wait=time, cpu=time))
     )
-    assert seconds_of(computing) == pytest.approx(0.02)  # 100 batches and 10,000 samples
+    assert seconds_of(computing) == pytest.approx(0.0105)  # 100 batches and 10,000 samples
     assert seconds_of(waiting) == pytest.approx(0.16)
     assert effort(waiting) == effort(computing)  # how much is simulated does not go by it
     job = dlsim.replace(computing, {"job.ranks": 8, "dataset.length": 80_000})

@@ -19,7 +19,7 @@ from dlsim.engine.processes.dispatcher import Dispatcher, index_queues
 from dlsim.engine.processes.fetch import fetch, source
 from dlsim.engine.processes.messages import ENDED, HELLO, RESUME, STOP, Answer, Batch, Fetched
 from dlsim.engine.processes.run import Run
-from dlsim.engine.processes.sampler import Job, Jobs
+from dlsim.engine.processes.sampler import Job
 from dlsim.engine.processes.training import Training
 from dlsim.engine.processes.transport import (
     answers,
@@ -67,7 +67,7 @@ class Workers:
                 yield from self._call_all(HELLO)
         else:
             yield from self._call_all(RESUME)
-        self.dispatcher.start_epoch(Jobs(run.scenario, run.seed, epoch, indices=run.indices))
+        self.dispatcher.start_epoch(run.jobs(epoch))
         again = made_again(run.scenario) if epoch == 0 else 0
         if epoch == 0:
             self.dispatcher.skip(loader.resume - again)
@@ -207,8 +207,8 @@ class MainProcess:
         """`iter(loader)`, which sends nothing."""
         run = self.run
         if epoch == 0 or not run.scenario.loader.endless:
-            self.jobs = Jobs(run.scenario, run.seed, epoch, indices=run.indices)
-        self.samples = source(run.scenario, run.seed, epoch, MAIN)
+            self.jobs = run.jobs(epoch)
+        self.samples = source(run, epoch, MAIN)
         if epoch == 0:
             yield from self._resume()
 

@@ -53,9 +53,10 @@ class Shard:
     A generator that has raised is exhausted, as Python's are.
     """
 
-    def __init__(self, scenario: Scenario, seed: int, epoch: int, worker: int) -> None:
+    def __init__(self, run: Run, epoch: int, worker: int) -> None:
+        scenario = run.scenario
         self._indices, self._taken = shard_of(scenario, worker), 0
-        self._samples = SampleDraws(scenario, seed, epoch, worker + 1)
+        self._samples = SampleDraws(scenario, run.seed, epoch, worker + 1, at_once=run.at_once)
         self._drop_last = scenario.loader.drop_last
         self._ended = False
 
@@ -76,10 +77,10 @@ class Shard:
         self._ended = True
 
 
-def source(scenario: Scenario, seed: int, epoch: int, worker: int) -> Source:
+def source(run: Run, epoch: int, worker: int) -> Source:
     """Where `worker` gets its samples from in `epoch`."""
-    if isinstance(scenario.dataset, IterableDataset):
-        return Shard(scenario, seed, epoch, worker)
+    if isinstance(run.scenario.dataset, IterableDataset):
+        return Shard(run, epoch, worker)
     return MapSource()
 
 
@@ -155,9 +156,12 @@ def fetch_sharing(run: Run, job: Job, worker: int, indices: Sequence[int], work:
     processor time is asked for at once, unless samples are watched one by one.
     """
     env, turn, samples = run.env, turn_of(worker), run.recorder.samples
+    run.recorder.started[job.number] = env.now + (run.round_trip if indices else 0.0)
+    if work.computing is not None:
+        yield from run.compute(worker, work.computing)
+        return None
     calls = calls_of(run.scenario, indices)
     one_by_one = samples is not None or bool(run.scenario.failures)
-    run.recorder.started[job.number] = env.now + (run.round_trip if calls else 0.0)
     owed = 0.0
     for call, demands in zip(calls, work.demands, strict=True):
         if run.round_trip:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import simpy
 
-from dlsim.engine.facts import MAIN, by_index, round_trip
+from dlsim.engine.facts import MAIN, by_index, round_trip, sample_by_sample
 from dlsim.engine.processes.buffer import Turnstile
 from dlsim.engine.processes.clock import LAST, WORKERS, Steps, until
 from dlsim.engine.processes.cores import Sharing, Who
 from dlsim.engine.processes.record import Recorder
+from dlsim.engine.processes.sampler import Jobs
 from dlsim.engine.processes.storage import Disk, Source, local
 from dlsim.scenario import Scenario
 
@@ -64,9 +65,15 @@ class Run:
         self.rank = scenario.job.rank or 0
         self.barrier = barrier
         self.indices = recorder.samples is not None or by_index(scenario)
+        self.at_once = recorder.samples is None and not sample_by_sample(scenario)
         self.round_trip = round_trip(scenario)
         self.first = 0  # under which number the node knows worker 0
         self.lock = Turnstile(node.env)  # Python's, which workers share where they are threads
+
+    def jobs(self, epoch: int) -> Jobs:
+        """What the sampler gives out in an epoch, in no more detail than matters."""
+        scenario, at_once = self.scenario, self.at_once
+        return Jobs(scenario, self.seed, epoch, indices=self.indices, at_once=at_once)
 
     def beside(self, epoch: int) -> Run:
         """The same for the workers of an epoch that begins while those of the last one live."""

@@ -56,8 +56,16 @@ class Jobs:
     An endless sampler has those of all later epochs, too.
     """
 
-    def __init__(self, scenario: Scenario, seed: int, epoch: int, *, indices: bool = True) -> None:
-        self.scenario, self.seed, self._indices = scenario, seed, indices
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        epoch: int,
+        *,
+        indices: bool = True,
+        at_once: bool = False,
+    ) -> None:
+        self.scenario, self.seed, self._indices, self._at_once = scenario, seed, indices, at_once
         self._begin(epoch)
 
     def _begin(self, epoch: int) -> None:
@@ -65,7 +73,9 @@ class Jobs:
         dataset = scenario.dataset
         self._lists = index_lists(scenario, seed, epoch, indices=self._indices)
         self._samples = (
-            SampleDraws(scenario, seed, epoch) if isinstance(dataset, MapDataset) else None
+            SampleDraws(scenario, seed, epoch, at_once=self._at_once)
+            if isinstance(dataset, MapDataset)
+            else None
         )
         self._batched = isinstance(dataset, MapDataset) and dataset.batched
         collate = dataset.collate or Constant(0.0)

@@ -35,7 +35,7 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
 def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     """One job after another."""
     env, recorder, costs = run.env, run.recorder, run.scenario.charged
-    samples = source(run.scenario, run.seed, epoch, number)
+    samples = source(run, epoch, number)
     # What worker_init_fn raised is told once, as the answer to the first job. There is nothing to
     # fetch with then, until a new epoch makes it; jobs before that fail, too.
     broken = failure(run.scenario, "worker_init_fn", number)
@@ -51,7 +51,7 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
             continue
         if job is RESUME:
             epoch += 1
-            samples = source(run.scenario, run.seed, epoch, number)
+            samples = source(run, epoch, number)
             ended, equipped = False, True
             yield from save(run, number)
             send(run, pool, Answer(number, MAIN, None))
