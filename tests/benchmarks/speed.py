@@ -42,7 +42,8 @@ from tests.benchmarks.models import (
 from tests.benchmarks.parts import of_a_batch, of_a_run
 from tests.benchmarks.scale import REPLICATIONS, long_runs, sweeps
 from tests.benchmarks.timing import alternate, one_core, ratio, spread
-from tests.benchmarks.waiting import commands, first_use, long_commands
+from tests.benchmarks.waiting import commands, first_use, long_commands, questions
+from tests.benchmarks.watched import watched_epochs
 
 PACKAGES, PEERS = ("numpy", "numba", "simpy"), ("ciw", "salabim")
 # A row of a table: name, ratio, and a goal for it.
@@ -70,7 +71,7 @@ def engines(repeats: int, batches: int) -> Iterator[str]:
         "out of order, gamma times, end to end": (scenario(batches, in_order=False), 100),
     }
     for name, plan, bar in (
-        ("cores, storage and transport, nothing random", scenario(batches, **CONSTANT), 200),
+        ("cores, storage and transport, nothing random", scenario(batches, **CONSTANT), 300),
         ("the same, gamma times, end to end", scenario(batches), 100),
     ):
         plans[name] = dlsim.replace(plan, SHARED), bar
@@ -97,11 +98,11 @@ def against_drawing(repeats: int, batches: int) -> Iterator[str]:
     def traced(plan: dlsim.Scenario) -> object:
         return dlsim.simulate(plan, engine="compiled")
 
-    for name, made, of, simulated, bar in (
-        ("in order", scenario, 1, traced, "≤ 2"),
-        ("out of order", partial(scenario, in_order=False), 1, traced, ""),
-        ("limited cores", limited, 4, traced, "≤ 4"),
-        ("metrics alone, in order", scenario, 1, outcome, "≤ 2"),
+    for name, made, of, simulated, bar, alone in (
+        ("in order", scenario, 1, traced, "≤ 2", ""),
+        ("out of order", partial(scenario, in_order=False), 1, traced, "", "≤ 3"),
+        ("limited cores", limited, 4, traced, "≤ 4", "≤ 3"),
+        ("metrics alone, in order", scenario, 1, outcome, "≤ 2", ""),
     ):
         for batch_size in (1, 8, 32):
             count = batches // batch_size // of
@@ -114,7 +115,7 @@ def against_drawing(repeats: int, batches: int) -> Iterator[str]:
             if batch_size == 1:
                 with one_core():
                     yield drawing_row(
-                        f"{name}, batches of 1, on one core", "", count, repeats, cases
+                        f"{name}, batches of 1, on one core", alone, count, repeats, cases
                     )
 
 
@@ -322,6 +323,17 @@ def sections(
             + (f", over that of {beside.name}" if beside else ""),
             "| scenario | ratio | goal | takes |",
             first_use(repeats, beside),
+        ),
+        (
+            "Answers without numba, processor time"
+            + (f", over that of {beside.name}" if beside else ""),
+            "| question | ratio | goal | takes |",
+            questions(repeats, beside),
+        ),
+        (
+            "An epoch that is watched, over one that is not, processor time, samples of 20 µs",
+            "| by | ratio | goal | a sample costs |",
+            watched_epochs(repeats),
         ),
         (
             "Commands where numba is installed, over the same without it, processor time",

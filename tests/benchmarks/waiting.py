@@ -42,6 +42,28 @@ COMMANDS = (
 )
 
 
+LIMITED = ("scenarios/imagenet_a100.toml", "--machine.cores", "6")
+THREE = (
+    "scenarios/imagenet_a100.toml",
+    "scenarios/unet3d_h100.toml",
+    "scenarios/cosmoflow_a100.toml",
+)
+# Each is asked of one file after another: earlier versions took several at once.
+QUESTIONS = {
+    "advise, three scenarios, limited cores": (
+        [("advise", path, "--machine.cores", "8") for path in THREE],
+        "≤ 0.1",
+    ),
+    "advise, limited cores": ([("advise", *LIMITED, "--max-stall", "5%")], "≤ 0.2"),
+    "explain, limited cores": ([("explain", *LIMITED)], "≤ 0.2"),
+    "sweep, limited cores": (
+        [("sweep", *LIMITED, "--vary", "loader.num_workers=2:12:2", "--jobs", "1")],
+        "≤ 0.2",
+    ),
+}
+COMPARED = [("compare", "scenarios/unet3d_h100.toml", "--loader.in-order", "false")]
+
+
 def spent(root: Path, *arguments: str, **environment: str) -> tuple[float, float]:
     """Seconds of processor time that Python takes with these arguments, and MB of memory."""
     known = {**os.environ, "PYTHONPATH": str(root), **environment}
@@ -85,6 +107,17 @@ def commands(repeats: int) -> Iterator[str]:
         ratios = [one / two for one, two in zip(here, without, strict=True)]
         costs = f"{median(here):.3g} s"
         yield f"| dlsim {' '.join(command)} | {spread(ratios)} | ≤ 1.1 | {costs} |"
+
+
+def questions(repeats: int, other: Path | None) -> Iterator[str]:
+    """Rows: processor time of answers without numba, over that of another version."""
+    for name, (asked, goal) in {**QUESTIONS, "compare": (COMPARED, "")}.items():
+        taken: dict[Path, list[float]] = {root: [] for root in (ROOT, other) if root}
+        for _ in range(repeats):
+            for root, seconds in taken.items():
+                each = [spent(root, "-c", WITHOUT, *command)[0] for command in asked]
+                seconds.append(sum(each))
+        yield _row(name, taken, other, goal)
 
 
 def long_commands() -> Iterator[str]:
