@@ -6,7 +6,7 @@ import math
 
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration
-from dlsim.trace import Problem, Trace, account, metrics, summarize
+from dlsim.trace import Problem, Trace, account, metrics, own_loop, summarize
 from dlsim.trace.account import Account
 from dlsim.trace.causes import LAST_ROUND, STEP
 from dlsim.trace.libraries import cores_busy
@@ -26,6 +26,8 @@ def run_text(trace: Trace) -> str:
 
     found = account(trace)
     parts = [verdict(trace, found), configuration(trace), str(summarize(trace))]
+    if isinstance(trace, Observation) and own_loop.told(trace):
+        parts[0] += f"\n{own_loop.told(trace)}"
     busy = cores_busy(trace) if isinstance(trace, Observation) else 1.0
     if busy > 1:
         parts.insert(
@@ -83,7 +85,7 @@ def setup(scenario: Scenario) -> str:
     if loader.batch_sampler is not None:
         words.append("batches as sampled")
     elif loader.batch_size is None:
-        words.append("no batching")
+        words.append("no batching (each item counts as a sample)")
     else:
         words.append(f"batch size {loader.batch_size}")
     if loader.num_workers:

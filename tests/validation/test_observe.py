@@ -1,20 +1,26 @@
+import json
 import os
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import metadata
 from itertools import pairwise
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
+    RandomSampler,
+    SequentialSampler,
     Subset,
     get_worker_info,
 )
@@ -31,6 +37,7 @@ from dlsim import (
     Stage,
     simulate,
 )
+from dlsim.report import run_text
 from dlsim.trace import STATUSES, credit, difference, load_trace, save
 from dlsim.trace.observation import SAMPLE_COLUMNS
 from dlsim.trace.trace import DISCARDED, ENDED, FAILED, PENDING, RETURNED, SKIPPED
@@ -39,7 +46,7 @@ from dlsim.validation.observing.hooks import Tagged
 from dlsim.validation.observing.payload import payload_of
 from dlsim.validation.observing.probe import Probe
 from dlsim.validation.observing.run import Interrupted, observe, one_line
-from dlsim.validation.observing.wrapped_loader import ObserveError
+from dlsim.validation.observing.unwatchable import ObserveError
 
 
 class Rows(Dataset):
@@ -585,6 +592,43 @@ class Kept(DataLoader):
         return self._get_iterator()
 
 
+class Transforming(DataLoader):
+    """Has an iterator around torch's that works on batches, as PyG's NeighborLoader."""
+
+    def _get_iterator(self):
+        return Transformed(super()._get_iterator())
+
+
+class Transformed:
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return 2 * next(self.batches)
+
+    def _reset(self, loader, first_iter=False):
+        self.batches._reset(loader, first_iter)
+
+
+class Repeating(DataLoader):
+    """Gives each batch twice."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            yield from (batch, batch)
+
+
+class Helped(Rows):
+    """Loads by a process of its own, as torchio's Queue."""
+
+    def __getitem__(self, index):
+        get_context("fork").Process(target=time.sleep, args=(60,), daemon=True).start()
+        return index
+
+
 class Asking(DataLoader):
     """Asks for the class of its dataset, as litdata's."""
 
@@ -601,6 +645,72 @@ def test_an_iterator_of_its_own_is_watched(num_workers):
     assert [batch.tolist() for batch in seen] == 2 * [[0, 1], [2, 3], [4, 5]]
     assert trace.order.tolist() == [0, 1, 2, 3, 4, 5]
     assert not np.isnan(trace.epochs.primed).any()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}],
+    ids=["alone", "workers", "persistent"],
+)
+def test_an_iterator_around_torchs_gets_plain_batches(settings):
+    """What it does to batches counts as the beginning of the step, and how long is kept."""
+    trace, seen = watched(Transforming(Rows(6), batch_size=2, **settings), epochs=2)
+    assert [batch.tolist() for batch in seen] == 2 * [[0, 2], [4, 6], [8, 10]]
+    assert trace.order.tolist() == [0, 1, 2, 3, 4, 5]
+    assert np.array_equal(trace.entered, trace.returned)
+    assert not np.isnan(trace.epochs.primed).any()
+    facts = json.loads(trace.meta.notes["machine"])
+    assert facts["own"] > 0
+    assert facts["trained"]
+
+
+def test_what_a_loop_of_the_loaders_own_takes_is_told():
+    """If it is more than a trifle; nothing is, where torch's loop is the only one."""
+    trace, _ = watched(Transforming(Rows(4), batch_size=2))
+    for own, said in ((0.3 * trace.end, True), (0.001 * trace.end, False)):
+        facts = json.loads(trace.meta.notes["machine"]) | {"own": own}
+        meta = structs.replace(trace.meta, notes={"machine": json.dumps(facts)})
+        told = run_text(replace(trace, meta=meta))
+        assert ("The loader's own __iter__ takes " in told) is said
+    plain = observe(DataLoader(Rows(4), batch_size=2))
+    assert "own" not in json.loads(plain.meta.notes["machine"])
+
+
+def test_processes_of_a_dataset_are_seen_to():
+    """A loader that only waits for others is not taken for one that does nothing."""
+    try:
+        with pytest.raises(ObserveError, match=r"\.Helped, loads by 1 process of its own"):
+            observe(DataLoader(Helped(3)))
+    finally:
+        for child in active_children():
+            child.terminate()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_lists_of_indices_in_place_of_indices(num_workers):
+    """Torch's idiom for datasets that fetch whole batches: a BatchSampler as the sampler."""
+    sampler = BatchSampler(SequentialSampler(range(7)), 3, drop_last=False)
+    loader = DataLoader(Several(7), batch_size=None, sampler=sampler, num_workers=num_workers)
+    trace, seen = watched(loader)
+    assert [batch.tolist() for batch in seen] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert trace.size.tolist() == [3, 3, 1]
+    assert trace.samples.index.tolist() == [*range(7)]
+    scenario = trace.meta.scenario
+    assert (scenario.loader.batch_size, scenario.dataset.batched) == (3, True)
+    assert simulate(scenario).size.tolist() == [3, 3, 1]
+
+
+class Several(Rows):
+    def __getitem__(self, indices):
+        return torch.tensor(indices)
+
+
+def test_a_batch_sampler_of_torchs_is_its_settings():
+    """So that a run that was left early stands for all of the epoch."""
+    sampler = BatchSampler(RandomSampler(range(50)), 4, drop_last=True)
+    scenario = observe(DataLoader(Rows(50), batch_sampler=sampler), batches=2).meta.scenario
+    assert (scenario.loader.batch_size, scenario.loader.drop_last) == (4, True)
+    assert scenario.loader.shuffle
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
@@ -691,7 +801,11 @@ def test_a_users_own_kind_of_loader():
     ("loader", "message"),
     [
         ([1, 2], "loader: expected a torch DataLoader, got list"),
-        (Detached(Rows(2)), "loader: its batches do not come from its collate_fn"),
+        ({"a": DataLoader(Rows(2))}, r"got dict; its \['a'\] is one that can be watched"),
+        ((batch for batch in DataLoader(Rows(2))), "generator; watch the loader that it takes its"),
+        (Stream(0, 2), "Stream; watch one with the same dataset"),
+        (Detached(Rows(2)), "Detached cannot be watched: its __iter__ is not DataLoader's; watch "),
+        (Repeating(Rows(2)), "its __iter__ makes several batches of one; watch a torch DataLoader"),
         (
             Endless(Rows(2)),
             r"Endless cannot be watched: its workers already run \(see its .run",

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 from dlsim.validation.observing.run import observe  # noqa: E402
-from dlsim.validation.observing.wrapped_loader import ObserveError  # noqa: E402
+from dlsim.validation.observing.unwatchable import ObserveError  # noqa: E402
 
 pytestmark = [pytest.mark.oracles, pytest.mark.filterwarnings("ignore")]  # of other packages
 ITEMS, LONG = 30, 1000.0

@@ -9,7 +9,7 @@ import mmap
 import operator
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -144,11 +144,11 @@ class Probe:
         self.fetched((index,), began)
         return value
 
-    def items(self, dataset: Any, indices: Any) -> Any:
-        """`dataset.__getitems__(indices)`, timed."""
+    def batch_of(self, call: Callable[[Any], Any], indices: Any) -> Any:
+        """`call(indices)`, timed: of a dataset, for all samples of a batch."""
         began = self.begin()
         try:
-            values = dataset.__getitems__(indices)
+            values = call(indices)
         except Exception:
             self.done(RAISED, began, what=FETCH)
             raise

@@ -26,14 +26,8 @@ from dlsim.validation.observing.assemble import Assembly, Setup, read
 from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.settings import settings
-from dlsim.validation.observing.wrapped_loader import (
-    Failure,
-    Log,
-    ObserveError,
-    named,
-    watch,
-    way_out,
-)
+from dlsim.validation.observing.unwatchable import ObserveError, check_alone, check_handed_on
+from dlsim.validation.observing.wrapped_loader import Failure, Log, Returning, watch
 
 # Torch's words for it; it may raise this anywhere in the main process, even in the step.
 _DEAD = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
@@ -137,9 +131,11 @@ def observe(
     assembly = Assembly(log, rows, setup)
     problem = problem_of(assembly)
     watching = machine.overhead(samples=samples)
-    facts = machine.facts(before, after, watching) | {"trained": float(step is not None)}
+    facts = machine.facts(before, after, watching)
+    facts["trained"] = float(step is not None or bool(log.own))
     facts["pace"] = max(pace, machine.pace())
     known = {"worker_bytes": memory.bytes, "workers_cpu": children, "copy": copying(loader, log)}
+    known["own"] = float(np.median(log.own)) if log.own else float("nan")
     facts |= {name: value for name, value in known.items() if not isnan(value)}
     notes = {
         "overhead": str(watching),
@@ -219,10 +215,11 @@ def run_epoch(
     log.first.append(len(log.draws))
     log.started.append(monotonic())
     iterator = iter(watched)
+    plain, asked = isinstance(iterator, Returning), monotonic()
     for batch in islice(iterator, batches):
-        check_handed_on(watched, log)
+        check_taken(watched, log)
         log.in_step = True
-        log.entered.append(monotonic())
+        log.entered.append(monotonic() if plain else since_torchs(log, asked))
         if step is not None:
             before = log.clock.mark()
             step(batch)
@@ -236,6 +233,7 @@ def run_epoch(
         if seconds is not None and monotonic() - log.started[0] >= seconds:
             late = True
             break
+        asked = monotonic()
     log.clock.settle()
     log.left.append(monotonic())
     del log.returns[len(log.finished) :]  # taken by the loader's own loop, and given to nobody
@@ -244,24 +242,22 @@ def run_epoch(
     return late
 
 
-def check_handed_on(watched: DataLoader[Any], log: Log) -> None:
-    """Raise `ObserveError` unless the loader has given each batch as it got it, and no other.
+def since_torchs(log: Log, asked: float) -> float:
+    """When torch's `next()` returned the batch that the loader's own loop, `asked` then, gave.
 
-    What its `next()` and the training step take can be told apart only then.
+    What that loop does to a batch is the beginning of the step on it.
     """
-    ahead = len(log.returns) - len(log.finished) - 1
-    if ahead < 0:
-        why = "its __iter__ is not DataLoader's"
-    elif log.takers != {get_ident()}:
-        why = "a thread of its own takes batches"
-    elif ahead > 0:
-        why = f"its __iter__ has taken {ahead + 1} batches where it gives the next"
-    else:
-        return
-    raise ObserveError(
-        f"loader: {named(watched)} cannot be watched: {why}; {way_out(watched)}"
-        + (" (consumer.loop says what is read ahead of the training loop)" if ahead >= 0 else "")
-    )
+    back = log.returns[-1]
+    log.own.append(monotonic() - asked - (back.returned - back.requested))
+    return back.returned
+
+
+def check_taken(watched: DataLoader[Any], log: Log) -> None:
+    """Raise `ObserveError` unless batches are taken as a plain loop over torch's loader does."""
+    here = log.takers == {get_ident()}
+    check_handed_on(watched, len(log.returns), len(log.finished) + 1, here=here)
+    if not log.finished:
+        check_alone(watched, log.children)
 
 
 def copying(loader: DataLoader[Any], log: Log) -> float:

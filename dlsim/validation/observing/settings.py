@@ -24,6 +24,7 @@ from dlsim.validation.observing.assemble import Assembly, Rows
 from dlsim.validation.observing.probe import COLLATED, SAMPLE
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.wrapped_dataset import fetches_batches
+from dlsim.validation.observing.wrapped_loader import drawn_whole
 
 
 def settings(
@@ -42,12 +43,13 @@ def settings(
     """
     try:
         dataset: MapDataset | IterableDataset
-        sampling: dict[str, Any] = {"batch_size": loader.batch_size}
+        sampling: dict[str, Any] = {"batch_size": loader.batch_size, "drop_last": loader.drop_last}
         if assembly.setup.iterable:
             dataset = iterable(assembly)
         else:
             length = len(loader.dataset)  # type: ignore[arg-type]
-            dataset = MapDataset(length, batched=fetches_batches(loader.dataset))
+            whole = drawn_whole(loader) or fetches_batches(loader.dataset)
+            dataset = MapDataset(length, batched=whole)
             sampling = sampler(loader, assembly, rank)
         return Scenario(
             loader=Loader(
@@ -55,7 +57,6 @@ def settings(
                 num_workers=loader.num_workers,
                 # without an accelerator, torch pins nothing
                 pin_memory=loader.pin_memory and torch.accelerator.is_available(),
-                drop_last=loader.drop_last,
                 timeout=float(loader.timeout),
                 multiprocessing_context=start_method(loader),
                 prefetch_factor=loader.prefetch_factor,
@@ -108,12 +109,16 @@ def dealt(loader: DataLoader[Any], rank: Rank | None) -> DistributedSampler[Any]
 def sampler(
     loader: DataLoader[Any], assembly: Assembly, rank: Rank | None = None
 ) -> dict[str, Any]:
-    """The loader's `batch_size`, and what else says which indices it draws."""
-    batches = loader.batch_sampler
-    size = {"batch_size": loader.batch_size}
-    if batches is not None and (type(batches) is not BatchSampler or loader.batch_size is None):
+    """The loader's `batch_size` and `drop_last`, and what else says which indices it draws."""
+    batches: Any = loader.sampler if drawn_whole(loader) else loader.batch_sampler
+    size: dict[str, Any] = {"batch_size": None, "drop_last": False}
+    if batches is None:
+        inner = loader.sampler
+    elif type(batches) is not BatchSampler:
         return {"batch_sampler": seen_indices(assembly)}
-    inner = loader.sampler if batches is None else batches.sampler
+    else:
+        size = {"batch_size": batches.batch_size, "drop_last": batches.drop_last}
+        inner = batches.sampler
     if type(inner) is SequentialSampler:
         return size
     if type(inner) is RandomSampler and not inner.replacement and inner._num_samples is None:

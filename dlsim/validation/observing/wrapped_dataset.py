@@ -57,7 +57,15 @@ class WatchedMap(Watched):
         return self._fetch_batch
 
     def _fetch_batch(self, indices: Any) -> Any:
-        return self._probe.items(self._dataset, indices)
+        return self._probe.batch_of(self._dataset.__getitems__, indices)
+
+
+class WatchedBatches(WatchedMap):
+    """A map-style dataset that is asked for a list of indices at a time, as torch's BatchSampler
+    draws them where it stands for the sampler."""
+
+    def __getitem__(self, indices: Any) -> Any:
+        return self._probe.batch_of(self._dataset.__getitem__, indices)
 
 
 class WatchedIterable(Watched):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from threading import get_ident
 from time import monotonic, process_time
 from types import GeneratorType
 from typing import Any, NamedTuple
 
-from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe
-from torch.utils.data.dataloader import _BaseDataLoaderIter
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from dlsim.scenario import DlsimError
 from dlsim.validation.observing.accelerator import StepClock
 from dlsim.validation.observing.cpu_time import QueueClock, reading
 from dlsim.validation.observing.hooks import (
@@ -24,13 +24,10 @@ from dlsim.validation.observing.hooks import (
 )
 from dlsim.validation.observing.payload import Payload, payload_of
 from dlsim.validation.observing.probe import Probe
-from dlsim.validation.observing.wrapped_dataset import WatchedIterable, WatchedMap
+from dlsim.validation.observing.unwatchable import ObserveError, check
+from dlsim.validation.observing.wrapped_dataset import WatchedBatches, WatchedIterable, WatchedMap
 
 LOOKED_AT = 8  # batches of each epoch whose payload is looked at
-
-
-class ObserveError(DlsimError):
-    """A loader that cannot be watched."""
 
 
 class Failure(NamedTuple):
@@ -87,8 +84,10 @@ class Log:
     epoch. `entered`, `finished`: when the host began and left each step; `released`: when it went
     on after meeting other ranks, if it did; `device`: when the accelerator, by `clock`, began and
     ended it, NaN if not known. `payloads`: what the first batches of each epoch are made of;
-    `takers`: the threads that called `next()`. Every change is one append, as torch may raise an
-    exception anywhere when a worker dies.
+    `takers`: the threads that called `next()`; `iterators`: how many took tags off; `own`: seconds
+    of each `next()` that a loop of the loader's own, around torch's, took for itself; `children`:
+    the processes there were before.
+    Every change is one append, as torch may raise an exception anywhere when a worker dies.
     """
 
     draws: list[Draw] = field(default_factory=list)
@@ -106,6 +105,9 @@ class Log:
     ended: list[float] = field(default_factory=list)
     payloads: dict[int, Payload] = field(default_factory=dict)
     takers: set[int] = field(default_factory=set)
+    iterators: int = 0
+    children: list[BaseProcess] = field(default_factory=active_children)
+    own: list[float] = field(default_factory=list)
     in_step: bool = False
     sampler_raised: bool = False
     failure: Failure | None = None
@@ -159,13 +161,25 @@ class Drawing:
 
 
 class Returning:
-    """An iterator over the user's batches; each `next()` is timed, and tags are taken off."""
+    """An iterator over the user's batches; each `next()` is timed, and tags are taken off.
 
-    def __init__(self, batches: Iterator[Any], log: Log) -> None:
+    All else of it is that of torch's iterator.
+    """
+
+    def __init__(self, batches: Any, log: Log) -> None:
         self._batches = batches
         self._log = log
         self._queued = QueueClock()
         self._to_look_at = LOOKED_AT
+        log.iterators += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+    def _reset(self, *given: Any, **named: Any) -> None:
+        """Workers that persist begin another epoch."""
+        self._to_look_at = LOOKED_AT
+        self._batches._reset(*given, **named)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -211,15 +225,18 @@ class Watching(DataLoader[Any]):
     """The loader that is run in place of the user's.
 
     It stands behind the user's own class, if that is not DataLoader itself, so that whatever an
-    `__iter__` there does with its batches, it does with untagged ones.
+    `__iter__`, or an iterator, there does with its batches, it does with untagged ones.
     """
 
     _log: Log
 
+    def _get_iterator(self) -> Any:
+        return Returning(super()._get_iterator(), self._log)
+
     def __iter__(self) -> Any:
         batches = super().__iter__()
         self._log.primed.append(monotonic())
-        return Returning(batches, self._log)
+        return batches
 
 
 def watch(loader: DataLoader[Any], probe: Probe, log: Log) -> DataLoader[Any]:
@@ -232,9 +249,10 @@ def watch(loader: DataLoader[Any], probe: Probe, log: Log) -> DataLoader[Any]:
     dataset: Any = loader.dataset
     iterable = isinstance(dataset, IterableDataset)
     watched = object.__new__(watching_class(type(loader)))
+    kind = WatchedIterable if iterable else WatchedBatches if drawn_whole(loader) else WatchedMap
     vars(watched).update(
         vars(loader),
-        dataset=WatchedIterable(dataset, probe) if iterable else WatchedMap(dataset, probe),
+        dataset=kind(dataset, probe),
         collate_fn=Collate(loader.collate_fn, probe),
         worker_init_fn=WorkerInit(loader.worker_init_fn, probe, dataset),
         _iterator=None,
@@ -247,52 +265,9 @@ def watch(loader: DataLoader[Any], probe: Probe, log: Log) -> DataLoader[Any]:
     return watched
 
 
-def check(loader: object) -> None:
-    """Raise `ObserveError` unless `loader` can be watched."""
-    if not isinstance(loader, DataLoader):
-        raise ObserveError(f"loader: {no_loader(loader)}")
-    if isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
-        raise ObserveError("loader: datapipes cannot be watched, as torch takes them apart")
-    for key, value in vars(loader).items():
-        if isinstance(value, _BaseDataLoaderIter) and key != "_iterator":
-            raise ObserveError(
-                f"loader: {named(loader)} cannot be watched: its workers already run (see its "
-                f".{key}); {way_out(loader)}"
-            )
-
-
-def named(found: object) -> str:
-    """The class of what was `found`, with its module: many are called DataLoader."""
-    kind = type(found)
-    known = kind.__module__ in ("builtins", "__main__")
-    return kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def no_loader(found: object) -> str:
-    """That what was `found` is no DataLoader, and which attribute of it is one, if any."""
-    inside = held(found)
-    hint = f"; its {inside} is one that can be watched" if inside else ""
-    return f"expected a torch DataLoader, got {named(found)}{hint}"
-
-
-def way_out(loader: object) -> str:
-    """What can be watched in place of a `loader` that cannot."""
-    inside = held(loader)
-    if inside:
-        return f"watch its {inside}, a plain one"
-    return "watch a torch DataLoader with the same arguments"
-
-
-def held(found: object) -> str:
-    """The attribute of `found` that holds a DataLoader, as `.name` or `.name[0]`; "" for none."""
-    for name, value in getattr(found, "__dict__", {}).items():
-        if isinstance(value, DataLoader):
-            return f".{name}"
-        if isinstance(value, (list, tuple)):
-            places = [i for i, each in enumerate(value) if isinstance(each, DataLoader)]
-            if places:
-                return f".{name}[{places[0]}]"
-    return ""
+def drawn_whole(loader: DataLoader[Any]) -> bool:
+    """Whether the dataset is asked for a list of indices at a time, as if each were a sample's."""
+    return loader.batch_size is None and isinstance(loader.sampler, BatchSampler)
 
 
 def watching_class(kind: type[DataLoader[Any]]) -> type[DataLoader[Any]]:
@@ -300,15 +275,24 @@ def watching_class(kind: type[DataLoader[Any]]) -> type[DataLoader[Any]]:
     if kind is DataLoader:
         return Watching
 
-    def begin(self: Any) -> Iterable[Any]:
+    def make(self: Any) -> Any:
+        before = self._log.iterators
+        batches = kind._get_iterator(self)
+        # Torchdata's loader makes an iterator without torch's.
+        return batches if self._log.iterators > before else Returning(batches, self._log)
+
+    def begin(self: Any) -> Any:
         epochs = len(self._log.primed)
         batches = kind.__iter__(self)
-        if len(self._log.primed) > epochs or isinstance(batches, GeneratorType):
-            return batches
-        # An iterator of its own over batches that still have their tags.
-        self._log.primed.append(monotonic())
-        return Returning(batches, self._log)
+        if len(self._log.primed) == epochs and not isinstance(batches, GeneratorType):
+            self._log.primed.append(monotonic())  # without DataLoader's own __iter__
+        return batches
 
     # What a user's __del__ tidies away belongs to the user's loader, not to the copy.
-    own = {"__iter__": begin, "__del__": lambda self: None, "__module__": kind.__module__}
+    own = {
+        "_get_iterator": make,
+        "__iter__": begin,
+        "__del__": lambda self: None,
+        "__module__": kind.__module__,
+    }
     return type(kind.__qualname__, (kind, Watching), own)
