@@ -133,7 +133,7 @@ def epoch_batches(scenario: Scenario) -> int:
 
 
 def shard_of(scenario: Scenario, worker: int) -> Sequence[int]:
-    """The dataset indices that the iterator of `worker` yields, of an iterable-style dataset."""
+    """The dataset indices that the iterator of `worker` reads, of an iterable-style dataset."""
     assert isinstance(scenario.dataset, IterableDataset)
     return dealing.shard(scenario.dataset, scenario.job, worker, scenario.loader)
 
@@ -225,10 +225,14 @@ def only_processes(scenario: Scenario) -> str | None:
     """What the processes have and the compiled engine does not, as `key = value`; None: nothing."""
     if scenario.loader.stateful:
         return "loader.stateful = true"
+    if scenario.loader.start_together > 1:
+        return f"loader.start_together = {scenario.loader.start_together}"
     loop = scenario.consumer.loop
     # What is shared, two sets of workers would share.
     if loop != "plain" and (loop != "rebind" or (lingers(scenario) and not scenario.ideal)):
         return f"consumer.loop = {loop}"
+    if scenario.job.keeps:
+        return "job.deal = kept"
     if storage_of(scenario) is None:
         return "a remote storage that nodes share"
     return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from dlsim.scenario import IterableDataset, Job, Scenario
-from dlsim.scenario.dealing import batches, shard
+from dlsim.scenario import IterableDataset, Job, Scenario, Stage
+from dlsim.scenario.dealing import batches, kept, shard
 from dlsim.scenario.distributions import Distribution, scaled
 
 RANK_BITS = 128  # of a rank's seed, above those of the job's
@@ -89,8 +89,16 @@ def fair_share(scenario: Scenario) -> Scenario:
     if job.deal != "same" and job.world > 1:
         if isinstance(dataset, IterableDataset):
             mine, each = job.seen_by(0), range(max(loader.num_workers, 1))
-            counts = tuple(len(shard(dataset, mine, worker, loader)) for worker in each)
-            dataset = structs.replace(dataset, sharding=counts, length=sum(counts), shards=None)
+            read = [len(shard(dataset, mine, worker, loader)) for worker in each]
+            read_for_one = job.world if job.keeps else 1
+            counts = tuple(kept(length, mine, loader) for length in read)
+            dataset = structs.replace(
+                dataset,
+                sharding=counts,
+                length=sum(counts),
+                shards=None,
+                fetch=tuple(read_times(stage, read_for_one) for stage in dataset.fetch),
+            )
         elif loader.batch_sampler is not None:
             loader = structs.replace(loader, batch_sampler=loader.batch_sampler[:: job.world])
         elif loader.sampler is not None:
@@ -100,11 +108,19 @@ def fair_share(scenario: Scenario) -> Scenario:
     return structs.replace(scenario, loader=loader, dataset=dataset, machine=machine, job=Job())
 
 
+def times(distribution: Distribution | None, factor: float) -> Distribution | None:
+    """So many times as much of what there is any of."""
+    return None if distribution is None else scaled(distribution, factor)
+
+
+def read_times(stage: Stage, samples: int) -> Stage:
+    """What it costs to read so many samples in this stage for each that is kept."""
+    parts = {name: times(getattr(stage, name), samples) for name in ("wait", "cpu", "read_bytes")}
+    return structs.replace(stage, **parts)
+
+
 def slower(scenario: Scenario, loader: float, step: float, disk: float) -> Scenario:
     """The scenario with everything taking so many times as long."""
-
-    def times(distribution: Distribution | None, factor: float) -> Distribution | None:
-        return None if distribution is None else scaled(distribution, factor)
 
     if loader == step == disk == 1:
         return scenario

@@ -57,13 +57,13 @@ def dealt_in_batches(
 
 
 def shard(dataset: IterableDataset, job: Job, worker: int, loader: Loader) -> Sequence[int]:
-    """The dataset indices that a worker's iterator yields, in the rank that sees this `job`.
+    """The dataset indices that a worker's iterator reads, in the rank that sees this `job`.
 
     Without workers: the main process's. Dealt out, the workers of all ranks are numbered one rank
     after another, and each has its shard; else those of each rank are. Shards in turn go to the
     ranks in turn first, as webdataset's `split_by_node` and Hugging Face's have it.
     """
-    alone = job.rank is None or job.deal == "same"
+    alone = job.rank is None or job.reads_all
     each, mine = max(loader.num_workers, 1), max(worker, 0)
     if dataset.sharding in RULES:
         size = loader.batch_size or 1
@@ -74,6 +74,19 @@ def shard(dataset: IterableDataset, job: Job, worker: int, loader: Loader) -> Se
     workers = each * job.world if loader.num_workers or job.world > 1 else 0
     in_turn = dataset.shards is not None and dataset.dealt == "turns"
     return dataset.shard(mine * job.world + rank if in_turn else rank * each + mine, workers)
+
+
+def kept(read: int, job: Job, loader: Loader) -> int:
+    """How many samples a worker's iterator yields that has `read` so many, as `job.deal` has it.
+
+    Of a batch for each rank it keeps one; of the last ones, filled up, too, or with `drop_last`
+    nothing.
+    """
+    if not job.keeps:
+        return read
+    size = loader.batch_size or 1
+    rounds, rest = divmod(read, size * job.world)
+    return size * (rounds + (rest > 0 and not loader.drop_last))
 
 
 def places(
@@ -120,5 +133,5 @@ def batches(loader: Any, dataset: Any, job: Job, rank: int) -> int:
         return len(places(loader, dataset, job, rank)[1])
     size, mine = loader.batch_size or 1, job.seen_by(rank)
     workers = range(max(loader.num_workers, 1))
-    shards = [len(shard(dataset, mine, worker, loader)) for worker in workers]
+    shards = [kept(len(shard(dataset, mine, w, loader)), mine, loader) for w in workers]
     return sum(n // size if loader.drop_last else -(-n // size) for n in shards)

@@ -19,7 +19,7 @@ from dlsim.scenario.dataset import ZERO
 from dlsim.scenario.distributions import Bandwidth, Duration
 from dlsim.scenario.errors import is_integer, is_positive, require
 
-Deal: TypeAlias = Literal["distributed", "batches", "same"]
+Deal: TypeAlias = Literal["distributed", "batches", "same", "kept"]
 Uneven: TypeAlias = Literal["wait", "stop", "join"]
 
 
@@ -90,7 +90,8 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
         deal: How data are dealt. distributed: indices in turn, as torch's DistributedSampler, and
             to each worker of each rank a shard of its own, where an iterable-style dataset is
             split; batches: whole batches in turn, as accelerate's BatchSamplerShard; same: all to
-            everyone. Example: "batches"
+            everyone; kept: everyone reads all of an iterable-style dataset, and keeps one batch of
+            as many as there are ranks, as accelerate's IterableDatasetShard. Example: "batches"
         drop_last: With distributed: the last samples are left out, where not all ranks could have
             one; if not, the first ones are repeated. Example: true
         even_batches: With batches: the first samples are repeated until all ranks have equally
@@ -130,7 +131,8 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
             self.sync,
         )
         check_distribution(self, "sync_time")
-        require(self.deal in get_args(Deal), "deal", "distributed, batches or same", self.deal)
+        deals = "distributed, batches, same or kept"
+        require(self.deal in get_args(Deal), "deal", deals, self.deal)
         check_flags(self, "drop_last", "even_batches")
         require(self.uneven in get_args(Uneven), "uneven", "wait, stop or join", self.uneven)
         check_struct(self, "storage", RemoteStorage)
@@ -149,6 +151,16 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     def remote(self) -> bool:
         """Whether nodes read from the storage they share, and not from their own."""
         return self.storage != RemoteStorage()
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether each rank reads what the others read, too."""
+        return self.deal in ("same", "kept")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether each rank reads samples of which it keeps some alone."""
+        return self.deal == "kept" and self.world > 1
 
     @property
     def world(self) -> int:

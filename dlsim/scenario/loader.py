@@ -34,10 +34,11 @@ WITHOUT_WORKERS = {
     "dispatch": "turns",
     "refill": "return",
     "slots": None,
+    "start_together": 1,
 }
 # What is no keyword argument of torch's.
 NOT_TORCHS = (
-    *("workers", "endless", "dispatch", "refill", "slots"),
+    *("workers", "endless", "dispatch", "refill", "slots", "start_together"),
     *("stateful", "snapshot_every_n_steps", "resume"),
 )
 _NEEDS = "needs num_workers above 0"
@@ -89,6 +90,9 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         slots: The window itself, in place of num_workers * prefetch_factor, where `dispatch` is
             shared or stealing: batches sent and not yet returned (torchdata.nodes:
             `max_concurrent`). In torch: num_workers * prefetch_factor. Example: 5
+        start_together: How many workers are started in the time of one, when an epoch begins:
+            threads of the main process wait for them beside each other, as grain and SPDL do it.
+            In torch: always 1, one worker after another. Example: 8
         stateful: Whether it is torchdata's `StatefulDataLoader` (0.11): it waits for all workers
             before it sends the first batch, workers save their state after batches
             (`costs.snapshot`), and those of an epoch that is left early live until the next has
@@ -118,6 +122,7 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     dispatch: Dispatch = "turns"
     refill: Refill = "return"
     slots: int | None = None
+    start_together: int = 1
     stateful: bool = False
     snapshot_every_n_steps: int | None = 1
     resume: int = 0
@@ -149,6 +154,8 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         if self.prefetch_factor is not None:
             check_integer(self, "prefetch_factor", 1)
             check_conflict(not workers, "prefetch_factor", _NEEDS)
+        check_integer(self, "start_together", 1)
+        check_conflict(self.start_together > 1 and not workers, "start_together", _NEEDS)
         self._check_dispatch()
         self._check_stateful()
         check_conflict(

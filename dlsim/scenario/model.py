@@ -276,7 +276,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             loader.dispatch,
         )
         if isinstance(dataset.sharding, tuple):
-            dealt = self.job.world if self.job.deal != "same" else 1
+            dealt = 1 if self.job.reads_all else self.job.world
             wanted = max(loader.num_workers, 1) * dealt
             require(
                 len(dataset.sharding) == wanted,
@@ -376,6 +376,9 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         iterable = isinstance(self.dataset, IterableDataset)
         many, whole = job.world > 1, job.deal == "batches"
         check_conflict(whole and iterable, "job.deal", "batches needs a map-style dataset")
+        if job.deal == "kept":
+            needs = "kept needs an iterable-style dataset and loader.batch_size"
+            check_conflict(not iterable or loader.batch_size is None, "job.deal", needs)
         check_conflict(
             many and job.deal == "distributed" and loader.batch_sampler is not None,
             "job.deal",

@@ -15,8 +15,8 @@ from dlsim.scenario.errors import ScenarioError, shown
 LIKE = "loader.like"
 MEANING = (
     "Another loader or framework by name and version, in place of other keys: workers, dispatch, "
-    "refill, slots, in_order, endless and stateful of the loader, and the loop of the consumer. A "
-    "key that is given besides counts."
+    "refill, slots, in_order, endless, start_together and stateful of the loader, and the loop of "
+    "the consumer. A key that is given besides counts."
 )
 # What is torch's own, and what others change.
 TORCH: dict[str, Any] = {
@@ -24,6 +24,7 @@ TORCH: dict[str, Any] = {
     "loader.dispatch": "turns",
     "loader.refill": "return",
     "loader.slots": "none",
+    "loader.start_together": 1,
     "loader.in_order": True,
     "loader.endless": False,
     "loader.stateful": False,

@@ -178,10 +178,11 @@ def _to_its_end(scenario: Scenario) -> Scenario:
 
 def _shards(scenario: Scenario) -> list[range]:
     """A range as long as what each worker yields, of those of this rank."""
-    dataset, workers = scenario.dataset, scenario.loader.num_workers
+    dataset, loader, job = scenario.dataset, scenario.loader, scenario.job
     assert isinstance(dataset, IterableDataset)
-    numbers = range(workers) if workers else [-1]
-    return [range(len(dealing.shard(dataset, scenario.job, w, scenario.loader))) for w in numbers]
+    numbers = range(loader.num_workers) if loader.num_workers else [-1]
+    read = [len(dealing.shard(dataset, job, worker, loader)) for worker in numbers]
+    return [range(dealing.kept(length, job, loader)) for length in read]
 
 
 def _of_shards(scenario: Scenario) -> tuple[Work, int]:

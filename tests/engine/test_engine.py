@@ -130,6 +130,16 @@ def test_workers_start_one_after_another() -> None:
     assert trace.returned.tolist() == [1.5, 1.5]
 
 
+def test_workers_start_several_at_a_time() -> None:
+    """So many are started in the time of one; still nothing is sent before all have started."""
+    costs = {"worker_start": 0.25}
+    trace = simulate(scenario(4, num_workers=4, start_together=3, costs=costs))
+    assert trace.epochs.primed.tolist() == [0.5]
+    assert trace.returned[:4].tolist() == [1.5] * 4
+    with pytest.raises(dlsim.ScenarioError, match="start_together: needs num_workers above 0"):
+        dlsim.Loader(start_together=2)
+
+
 def test_index_latency() -> None:
     """Indices take their time to the worker; an idle worker waits for them."""
     trace = simulate(scenario(3, num_workers=1, prefetch_factor=1, latency=0.5))

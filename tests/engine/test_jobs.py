@@ -70,6 +70,33 @@ def test_compiled_jobs_equal_simpy(scenario: Scenario, seed: int, samples: bool)
         assert job_difference(slow, fast) is None
 
 
+@pytest.mark.parametrize(
+    ("length", "drop_last", "returned"),
+    [
+        (12, False, [[4, 8, 12], [4, 8, 12]]),
+        (10, False, [[4, 8, 10], [4, 8, 10]]),
+        (10, True, [[4, 8], [4, 8]]),
+    ],
+)
+def test_ranks_that_read_all_and_keep_their_own(length, drop_last, returned):
+    """Each waits for the samples of all, of which it keeps a batch; the last one is filled up."""
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=2, drop_last=drop_last),
+        dataset=dlsim.IterableDataset(length, fetch=[dlsim.Stage("read", wait=SECOND)]),
+        job=Job(ranks=2, deal="kept"),
+    )
+    found = simulate_job(scenario)
+    assert [one.returned[one.order].tolist() for one in found.ranks] == returned
+    for one in found.ranks:
+        assert one.size[one.order].tolist() == [2] * len(returned[0])
+        assert one.meta.engine == "simpy"
+        assert not dlsim.summarize(one).lost
+    alone = dlsim.replace(scenario, {"job.ranks": 1})
+    assert simulate_job(alone).ranks[0].order.tolist() == [*range(-(-length // 2))]
+    with pytest.raises(ScenarioError, match="deal: kept needs an iterable-style dataset and"):
+        dlsim.replace(scenario, {"loader.batch_size": None, "loader.drop_last": False})
+
+
 def of_all_nodes(scenario: Scenario) -> Scenario:
     """The job, whose nodes read from a storage of all of them as they did from their own."""
     own = scenario.machine.storage

@@ -8,17 +8,19 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 import dlsim
 from dlsim import Scenario
+from dlsim.engine.job import simulate_job
 from dlsim.scenario.pipeline import NODES, SPDL, Pipeline
-from dlsim.trace.difference import difference
+from dlsim.trace.difference import difference, job_difference
 from dlsim.trace.pipeline import PipelineTrace
-from tests.strategies import nodes_pipelines, scenarios, spdl_pipelines
+from tests.strategies import jobs, nodes_pipelines, scenarios, spdl_pipelines
 
 virtual = pytest.importorskip("dlsim.validation.virtual.loader", reason="needs torch")
+virtual_jobs = pytest.importorskip("dlsim.validation.virtual.job", reason="needs torch")
 pipelines = pytest.importorskip("dlsim.validation.virtual.pipeline", reason="needs torch")
 pytestmark = pytest.mark.oracles
 
@@ -80,6 +82,22 @@ def test_stateful_loader_equals_torchdata(
     except dlsim.ScenarioError:  # beyond the epoch
         reject()
     assert_equal(scenario, seed)
+
+
+@needs("accelerate")
+@settings(max_examples=300, suppress_health_check=[HealthCheck.filter_too_much])
+@given(jobs(scenarios()), st.integers(0, 2**32))
+def test_ranks_that_keep_their_own_equal_accelerate(scenario: Scenario, seed: int) -> None:
+    """accelerate's own data set on every rank, which reads all, has the moments simulated."""
+    iterable = isinstance(scenario.dataset, dlsim.IterableDataset)
+    if not iterable or scenario.loader.batch_size is None or scenario.job.deal != "same":
+        reject()
+    scenario = dlsim.replace(scenario, {"job.deal": "kept"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = virtual_jobs.run_virtual_job(scenario, seed, samples=True)
+    ours = simulate_job(scenario, seed, engine="simpy", samples=True)
+    assert job_difference(ours, theirs) is None
 
 
 def assert_same(ours: PipelineTrace, theirs: PipelineTrace) -> None:

@@ -81,7 +81,8 @@ class Workers:
         queues = index_queues(run)
         self.pool = pool = Pool(run.env, loader.num_workers, queues, pin_memory=run.scenario.pins)
         for number in range(loader.num_workers):
-            yield from run.compute(MAIN, costs.worker_start)
+            if number % loader.start_together == 0:
+                yield from run.compute(MAIN, costs.worker_start)
             pool.processes.append(run.env.process(worker(run, number, epoch, pool)))
             if run.cores is not None:
                 run.env.process(feeder(run, number, pool))

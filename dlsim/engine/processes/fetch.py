@@ -16,6 +16,7 @@ from dlsim.engine.processes.run import HELPING, Run, turn_of
 from dlsim.engine.processes.sampler import Job
 from dlsim.engine.sums import after_equal_ones
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
+from dlsim.scenario.dealing import kept
 
 
 class Source(Protocol):
@@ -24,8 +25,8 @@ class Source(Protocol):
     def take(self, job: Job) -> tuple[Sequence[int], Work]:
         """The dataset indices fetched for `job`, and the work they are."""
 
-    def exhausted_by(self, job: Job, taken: int) -> bool:
-        """Whether `taken` samples are too few to make a batch of `job`."""
+    def made(self, job: Job, taken: int) -> int:
+        """How many samples the batch of `job` has, for which so many were taken; 0: no batch."""
 
     def broke(self) -> None:
         """An exception went through the source."""
@@ -39,9 +40,9 @@ class MapSource:
         assert job.work is not None
         return job.indices, job.work
 
-    def exhausted_by(self, job: Job, taken: int) -> bool:
-        """Never: every index has its sample."""
-        return False
+    def made(self, job: Job, taken: int) -> int:
+        """All: every index has its sample."""
+        return taken
 
     def broke(self) -> None:
         """Leave the dataset as it is: the next index may well work."""
@@ -57,20 +58,23 @@ class Shard:
         scenario = run.scenario
         self._indices, self._taken = shard_of(scenario, worker), 0
         self._samples = SampleDraws(scenario, run.seed, epoch, worker + 1, at_once=run.at_once)
-        self._drop_last = scenario.loader.drop_last
+        self._loader, self._job = scenario.loader, scenario.job
+        self._batches = scenario.job.world if scenario.job.keeps else 1  # read for one
         self._ended = False
 
     def take(self, job: Job) -> tuple[Sequence[int], Work]:
-        """As many samples as the job asks for, or as there still are."""
-        asked = 0 if self._ended else len(job.indices)
+        """As many samples as make the batch that the job asks for, or as there still are."""
+        asked = 0 if self._ended else len(job.indices) * self._batches
         indices = self._indices[self._taken : self._taken + asked]
         self._taken += asked
-        self._ended = len(indices) < len(job.indices)
+        self._ended = self._ended or len(indices) < asked
         return indices, self._samples.work(indices)
 
-    def exhausted_by(self, job: Job, taken: int) -> bool:
-        """Whether nothing was left, or only part of a batch where partial ones are dropped."""
-        return taken == 0 or (self._drop_last and taken < len(job.indices))
+    def made(self, job: Job, taken: int) -> int:
+        """None where nothing was left, or only part of a batch, if partial ones are dropped."""
+        if self._job.keeps:
+            return kept(taken, self._job, self._loader)
+        return 0 if self._loader.drop_last and taken < len(job.indices) else taken
 
     def broke(self) -> None:
         """End the iterator."""
@@ -87,23 +91,26 @@ def source(run: Run, epoch: int, worker: int) -> Source:
 def fetch(run: Run, job: Job, worker: int, samples: Source) -> Steps:
     """Fetch one sample after another, collate them, and return the outcome and its bytes."""
     indices, work = samples.take(job)
+    made = samples.made(job, len(indices))
     on_this_machine = fetch_undisturbed if run.cores is None else fetch_sharing
     raised = yield from on_this_machine(run, job, worker, indices, work)
     outcome: Outcome
+    size = work.size
     if raised is not None:
         samples.broke()
         outcome = raised
-    elif samples.exhausted_by(job, len(indices)):
+    elif not made:
         outcome = ENDED
     else:
-        yield from run.compute(worker, job.collate + run.scenario.sharing(work.size))
-        outcome = failure(run.scenario, "collate", job.number) or Fetched(len(indices))
+        size *= made / len(indices)  # of those that are kept
+        yield from run.compute(worker, job.collate + run.scenario.sharing(size))
+        outcome = failure(run.scenario, "collate", job.number) or Fetched(made)
     recorder = run.recorder
     recorder.size[job.number] = 0
     if isinstance(outcome, Fetched):
         recorder.size[job.number] = outcome.count
         recorder.fetched[job.number] = run.env.now
-    return outcome, work.size
+    return outcome, size
 
 
 def calls_of(scenario: Scenario, indices: Sequence[int]) -> Sequence[Sequence[int]]:

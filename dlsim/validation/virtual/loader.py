@@ -48,7 +48,7 @@ from dlsim.validation.virtual.data import (
     VirtualMap,
     VirtualWork,
 )
-from dlsim.validation.virtual.loops import looped
+from dlsim.validation.virtual.loops import looped, of_rank
 from dlsim.validation.virtual.record import Batch, Watcher
 
 
@@ -83,7 +83,7 @@ def check_runnable(scenario: Scenario) -> None:
     installed = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if scenario.policy != "torch":
         raise ScenarioError(f"policy: expected torch, whose code is run, got {scenario.policy!r}")
-    for key, torchs in (("dispatch", "turns"), ("refill", "return")):
+    for key, torchs in (("dispatch", "turns"), ("refill", "return"), ("start_together", 1)):
         value = getattr(scenario.loader, key)
         require(value == torchs, f"loader.{key}", f"{torchs}, as torch's code has it", value)
     aware = CAPACITY_AWARE_SINCE
@@ -296,6 +296,8 @@ def _loader(
     saved = scenario.costs.snapshot > 0
     if isinstance(scenario.dataset, IterableDataset):
         dataset = (SavedIterable if saved else VirtualIterable)(scenario.dataset, work)
+        if scenario.job.keeps:
+            dataset = of_rank(scenario)(dataset)
     else:
         kind = VirtualBatchedMap if scenario.dataset.batched else VirtualMap
         if saved:

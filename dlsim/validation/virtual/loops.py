@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -79,6 +80,24 @@ def stateful_loader() -> Any:
     from torchdata.stateful_dataloader import StatefulDataLoader
 
     return StatefulDataLoader
+
+
+def of_rank(scenario: Scenario) -> Callable[[Any], Any]:
+    """What accelerate makes of an iterable-style dataset on one rank of a job.
+
+    Raises `ScenarioError` where it is not installed.
+    """
+    if find_spec("accelerate") is None:
+        raise ScenarioError(lacking("job.deal: kept", "accelerate", "oracles"))
+    from accelerate.data_loader import IterableDatasetShard
+
+    return partial(
+        IterableDatasetShard,
+        batch_size=scenario.loader.batch_size,
+        drop_last=scenario.loader.drop_last,
+        num_processes=scenario.job.world,
+        process_index=scenario.job.rank,
+    )
 
 
 def looped(scenario: Scenario, make: Callable[..., DataLoader[Any]]) -> tuple[Looped, Any]:
