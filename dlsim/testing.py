@@ -13,13 +13,15 @@ the machine shows. A failure says what limits, and what would help.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from dlsim.engine import simulate
 from dlsim.scenario import DlsimError, Scenario, ScenarioError, load
-from dlsim.scenario.units import parse
+from dlsim.scenario.errors import LARGEST, is_number, require
+from dlsim.scenario.units import EXAMPLES, parse
 from dlsim.trace import summarize
 from dlsim.whatif.advising import advise
 from dlsim.whatif.explain import explain
@@ -29,6 +31,7 @@ from dlsim.whatif.statistics import Interval
 from dlsim.whatif.targets import Target, shown
 
 Subject: TypeAlias = Scenario | str | Path | Any  # or a DataLoader
+Step: TypeAlias = Callable[[Any], object] | float | str
 
 __all__ = ["assert_fits", "assert_stall_below", "assert_throughput_above"]
 
@@ -40,7 +43,7 @@ def assert_stall_below(
     subject: Subject,
     limit: float | str,
     *,
-    step: Callable[[Any], object] | None = None,
+    step: Step | None = None,
     batches: int | None = None,
     replications: int = REPLICATIONS,
     seed: int = 0,
@@ -48,21 +51,21 @@ def assert_stall_below(
     """Assert that training waits for less than the share `limit` of the time: 0.05 or "5%".
 
     Of a scenario, the mean over `replications` must surely be less: its 95 % interval is. A
-    DataLoader is watched with `step` called for each batch, for `batches` or 10 seconds.
+    DataLoader is watched for `batches` or 10 seconds, with `step` called for each batch; or with a
+    pause of so long, 0.05 or "50 ms".
 
     Raises `AssertionError` that says what limits and what would help; `DlsimError` for what
-    cannot be simulated or watched.
+    cannot be simulated or watched, and for a limit that is none.
     """
-    _assert(
-        subject, Target("stall", number("limit", limit, "share")), step, batches, replications, seed
-    )
+    target = Target("stall", number("limit", limit, "share"))
+    _assert(subject, target, step, batches, replications, seed)
 
 
 def assert_throughput_above(
     subject: Subject,
     samples_per_s: float | str,
     *,
-    step: Callable[[Any], object] | None = None,
+    step: Step | None = None,
     batches: int | None = None,
     replications: int = REPLICATIONS,
     seed: int = 0,
@@ -77,19 +80,32 @@ def assert_throughput_above(
 
 
 def number(key: str, value: float | str, quantity: str) -> float:
-    """The value, or what it states as text. Raises `ScenarioError` if it states nothing."""
-    if not isinstance(value, str):
-        return value
+    """The value, or what it states as text; a share is 1 at most.
+
+    Raises `ScenarioError` for what is no such value: what always holds is no test.
+    """
     try:
-        return parse(value, quantity)
+        found = parse(value, quantity) if isinstance(value, str) else value
     except ValueError as error:
         raise ScenarioError(f"{key}: {error}") from None
+    most = 1.0 if quantity == "share" else LARGEST
+    expected = f"a {quantity} such as {EXAMPLES[quantity]}"
+    require(is_number(found) and 0 <= found <= most, key, expected, value)
+    return found
+
+
+def training_step(step: Step | None) -> Callable[[Any], object] | None:
+    """What to call with each batch: the step itself, or a pause of so long."""
+    if step is None or callable(step):
+        return step
+    seconds = number("step", step, "duration")
+    return lambda batch: time.sleep(seconds)
 
 
 def _assert(
     subject: Subject,
     target: Target,
-    step: Callable[[Any], object] | None,
+    step: Step | None,
     batches: int | None,
     replications: int,
     seed: int,
@@ -98,11 +114,13 @@ def _assert(
     metric = target.metric
     asked = f"expected {'less' if target.at_most else 'more'} than {shown(metric, target.limit)}"
     if not isinstance(subject, (Scenario, str, Path)):
-        seen = watched(subject, step, batches)
+        seen = watched(subject, training_step(step), batches)
         value = getattr(summarize(seen), metric)
         if not target.excess(value) < 0:
             raise AssertionError(f"{target.result(value)}, {asked}{why(seen)}")
         return
+    for key, given in (("step", step), ("batches", batches)):
+        require(given is None, key, "none, as a scenario states its own", given)
     scenario = scenario_of(subject)
     found = replicate(scenario, replications, seed).interval(metric)
     if not target.excess(found.mean) + margin(found) < 0:

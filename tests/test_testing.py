@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -61,6 +62,24 @@ def test_limits_that_state_nothing() -> None:
         assert_throughput_above(TIGHT, "fast")
 
 
+@pytest.mark.parametrize("limit", [5, "500%", -0.1, float("nan"), True, None])
+def test_limits_that_always_hold_are_none(limit: Any) -> None:
+    """A stall is at most a share, so that 5 is not taken for 5%; no throughput is negative."""
+    with pytest.raises(DlsimError, match=r"limit: expected a share such as 0\.05 or"):
+        assert_stall_below(TIGHT, limit)
+    if limit not in (5, True):
+        with pytest.raises(DlsimError, match="samples_per_s: expected a throughput such as"):
+            assert_throughput_above(TIGHT, limit)
+
+
+def test_a_scenario_states_its_own_step() -> None:
+    """A step and a number of batches are of a loader that is watched."""
+    with pytest.raises(DlsimError, match="step: expected none, as a scenario states its own, got"):
+        assert_stall_below(TIGHT, "70%", step="50 ms")
+    with pytest.raises(DlsimError, match="batches: expected none"):
+        assert_throughput_above(TIGHT, 1.0, batches=3)
+
+
 def test_a_failure_explains() -> None:
     """What does not hold says by how much, what limits, what helps, and what would hold."""
     with pytest.raises(AssertionError) as caught:
@@ -103,6 +122,9 @@ def test_a_real_loader() -> None:
     loader = DataLoader(Rows(), 3, num_workers=1)
     assert_throughput_above(loader, 1.0)
     assert_stall_below(loader, 0.95, step=lambda batch: time.sleep(0.03))
+    assert_throughput_above(loader, 1.0, step="1 ms", batches=6)
+    with pytest.raises(DlsimError, match="step: expected a duration such as"):
+        assert_stall_below(loader, 0.95, step="soon")
     with pytest.raises(AssertionError) as caught:
         assert_throughput_above(loader, 1e6)
     first, second, _ = str(caught.value).splitlines()
