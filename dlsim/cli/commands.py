@@ -96,6 +96,11 @@ def run(
         if verbose:
             tell_ranks(job)
         report_run(job, out, csv, plot, trace, profiles)
+        if check or most is not None:
+            from dlsim.trace import job_overflow
+
+            fits = job_overflow(job) is None and job.meta.problem is None
+            held(check, fits=fits, stall=dlsim.summarize(job).stall, max_stall=most)
         return
     if profiles is not None:
         raise dlsim.DlsimError("--profiles: are of the ranks of a job, and there is none")
