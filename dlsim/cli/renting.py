@@ -36,7 +36,8 @@ def rent(
     Example: dlsim rent scenarios/resnet50_rent.toml --only "p*,a2-*"
 
     The scenario says how long a step takes on each accelerator ([[consumer.on]]). There is a rank
-    for each accelerator of a machine, on job.nodes machines. Prices are those of their date.
+    for each accelerator of a machine, on job.nodes machines; --job.ranks 8 leaves out those that
+    have not eight. Prices are those of their date.
 
     Args:
         training: A TOML file that describes the dataset, the loader, and the training step.
@@ -54,7 +55,7 @@ def rent(
 
     check_drawable(plot)
     files = [load_catalogue(), *([load_catalogue(machines)] if machines else [])]
-    chosen = _only(together(files).priced(prices_of(price)), only)
+    chosen = together(_only(files, only)).priced(prices_of(price))
     scenario = scenario_from(training, changes)
     fixed = scenario.loader.num_workers if "loader.num_workers" in changes else None
     epoch, stall = quantity_of("max-epoch", max_epoch, "duration"), share_of("max-stall", max_stall)
@@ -77,16 +78,20 @@ def rent(
         raise Missed
 
 
-def _only(catalogue: Catalogue, patterns: str | None) -> Catalogue:
+def _only(catalogues: list[Catalogue], patterns: str | None) -> list[Catalogue]:
     """The machines whose names fit a pattern. Raises `UsageError` for one that fits none."""
     if patterns is None:
-        return catalogue
+        return catalogues
     wanted = [each.strip() for each in patterns.split(",")]
     for each in wanted:
-        if not any(fnmatch(one.name, each) for one in catalogue.machine):
+        if not any(fnmatch(one.name, each) for found in catalogues for one in found.machine):
             raise UsageError(f"--only: no machine is called {each!r}")
-    kept = [one for one in catalogue.machine if any(fnmatch(one.name, each) for each in wanted)]
-    return structs.replace(catalogue, machine=tuple(kept))
+
+    def kept(found: Catalogue) -> Catalogue:
+        fitting = (one for one in found.machine if any(fnmatch(one.name, each) for each in wanted))
+        return structs.replace(found, machine=tuple(fitting))
+
+    return [kept(found) for found in catalogues]
 
 
 def prices_of(text: str | None) -> dict[str, float]:

@@ -158,7 +158,7 @@ def together(catalogues: Iterable[Catalogue]) -> Catalogue:
     for each in catalogues:
         machines |= {one.name: one for one in each.machine}
         sources |= each.sources
-        currencies |= {each.currency: None} if each.currency else {}
+        currencies |= {each.currency: None} if each.currency and each.machine else {}
     if len(currencies) > 1:
         raise ScenarioError(f"currency: expected one for all machines, got {', '.join(currencies)}")
     return Catalogue(

@@ -56,9 +56,10 @@ def rent(
 
     `training` says how long a step takes on each accelerator (`consumer.on`); machines of which
     that, or the price, is not known are left out. There is a rank for each accelerator, on
-    `job.nodes` machines; each has the fewest workers that are as good as any, or so many
-    `workers`. Targets: `max_epoch`, seconds; `max_stall`, a share of the time: who misses one is
-    not chosen. Raises `WhatIfError` where nothing is left.
+    `job.nodes` machines; with several `job.ranks`, of machines that have so many. Each has the
+    fewest workers that are as good as any, or so many `workers`. Targets: `max_epoch`, seconds;
+    `max_stall`, a share of the time: who misses one is not chosen. Raises `WhatIfError` where
+    nothing is left.
     """
     check_counts(replications=replications)
     check_jobs(jobs)
@@ -105,10 +106,12 @@ def rent(
 
 
 def _offers(training: Scenario, catalogue: Catalogue, left_out: dict[str, str]) -> Iterator[Offer]:
-    """The machines whose price and step are known; why not, of the others."""
+    """The machines with the right ranks, whose price and step are known; why not, of others."""
     for machine in catalogue.machine:
-        on = step_on(training, machine)
-        if machine.price_per_hour is None:
+        on, ranks = step_on(training, machine), training.job.ranks
+        if ranks not in (1, machine.accelerators):
+            left_out[machine.name] = f"not {ranks} accelerators, for as many ranks (job.ranks)"
+        elif machine.price_per_hour is None:
             left_out[machine.name] = f"price not given; give --price {machine.name}=..."
         elif on is None:
             left_out[machine.name] = "no step is stated for the accelerator (consumer.on)"

@@ -150,14 +150,15 @@ class Rental:
 
 
 def _answer(found: Rental) -> Iterator[str]:
-    best, unit = found.best, found.machines.currency
-    if best is None:
-        best = found.offers[0]
+    best, unit = found.offers[0], found.machines.currency
+    if not best.holds:
         yield f"No machine holds the targets; the cheapest is {best.name}: {_misses(best)}."
     many = f"{best.scenario.job.nodes} of " if best.scenario.job.nodes > 1 else ""
+    machine = f"{many}{best.name}{_made_of(best)}"
     yield (
-        f"Rent {many}{best.name}{_made_of(best)}: an epoch costs {_money(best.cost, unit)} and "
-        f"takes {duration(best.epoch)}, with {best.keywords}{_each(best)}."
+        f"{f'Rent {machine}:' if best.holds else f'On {machine}'} an epoch costs "
+        f"{_money(best.cost, unit)} and takes {duration(best.epoch)}, with {best.keywords}"
+        f"{_each(best)}."
     )
     if found.training.epochs > 1:
         whole = best.mean("elapsed")

@@ -93,9 +93,9 @@ def test_targets() -> None:
     assert found.dearer is None
     none = rent(training(), machines(SLOWLY), max_epoch=200.0)
     assert none.best is None
-    assert str(none).startswith(
-        "No machine holds the targets; the cheapest is slow: an epoch takes"
-    )
+    missed, found_there, *_ = str(none).splitlines()
+    assert missed.startswith("No machine holds the targets; the cheapest is slow: an epoch takes")
+    assert found_there.startswith("On slow (A-40GB) an epoch costs 0.15")
 
 
 def test_ranks_share_the_machine() -> None:
@@ -110,6 +110,14 @@ def test_ranks_share_the_machine() -> None:
     # 4 ranks, each of which has 75 batches of 0.2 s, on one core
     assert narrow.limit != "step"
     assert narrow.epoch > 300 * 0.2 * 0.99
+
+
+def test_ranks_that_are_given() -> None:
+    """With several ranks, machines with another number of accelerators are left out."""
+    two = {**QUICKLY, "name": "two", "accelerators": 2}
+    found = rent(training(**{"job.ranks": 2}), machines(QUICKLY, two))
+    assert [offer.name for offer in found.offers] == ["two"]
+    assert "Left out, not 2 accelerators, for as many ranks (job.ranks): fast." in str(found)
 
 
 def test_left_out() -> None:
@@ -200,7 +208,8 @@ def test_catalogues_together() -> None:
     assert mine.price_per_hour == 1.0
     assert both.currency == "USD"
     with pytest.raises(ScenarioError, match="currency: expected one for all machines"):
-        together([both, Catalogue(currency="EUR")])
+        together([both, Catalogue(currency="EUR", machine=own.machine)])
+    assert together([both, Catalogue(currency="EUR")]).currency == "USD"
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +218,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     on = {"accelerator": "A100", "step": "1 s"}
     dlsim.dump(training(**{"consumer.on": [on], "dataset.length": 300}), scenario)
     own = tmp_path / "own.toml"
-    own.write_text('[[machine]]\nname = "mine"\nstep = "2 s"\ncores = 4\nprice_per_hour = 0.1\n')
+    mine = '[[machine]]\nname = "mine"\nstep = "2 s"\ncores = 4\nprice_per_hour = 0.1\n'
+    own.write_text(mine)
     some = ("--machines", str(own), "--only", "mine,a2-highgpu-1g")
     assert main(["rent", str(scenario), *some]) == 0
     assert capsys.readouterr().out.startswith("Rent mine (accelerator): an epoch costs 0.00")
@@ -224,4 +234,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected NAME=PRICE" in refused(capsys, "rent", scenario, "--price", "3")
     assert refused(capsys, "rent", scenario, "--price", "x=3") == "price: no such machine 'x'"
     assert "max-epoch" in refused(capsys, "rent", scenario, "--max-epoch", "soon")
+    own.write_text('currency = "EUR"\n' + mine)
+    assert "got USD, EUR" in refused(capsys, "rent", scenario, *some)
+    assert main(["rent", str(scenario), *some[:2], "--only", "mine"]) == 0
+    assert " EUR and takes " in capsys.readouterr().out
     assert SHIPPED.is_file()
