@@ -203,6 +203,8 @@ def _held(found: Advice) -> list[str]:
     verdict = found.verdict
     sure = f"{verdict.probability:.3g}" if verdict.probability < SURE else f"above {SURE}"
     told = f"That holds with probability {sure}, and in {_runs(found)}."
+    if verdict.held < verdict.runs:
+        told = f"On average that holds, with probability {sure}; by itself, in {_runs(found)}."
     if not left_to_chance(found.best.scenario):
         told = f"Nothing is random: one run{_part(found)} tells."
     return [

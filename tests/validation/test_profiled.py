@@ -15,6 +15,7 @@ from dlsim.scenario import Constant, Costs, Gamma, Stage
 from dlsim.trace import read_profiler, write_chrome
 from dlsim.validation import fit_profile
 from dlsim.validation.calibrating.costs import CalibrateError
+from tests.cli.test_cli import refused
 
 
 class Rows(Dataset):
@@ -139,6 +140,20 @@ def test_a_profile_that_does_not_tell_is_diagnosed_all_the_same(tmp_path, capsys
     simulated(path, 4, 0.05)
     assert main(["diagnose", str(path)]) == 0
     assert "profile: the loop waits" in capsys.readouterr().out
+    assert main(["diagnose", str(path), "--num-workers", "4"]) == 0
+    first, action, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("Training is idle ")
+    assert action.startswith("Set num_workers=4, prefetch_factor=1: training is idle ")
+    assert "workers   4, as said" in rest
+    assert main(["diagnose", str(path), "--num-workers=4", "--machine.cores=1"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("No settings reach it: ")
+    assert "num_workers: expected at least 1" in refused(
+        capsys, "diagnose", path, "--num-workers", 0
+    )
+    assert "--out go with a loader" in refused(capsys, "diagnose", path, "--step", "50 ms")
+    for option in ("--num-workers", "--machine.cores"):
+        said = refused(capsys, "diagnose", "a.npz", option, 1)
+        assert said == f"diagnose: {option} goes with a profile; loaders and runs tell"
 
 
 @pytest.mark.parametrize("command", [["run"], ["advise"], ["sweep", "--vary=epochs=1:2"]])

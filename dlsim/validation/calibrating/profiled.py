@@ -27,6 +27,7 @@ NEARLY = 0.8  # of what a period explains, and a part of it is the period
 WAITED = 0.05  # of the time; who waits less waits for nothing that is worth a number
 ROUNDS = 4
 STEADY = 0.02  # a coefficient of variation that is none
+SAYING = "--num-workers of dlsim diagnose and calibrate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,8 @@ def counted(waits: Floats, places: Integers, over: tuple[float, float]) -> tuple
     if share < WAITED:
         raise CalibrateError(
             f"profile: the loop waits {percent(share)} of the time: the step limits, and nothing "
-            "tells how many workers there are or what they take; say --num-workers, or keep it so"
+            "tells how many workers there are or what they take; keep it so, or say how many "
+            f"({SAYING})"
         )
     seconds, places = waits[steady], places[steady]
     waits = rankdata(seconds)  # one long wait may outweigh all others
@@ -173,7 +175,7 @@ def counted(waits: Floats, places: Integers, over: tuple[float, float]) -> tuple
             return 1, float("nan"), 0.0
         raise CalibrateError(
             f"profile: its {len(waits)} waits have no period that chance does not make, so that "
-            "nothing tells how many workers there are: say --num-workers"
+            f"nothing tells how many workers there are: say how many ({SAYING})"
         )
     # Its multiples are periods, too.
     enough = NEARLY * found[surest][1]
