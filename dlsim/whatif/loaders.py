@@ -23,6 +23,8 @@ from dlsim.whatif.statistics import Interval
 
 LEAST, MOST, EFFORT = 3, 10, 40_000  # replications of each, and what they may take in all
 LOCKS = (0.0, 0.3, 1.0)  # shares of a stage's processor time for which a thread holds the lock
+WORTH = 0.01  # a gain that is worth a word
+ANY_ORDER = "torch, any order"
 QUEUE = 2  # batches between a stage and the sink of SPDL 0.8; the sink has one more in its hands
 
 
@@ -47,8 +49,31 @@ class Loaders:
     rows: list[Row]
     not_for: dict[str, str]
 
+    @property
+    def better(self) -> list[Row]:
+        """Those that fit and surely gain `WORTH` or more, the best first; of the alike, torch's."""
+        sure = [row for row in self.rows[1:] if row.gain.mean >= WORTH and not row.gain.low <= 0]
+        fit = [row for row in sure if space(row.runs.scenario).fits is not False]
+        most = max((row.gain.mean for row in fit), default=0.0)
+
+        def behind(row: Row) -> float:
+            less = 1 - (1 + row.gain.mean) / (1 + most)
+            return less if less > WORTH else 0.0
+
+        return sorted(fit, key=behind)
+
+    def _answer(self) -> str:
+        if not self.better:
+            return f"No other loader surely gains {100 * WORTH:.0f} % here."
+        best, *others = self.better
+        said = f"Most is gained by {best.name}: {_told(best.gain)}."
+        if best.name == ANY_ORDER:
+            return f"{said} That is in_order=False; no other loader gains {100 * WORTH:.0f} % more."
+        ours = "".join(_told(row.gain) for row in others if row.name == ANY_ORDER)
+        return f"{said} Torch itself gains {ours} with in_order=False." if ours else said
+
     def __str__(self) -> str:
-        """A table, a row for each loader."""
+        """First who gains most; then a table, a row for each loader."""
         what = unit(*(in_an_epoch(row.runs.scenario) for row in self.rows))
         said = [("", what, "gain", "idle", "on their way")]
         for row in self.rows:
@@ -70,7 +95,7 @@ class Loaders:
             f"{'; '.join(name for name, why in self.not_for.items() if why == reason)}."
             for reason in reasons
         ]
-        return "\n".join([aligned(said), *self._missing(), *left_out])
+        return "\n".join([self._answer(), "", aligned(said), *self._missing(), *left_out])
 
     def _missing(self) -> Iterator[str]:
         """What does not fit, what ends runs, and what comes of the samples: torch's first."""
@@ -80,6 +105,11 @@ class Loaders:
         yield from (f"Runs end early: {why}." for why in sorted(ended) if why)
         first = self.rows[0].runs.scenario
         yield from filter(None, [told(first, in_an_epoch(first))])
+
+
+def _told(gain: Interval) -> str:
+    half = f" ± {100 * gain.half_width:.1f}" if gain.half_width == gain.half_width else ""
+    return f"{100 * gain.mean:+.1f}{half} %"
 
 
 def loaders(
@@ -132,7 +162,7 @@ def _cases(scenario: Scenario) -> Iterator[tuple[str, Scenario | str]]:
 
     yield case("torch, in order")
     if workers > 1:
-        yield case("torch, any order", in_order=False)
+        yield case(ANY_ORDER, in_order=False)
     yield case("refill on arrival", refill="arrival")
     yield case("stealing", dispatch="stealing")
     yield case("one shared queue (torchdata.nodes)", dispatch="shared")
