@@ -126,7 +126,7 @@ def validate(
         with replacing(verdict, DlsimError) as file:
             file.write_bytes(found.json())
     if plot is not None:
-        draw(picture(cases), plot)
+        draw(picture(cases, errors.target_of(out)), plot)
     if check and not found.passed:
         raise Missed
 
@@ -244,14 +244,16 @@ def report(cases: Sequence[Case], replays: Sequence[Replayed]) -> None:
     print(f"\n{tables.legend(cases)}")
 
 
-def picture(cases: Sequence[Case]) -> Figure:
+def picture(cases: Sequence[Case], title: str) -> Figure:
     """Predicted against measured, and the timelines of a typical and of the worst prediction."""
     import numpy as np
     from matplotlib.figure import Figure
 
+    from dlsim.report.plots import plain
     from dlsim.report.prediction_plots import predicted_against_measured, timelines
 
     figure = Figure(figsize=(11, 6), layout="constrained")
+    figure.suptitle(plain(title), fontsize=10)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(6, 5))[0]
     epochs = [case.prediction.epoch for case in cases]
     predicted_against_measured(

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.report.metric_axes import NAMES, axis_of
 from dlsim.report.plots import FETCH, READY, STEP, WAIT, axes, plain
 from dlsim.scenario import DlsimError
 from dlsim.scenario.units import UNITS, parse
+from dlsim.trace.summary import number
 from dlsim.trace.trace import Floats
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.rental import HOUR, Rental
@@ -27,21 +29,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours and different markers: lines can be told apart without colours, too.
 COLOURS = (READY, WAIT, STEP, "#CC79A7", "#E69F00", FETCH, "#000000")
 MARKERS = "osD^vPX"
-LABELS = {
-    "samples_per_s": "throughput (samples/s)",
-    "batches_per_s": "throughput (batches/s)",
-    "stall": "stall (% of the time)",
-    "au": "accelerator utilisation (%)",
-    "worker_utilisation": "workers busy (% of the time)",
-    "wait_mean": "mean wait (s)",
-    "wait_p50": "median wait (s)",
-    "wait_p95": "95th percentile of waits (s)",
-    "wait_p99": "99th percentile of waits (s)",
-    "epoch_time": "time of an epoch (s)",
-    "memory": "memory of batches on their way (bytes)",
-    "elapsed": "elapsed time (s)",
-}
-PERCENT = ("stall", "au", "worker_utilisation")
 MOST_LINES = len(COLOURS)
 
 
@@ -67,7 +54,7 @@ def sweep_curve(
     if len(groups) > MOST_LINES:
         raise DlsimError(f"{by}: {len(groups)} values make too many lines; heat_map shows them")
     x, names = _places(table[key])
-    scale = 100.0 if metric in PERCENT else 1.0
+    scale, said = axis_of(metric, table[metric])
     halves = table.get(metric + HALF_WIDTH)  # of memory there is none: it is no mean
     for at, (group, colour, marker) in enumerate(zip(groups, COLOURS, MARKERS, strict=False)):
         behind = len(groups) - 1 - at
@@ -89,7 +76,7 @@ def sweep_curve(
     if names:
         ax.set_xticks([*names], [plain(name) for name in names.values()])
     ax.set_xlabel(_name(key))
-    ax.set_ylabel(_label(metric))
+    ax.set_ylabel(said)
     ax.set_ylim(bottom=0)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.9", linewidth=0.6)
@@ -131,7 +118,7 @@ def heat_map(
     across, down = (_ranked(table[key]) for key in (x, y))
     shape = (len(down[0]), len(across[0]))
     sums, counts = np.zeros(shape), np.zeros(shape)
-    scale = 100.0 if metric in PERCENT else 1.0
+    scale, said = axis_of(metric, table[metric])
     np.add.at(sums, (down[1], across[1]), scale * table[metric])
     np.add.at(counts, (down[1], across[1]), 1)
     with np.errstate(invalid="ignore"):
@@ -142,7 +129,7 @@ def heat_map(
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = "black" if value > middle else "white"
-            ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour)
+            ax.text(column, row, number(value), ha="center", va="center", fontsize=7, color=colour)
     if taken is not None:
         from matplotlib.patches import Rectangle
 
@@ -154,7 +141,7 @@ def heat_map(
     ax.set_xlabel(_name(x))
     ax.set_ylabel(_name(y))
     bar = ax.figure.colorbar(image, ax=ax)
-    bar.set_label(_label(metric))
+    bar.set_label(said)
     return ax
 
 
@@ -200,7 +187,7 @@ def pareto_front(
             )
             ax.legend(frameon=False, fontsize=8, loc="lower right")
     ax.set_xlabel("num_workers (beside each mark: prefetch_factor; hollow: any order)")
-    ax.set_ylabel(_label("samples_per_s"))
+    ax.set_ylabel(NAMES["samples_per_s"])
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.set_ylim(bottom=0)
     ax.margins(x=0.08)
@@ -292,10 +279,6 @@ def _magnitudes(names: list[str]) -> list[float]:
         except ValueError:
             continue
     return [float(place) for place in range(len(names))]
-
-
-def _label(metric: str) -> str:
-    return LABELS.get(metric, metric.replace("_", " "))
 
 
 def _name(key: str) -> str:

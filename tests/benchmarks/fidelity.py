@@ -253,7 +253,7 @@ def write(held_out: Suite, development: Suite, observed: tuple[int, ...]) -> Non
         development=development.section(),
     )
     (ROOT / "docs/fidelity.md").write_text(page, encoding="utf-8")
-    picture(held_out.cases).savefig(ROOT / "docs/fidelity.png", dpi=110)
+    picture(held_out.cases, "Held-out suite").savefig(ROOT / "docs/fidelity.png", dpi=110)
     part = PART.format(
         begin=BEGIN,
         end=END,

@@ -12,10 +12,11 @@ import dlsim
 from dlsim.cli import main
 from dlsim.cli.sweeping import going_on, values_of
 from dlsim.cli.whatif import share_of
+from dlsim.report.metric_axes import axis_of
 from dlsim.report.sweep_plots import heat_map, pareto_front, sweep_curve
 from dlsim.report.why_plots import account_bars, comparison_picture, side, side_bars
 from dlsim.scenario import DlsimError
-from dlsim.trace.summary import give_or_take
+from dlsim.trace.summary import Summary, give_or_take
 from dlsim.whatif import Between, advise, sweep
 from tests.cli.test_cli import SMALL, refused
 
@@ -198,6 +199,20 @@ def test_heat_map(table: dict[str, Any]) -> None:
         f"{value:.3g}" for value in table["samples_per_s"][1::2]
     ]
     assert drawn(axes)
+    large = {**table, "samples_per_s": 10_000 * table["samples_per_s"]}
+    most = f"{large['samples_per_s'][1]:,.0f}"
+    assert heat_map(large, "loader.num_workers", "loader.in_order").texts[0].get_text() == most
+
+
+def test_axes_have_units() -> None:
+    """Each metric that is a time, a share or a size has its unit, and bytes one that fits."""
+    units = {"duration": "(s)", "percent": "%", "_bytes": "(MiB)"}
+    sizes = np.array([2.0**19, 2.0**21])
+    for metric, field in Summary.__dataclass_fields__.items():
+        assert units.get(field.metadata["show"].__name__, "") in axis_of(metric, sizes)[1], metric
+    assert axis_of("memory", 1024 * sizes) == (2.0**-30, "memory of batches on their way (GiB)")
+    assert axis_of("memory", np.array([np.nan]))[0] == 1.0
+    assert axis_of("steady_stall", sizes) == (100.0, "stall (% of the time), warmed up")
 
 
 def test_columns_that_are_not_there(table: dict[str, Any]) -> None:
@@ -299,6 +314,9 @@ def test_an_error_that_ends_runs_is_named(
         (["run", "--max-stall", "50%", "--check"], 1),
         (["run", "--max-stall", "70%", "--check"], 0),
         (["run", "--machine.shm", "1 KiB", "--dataset.sample-bytes", "1 KiB", "--check"], 1),
+        (["run", "--job.ranks", "2", "--max-stall", "50%", "--check"], 1),
+        (["run", "--job.ranks", "2", "--max-stall", "80%", "--check"], 0),
+        (["run", "--job.ranks=2", "--machine.shm=1", "--dataset.sample-bytes=9", "--check"], 1),
         (["explain", "--replications", "2", "--max-stall", "50%", "--check"], 1),
         (["compare", "--loader.num-workers", "8", "--max-stall", "50%", "--check"], 0),
         (["compare", "--loader.num-workers", "1", "--max-stall", "50%", "--check"], 1),
