@@ -109,6 +109,14 @@ CASES = {
         consumer=dlsim.Consumer(step=dlsim.Constant(0.125)),
         failures=[dlsim.Failure("fetch", at=1)],
     ),
+    "threads of libraries in each worker": Scenario(
+        loader=dlsim.Loader(num_workers=2),
+        dataset=dlsim.MapDataset(
+            8, fetch=[dlsim.Stage("decode", cpu=dlsim.Constant(0.1), threads=4, spin=0.5)]
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.02)),
+        machine=Machine(cores=2),
+    ),
     "never idle": Scenario(
         loader=dlsim.Loader(batch_size=None, num_workers=1, in_order=False, endless=True),
         dataset=dlsim.MapDataset(4),
