@@ -37,8 +37,9 @@ from tests.benchmarks import resumed
 WITHIN = 0.01  # of the time, or of the limit
 WORKERS, PREFETCH = range(6), (1, 2, 4)
 TARGETS = {"max_stall": "stall", "min_au": "au", "max_epoch": "epoch_time"}
-TRUTH = 10_000_000  # batches that the truth of a configuration rests on, at most
-FIRST, LEAST, MOST = 20, 40, 200  # replications of it
+TRUTH = 1_000_000  # batches that the truth of a configuration rests on, at most
+FIRST, MOST = 20, 5000  # replications of it: the most are more than any answer rests on
+LONG, SHORT = 40, 400  # of each configuration that may be the fastest, in long and in short runs
 SURE = 3.0  # half-widths of 95 %
 APART = 10_000  # added to the seed of what is to see other random numbers
 PIECE = 5  # scenarios
@@ -66,17 +67,18 @@ class Question:
     def excess(self, scenario: dlsim.Scenario) -> float:
         """How far beyond the limit the true mean is; negative within it, 1 % of it being 0.01.
 
-        From as many runs as tell surely on which side of 1 % it is, or from the most there are.
+        From as many runs as tell surely on which side of 1 % it is, or from the most there are:
+        from fewer, it would be less sure than the answer that it judges.
         """
-        batches = scenario.dataset.length // 2
         metric = TARGETS[self.target]
         scale = (-1.0 if metric == "au" else 1.0) / (1.0 if metric in SHARES else self.limit)
-        for runs in (FIRST, min(max(TRUTH // batches, LEAST), MOST)):
+        runs, most = FIRST, min(TRUTH * 2 // scenario.dataset.length, MOST)
+        while True:
             found = replicate(scenario, runs, APART + self.seed, measured=figures).interval(metric)
             beyond, error = scale * (found.mean - self.limit), SURE * abs(scale) * found.half_width
-            if min(abs(beyond - WITHIN), abs(beyond + WITHIN)) > error:
-                break
-        return beyond
+            if runs == most or min(abs(beyond - WITHIN), abs(beyond + WITHIN)) > error:
+                return beyond
+            runs = min(4 * runs, most)
 
 
 def question(seed: int) -> Question:
@@ -194,7 +196,7 @@ def _speeds(options: list[Candidate], seed: int) -> dict[Any, Floats]:
         error = SURE * float(np.std(behind, ddof=1)) / len(behind) ** 0.5
         if float(behind.mean()) < error + WITHIN * float(best.mean()):
             batches = option.scenario.epochs * option.scenario.dataset.length // 2
-            found[option.cost] = runs(option, LEAST if batches > 1000 else 2 * MOST)
+            found[option.cost] = runs(option, LONG if batches > 1000 else SHORT)
     return found
 
 
