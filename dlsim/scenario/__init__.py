@@ -22,6 +22,7 @@ from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import Cost, Costs, Machine, Storage
 from dlsim.scenario.model import Failure, Scenario
 from dlsim.scenario.pipeline import Pipeline, load_pipeline
+from dlsim.scenario.starts import Start
 from dlsim.scenario.steps import On
 from dlsim.scenario.tree import from_tree, get, replace, schema, to_tree
 
@@ -55,6 +56,7 @@ __all__ = [
     "Scenario",
     "ScenarioError",
     "Stage",
+    "Start",
     "Storage",
     "Uniform",
     "dump",

@@ -66,7 +66,7 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         timeout: How long `next()` waits for a worker before it raises; 0: for ever.
             Example: "2 min"
         multiprocessing_context: How workers are started. It decides what `costs.worker_start` and
-            `costs.worker_ready` are in reality; by itself it changes nothing here.
+            `costs.worker_ready` are in reality; here, where `costs.starts` says so.
             Example: "spawn"
         prefetch_factor: Batches on their way for each worker: num_workers * prefetch_factor, the
             credit window, are sent and not yet returned. None: 2, where there are workers.
@@ -245,6 +245,11 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         samples = length if self.sampler is None else len(self.sampler)
         whole, rest = divmod(samples, self.batch_size or 1)
         return whole if self.drop_last or rest == 0 else whole + 1
+
+    @property
+    def start_method(self) -> StartMethod:
+        """How worker processes are started: by default, torch's are forked."""
+        return self.multiprocessing_context or "fork"
 
     @property
     def threads(self) -> bool:

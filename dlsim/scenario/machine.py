@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from dlsim.scenario.checks import (
     check_distribution,
@@ -12,9 +12,12 @@ from dlsim.scenario.checks import (
     check_positive,
     check_seconds,
     check_struct,
+    check_tuples,
 )
 from dlsim.scenario.distributions import Bandwidth, Bytes, Duration, Seconds, Share
 from dlsim.scenario.errors import check_non_negative, is_number, require
+from dlsim.scenario.loader import StartMethod
+from dlsim.scenario.starts import Start
 
 PIPE_BYTES = 65536  # Linux's default capacity of a pipe
 # CUDA takes over a smaller tensor at once, to be copied later, pinned or not: measured on an H100,
@@ -176,6 +179,8 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
         pin: Copying into page-locked memory, in the pin-memory thread (inside `next()` without
             workers). Example: { message = "60 µs", tensor = "20 µs", byte = "0.3 ns" }
         copy_byte: Copying a byte to the accelerator. Example: "0.02 ns"
+        starts: What starting a worker costs by other methods; in a file, one [[costs.starts]] for
+            each. Example: [{ method = "forkserver", worker_start = "60 ms" }]
     """
 
     worker_start: Seconds = 0.0
@@ -193,6 +198,18 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     receive: Cost = Cost()
     pin: Cost = Cost()
     copy_byte: Seconds = 0.0
+    starts: tuple[Start, ...] = ()
+
+    def by(self, method: StartMethod) -> Start | None:
+        """What starting a worker by `method` costs, where it is stated apart."""
+        return next((one for one in self.starts if one.method == method), None)
+
+    def of_processes(self, method: StartMethod) -> Costs:
+        """Those where workers are started by `method`."""
+        own = self.by(method)
+        if own is None:
+            return self
+        return structs.replace(self, worker_start=own.worker_start, worker_ready=own.worker_ready)
 
     def of_threads(self) -> Costs:
         """Those that are left where workers are threads: nothing is started, pickled or moved."""
@@ -203,5 +220,10 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
         for key in self.__struct_fields__:
             if key in ("share", "serialise", "hand_over", "receive", "pin"):
                 check_struct(self, key, Cost)
-            else:
+            elif key != "starts":
                 check_seconds(self, key)
+        check_tuples(self, "starts")
+        for one in self.starts:
+            require(isinstance(one, Start), "starts", "a list of Start", one)
+        methods = [one.method for one in self.starts]
+        require(len({*methods}) == len(methods), "starts", "each method once", methods)

@@ -33,6 +33,7 @@ SHARING = {*Costs.__struct_fields__} - {
     "worker_start",
     "index_latency",
     "snapshot",
+    "starts",
 }  # costs of what is shared
 
 Policy: TypeAlias = Literal["torch", "row"]
@@ -188,8 +189,11 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
     @property
     def charged(self) -> Costs:
-        """The costs that arise: where workers are threads, those of processes do not."""
-        return self.costs.of_threads() if self.loader.threads else self.costs
+        """The costs that arise as workers are started; of threads, none of processes."""
+        loader = self.loader
+        if loader.threads:
+            return self.costs.of_threads()
+        return self.costs.of_processes(loader.start_method)
 
     @property
     def locks(self) -> bool:
@@ -200,8 +204,10 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     def own_memory(self) -> float:
         """Bytes that the processes take besides batches; threads are in the main process."""
         machine, loader = self.machine, self.loader
-        forked = loader.multiprocessing_context in (None, "fork")
-        each = machine.worker_memory + (machine.copied * machine.main_memory if forked else 0.0)
+        start = self.costs.by(loader.start_method)
+        stated = None if start is None else start.worker_memory
+        each = machine.worker_memory if stated is None else stated
+        each += machine.copied * machine.main_memory if loader.start_method == "fork" else 0.0
         workers = 0 if loader.threads else loader.num_workers * (2 if self.rebinds else 1)
         return machine.main_memory + workers * each
 

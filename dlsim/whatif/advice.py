@@ -16,6 +16,7 @@ from dlsim.trace.memory import DESCRIPTORS
 from dlsim.trace.summary import number
 from dlsim.trace.work import given_shares, in_an_epoch, told, unit
 from dlsim.whatif.candidates import Candidate
+from dlsim.whatif.changes import pasted
 from dlsim.whatif.explain import WORTH, Explanation
 from dlsim.whatif.extent import part_of, shortened
 from dlsim.whatif.feasibility import Verdict
@@ -47,17 +48,17 @@ class Advice:
     """The answer to a target.
 
     `chosen`: the cheapest configuration that holds all of `targets`, None if none does; `best`:
-    `chosen`, or else the one that comes nearest. `verdict`: what is known of `best`. `margin`:
-    whether `best` still holds, with inputs so much wrong, by what is wrong. `explanation`: of
-    `best`, where it misses a target, or training is idle though none was given: what is in the way,
-    and what would help; None where its own runs end in an error. `front`:
-    configurations that no other beats in throughput, workers and memory. `speed`: of `best`, in
-    samples a second; `speeds`: in each replication. `judged`: simulations made.
-    `times`: seconds of an epoch, and of the whole run, with `best`. `tried`: the most workers that
-    were looked at, where more might do better, else 0. `ended`: which errors end runs with other
-    settings. `as_set`: flags that gain with the number of workers that is set. `with_room`: what
-    were best on a machine with room for all batches, where settings are left out that do not fit;
-    `programmed`: with other samplers or shares of the data.
+    `chosen`, or else the one that comes nearest. `workers`: the numbers that were looked at.
+    `verdict`: what is known of `best`. `margin`: whether `best` still holds, with inputs so much
+    wrong, by what is wrong. `explanation`: of `best`, where it misses a target, or training is idle
+    though none was given: what is in the way, and what would help; None where its own runs end in
+    an error. `front`: configurations that no other beats in throughput, workers and memory.
+    `speed`: of `best`, in samples a second; `speeds`: in each replication. `judged`: simulations
+    made. `times`: seconds of an epoch, and of the whole run, with `best`. `tried`: the most workers
+    that were looked at, where more might do better, else 0. `ended`: which errors end runs with
+    other settings. `as_set`: switches that gain with the number of workers that is set.
+    `with_room`: what were best on a machine with room for all batches, where settings are left out
+    that do not fit; `programmed`: with other samplers, shares of data, or ways to start workers.
     """
 
     scenario: Scenario
@@ -111,13 +112,13 @@ class Advice:
 
     @property
     def kept(self) -> str:
-        """Which flags gain where the number of workers stays as it is set."""
+        """Which switches gain where the number of workers stays as it is set."""
         if self.as_set is None:
             return ""
         best = self.as_set.best
-        flags = ", ".join(f"{flag}=True" for flag in best.switches)
+        switches = ", ".join(pasted(*switch) for switch in best.switches)
         return (
-            f"With {self.as_set.what}, as it is set, {flags} would be "
+            f"With {self.as_set.what}, as it is set, {switches} would be "
             f"{self.as_set.samples_per_s:.2g} times as fast."
         )
 

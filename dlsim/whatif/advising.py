@@ -127,7 +127,7 @@ def _ended(found: Found) -> str:
 
 
 def _as_set(scenario: Scenario, found: Found) -> Otherwise | None:
-    """The flags that gain most with the number of workers that is set, if the best has another."""
+    """The switches that gain most with the workers that are set, if the best has others."""
     own = switched(scenario)
     if len(own) < 2 or found.best.workers == own[0].workers or found.judge.costly(scenario):
         return None
@@ -177,7 +177,7 @@ def _with_room(scenario: Scenario, question: Question, found: Found) -> Otherwis
 
 
 def _programmed(question: Question, found: Found) -> Iterator[Otherwise]:
-    """What another sampler, or another way to share out data, would do."""
+    """What another sampler, another way to share out data, or to start workers, would do."""
     largest = max(found.options, key=lambda option: option.workers)
     for change in programs(largest.scenario):
         if found.judge.costly(change.scenario):

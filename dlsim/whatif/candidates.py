@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from msgspec import structs
 
@@ -11,18 +12,20 @@ from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.errors import is_integer
 from dlsim.scenario.loader import WITHOUT_WORKERS
 from dlsim.scenario.units import size
-from dlsim.whatif.changes import IN_ORDER_SINCE
+from dlsim.whatif.changes import IN_ORDER_SINCE, pasted, quicker_starts
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.space import space
 
 SAME = 0.01  # throughputs that differ by less are the same to anyone who chooses
+Switches: TypeAlias = tuple[tuple[str, bool | str], ...]  # keyword arguments, and their values
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One configuration. `samples_per_s` is NaN until it is known.
 
-    `switches`: the flags of the DataLoader that are set in it, and were not in the scenario.
+    `switches`: the keyword arguments besides workers, window and order that are not those of the
+    scenario.
     `size`: its batch size, where that is to be chosen, too; else 0.
     """
 
@@ -30,18 +33,18 @@ class Candidate:
     prefetch: int
     in_order: bool
     scenario: Scenario
-    switches: tuple[str, ...] = ()
+    switches: Switches = ()
     size: int = 0
     samples_per_s: float = float("nan")
 
     @property
-    def cost(self) -> tuple[int, int, bool, tuple[str, ...], int]:
-        """What is cheaper sorts first: fewer workers, less on its way, torch's order and flags."""
+    def cost(self) -> tuple[int, int, bool, Switches, int]:
+        """What is cheaper sorts first: fewer workers, less on its way, torch's order, no change."""
         window = self.workers * self.prefetch * max(self.size, 1)
         return self.workers, window, not self.in_order, self.switches, self.size
 
     @property
-    def kind(self) -> tuple[int, bool, tuple[str, ...], int]:
+    def kind(self) -> tuple[int, bool, Switches, int]:
         """What those have in common that differ in their window."""
         return self.workers, self.in_order, self.switches, self.size
 
@@ -65,6 +68,7 @@ class Candidate:
         words += [] if self.in_order else ["in_order=False"]
         flags = ("pin_memory", "persistent_workers")
         words += [f"{name}=True" for name in flags if self.workers and getattr(loader, name)]
+        words += [pasted(*switch) for switch in self.switches if switch[0] not in flags]
         return ", ".join(words)
 
 
@@ -142,27 +146,28 @@ def with_throughput(candidate: Candidate, samples_per_s: float) -> Candidate:
 
 
 def switched(scenario: Scenario) -> list[Candidate]:
-    """The scenario's own settings, with each set of flags that may make a difference."""
+    """The scenario's own settings, with each set of switches that may make a difference."""
     loader = scenario.loader
     if not loader.num_workers:
         return []
     prefetch = loader.window // loader.num_workers
     return [
-        _candidate(scenario, loader.num_workers, prefetch, loader.in_order, flags, 0)
-        for flags in _switches(scenario)
+        _candidate(scenario, loader.num_workers, prefetch, loader.in_order, switches, 0)
+        for switches in _switches(scenario)
     ]
 
 
-def _switches(scenario: Scenario) -> list[tuple[str, ...]]:
-    """The sets of flags that may make a difference, besides those that are set; the empty first."""
-    found: list[tuple[str, ...]] = [()]
+def _switches(scenario: Scenario) -> list[Switches]:
+    """The sets of switches that may make a difference, and are not set; the empty one first."""
+    found: list[Switches] = [()]
     loader, costs = scenario.loader, scenario.charged
     receives = costs.receive.of(1, 1.0) + costs.hand_over.of(1, 1.0) > 0
     if receives and not loader.pin_memory and scenario.consumer.device == "accelerator":
-        found += [(*flags, "pin_memory") for flags in found]
+        found += [(*switches, ("pin_memory", True)) for switches in found]
     if scenario.epochs > 1 and not (loader.persistent_workers or loader.endless):
-        found += [(*flags, "persistent_workers") for flags in found]
-    return found
+        found += [(*switches, ("persistent_workers", True)) for switches in found]
+    methods = [("multiprocessing_context", method) for method in quicker_starts(scenario)]
+    return found + [(*switches, method) for method in methods for switches in found]
 
 
 def scenario_of(scenario: Scenario, batch_size: int) -> Scenario:
@@ -178,7 +183,7 @@ def _candidate(
     workers: int,
     prefetch: int,
     in_order: bool,
-    switches: tuple[str, ...],
+    switches: Switches,
     size: int,
 ) -> Candidate:
     window = {"prefetch_factor": prefetch, "slots": None} if workers else WITHOUT_WORKERS
@@ -186,7 +191,7 @@ def _candidate(
         scenario.loader,
         num_workers=workers,
         in_order=in_order,
-        **dict.fromkeys(switches, True),
+        **dict(switches),
         **window,
     )
     changed = structs.replace(scenario, loader=loader)

@@ -18,7 +18,7 @@ from dlsim.scenario import (
     Stage,
 )
 from dlsim.scenario.distributions import scaled
-from dlsim.scenario.loader import WITHOUT_WORKERS
+from dlsim.scenario.loader import WITHOUT_WORKERS, StartMethod
 from dlsim.whatif.combinations import combinations
 
 # How wrong the inputs may be in the question of the margin: so many times as long.
@@ -68,8 +68,29 @@ def without_workers(scenario: Scenario) -> Iterator[Change]:
             yield Change("no workers", changed, "num_workers=0")
 
 
+def pasted(key: str, value: object) -> str:
+    """A keyword argument as one would write it."""
+    return f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
+
+
+def quicker_starts(scenario: Scenario) -> list[StartMethod]:
+    """The start methods other than that of the workers that are stated to take less of anything."""
+    loader, costs = scenario.loader, scenario.costs
+    if loader.threads:
+        return []
+    now = scenario.charged
+
+    def quicker(method: StartMethod) -> bool:
+        there = costs.of_processes(method)
+        starts, gets_ready = there.worker_start, there.worker_ready
+        return starts < now.worker_start or gets_ready < now.worker_ready
+
+    others = (one.method for one in costs.starts if one.method != loader.start_method)
+    return [method for method in others if quicker(method)]
+
+
 def programs(scenario: Scenario) -> Iterator[Change]:
-    """What another sampler or another way to share out data can change."""
+    """What another sampler, another way to share out data or to start workers can change."""
     dataset, loader = scenario.dataset, scenario.loader
     if _can_go_on(scenario):
         # the loop takes batches from one iterator then, which is never rebound
@@ -85,6 +106,12 @@ def programs(scenario: Scenario) -> Iterator[Change]:
     if repeated(scenario):
         split = structs.replace(dataset, sharding="split")
         yield Change("a part for each worker", structs.replace(scenario, dataset=split))
+    together = _at_a_time(scenario)
+    if together > loader.start_together:
+        beside = structs.replace(loader, start_together=together)
+        yield Change(
+            f"{together} workers started at a time", structs.replace(scenario, loader=beside)
+        )
 
 
 def perfect_loader(scenario: Scenario) -> Scenario:
@@ -107,6 +134,9 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
     dataset, costs = scenario.dataset, scenario.costs
     storage = scenario.machine.storage
     part = {name: loading * getattr(costs, name) for name in _SECONDS}
+    starts = tuple(
+        structs.replace(one, worker_ready=loading * one.worker_ready) for one in costs.starts
+    )
     handling = {
         name: getattr(costs, name).times(loading)
         for name in ("share", "serialise", "hand_over", "receive", "pin")
@@ -118,7 +148,7 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
             fetch=tuple(_stage(stage, loading) for stage in dataset.fetch),
             collate=None if dataset.collate is None else scaled(dataset.collate, loading),
         ),
-        costs=structs.replace(costs, **part, **handling),
+        costs=structs.replace(costs, **part, **handling, starts=starts),
         machine=structs.replace(
             scenario.machine,
             storage=structs.replace(
@@ -157,7 +187,7 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
     loader, workers = scenario.loader, scenario.loader.num_workers
 
     def with_loader(name: str, **settings: object) -> Change:
-        written = ", ".join(f"{key}={value}" for key, value in settings.items())
+        written = ", ".join(pasted(key, value) for key, value in settings.items())
         changed = structs.replace(loader, **settings)
         return Change(name, structs.replace(scenario, loader=changed), written)
 
@@ -185,6 +215,8 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
         yield with_loader("any order", in_order=False)
     if workers > 0 and scenario.epochs > 1 and not loader.persistent_workers:
         yield with_loader("persistent workers", persistent_workers=True)
+    for method in quicker_starts(scenario) if workers > 0 else ():
+        yield with_loader(f"workers by {method}", multiprocessing_context=method)
     costs, consumer = scenario.charged, scenario.consumer
     if (
         workers > 0
@@ -221,6 +253,18 @@ def _can_go_on(scenario: Scenario) -> bool:
         and scenario.consumer.on_error == "stop"
         and loader.batches(dataset.length) > 0
     )
+
+
+def _at_a_time(scenario: Scenario) -> int:
+    """How many workers can start in the time of one, where that takes any: as many as have a core.
+
+    A process that is forked is the main process's own work; others it waits for, which import.
+    """
+    loader, cores = scenario.loader, scenario.machine.cores
+    forked = loader.threads or loader.start_method == "fork"
+    if forked or not loader.num_workers or not scenario.charged.worker_start:
+        return 1
+    return loader.num_workers if cores is None else max(min(loader.num_workers, int(cores)), 1)
 
 
 def repeated(scenario: Scenario) -> bool:

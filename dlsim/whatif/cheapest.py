@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dlsim.scenario import Scenario
 from dlsim.trace.metrics import mean
-from dlsim.whatif.candidates import Candidate, candidates
+from dlsim.whatif.candidates import Candidate, Switches, candidates
 from dlsim.whatif.fastest import nearly_as_fast, slow
 from dlsim.whatif.feasibility import NEAR, Judge
 from dlsim.whatif.question import Question
@@ -118,7 +118,7 @@ def _holds(option: Candidate, options: list[Candidate], judge: Judge) -> bool:
     return twin is None or judge.faster(option.scenario, twin.scenario)
 
 
-def _free(option: Candidate) -> tuple[int, bool, tuple[str, ...], int]:
+def _free(option: Candidate) -> tuple[int, bool, Switches, int]:
     """The kind of the same that gives up order."""
     workers, _, switches, size = option.kind
     return workers, False, switches, size

@@ -40,5 +40,5 @@ def _changes(scenario: Scenario) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if loader.threads:
         yield "processes in place of threads", {"loader.workers": "processes"}
     elif loader.num_workers > 0 and stated and not loader.stateful:
-        threads = {"loader.workers": "threads", "loader.multiprocessing_context": "none"}
-        yield "threads in place of processes", threads
+        started = {"loader.multiprocessing_context": "none", "loader.start_together": 1}
+        yield "threads in place of processes", {"loader.workers": "threads", **started}

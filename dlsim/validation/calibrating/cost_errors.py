@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dlsim.scenario.distributions import Floats
-from dlsim.validation.calibrating.costs import Accounts, of_batches, together
+from dlsim.validation.calibrating.costs import Accounts, by_start_method, of_batches, together
 
 # The standard deviation, relative, of what the same work costs in another run, as if PRIOR runs had
 # told it; what is measured of the runs at hand counts beside it. With it, the intervals of
@@ -31,7 +31,7 @@ def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
         found[name] = error(together(runs, name))
     found["pace"] = unsteadiness(runs) * (1 + 1 / len(runs)) ** 0.5
     found["placing"] = PLACING * (1 + 1 / len(runs)) ** 0.5
-    found["worker_start"] = error(together(runs, "start"))
+    found["worker_start"] = error(together(by_start_method(runs)[0], "start"))
     found["step"] = error(step_times(runs))
     return found
 

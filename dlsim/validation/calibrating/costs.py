@@ -97,6 +97,14 @@ def together(runs: Sequence[Accounts], name: str) -> Floats:
     return found
 
 
+def by_start_method(runs: Sequence[Accounts]) -> list[list[Accounts]]:
+    """The runs by how their workers were started, those like the first run first."""
+    groups: dict[str, list[Accounts]] = {}
+    for run in runs:
+        groups.setdefault(run.scenario.loader.start_method, []).append(run)
+    return list(groups.values())
+
+
 def checked(seen: object) -> tuple[Observation, Scenario]:
     """The observed run, from which something can be calibrated, and its settings.
 

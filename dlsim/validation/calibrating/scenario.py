@@ -23,6 +23,7 @@ from dlsim.scenario import (
     Recorded,
     Scenario,
     Stage,
+    Start,
 )
 from dlsim.scenario.distributions import Distribution, Floats, scaled
 from dlsim.trace.job import JobTrace, ranks_of
@@ -33,6 +34,7 @@ from dlsim.validation.calibrating.costs import (
     Accounts,
     CalibrateError,
     accounts,
+    by_start_method,
     of_batches,
     together,
 )
@@ -324,10 +326,14 @@ def machine_of(runs: Sequence[Accounts], contention: float) -> Machine:
 
 def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
     """What was observed of each cost; what was not, from the probe."""
+    alike, *others = by_start_method(runs)
 
-    def mean(name: str, otherwise: float) -> float:
-        values = together(runs, name)
+    def mean(name: str, otherwise: float, of: Sequence[Accounts] = runs) -> float:
+        values = together(of, name)
         return float(values.mean()) if len(values) else otherwise
+
+    def ready(of: Sequence[Accounts]) -> float:
+        return mean("ready", transport.worker_ready, of) + mean("begin_cpu", 0.0, of)
 
     waited = mean("begin", 0.0)
     latency = together(runs, "latency")
@@ -344,8 +350,8 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
     if collated and share.of(tensors, size) > min(collated):
         share = share.times(float(min(collated)) / share.of(tensors, size))
     return Costs(
-        worker_start=mean("start", transport.worker_start),
-        worker_ready=mean("ready", transport.worker_ready) + mean("begin_cpu", 0.0),
+        worker_start=mean("start", transport.worker_start, alike),
+        worker_ready=ready(alike),
         worker_wait=waited if waited >= NOTICEABLE else 0.0,
         first_sample=mean("begin_wait", 0.0),
         worker_stop=mean("stop", transport.worker_stop),
@@ -358,6 +364,14 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
         receive=adapted("receive"),
         pin=pinning(runs),
         copy_byte=float(np.nan_to_num(np.mean([run.copy for run in runs]) / max(size, 1.0))),
+        starts=tuple(
+            Start(
+                method=group[0].scenario.loader.start_method,
+                worker_start=mean("start", transport.worker_start, group),
+                worker_ready=ready(group),
+            )
+            for group in others
+        ),
     )
 
 

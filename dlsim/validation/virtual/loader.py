@@ -320,8 +320,8 @@ def _loader(
         settings["multiprocessing_context"] = VirtualContext(
             clock,
             ours.num_workers,
-            worker_start=scenario.costs.worker_start,
-            index_latency=scenario.costs.index_latency,
+            worker_start=scenario.charged.worker_start,
+            index_latency=scenario.charged.index_latency,
             observer=watcher,
         )
     if ours.stateful:
