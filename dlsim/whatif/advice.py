@@ -17,6 +17,7 @@ from dlsim.trace.summary import number
 from dlsim.trace.work import given_shares, in_an_epoch, told, unit
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.changes import pasted
+from dlsim.whatif.coming import told_of_samples
 from dlsim.whatif.explain import WORTH, Explanation
 from dlsim.whatif.extent import part_of, shortened
 from dlsim.whatif.feasibility import Verdict
@@ -65,6 +66,7 @@ class Advice:
     targets: tuple[Target, ...]
     chosen: Candidate | None
     best: Candidate
+    workers: tuple[int, ...]
     verdict: Verdict
     margin: dict[str, Verdict]
     explanation: Explanation | None
@@ -185,6 +187,7 @@ class Advice:
             (
                 self.ended,
                 given_shares(whole),
+                told_of_samples(whole, self.workers),
                 self.crowded,
                 *self.alternatives,
                 self.kept,

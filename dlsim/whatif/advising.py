@@ -15,7 +15,6 @@ from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate, candidates, pareto, switched, with_throughput
 from dlsim.whatif.changes import WRONG, programs, repeated, slower
 from dlsim.whatif.cheapest import Found, looked_at, search
-from dlsim.whatif.demand import demand
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import WORTH, Explanation, explain
 from dlsim.whatif.fastest import nearly_as_fast
@@ -66,8 +65,6 @@ def advise(
     Raises `WhatIfError` for a target that cannot be, and where no batch is returned, or no time
     passes.
     """
-    if not demand(scenario).batches:
-        raise WhatIfError("dataset: expected one of which a batch is returned, got none")
     question = Question(
         targets=targets(max_stall, max_wait_p95, min_au, max_epoch),
         workers=numbers(workers),
@@ -99,6 +96,7 @@ def _told(scenario: Scenario, question: Question, found: Found) -> Advice:
         targets=found.targets,
         chosen=found.chosen,
         best=best,
+        workers=found.workers,
         verdict=judge.verdict(best.scenario),
         margin=dict(_margin(found)),
         explanation=_explained(question, found) if limited else None,

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from msgspec import structs
 
+from dlsim.engine.effort import counts
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.errors import is_integer
 from dlsim.scenario.loader import WITHOUT_WORKERS
@@ -83,9 +84,9 @@ def candidates(
 
     `batch_sizes`: those to choose from; by default that of the scenario.
 
-    Left out are those that take more than `max_memory` bytes, or than the machine has. Where it
-    is not known what other workers would get (an iterable-style dataset with a list of shares),
-    only the scenario's own number of workers counts.
+    Left out are those with which no batch is returned, and those that take more than `max_memory`
+    bytes, or than the machine has. Where it is not known what other workers would get (an
+    iterable-style dataset with a list of shares), only the scenario's own number of workers counts.
 
     Raises `WhatIfError` where nothing is left.
     """
@@ -100,10 +101,13 @@ def candidates(
         _candidate(case, number, factor, in_order, switches, size)
         for size, case in sized or [(0, scenario)]
         for number in numbers
+        if _returns(case, number)
         for factor in (factors if number else (1,))
         for in_order in ((True, False) if free and number > 1 else (True,))
         for switches in (_switches(case) if number else ((),))
     ]
+    if not found:
+        raise WhatIfError("dataset: expected one of which a batch is returned, got none")
     most = float("inf") if max_memory is None else max_memory
     fitting = [one for one in found if space(one.scenario).fits_within(most)]
     if not fitting:
@@ -168,6 +172,12 @@ def _switches(scenario: Scenario) -> list[Switches]:
         found += [(*switches, ("persistent_workers", True)) for switches in found]
     methods = [("multiprocessing_context", method) for method in quicker_starts(scenario)]
     return found + [(*switches, method) for method in methods for switches in found]
+
+
+def _returns(scenario: Scenario, workers: int) -> bool:
+    """Whether any batch is returned with so many workers."""
+    changed = _candidate(scenario, workers, 1, scenario.loader.in_order, (), 0).scenario
+    return counts(changed)[0] > 0
 
 
 def scenario_of(scenario: Scenario, batch_size: int) -> Scenario:
