@@ -278,6 +278,7 @@ def _best(
     """The row to take, in words; how idle training is with it, and for what; whether it fits."""
     from dlsim.trace.telling import sentence
     from dlsim.trace.work import in_an_epoch, told, unit
+    from dlsim.whatif.bounds import alike
     from dlsim.whatif.endings import ended_by
     from dlsim.whatif.space import space
 
@@ -308,6 +309,8 @@ def _best(
         why = f"the cheapest that is {near_to}"
     yield f"Take {named(table, keys, best)}: {made(best)}; it is {why}."
     yield f"{sentence(idle[best], table['stall'][best])}."
+    if not table["failed"][best] > 0:
+        yield alike(cases[best], float(table["elapsed"][best] / table["batches"][best]))
     if said := told(cases[best], done[best]):
         yield said
     out = f" {left} of these {len(speed)} configurations do not (!)." if left else ""

@@ -93,7 +93,7 @@ def setup(scenario: Scenario) -> str:
         words += [] if loader.dispatch == "turns" else [f"dispatch {loader.dispatch}"]
         words += [] if loader.refill == "return" else [f"refill on {loader.refill}"]
     words.append("iterable" if isinstance(dataset, IterableDataset) else "map-style")
-    words += [key for key in ("endless", "stateful") if getattr(loader, key)]
+    words += [key for key in ("parallel_start", "endless", "stateful") if getattr(loader, key)]
     words += [] if consumer.loop == "plain" else [f"loop {consumer.loop}"]
     if scenario.epochs > 1:
         words.append(f"{scenario.epochs} epochs")
@@ -124,18 +124,12 @@ def verdict(trace: Trace, found: Account | None = None) -> str:
 
 def _alike(trace: Trace) -> str:
     """That workers and cores limit alike, and what more of both may bring; "" elsewhere."""
-    from dlsim.whatif.bounds import together
+    from dlsim.whatif.bounds import alike
 
     scenario = trace.meta.scenario
     if scenario is None or trace.meta.problem is not None or trace.meta.engine == "observed":
         return ""
-    times = together(scenario, summarize(trace).elapsed / len(trace.order))
-    if not times:
-        return ""
-    return (
-        "Workers and cores limit alike: more of one alone gain nothing, "
-        f"of both together up to {times:.2g} times as many samples/s."
-    )
+    return alike(scenario, summarize(trace).elapsed / len(trace.order))
 
 
 def _data(trace: Trace) -> str:

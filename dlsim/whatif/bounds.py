@@ -138,6 +138,20 @@ def together(scenario: Scenario, period: float) -> float:
     return period / least if period > (1 + NOTICED) * least else 0.0
 
 
+def alike(scenario: Scenario, period: float) -> str:
+    """That workers and cores limit alike, and what more of both may bring; "" elsewhere.
+
+    `period`: seconds a batch took.
+    """
+    times = together(scenario, period)
+    if not times:
+        return ""
+    return (
+        "Workers and cores limit alike: more of one alone gain nothing, "
+        f"of both together up to {times:.2g} times as many samples/s."
+    )
+
+
 def disagrees(limits: Bounds, found: Replications) -> str | None:
     """One line if simulations were faster than they can be, or slower than queueing explains.
 

@@ -12,6 +12,7 @@ from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import aligned, give_or_take, number, percent
 from dlsim.trace.telling import sentence
 from dlsim.trace.work import DISTINCT, in_an_epoch, told, unit
+from dlsim.whatif.bounds import alike
 from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.endings import ended_by
 from dlsim.whatif.limits import idle
@@ -142,8 +143,16 @@ def _price(found: Versus) -> str:
         parts.append(
             f"{name}: {sentence(causes, runs.interval('stall').mean)}. "
             f"It takes {loader.num_workers} worker{'s' * (loader.num_workers != 1)}{memory}."
+            f" {_alike(runs)}".rstrip()
         )
     return "\n".join(parts)
+
+
+def _alike(runs: Replications) -> str:
+    """That workers and cores limit alike, where no error ends a run."""
+    if runs["failed"].any():
+        return ""
+    return alike(runs.scenario, float(runs["elapsed"].mean() / runs["batches"].mean()))
 
 
 def _fitting(found: Versus) -> str:

@@ -95,6 +95,40 @@ def test_a_run_says_that_workers_and_cores_limit_alike() -> None:
         assert "limit alike" not in run_text(dlsim.simulate(other))
 
 
+def test_sweeps_and_comparisons_say_so_too() -> None:
+    """Among 4, 8 and 16 workers on 8 cores, 8 are taken, and nothing says that more alone help."""
+    case = CASES["as many workers as cores"]
+    said = "more of one alone gain nothing, of both together up to 1.9 times"
+    text = swept(case, [4, 8, 16])
+    assert text.startswith("Take num_workers=8: ")
+    assert said in text
+    more, both = ({"loader.num_workers": 16}, {"loader.num_workers": 16, "machine.cores": 16})
+    found = compare(case, dlsim.replace(case, more), 2)
+    assert found.better != "b"
+    assert str(found).count("Workers and cores limit alike") == 1
+    found = compare(case, dlsim.replace(case, both), 2)
+    assert found.gain.mean == pytest.approx(0.9, abs=0.06)
+    a, b = (line for line in str(found).splitlines() if line.startswith(("A: ", "B: ")))
+    assert said in a
+    assert "limit alike" not in b
+
+
+def test_advice_where_the_workers_that_are_set_have_no_batch() -> None:
+    """1,000 samples in batches of 128, by each worker whole ones only: what comes with how many."""
+    case = CASES["no batch for any worker"]
+    found = advise(case)
+    assert found.chosen is not None
+    assert found.best.workers == 7
+    text = str(found)
+    assert (
+        "Of 1,000 samples of an epoch come 896 with 0, 1 or 7 workers, 768 with 2, 3 or 6 workers, "
+        "640 with 5 workers, 512 with 4 workers, none with 8 to 16 workers."
+    ) in text
+    assert "104 of 1,000 samples never come (drop_last in each worker)." in text
+    with pytest.raises(WhatIfError, match="expected one of which a batch is returned, got none"):
+        advise(case, workers=[8, 9])
+
+
 def test_the_last_round_is_counted() -> None:
     """25 batches on 16 workers are a round and 9 more, which leave 7 workers idle: said first."""
     case = CASES["one and a half rounds"]
