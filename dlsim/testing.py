@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from dlsim.scenario import DlsimError, Scenario, ScenarioError, load
 from dlsim.scenario.errors import LARGEST, is_number, require
 from dlsim.scenario.units import EXAMPLES, parse
 from dlsim.trace import summarize
+from dlsim.trace.work import DISTINCT, Work, in_an_epoch, unit, work
 from dlsim.whatif.advising import advise
 from dlsim.whatif.explain import explain
 from dlsim.whatif.replicate import replicate
@@ -72,7 +74,7 @@ def assert_throughput_above(
 ) -> None:
     """Assert that more than so many samples a second are returned: 500 or "500 samples/s".
 
-    All else as in `assert_stall_below`.
+    Distinct ones, where samples come several times. All else as in `assert_stall_below`.
     """
     wanted = number("samples_per_s", samples_per_s, "throughput")
     target = Target("samples_per_s", wanted, at_most=False)
@@ -111,22 +113,36 @@ def _assert(
     seed: int,
 ) -> None:
     """Raise `AssertionError` unless the target is surely held, by more than nothing."""
-    metric = target.metric
-    asked = f"expected {'less' if target.at_most else 'more'} than {shown(metric, target.limit)}"
     if not isinstance(subject, (Scenario, str, Path)):
         seen = watched(subject, training_step(step), batches)
-        value = getattr(summarize(seen), metric)
+        target = counted(target, work(seen))
+        value = getattr(summarize(seen), target.metric)
         if not target.excess(value) < 0:
-            raise AssertionError(f"{target.result(value)}, {asked}{why(seen)}")
+            raise AssertionError(f"{target.result(value)}, {asked(target)}{why(seen)}")
         return
     for key, given in (("step", step), ("batches", batches)):
         require(given is None, key, "none, as a scenario states its own", given)
     scenario = scenario_of(subject)
-    found = replicate(scenario, replications, seed).interval(metric)
+    target = counted(target, in_an_epoch(scenario))
+    found = replicate(scenario, replications, seed).interval(target.metric)
     if not target.excess(found.mean) + margin(found) < 0:
-        said = f"{target.result(found.mean)} (± {shown(metric, margin(found))}), {asked}"
+        half = shown(target.metric, margin(found))
+        said = f"{target.result(found.mean)} (± {half}), {asked(target)}"
         limit = target.limit if target.at_most else None
         raise AssertionError(f"{said}\n{help_for(scenario, seed, limit)}")
+
+
+def counted(target: Target, found: Work | None) -> Target:
+    """The target, of distinct samples where those that are `found` come several times."""
+    again = found is not None and unit(found) == DISTINCT
+    repeats = again and target.metric == "samples_per_s"
+    return replace(target, metric="distinct_per_s") if repeats else target
+
+
+def asked(target: Target) -> str:
+    """What is expected."""
+    how = "less" if target.at_most else "more"
+    return f"expected {how} than {shown(target.metric, target.limit)}"
 
 
 def assert_fits(scenario: Scenario | str | Path, *, seed: int = 0) -> None:
@@ -157,8 +173,11 @@ def margin(found: Interval) -> float:
 
 
 def help_for(scenario: Scenario, seed: int, max_stall: float | None) -> str:
-    """What limits and what helps; with a target, the cheapest settings that hold it."""
+    """What limits and what helps, and what does not fit; with a target, the cheapest settings."""
     first = str(explain(scenario, None, seed)).splitlines()[0]
+    room = space(scenario)
+    if room.fits is False:
+        first += f"\n{room}"
     if not max_stall:
         return first
     try:

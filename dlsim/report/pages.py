@@ -116,9 +116,15 @@ def workers(scenario: Scenario, replications: int, seed: int, jobs: int) -> str:
             strict=True,
         )
     ]
-    caption = "Throughput over the number of workers, with 95 % intervals; a ring is around now."
-    now = int(np.flatnonzero(swept["loader.num_workers"] == scenario.loader.num_workers)[0])
-    picture = figure(sweep_curve(swept, "loader.num_workers", taken=now, word="now"), caption)
+    counts = swept["loader.num_workers"].tolist()
+    now = scenario.loader.num_workers
+    ring = counts.index(now) if now in counts else None
+    around = "a ring is around now"
+    if ring is None:
+        why = "it does not fit" if space(scenario).fits is False else "no batch is returned"
+        around = f"as it is, {why}"
+    caption = f"Throughput over the number of workers, with 95 % intervals; {around}."
+    picture = figure(sweep_curve(swept, "loader.num_workers", taken=ring, word="now"), caption)
     return picture + table(rows, ("num_workers", "samples/s", "idle"))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 
 import dlsim
 from dlsim.cli.sweeping import sweep_text
 from dlsim.report import run_text
+from dlsim.report.pages import scenario_page
+from dlsim.testing import assert_throughput_above
 from dlsim.whatif import advise, compare, explain, loaders, sweep
 from dlsim.whatif.limits import idle_of_all
 from tests.whatif.cases import CASES
@@ -21,12 +24,29 @@ def swept(case: dlsim.Scenario) -> str:
     return sweep_text(table, [key], [case], idle_of_all([case], table["stall"].tolist(), 2, 0, 1))
 
 
+def reported(case: dlsim.Scenario) -> str:
+    """What a page on a scenario says, without its pictures."""
+    drawing = ("axes", "gantt", "occupancy", "wait_distribution", "sweep_curve")
+    none = dict.fromkeys((*drawing, "account_bars", "gains_bar"), lambda *_, **__: None)
+    with patch.multiple("dlsim.report.pages", figure=lambda _, caption: caption, **none):
+        return scenario_page(explain(case, 2), dlsim.simulate(case), name="case", repeat=[])
+
+
+def asserted(case: dlsim.Scenario) -> str:
+    """What a test says of a throughput that nothing has."""
+    with pytest.raises(AssertionError) as failed:
+        assert_throughput_above(case, 1e12, replications=2)
+    return str(failed.value)
+
+
 COMMANDS: dict[str, Callable[[dlsim.Scenario], str]] = {
     "run": lambda case: run_text(dlsim.simulate(case)),
     "explain": lambda case: str(explain(case, 2)),
     "compare": lambda case: str(compare(case, case, 2)),
     "sweep": swept,
     "loaders": lambda case: str(loaders(case, 2)),
+    "report": reported,
+    "testing": asserted,
 }
 # What every command says of a case; those that `loaders` has no words for, all others.
 SAID = {
