@@ -11,9 +11,11 @@ from dlsim.trace.causes import WORDS
 from dlsim.trace.metrics import mean
 from dlsim.trace.summary import aligned, number, percent
 from dlsim.trace.telling import limit
+from dlsim.whatif.bounds import bounds
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.extent import IDLE
 from dlsim.whatif.limits import means, shares
+from dlsim.whatif.renting import WORKERS
 from dlsim.whatif.replicate import Replications
 from dlsim.whatif.statistics import Interval, interval
 
@@ -92,6 +94,12 @@ class Offer:
         if self.found is None:
             return ""
         return limit(means(shares(IDLE, self.found)), self.mean("stall"))
+
+    @property
+    def at_the_limit(self) -> bool:
+        """Whether it has the most workers that are tried, and those are too few."""
+        workers = self.scenario.loader.num_workers
+        return workers == max(WORKERS) and bounds(self.scenario).binds in ("workers", "window")
 
     @property
     def keywords(self) -> str:
@@ -236,6 +244,9 @@ def _table(found: Rental) -> Iterator[str]:
 
 
 def _notes(found: Rental) -> Iterator[str]:
+    limited = [offer.name for offer in found.offers if offer.at_the_limit]
+    if limited:
+        yield f"More than {max(WORKERS)} workers were not tried: {', '.join(limited)}."
     alone = [offer.name for offer in found.offers if offer.alone]
     if alone:
         yield (

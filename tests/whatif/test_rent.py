@@ -98,6 +98,53 @@ def test_targets() -> None:
     assert found_there.startswith("On slow (A-40GB) an epoch costs 0.15")
 
 
+def test_each_machine_is_priced_with_its_best_loader() -> None:
+    """Of three machines, the cheapest within 10 minutes is so with more than 16 workers.
+
+    A batch takes 21.2 s of a core, and 450 of them in an epoch: 617 s on 16 workers; with 24 and
+    more the steps of 1 s limit. The others: dear and fast, cheap and slow.
+    """
+    steps = {"A": 1.0, "B": 0.75, "C": 2.0}
+    case = training(
+        **{
+            "epochs": 2,
+            "dataset.length": 4500,
+            "dataset.fetch": [{"name": "decode", "cpu": 21.2}],
+            "loader.persistent_workers": True,
+            "consumer.on": [{"accelerator": a, "step": step} for a, step in steps.items()],
+        }
+    )
+    wide = {"cores": 64.0}
+    three = machines(
+        {"name": "right", "accelerator": "A", "price_per_hour": 2.1, **wide},
+        {"name": "dear", "accelerator": "B", "price_per_hour": 4.72, **wide},
+        {"name": "slow", "accelerator": "C", "price_per_hour": 0.5, **wide},
+    )
+    found = rent(case, three, max_epoch=600.0)
+    assert found.best is not None
+    assert (found.best.name, found.best.cost) == ("right", pytest.approx(0.275, rel=0.02))
+    costs = {offer.name: offer.cost for offer in found.offers}
+    assert costs["dear"] == pytest.approx(0.472, rel=0.02)
+    assert not next(offer for offer in found.offers if offer.name == "slow").holds
+    text = str(found)
+    assert "an epoch costs 0.27" in text
+    assert "The whole run of 2 epochs costs 0.5" in text
+    few = rent(case, three, max_epoch=600.0, workers=16)
+    right = next(offer for offer in few.offers if offer.name == "right")
+    assert right.cost == pytest.approx(0.36, rel=0.02)
+    assert not right.holds
+    assert few.best is None
+
+
+def test_a_search_that_ends_at_its_own_limit_says_so() -> None:
+    """Where even 64 workers are too few, it is said that more were not tried; elsewhere not."""
+    slow = training(**{"dataset.fetch": [{"name": "decode", "cpu": 90.0}], "dataset.length": 1000})
+    found = rent(slow, machines({**QUICKLY, "cores": 128.0}))
+    assert found.offers[0].scenario.loader.num_workers == 64
+    assert "More than 64 workers were not tried: fast." in str(found)
+    assert "were not tried" not in str(rent(training(), machines(QUICKLY)))
+
+
 def test_ranks_share_the_machine() -> None:
     """There is a rank for each accelerator; too few cores for all of them limit the training."""
     many = {**QUICKLY, "accelerators": 4, "price_per_hour": 12.0, "cores": 1.0}
