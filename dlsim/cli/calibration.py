@@ -39,7 +39,8 @@ def calibrate(
             Or one profile of torch.profiler (.json, .json.gz).
         out: Write the scenario here, as TOML.
         throughput: Samples a second by workers instead of runs, as 0=517,2=844,8=1275.
-        batch_size: The batch size of the throughputs.
+            With other batch sizes as 8@128=1340, which tell how the step grows.
+        batch_size: The batch size of the throughputs that name none, and of the scenario.
         cores: The cores of the machine of the throughputs.
         sample_bytes: The size of a sample of theirs, as "600 KB", to know what fits.
         step: The training step for each batch that they were measured with, as "65 ms".
@@ -90,14 +91,20 @@ def calibrate(
     dlsim.dump(scenario, out)
 
 
-def table(text: str) -> dict[int, float]:
-    """The throughputs in `0=517,2=844`; raises `UsageError` for anything else."""
+def table(text: str) -> dict[int | tuple[int, int], float]:
+    """The throughputs in `0=517,2=844,2@128=900`; raises `UsageError` for anything else."""
     wanted = "calibrate: --throughput: expected"
     try:
         parts = [part.split("=") for part in text.split(",")]
-        pairs = [(int(workers), float(rate)) for workers, rate in parts]
+        pairs = [(setting(where), float(rate)) for where, rate in parts]
     except ValueError:
         raise UsageError(f"{wanted} such as 0=517,2=844,8=1275, got {text!r}") from None
     if len(dict(pairs)) < len(pairs):
         raise UsageError(f"{wanted} each number of workers once, got {text!r}")
     return dict(pairs)
+
+
+def setting(text: str) -> int | tuple[int, int]:
+    """The workers in `2`, with the batch size in `2@128`; raises `ValueError` for anything else."""
+    workers, at, size = text.partition("@")
+    return (int(workers), int(size)) if at else int(workers)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from torch.utils.data import DataLoader, Dataset
 
 import dlsim
@@ -19,13 +20,14 @@ from dlsim.validation import (
     observe,
     predict,
 )
+from dlsim.validation.calibrating import throughput, throughput_models
 from dlsim.validation.calibrating.cost_errors import PACE, PRIOR, unsteadiness
 from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
 from dlsim.validation.calibrating.crowding import crowding
 from dlsim.validation.calibrating.lifetimes import exiting, first_samples
 from dlsim.validation.calibrating.scenario import consumer_of, of_runs
 from dlsim.validation.calibrating.steps import per_sample
-from dlsim.validation.calibrating.throughput import simulated
+from dlsim.validation.calibrating.throughput_models import simulated
 from dlsim.whatif.space import space
 from tests.validation.test_replay import watched
 
@@ -99,6 +101,22 @@ def test_starts_that_wait_are_kept_as_such(dataset, init, blocked, first, persis
     later = starts[0] - starts[1]
     assert later[0] == pytest.approx(costs.worker_wait + costs.first_sample)
     assert later[1] == pytest.approx(0.0 if persistent else later[0], abs=1e-6)
+
+
+def test_runs_of_other_start_methods_are_told_apart():
+    """Starts by another method than that of the first run are its own, and change no others."""
+    seen = observe(DataLoader(Rows(), 3, num_workers=1))
+    scenario = dlsim.replace(seen.meta.scenario, {"loader.multiprocessing_context": "spawn"})
+    spawned = replace(
+        seen,
+        meta=structs.replace(seen.meta, scenario=scenario),
+        epochs=replace(seen.epochs, started=seen.epochs.started - 1.0),
+    )
+    alone = calibrate(seen, transport=TRANSPORT).costs
+    costs = calibrate(seen, spawned, transport=TRANSPORT).costs
+    (other,) = costs.starts
+    assert (costs.worker_start, other.method) == (alone.worker_start, "spawn")
+    assert other.worker_start == pytest.approx(alone.worker_start + 1.0)
 
 
 def test_a_start_is_no_sample_that_is_long_by_chance():
@@ -256,8 +274,8 @@ def test_throughputs_are_met():
     """A scenario of three throughputs has these throughputs."""
     table = {0: 517.7, 2: 844.5, 8: 1275.7}
     scenario = calibrate_throughput(table, batch_size=32, cores=16)
-    assert simulated(scenario, 2) == pytest.approx(844.5, rel=0.02)
-    assert simulated(scenario, 8) == pytest.approx(1275.7, rel=0.02)
+    assert simulated(scenario, 2, 32) == pytest.approx(844.5, rel=0.02)
+    assert simulated(scenario, 8, 32) == pytest.approx(1275.7, rel=0.02)
 
 
 @pytest.mark.parametrize("step", [None, 0.065])
@@ -282,7 +300,7 @@ def test_a_step_is_told_from_fetching(step: float | None):
 def test_the_peak_of_a_table_survives(table: dict[int, float], cores: float | None):
     """Where more workers were slower, they are so in the scenario, and 5 % are met."""
     found = fit_throughput(table, batch_size=32, cores=cores)
-    assert max(found.fitted, key=found.fitted.get) == max(table, key=table.get)
+    assert max(found.fitted, key=found.fitted.get)[0] == max(table, key=table.get)
     assert found.worst < 0.05
     assert found.scenario.machine.crosstalk > 0
 
@@ -298,12 +316,46 @@ def test_receiving_is_not_told_from_a_step_without_0_workers():
 def test_a_scenario_gives_its_own_throughputs_back():
     """What a fitted scenario makes is fitted again, with its step, and nothing is remarked on."""
     made = {
-        workers: simulated(fit_throughput(STEADY, batch_size=8, cores=4).scenario, workers)
+        workers: simulated(fit_throughput(STEADY, batch_size=8, cores=4).scenario, workers, 8)
         for workers in (0, 1, 2, 3, 4)
     }
     found = fit_throughput(made, batch_size=8, cores=4)
     assert found.worst < 0.02
     assert found.remarks == ()
+
+
+def test_two_batch_sizes_tell_how_the_step_grows(capsys, tmp_path: Path, monkeypatch):
+    """A step of 20 ms and 1 ms a sample is told from fetching 2 ms a sample, by 8 and 32."""
+    steps = [("fetch", "step"), ("fetch", "step", "growing")]
+    assert {*steps} <= {*throughput_models.shapes({(0, 8): 1.0, (2, 8): 2.0, (2, 9): 2.0}, None)}
+    monkeypatch.setattr(throughput_models, "BATCHES", 12)
+    monkeypatch.setattr(throughput, "shapes", lambda *_, **__: steps)
+    out = tmp_path / "scenario.toml"
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=8),
+        dataset=dlsim.MapDataset(64, fetch=[Stage("read", cpu=dlsim.Gamma(0.002, 0.3))]),
+        consumer=dlsim.Consumer(Constant(0.02), step_per_sample=0.001),
+    )
+    rates = [
+        f"{workers}@{size}={simulated(case, workers, size):.5g}"
+        for size, workers in ((8, 0), (8, 1), (8, 4), (32, 0), (32, 4))
+    ]
+    command = ["calibrate", "--throughput", ",".join(rates), "--batch-size", "8", "-o", str(out)]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("batch  workers      given     fitted      off\n    8        0 ")
+    assert "a batch of 8: fetching 1" in said
+    found = dlsim.load(out)
+    assert found.consumer.step.mean == pytest.approx(0.02, rel=0.1)
+    assert found.consumer.step_per_sample == pytest.approx(0.001, rel=0.05)
+    assert found.dataset.fetch[0].cpu.mean == pytest.approx(0.002, rel=0.05)
+    assert main([*command, "--step", "50 ms"]) == 2
+    assert "step: expected none, as it is fitted to several batch" in capsys.readouterr().err
+    twice = ["calibrate", "--throughput", "1=2,2=3,2@32=3", "-o", str(out)]
+    assert main(twice) == 2
+    assert "expected each number of workers once for a batch size, got 2 twice" in (
+        capsys.readouterr().err
+    )
 
 
 STEADY = {0: 40.0, 1: 60.0, 2: 118.0, 4: 119.0}
@@ -337,7 +389,7 @@ def test_the_size_of_a_sample_may_be_stated_with_throughputs(tmp_path: Path, cap
     for stated, told in ((), "How large a sample is, is not stated"), (("600 KB",), "54.9 MiB"):
         assert main([*command, *[f"--sample-bytes={size}" for size in stated]]) == 0
         scenario = dlsim.load(out)
-        rates.append(simulated(scenario, 2))
+        rates.append(simulated(scenario, 2, 32))
         assert told in str(space(dlsim.replace(scenario, {"loader.num_workers": 1})))
     assert rates[0] == pytest.approx(rates[1])
     assert main([*command, "--sample-bytes", "large"]) == 2
