@@ -93,7 +93,9 @@ def setup(scenario: Scenario) -> str:
         words += [] if loader.dispatch == "turns" else [f"dispatch {loader.dispatch}"]
         words += [] if loader.refill == "return" else [f"refill on {loader.refill}"]
     words.append("iterable" if isinstance(dataset, IterableDataset) else "map-style")
-    words += [key for key in ("parallel_start", "endless", "stateful") if getattr(loader, key)]
+    words += [key for key in ("endless", "stateful") if getattr(loader, key)]
+    beside = loader.start_together
+    words += [f"{beside} workers started at a time"] if beside > 1 else []
     words += [] if consumer.loop == "plain" else [f"loop {consumer.loop}"]
     if scenario.epochs > 1:
         words.append(f"{scenario.epochs} epochs")
