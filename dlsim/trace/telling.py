@@ -86,7 +86,8 @@ def _part(cause: str, share: float, idle: Mapping[str, float]) -> str:
     parts = {name: value for name, value in idle.items() if group(name) == cause}
     most = max(parts, key=lambda name: parts[name])
     stage = most.partition(": ")[2]
-    which = f", most of it {stage}" if cause == FETCH and stage and len(parts) > 1 else ""
+    several = cause == FETCH and len(parts) > 1
+    which = f", most of it {stage}" if several and stage not in ("", FETCH) else ""
     return f"{percent(share)} for {WORDS.get(cause, cause)}{which}"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from dlsim.engine.facts import left_to_chance
-from dlsim.scenario import Scenario
+from dlsim.scenario import Cost, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.scenario.units import size
 from dlsim.trace.memory import DESCRIPTORS
@@ -28,6 +28,10 @@ from dlsim.whatif.statistics import Interval, interval
 from dlsim.whatif.targets import Target
 
 MOST_ROWS = 16  # of what else there is; of more, every other one is shown
+FREE_PINS = (
+    "pin_memory=True: what pinning takes is not stated (costs.pin); without an accelerator, torch "
+    "pins nothing."
+)
 SURE = 0.999  # a probability above it is not told more exactly
 
 
@@ -179,6 +183,8 @@ class Advice:
             lines.append(said)
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
+        if "pin_memory" in self.best.switches and whole.costs.pin == Cost():
+            lines.append(FREE_PINS)
         if self.best.size:
             lines.append(told_of_step(whole))
         left = left_early(whole, self.verdict.means.get("epoch_time", math.nan))

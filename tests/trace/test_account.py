@@ -11,6 +11,7 @@ from hypothesis import given, settings
 import dlsim
 from dlsim.scenario import Cost, Costs, Machine, Scenario
 from dlsim.trace import account, metrics, summarize
+from dlsim.trace.telling import sentence
 from tests.strategies import on_machines, scenarios
 from tests.whatif.cases import CASES
 from tests.whatif.test_bounds import anywhere
@@ -195,3 +196,11 @@ def test_clock() -> None:
     twice = account(trace, lambda moments: np.asarray(2 * moments))
     assert twice.busy == pytest.approx(2 * account(trace).busy)
     assert twice.shares == pytest.approx(account(trace).shares)
+
+
+def test_the_stage_that_takes_most_is_named() -> None:
+    """Of several stages, the one that takes most; one that is only called fetch says no more."""
+    idle = {"fetch: decode": 0.1, "fetch: read": 0.3, "first batch": 0.1}
+    said = "Training is idle 50.0 % of the time: 40.0 % for fetching samples"
+    assert sentence(idle, 0.5) == f"{said}, most of it read"
+    assert sentence({"fetch: collate": 0.1, "fetch: fetch": 0.3}, 0.5) == said

@@ -59,17 +59,21 @@ class Verdict:
             f"Predictions of {self.loader} hold: of {configurations} all are within "
             f"{percent(self.tolerance)} or {SPREADS:g} times what real runs differ by."
         )
-        if self.beyond:
+        if self.disturbed:
+            first = (
+                f"Nothing is known of how far predictions of {self.loader} hold: others disturbed "
+                "all real runs. Validate again when the machine is quiet."
+            )
+        elif self.beyond:
             first = (
                 f"Predictions of {self.loader} miss {len(self.beyond)} of {configurations} by more "
                 f"than {percent(self.tolerance)} and {SPREADS:g} times what real runs differ by: "
                 f"{'; '.join(self.beyond[:SHOWN])}{'; …' * (len(self.beyond) > SHOWN)}."
             )
         elif not self.passed:
-            first = f"Predictions of {self.loader} cannot be relied on: " + (
-                "others disturbed all real runs."
-                if self.disturbed
-                else f"{percent(self.held)} of the real runs are within their 95 % intervals."
+            first = (
+                f"Predictions of {self.loader} cannot be relied on: {percent(self.held)} of the "
+                "real runs are within their 95 % intervals."
             )
         sign = "+" if self.bias >= 0 else ""
         return (
