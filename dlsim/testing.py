@@ -59,6 +59,7 @@ def assert_stall_below(
     Raises `AssertionError` that says what limits and what would help; `DlsimError` for what
     cannot be simulated or watched, and for a limit that is none.
     """
+    __tracebackhide__ = True  # pytest shows the test, not what is in here
     target = Target("stall", number("limit", limit, "share"))
     _assert(subject, target, step, batches, replications, seed)
 
@@ -76,6 +77,7 @@ def assert_throughput_above(
 
     Distinct ones, where samples come several times. All else as in `assert_stall_below`.
     """
+    __tracebackhide__ = True
     wanted = number("samples_per_s", samples_per_s, "throughput")
     target = Target("samples_per_s", wanted, at_most=False)
     _assert(subject, target, step, batches, replications, seed)
@@ -113,6 +115,7 @@ def _assert(
     seed: int,
 ) -> None:
     """Raise `AssertionError` unless the target is surely held, by more than nothing."""
+    __tracebackhide__ = True
     if not isinstance(subject, (Scenario, str, Path)):
         seen = watched(subject, training_step(step), batches)
         target = counted(target, work(seen))
@@ -151,6 +154,7 @@ def assert_fits(scenario: Scenario | str | Path, *, seed: int = 0) -> None:
     Raises `AssertionError` that says what is outgrown when, and what would fit; `DlsimError` for a
     scenario that states none of them.
     """
+    __tracebackhide__ = True
     chosen = scenario_of(scenario)
     machine = chosen.machine
     if machine.memory is None and machine.shm is None and machine.descriptors is None:
@@ -192,6 +196,7 @@ def watched(loader: Any, step: Callable[[Any], object] | None, batches: int | No
     """A run of a real loader, which no error ended."""
     from dlsim.validation import observe
 
+    __tracebackhide__ = True
     seen = observe(loader, step=step, batches=batches, seconds=SECONDS)
     if seen.meta.problem is not None:
         raise AssertionError(f"the loader fails: {seen.meta.problem.message}")
@@ -203,6 +208,8 @@ def why(seen: Any) -> str:
     from dlsim.validation import diagnose_run
 
     try:
-        return "\n" + "\n".join(str(diagnose_run(seen)).splitlines()[:2])
+        answer, reasons, *_ = str(diagnose_run(seen)).split("\n\n")
     except DlsimError as error:
         return f"\n(why is not known: {error})"
+    speed = [line for line in reasons.splitlines() if line.startswith("speed ")]
+    return "\n".join(["", *speed, answer])

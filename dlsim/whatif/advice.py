@@ -183,7 +183,7 @@ class Advice:
             lines.append(said)
         if not self.best.in_order:
             lines.append("in_order=False: the order of batches depends on timing, run by run.")
-        if "pin_memory" in self.best.switches and whole.costs.pin == Cost():
+        if ("pin_memory", True) in self.best.switches and whole.costs.pin == Cost():
             lines.append(FREE_PINS)
         if self.best.size:
             lines.append(told_of_step(whole))
