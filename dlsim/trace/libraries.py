@@ -13,7 +13,7 @@ from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats
 
 MAIN = -1  # the worker number of the main process
-MORE = 1.5  # cores that a sample keeps busy, and it is more than one
+MORE = 1.2  # cores that a sample keeps busy, and it is more than one
 LEAST = 2e-3  # CPU seconds of other threads for a batch; less is somebody else's
 
 
@@ -31,7 +31,8 @@ def helping(seen: Observation) -> Floats:
 def cores_busy(seen: Observation) -> float:
     """How many cores a sample keeps busy while it computes: 1, but for threads of libraries.
 
-    A worker's first batch tells, too: its feeder, which may write for long, does nothing yet.
+    They are seen in a worker's first batch, too: its feeder, which may write for long, does
+    nothing yet. Where cores are short, threads that sleep while they wait do less than elsewhere.
     """
     if seen.samples is None:
         return 1.0
@@ -46,4 +47,4 @@ def cores_busy(seen: Observation) -> float:
         if not total > 0 or spent < LEAST * some.sum():
             return 1.0
         found.append(1 + spent / total)
-    return min(found) if min(found) >= MORE else 1.0
+    return found[0] if min(found) >= MORE else 1.0

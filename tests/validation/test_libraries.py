@@ -15,6 +15,7 @@ from dlsim.scenario import Constant, Costs, Stage
 from dlsim.trace.libraries import cores_busy, helping
 from dlsim.trace.observation import Observation
 from dlsim.validation import calibrate, diagnose_run, observe, one_thread_each
+from dlsim.validation.calibrating.costs import accounts
 from dlsim.validation.observing.one_thread import MAPS, SETTERS, limited
 from tests.validation.test_replay import watched
 
@@ -83,7 +84,7 @@ def test_cores_that_a_sample_keeps_busy(threads):
 
 def test_little_more_than_a_core_is_one():
     """What others of a process use, or of short samples, is no sign of a library's threads."""
-    assert cores_busy(seen_with(1.3)) == 1
+    assert cores_busy(seen_with(1.15)) == 1
     assert cores_busy(seen_with(2.0, 0.0001)) == 1
 
 
@@ -107,6 +108,29 @@ def test_threads_become_a_stage():
     gains = {gain.change.name: gain.gain.mean for gain in found.gains}
     assert gains["one thread in each worker"] == pytest.approx(1.0, abs=0.1)
     assert calibrate(seen_with(1.0), transport=Costs()).dataset.fetch[0].threads == 1
+
+
+def test_threads_that_sleep_are_work():
+    """Ones that are busy half of the time share out work, beside what one thread does alone.
+
+    As much is computed in all, and with a single thread nothing would be gained.
+    """
+    seen = seen_with(1.5)
+    scenario = calibrate(seen, transport=Costs())
+    alone, together = scenario.dataset.fetch[:2]
+    assert (alone.threads, together.threads, together.spin) == (1, 2, 0)
+    assert (alone.cpu.mean, together.cpu.mean) == pytest.approx((0.01, 0.01))
+    two = dlsim.replace(scenario, {"machine.cores": 2, "loader.num_workers": 4})
+    gains = {gain.change.name: gain.gain.mean for gain in dlsim.explain(two, 3).gains}
+    assert abs(gains.get("one thread in each worker", 0.0)) < 0.1
+
+
+@pytest.mark.parametrize("threads", [1.0, 1.4, 1.9])
+def test_what_threads_compute_is_no_pickling(threads):
+    """Of all that a process uses beside its fetching thread, the feeder's is what it pickles."""
+    seen = accounts(seen_with(threads))
+    assert seen.busy == pytest.approx(threads)
+    assert seen.serialise.sum() == pytest.approx(0.0, abs=1e-9)
 
 
 def test_one_thread_is_said_first():

@@ -46,7 +46,7 @@ class Accounts:
     `ready`, `stop`: of each worker, and `begin`: for which it is blocked before it takes work;
     `begin_wait`, `begin_cpu`: by how much its first sample exceeds others. `tensors`, `bytes`,
     `path`: of the mean batch. `crowding`: for each batch collated, how busy the other cores were
-    meanwhile, from 0 to 1. `threads`: how many a sample has, of a library, that compute together.
+    meanwhile, from 0 to 1. `busy`: cores that a sample keeps busy, by threads of a library.
     """
 
     scenario: Scenario
@@ -81,7 +81,7 @@ class Accounts:
     bytes: float
     path: str
     crowding: Floats
-    threads: int
+    busy: float
     machine: dict[str, float] = field(default_factory=dict)
 
 
@@ -165,7 +165,7 @@ def accounts(run: object) -> Accounts:
         pin=seen.pin_cpu[seen.order][~np.isnan(seen.pin_cpu[seen.order])],
         copy=machine.get("copy", NAN),
         **paid,
-        threads=max(round(cores_busy(seen)), 1),
+        busy=cores_busy(seen),
         crowding=crowding(seen, machine.get("cores", 1.0))[fetched],
     )
 

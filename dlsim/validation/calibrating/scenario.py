@@ -42,7 +42,7 @@ from dlsim.validation.calibrating.crowding import contention
 from dlsim.validation.calibrating.fitting import Fit, fit
 from dlsim.validation.calibrating.steps import per_sample
 
-IDLE = 0.2  # of a step that its threads may add up to and be none
+IDLE = 0.2  # of a thread's time, or of several together, in which they may do nothing
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put", "ready")
@@ -260,12 +260,30 @@ def stages(runs: Sequence[Accounts]) -> tuple[tuple[Stage, ...], dict[str, Fit]]
         if len(np.unique(index)) == dataset.length or correlated(wait, cpu):
             waits = Recorded(tuple(wait[rows].tolist()))
             cpus = Recorded(tuple(cpu[rows].tolist()))
-    # Of several threads, all but one are taken to spin: one would do as much alone, at least.
-    threads = max(run.threads for run in runs)
-    several: dict[str, Any] = {"threads": threads, "spin": 1 - 1 / threads} if threads > 1 else {}
-    if waits.mean < NEGLIGIBLE:
-        return (Stage("fetch", cpu=cpus, **several),), fits
-    return (Stage("fetch", wait=waits, cpu=cpus, **several),), fits
+    wait_first = waits if waits.mean >= NEGLIGIBLE else None
+    computing = by_threads(cpus, [run.busy for run in runs])
+    return (msgspec.structs.replace(computing[0], wait=wait_first), *computing[1:]), fits
+
+
+def by_threads(cpu: Distribution, busy: Sequence[float]) -> tuple[Stage, ...]:
+    """What a sample computes, if in runs it kept so many cores busy while its own thread did.
+
+    Threads that are as busy as that one all the time wait for each other on a core: one would do as
+    much alone, at least. Those that are not, sleep when they have nothing to do: what they compute
+    is work, and beside it there is some that one thread does alone.
+    """
+    several = [cores for cores in busy if cores > 1]
+    if not several:
+        return (Stage("fetch", cpu=cpu),)
+    cores = float(np.mean(several))
+    threads = max(ceil(cores - IDLE), 2)
+    if cores > threads - IDLE:
+        return (Stage("fetch", cpu=cpu, threads=threads, spin=1 - 1 / threads),)
+    together = (cores - 1) / (threads - 1)
+    return (
+        Stage("fetch", cpu=scaled(cpu, 1 - together)),
+        Stage("libraries", cpu=scaled(cpu, together), threads=threads),
+    )
 
 
 def correlated(wait: Floats, cpu: Floats) -> bool:
