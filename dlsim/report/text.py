@@ -9,7 +9,7 @@ from dlsim.scenario.units import duration
 from dlsim.trace import Problem, Trace, account, metrics, own_loop, summarize
 from dlsim.trace.account import Account
 from dlsim.trace.causes import LAST_ROUND, STEP
-from dlsim.trace.libraries import cores_busy
+from dlsim.trace.libraries import cores_busy, worth_limiting
 from dlsim.trace.observation import Observation
 from dlsim.trace.rhythm import rhythm
 from dlsim.trace.summary import aligned, number, percent
@@ -28,12 +28,11 @@ def run_text(trace: Trace) -> str:
     parts = [verdict(trace, found), configuration(trace), str(summarize(trace))]
     if isinstance(trace, Observation) and own_loop.told(trace):
         parts[0] += f"\n{own_loop.told(trace)}"
-    busy = cores_busy(trace) if isinstance(trace, Observation) else 1.0
-    if busy > 1:
+    if isinstance(trace, Observation) and worth_limiting(trace):
         parts.insert(
             0,
-            f"Each sample keeps {busy:.2g} cores busy, by threads that libraries start in each "
-            "process: dlsim diagnose tries what one thread in each worker gains.",
+            f"Each sample keeps {cores_busy(trace):.2g} cores busy, by threads that libraries "
+            "start in each process: dlsim diagnose tries what one thread in each worker gains.",
         )
     if trace.meta.scenario is not None:
         from dlsim.whatif.leaving import left_early

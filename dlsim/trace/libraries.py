@@ -34,8 +34,18 @@ def cores_busy(seen: Observation) -> float:
     They are seen in a worker's first batch, too: its feeder, which may write for long, does
     nothing yet. Where cores are short, threads that sleep while they wait do less than elsewhere.
     """
+    return _cores(seen)[0]
+
+
+def worth_limiting(seen: Observation) -> bool:
+    """Whether libraries keep that much more than one core busy that one thread may be faster."""
+    return min(_cores(seen)) >= MORE
+
+
+def _cores(seen: Observation) -> tuple[float, float]:
+    """Cores that samples of all batches keep busy, and those of workers' first batches."""
     if seen.samples is None:
-        return 1.0
+        return 1.0, 1.0
     others, own = helping(seen), seen.batch_cpu
     known = ~np.isnan(others + own)
     first = np.zeros(len(seen), bool)
@@ -45,6 +55,6 @@ def cores_busy(seen: Observation) -> float:
     for some in (known, known & first):
         spent, total = float(others[some].sum()), float(own[some].sum())
         if not total > 0 or spent < LEAST * some.sum():
-            return 1.0
+            return 1.0, 1.0
         found.append(1 + spent / total)
-    return found[0] if min(found) >= MORE else 1.0
+    return found[0], found[1]

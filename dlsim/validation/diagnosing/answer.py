@@ -11,7 +11,7 @@ from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration
 from dlsim.trace import own_loop
 from dlsim.trace.causes import DRAINING, FIRST_BATCH, JOINING, START, grouped
-from dlsim.trace.libraries import cores_busy
+from dlsim.trace.libraries import cores_busy, worth_limiting
 from dlsim.trace.metrics import samples_per_second
 from dlsim.trace.observation import Observation
 from dlsim.trace.rhythm import rhythm
@@ -48,7 +48,7 @@ class Diagnosis:
     were watched; `lasting`: from the second epoch on, with workers that persist, too. `tried`: a
     real run with the settings, None if there was none. `crowded`: the run as it was, in whose
     workers libraries had several threads; all else is said of one with a single one. None where
-    there were none.
+    there were none, or one is not faster: then `alone` is the run that tried it.
     """
 
     seen: Observation
@@ -64,6 +64,7 @@ class Diagnosis:
     room: Room
     tried: Observation | None = None
     crowded: Observation | None = None
+    alone: Observation | None = None
 
     @property
     def helps(self) -> bool:
@@ -177,10 +178,13 @@ def keywords(settings: Mapping[str, Any]) -> str:
 def _threads(found: Diagnosis) -> list[str]:
     """That libraries have threads of their own in each worker, and what one thread gains."""
     before = found.crowded
-    busy = cores_busy(found.seen if before is None else before)
-    if busy <= 1 or not found.scenario.loader.num_workers:
+    seen = found.seen if before is None else before
+    if not worth_limiting(seen) or not found.scenario.loader.num_workers:
         return []
+    busy = cores_busy(seen)
     said = f"Each sample keeps {busy:.2g} cores busy, by threads of libraries in each worker"
+    if found.alone is not None:
+        return [f"{said}: they share out work; with one thread each it was no faster (tried)."]
     if before is None:
         return [f"{said}: limit them in worker_init_fn, and diagnose the loader again."]
     times = samples_per_second(found.seen) / samples_per_second(before)

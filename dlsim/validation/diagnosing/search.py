@@ -21,7 +21,7 @@ from dlsim.engine.compiled import installed
 from dlsim.engine.facts import batches_to_simulate
 from dlsim.scenario import DlsimError, IterableDataset, Loader, Scenario
 from dlsim.scenario.distributions import Floats
-from dlsim.trace.libraries import cores_busy
+from dlsim.trace.libraries import worth_limiting
 from dlsim.trace.metrics import samples_per_second
 from dlsim.trace.observation import Observation
 from dlsim.validation.calibrating.scenario import Calibration, calibration
@@ -107,6 +107,9 @@ def diagnose_run(
     if isinstance(seen, Observation) and alone is not None and faster(alone, seen):
         found = diagnose_run(alone, max_stall=max_stall, split=split, seed=seed, jobs=jobs)
         return dataclasses.replace(found, crowded=seen)
+    if alone is not None:
+        found = diagnose_run(seen, max_stall=max_stall, split=split, seed=seed, jobs=jobs)
+        return dataclasses.replace(found, alone=alone)
     if isinstance(seen, Observation):
         check(seen)
     calibrated = calibration(seen)
@@ -160,7 +163,7 @@ def one_thread_each(
 
     None where the workers that were `seen` kept no more than a core busy each.
     """
-    if not loader.num_workers or cores_busy(seen) <= 1:
+    if not loader.num_workers or not worth_limiting(seen):
         return None
     return observe(
         limited(loader),
