@@ -38,9 +38,8 @@ WITHIN = 0.01  # of the time, or of the limit
 WORKERS, PREFETCH = range(6), (1, 2, 4)
 TARGETS = {"max_stall": "stall", "min_au": "au", "max_epoch": "epoch_time"}
 TRUTH = 1_000_000  # batches that the truth of a configuration rests on, at most
-FIRST, MOST = 20, 5000  # replications of it: the most are more than any answer rests on
-LONG, SHORT = 40, 400  # of each configuration that may be the fastest, in long and in short runs
-SURE = 3.0  # half-widths of 95 %
+FIRST, MOST = 20, 3000  # replications of it: the most are more than any answer rests on
+SURE = 3.0  # half-widths of 95 %, or standard errors of what is compared run by run
 APART = 10_000  # added to the seed of what is to see other random numbers
 PIECE = 5  # scenarios
 
@@ -184,20 +183,32 @@ def wrong_fastest(seed: int) -> str:
 
 
 def _speeds(options: list[Candidate], seed: int) -> dict[Any, Floats]:
-    """Samples a second of each option in some runs; more of those that may be near the fastest."""
+    """Samples a second of each option, in so many runs that tell who is as fast as the fastest."""
 
-    def runs(option: Candidate, times: int) -> Floats:
-        return replicate(option.scenario, times, APART + seed, measured=_speed)["samples_per_s"]
+    def run(some: list[Candidate], times: int) -> dict[Any, Floats]:
+        settings: dict[str, Any] = {"seed": APART + seed, "measured": _speed}
+        return {o.cost: replicate(o.scenario, times, **settings)["samples_per_s"] for o in some}
 
-    found = {option.cost: runs(option, FIRST) for option in options}
-    best = max(found.values(), key=lambda each: float(each.mean()))
-    for option in options:
-        behind = NEARLY * best - found[option.cost]
-        error = SURE * float(np.std(behind, ddof=1)) / len(behind) ** 0.5
-        if float(behind.mean()) < error + WITHIN * float(best.mean()):
-            batches = option.scenario.epochs * option.scenario.dataset.length // 2
-            found[option.cost] = runs(option, LONG if batches > 1000 else SHORT)
+    runs, found = FIRST, run(options, FIRST)
+    scenario = options[0].scenario
+    most = min(TRUTH * 2 // (scenario.epochs * scenario.dataset.length), MOST)
+    while runs < most:
+        best = max(found.values(), key=lambda each: float(each.mean()))
+        doubted = [option for option in options if _in_doubt(found[option.cost], best)]
+        if not doubted:
+            break
+        runs = min(4 * runs, most)
+        found |= run([o for o in options if o in doubted or found[o.cost] is best], runs)
     return found
+
+
+def _in_doubt(speeds: Floats, best: Floats) -> bool:
+    """Whether these may be on either side of a speed that makes an answer wrong."""
+    runs = min(len(speeds), len(best))
+    behind = [
+        bound * best[:runs] - speeds[:runs] for bound in (NEARLY - WITHIN, NEARLY + WITHIN / 2)
+    ]
+    return any(abs(d.mean()) < SURE * np.std(d, ddof=1) / runs**0.5 for d in behind)
 
 
 def _speed(trace: Trace) -> dict[str, float]:
