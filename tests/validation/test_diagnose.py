@@ -23,6 +23,7 @@ from dlsim.whatif.statistics import Ratio
 from tests.cli.test_cli import but_progress, refused
 from tests.modules import module_here
 from tests.validation.test_replay import watched
+from tests.whatif.cases import CASES
 
 SOURCE = """
 import os, signal, time
@@ -97,6 +98,18 @@ def module(tmp_path, monkeypatch):
     """A user's module, `diagnosed_here`, in a directory of its own."""
     with module_here(tmp_path, monkeypatch, "diagnosed_here", SOURCE) as path:
         yield path
+
+
+def test_a_search_that_ends_at_its_own_limit_says_so(monkeypatch):
+    """25 batches on 16 workers: no fewer do as well, and more, which are not tried, would gain."""
+    monkeypatch.setattr("dlsim.validation.calibrating.transport.probe", lambda path: dlsim.Costs())
+    case = CASES["one and a half rounds"]
+    said = str(diagnose_run(watched(dlsim.simulate(case, samples=True))))
+    assert "Keep your settings: others, with up to 16 workers, gain nothing" in said
+    assert "num_workers=32 100 %" in said
+    trained = dlsim.replace(case, {"consumer.step": 0.1})
+    said = str(diagnose_run(watched(dlsim.simulate(trained, samples=True))))
+    assert "fastest. More than 16 workers were not tried." in said
 
 
 def test_the_answer_and_what_to_paste():

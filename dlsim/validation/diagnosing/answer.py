@@ -220,7 +220,9 @@ def _action(found: Diagnosis) -> str:
     else:
         little = f"{keywords(found.settings)} would ({_range(found.gain)})"
         unsure = "" if found.settings == settings_of(found.scenario) else f", as {little}"
-        return f"Keep your settings: others gain nothing, or nothing that is sure{unsure}."
+        limited = found.advice.tried
+        others = f"others, with up to {limited} workers," if limited else "others"
+        return f"Keep your settings: {others} gain nothing, or nothing that is sure{unsure}."
     return f"{said}; {fits}."
 
 
@@ -293,7 +295,8 @@ def _target(found: Diagnosis) -> str:
         )
     if found.advice.chosen is not None:
         return f"held: {found.advice.results}"
-    return f"not reached: {found.advice.results}; the settings are the cheapest of the fastest"
+    said = f"not reached: {found.advice.results}; the settings are the cheapest of the fastest"
+    return f"{said}. {found.advice.untried}" if found.advice.untried else said
 
 
 def _tried(found: Diagnosis) -> str:
@@ -313,11 +316,17 @@ def _tried(found: Diagnosis) -> str:
 
 
 def _besides(found: Diagnosis) -> str:
-    """What gains most of that which no keyword argument does."""
-    code = [gain for gain in found.explanation.gains if gain.sure and not gain.change.loader]
+    """What gains most of that which no keyword argument does; and more workers than were tried."""
+    sure = [gain for gain in found.explanation.gains if gain.sure]
+    most = max(found.advice.workers)
+    code = [gain for gain in sure if not gain.change.loader]
+    more = [gain for gain in sure if gain.change.loader]
+    more = [gain for gain in more if gain.change.scenario.loader.num_workers > most]
     parts = []
     if code:
         parts.append(f"{code[0].change.name} would gain {100 * code[0].gain.mean:.0f} % as it is")
+    if more:
+        parts.append(f"{more[0].change.setting} {100 * more[0].gain.mean:.0f} %")
     if found.max_stall is not None:
         parts.append(f"a perfect loader {100 * found.explanation.headspace.gain.mean:.0f} %")
     return ", ".join(parts)
