@@ -134,11 +134,13 @@ def heat_map(
         from matplotlib.patches import Rectangle
 
         corner = across[1][taken] - 0.5, down[1][taken] - 0.5
-        frame = Rectangle(corner, 1, 1, fill=False, edgecolor=WAIT, linewidth=2.5)
+        frame = Rectangle(
+            corner, 1, 1, fill=False, edgecolor=WAIT, linewidth=2.5, clip_on=False, zorder=3
+        )
         ax.add_patch(frame)
     ax.set_xticks(range(shape[1]), [plain(name) for name in across[0]])
     ax.set_yticks(range(shape[0]), [plain(name) for name in down[0]])
-    ax.set_xlabel(_name(x))
+    ax.set_xlabel(_name(x) + (" (framed: take)" if taken is not None else ""))
     ax.set_ylabel(_name(y))
     bar = ax.figure.colorbar(image, ax=ax)
     bar.set_label(said)

@@ -199,6 +199,10 @@ def test_heat_map(table: dict[str, Any]) -> None:
         f"{value:.3g}" for value in table["samples_per_s"][1::2]
     ]
     assert drawn(axes)
+    assert axes.get_xlabel() == "num_workers"
+    taken = heat_map(table, "loader.num_workers", "loader.in_order", taken=0)
+    assert taken.get_xlabel() == "num_workers (framed: take)"
+    assert not taken.patches[0].get_clip_on()  # whole at the edges, too
     large = {**table, "samples_per_s": 10_000 * table["samples_per_s"]}
     most = f"{large['samples_per_s'][1]:,.0f}"
     assert heat_map(large, "loader.num_workers", "loader.in_order").texts[0].get_text() == most
