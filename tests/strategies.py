@@ -195,7 +195,7 @@ def _iterable(
 @cache
 def _shardings(workers: int) -> st.SearchStrategy[dict[str, object]]:
     shards = st.lists(st.integers(0, 20), min_size=workers, max_size=workers)
-    kinds = st.one_of(st.just("none"), st.just("split"), shards)
+    kinds = st.sampled_from(["none", "split", "litdata", "streaming"]) | shards
     return st.fixed_dictionaries({"sharding": kinds})
 
 

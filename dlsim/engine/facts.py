@@ -164,8 +164,21 @@ def last_of_epoch(scenario: Scenario) -> int | None:
 
 
 def lingers(scenario: Scenario) -> bool:
-    """Whether there are two sets of workers at a time, where an epoch begins."""
-    return scenario.rebinds and last_of_epoch(scenario) is not None and scenario.epochs > 1
+    """Whether there are two sets of workers at a time, where an epoch begins; in a job, of a rank.
+
+    Ranks that stop with others leave an epoch early, too.
+    """
+    if not scenario.rebinds or scenario.epochs == 1:
+        return False
+    return last_of_epoch(scenario) is not None or stopped_by_others(scenario)
+
+
+def stopped_by_others(scenario: Scenario) -> bool:
+    """Whether ranks of a job stop with one that has no more, while they still have some."""
+    if scenario.job.rank is not None or scenario.job.uneven != "stop":
+        return False
+    counts = steps_of_ranks(scenario)
+    return max(counts) > min(counts)
 
 
 def meets_after(scenario: Scenario) -> int:
@@ -258,8 +271,6 @@ def uncovered(scenario: Scenario) -> str:
     beyond = only_processes(scenario)
     if beyond is not None or storage is None:
         return beyond or ""
-    if lingers(scenario):
-        return "two sets of workers at a time"
     if job.ranks > 1 and storage.requests_per_second is not None:
         return "a line for storage in which ranks wait"
     if job.ranks > 1 and storage.cache > 0:

@@ -158,6 +158,28 @@ def test_whoever_joins_late_lets_the_others_go(shards: tuple[int, int]) -> None:
     assert np.isfinite(fast.ranks[0].finished[:3]).all()
 
 
+@pytest.mark.parametrize("sync_time", [0.0, 0.125])
+def test_workers_of_a_rank_that_stops_with_others_live_on(sync_time: float) -> None:
+    """Where the iterator is rebound, they finish what they are at until the next epoch has its own.
+
+    The rank had not been told to leave: it does so as another one has no more.
+    """
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=None, num_workers=1, in_order=False),
+        dataset=dlsim.IterableDataset(2, shards=(2,), collate=dlsim.Constant(1 / 64)),
+        consumer=dlsim.Consumer(loop="rebind"),
+        job=dlsim.Job(ranks=2, sync="epoch", sync_time=dlsim.Constant(sync_time), uneven="stop"),
+        epochs=2,
+    )
+    slow, fast = (simulate_job(scenario, engine=engine) for engine in ("simpy", "compiled"))
+    assert job_difference(slow, fast) is None
+    assert fast.ranks[0].order.tolist() == [0, 3]
+    assert fast.ranks[0].fetched[:2].tolist() == [1 / 64, 2 / 64]
+    shared = dlsim.replace(scenario, {"machine.cores": 4})
+    assert uncovered(shared) == "consumer.loop = rebind"
+
+
 @pytest.mark.parametrize("run_ahead", [0, 1, 3])
 @pytest.mark.parametrize("sync", [1, 2])
 def test_compiled_hosts_that_run_ahead_of_a_meeting(run_ahead: int, sync: int) -> None:

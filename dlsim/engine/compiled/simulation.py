@@ -106,7 +106,6 @@ class Simulation:
     def run(self, progress: Progress) -> None:
         """All epochs, until an exception ends them."""
         for epoch in range(self.scenario.epochs):
-            self.let_go(progress)
             self.begin_epoch(epoch, float(self.main["now"]))
             self.main["wake"] = -np.inf
             why = self.go_on(progress)
@@ -125,6 +124,7 @@ class Simulation:
     def begin_epoch(self, epoch: int, moment: float) -> None:
         """The training loop calls `iter(loader)` at this moment."""
         loader = self.scenario.loader
+        self.let_go(moment)
         self.first.append(int(self.main["returned" if loader.endless else "sent"]))
         self.moments.append([moment, np.nan, np.nan])
         self.main["last"] = epoch + 1 == self.scenario.epochs
@@ -141,19 +141,19 @@ class Simulation:
         """The training loop has left the epoch."""
         self.moments[-1][1], self.moments[-1][2] = self.main["primed"], self.main["now"]
 
-    def let_go(self, progress: Progress) -> None:
-        """Let the workers that linger go, after the next epoch has started its own.
+    def let_go(self, moment: float) -> None:
+        """Let workers that linger go, after the epoch of this moment has started its own.
 
         Neither set knows of the other, so one is simulated after the other, and time begins anew.
         """
         main, rules = self.main, self.state.rules[0]
         if not (rules["lingers"] and self.state.workers["alive"].any()):
             return
-        now = begun = float(main["now"])
+        now = float(main["now"])
         for _ in range(rules["workers"]):
-            begun += float(rules["worker_start"])
-        main["doing"], main["closed"], main["wake"] = CLOSE, OVER, begun
-        self.go_on(progress)
+            moment += float(rules["worker_start"])
+        main["doing"], main["closed"], main["wake"] = CLOSE, OVER, moment
+        self.go_on(lambda batches: None)  # nobody trains on what they still do
         main["now"], main["gone"] = now, main["now"]
 
     def go_on(self, progress: Progress) -> int:
