@@ -73,7 +73,7 @@ def run(
         seed: What all random times follow from.
         engine: How to simulate; auto takes the best.
         out: Write the whole trace here, as NPZ, for dlsim compare or NumPy.
-        csv: Write a table here, one row for each batch.
+        csv: Write a table here, one row for each batch, which dlsim report reads, too.
         plot: Draw the run here: who did what when, and how full the buffer was.
         trace: Write Chrome Trace Event JSON here (.json, .json.gz), which Perfetto opens.
         profiles: Of a job: write a profile of each rank into this folder, as torch.profiler does,

@@ -84,6 +84,18 @@ def trace_from(path: Path, seed: int, changes: Mapping[str, str]) -> Trace:
     return read_profiler(path) if is_profile(path) else load_trace(path)
 
 
+def run_from(path: Path) -> Trace | JobTrace | None:
+    """The run in a file, or in a folder of profiles; None for a scenario, and for one profile."""
+    from dlsim.trace import load_run, read_job_chrome, read_profiles
+    from dlsim.trace.chrome import of_job
+
+    if path.is_dir():
+        return read_profiles(path)
+    if path.suffix in (".npz", ".csv"):
+        return load_run(path)
+    return read_job_chrome(path) if is_profile(path) and of_job(path) else None
+
+
 def is_profile(path: Path) -> bool:
     """Whether the name is one of a profile of torch.profiler, or of another Chrome trace."""
     from dlsim.trace.chrome import SUFFIXES

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from dlsim.cli.files import check_writable, scenario_from, simulated, simulated_job
+from dlsim.cli.files import check_writable, run_from, scenario_from, simulated, simulated_job
 from dlsim.cli.parsing import NO_CHANGES, Changes, File, UsageError
 from dlsim.cli.progress import working
 from dlsim.scenario import DlsimError
@@ -28,8 +28,9 @@ def report(
     Example: dlsim report scenarios/imagenet_a100.toml --html report.html
 
     Args:
-        scenario: A scenario (.toml), or what run, observe or diagnose wrote (.npz).
-            Or a profile of torch.profiler (.json, .json.gz), or a folder of those of all ranks.
+        scenario: A scenario (.toml), or what run, observe or diagnose wrote (.npz, .csv).
+            Or a profile of torch.profiler (.json, .json.gz), or a folder of those of all ranks, or
+            the Chrome trace of a job.
         html: Write one page here that holds everything, to be read, sent or printed.
         seed: What all random times follow from.
         jobs: How many processes simulate; -1 for one on each core.
@@ -37,16 +38,17 @@ def report(
     from dlsim.report import run_text
     from dlsim.report.job_text import job_text
     from dlsim.scenario.files import replacing
-    from dlsim.trace import JobTrace, load_run, read_profiles
+    from dlsim.trace import JobTrace, Trace
     from dlsim.whatif.explain import explain
 
     check_writable(html)
-    is_run = scenario.suffix == ".npz" or scenario.is_dir()
-    if is_run and changes:
+    loaded = run_from(scenario)
+    if loaded is not None and changes:
         raise UsageError(f"report: {scenario} is a run, and has no {next(iter(changes))} to change")
     repeat = [command(scenario, html, seed, changes)]
-    if is_run:
-        run = read_profiles(scenario) if scenario.is_dir() else load_run(scenario)
+    run: Trace | JobTrace
+    if loaded is not None:
+        run = loaded
         text = job_text(run) if isinstance(run, JobTrace) else run_text(run)
     else:
         chosen = scenario_from(scenario, changes, profile=True)
@@ -65,14 +67,14 @@ def report(
             if isinstance(run, JobTrace):
                 from dlsim.report.job_pages import job_page, watched_page
 
-                if is_run:
+                if loaded is not None:
                     page = watched_page(run, **about)
                 else:
                     page = job_page(found, run, **about, jobs=jobs)
             else:
                 from dlsim.report.pages import run_page, scenario_page
 
-                if is_run:
+                if loaded is not None:
                     page = run_page(run, **about)
                 else:
                     page = scenario_page(found, run, **about, jobs=jobs)

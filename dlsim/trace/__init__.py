@@ -3,19 +3,18 @@
 from dlsim.trace.account import Account, account
 from dlsim.trace.chrome import write_chrome
 from dlsim.trace.difference import difference
-from dlsim.trace.files import load_trace, save, write_csv
+from dlsim.trace.files import load_trace, save
 from dlsim.trace.job import JobTrace, Meetings, meetings
 from dlsim.trace.job_files import (
     load_job,
     load_run,
     save_job,
     write_job_chrome,
-    write_job_csv,
     write_profiles,
 )
 from dlsim.trace.job_memory import job_overflow
 from dlsim.trace.job_metrics import Lateness, lateness
-from dlsim.trace.job_profiles import read_profiles
+from dlsim.trace.job_profiles import read_job_chrome, read_profiles
 from dlsim.trace.levels import Levels
 from dlsim.trace.log import events
 from dlsim.trace.memory import Memory, Overflow, memory, overflow
@@ -40,6 +39,7 @@ from dlsim.trace.metrics import (
 from dlsim.trace.narration import narrate
 from dlsim.trace.profiler import read_profiler
 from dlsim.trace.summary import Summary, summarize
+from dlsim.trace.tables import read_csv, write_csv, write_job_csv
 from dlsim.trace.trace import (
     MOMENTS,
     STATUSES,
@@ -91,6 +91,8 @@ __all__ = [
     "memory",
     "narrate",
     "overflow",
+    "read_csv",
+    "read_job_chrome",
     "read_profiler",
     "read_profiles",
     "samples_per_second",

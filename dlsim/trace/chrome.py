@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -51,12 +52,22 @@ class Lane(NamedTuple):
 
 
 MAIN, ACCELERATOR = Lane(1, 1), Lane(1, 2)
+BARRIER = 3  # the thread of a rank's process in which it waits for others
 
 
 def check_name(path: Path) -> None:
     """Raise `TraceError` for the name of a file that would hold no Chrome trace."""
     if not path.name.endswith(SUFFIXES):
         raise TraceError(f"{path}: expected a name ending in {' or '.join(SUFFIXES)}")
+
+
+def of_job(path: Path) -> bool:
+    """Whether the Chrome trace at `path` says first of how many ranks it is."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            return b'"otherData":{"ranks":' in file.read(60)
+    except (OSError, EOFError, zlib.error):  # whoever reads it will say so
+        return False
 
 
 def write_chrome(trace: Trace, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Traces in files: NPZ, which keeps all of a trace, and CSV, one row for each batch.
+"""Traces in NPZ files, which keep all of a trace.
 
 The NPZ file has one array for each array of the trace (`epochs.first`, `samples.index`, … with a
 dot), `meta` as JSON, and `format`, the number of this layout. Observed traces have the columns of
@@ -7,10 +7,9 @@ dot), `meta` as JSON, and `format`, the number of this layout. Observed traces h
 
 from __future__ import annotations
 
-import csv
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from dlsim.scenario.errors import LARGEST
 from dlsim.scenario.files import replacing
-from dlsim.trace.columns import parts, put_away
+from dlsim.trace.columns import put_away
 from dlsim.trace.observation import ADDED, BATCH_COLUMNS, SAMPLE_COLUMNS, Observation
 from dlsim.trace.trace import MOMENTS, STATUSES, Epochs, Meta, Samples, Trace, TraceError
 
@@ -43,7 +42,6 @@ SAMPLES = {
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 
 Arrays = Mapping[str, NDArray[Any]]
-CSV_COLUMNS = ("batch", "epoch", "worker", "size", "status", *MOMENTS)
 
 
 def save(trace: Trace, path: str | Path) -> None:
@@ -101,38 +99,6 @@ def read_arrays(path: str | Path) -> Arrays:
         raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def write_csv(trace: Trace, path: str | Path) -> None:
-    """Write one row for each batch of `trace` to the CSV file `path`; NaN becomes empty.
-
-    Columns: batch, epoch, worker, size, status (its name), and every moment in seconds. Raises
-    `TraceError` when it cannot be written.
-    """
-    with (
-        replacing(Path(path), TraceError) as part,
-        open(part, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(CSV_COLUMNS)
-        writer.writerows(csv_rows(trace))
-
-
-def csv_rows(trace: Trace) -> Iterator[tuple[Any, ...]]:
-    """The rows of `write_csv`."""
-    for part in parts(0, len(trace)):
-        batches = np.arange(part.start, part.stop)
-        columns: list[list[Any]] = [
-            batches.tolist(),
-            trace.epoch_of(batches).tolist(),
-            trace.worker[part].tolist(),
-            trace.size[part].tolist(),
-            [STATUSES[status] for status in trace.status[part].tolist()],
-        ]
-        for name in MOMENTS:
-            moments = getattr(trace, name)[part].tolist()
-            columns.append(["" if moment != moment else moment for moment in moments])
-        yield from zip(*columns, strict=True)
-
-
 def _arrays(file: IO[bytes], path: str | Path) -> Arrays:
     """Every array in the file, if it is a trace in our format."""
     if file.read(2) != b"PK":  # every zip file, so every NPZ, begins like this
@@ -175,7 +141,7 @@ def trace_of(arrays: Arrays, path: str | Path) -> Trace:
             if "stepped" in arrays
             else None,
         )
-        _check(trace)
+        check(trace)
         return trace
     except KeyError as error:
         raise TraceError(f"{path}: expected an array {error}, got none") from None
@@ -183,7 +149,7 @@ def trace_of(arrays: Arrays, path: str | Path) -> Trace:
         raise TraceError(f"{path}: {error}") from None
 
 
-def _check(trace: Trace) -> None:
+def check(trace: Trace) -> None:
     """Raise `ValueError` for a trace in which something refers to what is not there.
 
     Or with a moment that no run has: one may be unknown (NaN), but not infinite.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dlsim.trace.trace import Floats, Meta, Trace
+from dlsim.trace.trace import Floats, Integers, Meta, Trace
+
+NOBODY: Integers = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,7 +50,7 @@ class Meetings:
     rank came; `released`: when all went on, one for each row.
     """
 
-    batch: NDArray[np.int64]
+    batch: Integers
     stepped: Floats
     released: Floats
 
@@ -55,9 +58,9 @@ class Meetings:
         return len(self.released)
 
     @property
-    def last(self) -> NDArray[np.int64]:
+    def last(self) -> Integers:
         """For each meeting, the rank that came last: all others waited for it."""
-        found: NDArray[np.int64] = np.nanargmax(self.stepped, axis=1)
+        found: Integers = np.nanargmax(self.stepped, axis=1)
         return found
 
     @property
@@ -69,7 +72,10 @@ class Meetings:
 
 
 def meetings(job: JobTrace) -> Meetings:
-    """When the ranks of `job` met after their steps; none, if they do not."""
+    """When the ranks of `job` met after their steps; none, if they do not.
+
+    Where no scenario says after how many steps they do, they met where one of them waited.
+    """
     scenario = job.meta.scenario
     every = scenario.job.sync if scenario is not None else 1
     if not isinstance(every, int):
@@ -79,32 +85,34 @@ def meetings(job: JobTrace) -> Meetings:
             released=np.empty(0),
         )
     joins = scenario is not None and scenario.job.uneven == "join"
-    columns = [_met(trace, every, by_epoch=joins) for trace in job.ranks]
-    rows = sorted({row for column in columns for row in column})
-    batch = np.array([[column.get(row, -1) for column in columns] for row in rows], np.int64)
-    batch = batch.reshape(len(rows), len(job))
+    met = [_met(trace, every) for trace in job.ranks]
+    if not joins:  # who leaves an epoch waits for nobody: meetings are counted over all of them
+        met = [[np.concatenate(epochs)] for epochs in met]
+    batch = np.concatenate([_side_by_side(epoch) for epoch in zip_longest(*met, fillvalue=NOBODY)])
     stepped = np.full(batch.shape, np.nan)
-    released = np.full(len(rows), np.nan)
+    released = np.full(len(batch), np.nan)
+    known = np.full(len(batch), scenario is not None)
     for rank, trace in enumerate(job.ranks):
         there = batch[:, rank] >= 0
         mine = batch[there, rank]
         came = trace.finished if trace.stepped is None else trace.stepped
         stepped[there, rank] = came[mine]
         released[there] = np.fmax(released[there], trace.finished[mine])
-    known = ~np.isnan(stepped).all(axis=1)
+        known[there] |= trace.finished[mine] > came[mine]
+    known &= ~np.isnan(stepped).all(axis=1)
     return Meetings(batch=batch[known], stepped=stepped[known], released=released[known])
 
 
-def _met(trace: Trace, every: int, *, by_epoch: bool) -> dict[tuple[int, int], int]:
-    """The batch after which the rank came to each meeting; meetings are counted in each epoch.
+def _met(trace: Trace, every: int) -> list[Integers]:
+    """The batches after which the rank came to a meeting in each epoch, in order."""
+    epochs = trace.epoch_of(trace.order)
+    count = max(len(trace.epochs.first), 1)
+    return [trace.order[epochs == epoch][every - 1 :: every] for epoch in range(count)]
 
-    Or, where ranks do not wait for each other at the end of an epoch, over all of them.
-    """
-    epochs = trace.epoch_of(trace.order) if len(trace.epochs.first) else trace.order
-    found: dict[tuple[int, int], int] = {}
-    for epoch in np.unique(epochs).tolist():
-        mine = trace.order[epochs == epoch][every - 1 :: every].tolist()
-        start = 0 if by_epoch else len(found)
-        place = epoch if by_epoch else 0
-        found |= {(place, start + number): batch for number, batch in enumerate(mine)}
+
+def _side_by_side(columns: Sequence[Integers]) -> Integers:
+    """The columns in one table, in which -1 is below the shorter ones."""
+    found = np.full((max(map(len, columns)), len(columns)), -1, np.int64)
+    for number, column in enumerate(columns):
+        found[: len(column), number] = column
     return found

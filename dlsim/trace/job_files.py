@@ -1,4 +1,4 @@
-"""Jobs in files: all ranks in one NPZ, one CSV, one Chrome trace, or a folder of profiles.
+"""Jobs in files: all ranks in one NPZ, one Chrome trace, or a folder of profiles.
 
 The NPZ file has the arrays of each rank as those of a trace, with `rank.0.`, `rank.1.`, … in front,
 and `job`, the job's own `meta`. The folder has a file for each rank, as torch.profiler writes them:
@@ -7,7 +7,6 @@ tools that read these, as HolisticTraceAnalysis, read simulated ranks.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -20,18 +19,19 @@ import numpy as np
 
 from dlsim.scenario.files import replacing
 from dlsim.trace import metrics
-from dlsim.trace.chrome import MAIN, Lane, check_name, events_of, named, nanoseconds, write_events
-from dlsim.trace.files import (
-    CSV_COLUMNS,
-    FORMAT,
-    Arrays,
-    arrays_of,
-    csv_rows,
-    read_arrays,
-    trace_of,
-    write_arrays,
+from dlsim.trace.chrome import (
+    BARRIER,
+    MAIN,
+    Lane,
+    check_name,
+    events_of,
+    named,
+    nanoseconds,
+    write_events,
 )
+from dlsim.trace.files import FORMAT, Arrays, arrays_of, read_arrays, trace_of, write_arrays
 from dlsim.trace.job import JobTrace
+from dlsim.trace.tables import read_csv
 from dlsim.trace.trace import Floats, Meta, Trace, TraceError
 
 STREAM = 7  # as CUDA numbers the first that is not the default one
@@ -66,7 +66,12 @@ def load_job(path: str | Path) -> JobTrace:
 
 
 def load_run(path: str | Path) -> Trace | JobTrace:
-    """What the NPZ file at `path` has, a trace or a job. Raises `TraceError` as both do."""
+    """What the file at `path` has, a trace or a job: a table, if it is a `.csv`, else an NPZ.
+
+    Raises `TraceError` as those who read these do.
+    """
+    if Path(path).suffix == ".csv":
+        return read_csv(path)
     arrays = read_arrays(path)
     return job_of(arrays, path) if "job" in arrays else trace_of(arrays, path)
 
@@ -102,24 +107,6 @@ def joined(traces: list[Trace], meta: Meta) -> JobTrace:
                 f"{theirs} under seed {trace.meta.seed}"
             )
     return JobTrace(ranks=tuple(traces), meta=meta)
-
-
-def write_job_csv(job: JobTrace, path: str | Path) -> None:
-    """Write one row for each batch of each rank to the CSV file `path`; NaN becomes empty.
-
-    Columns: rank, those of `write_csv`, and stepped. Raises `TraceError` when it cannot be written.
-    """
-    with (
-        replacing(Path(path), TraceError) as part,
-        open(part, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["rank", *CSV_COLUMNS, "stepped"])
-        for rank, trace in enumerate(job.ranks):
-            stepped = trace.finished if trace.stepped is None else trace.stepped
-            shown = ("" if time != time else time for time in stepped.tolist())
-            rows = zip(csv_rows(trace), shown, strict=True)
-            writer.writerows((rank, *row, time) for row, time in rows)
 
 
 def write_job_chrome(job: JobTrace, path: str | Path) -> None:
@@ -175,7 +162,7 @@ def _barriers(trace: Trace, lane: Lane) -> Iterator[str]:
     """The waiting for other ranks, after the steps, in a lane of its own."""
     if trace.stepped is None:
         return
-    lane = Lane(lane.pid, 3)
+    lane = Lane(lane.pid, BARRIER)
     yield named("thread_name", lane, '"name":"barrier"')
     order = trace.order
     for begin, end, batch in zip(

@@ -1,18 +1,28 @@
-"""A folder of profiles, one of each rank of a job, as torch.profiler writes them, as one job."""
+"""Jobs from Chrome traces: a folder of torch.profiler's, one of each rank, or one of all ranks."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dlsim.trace.chrome import SUFFIXES
+from dlsim.trace.chrome import BARRIER, SUFFIXES
 from dlsim.trace.job import JobTrace
 from dlsim.trace.observation import later
-from dlsim.trace.profiler import ENGINE, Profile, profile
-from dlsim.trace.trace import Floats, Meta, Trace, TraceError
+from dlsim.trace.profiler import (
+    ENGINE,
+    NAN,
+    NEXTS,
+    Event,
+    Profile,
+    batch_of,
+    chrome_file,
+    profile,
+)
+from dlsim.trace.trace import RETURNED, Epochs, Floats, Meta, Trace, TraceError
 
 COLLECTIVE = "nccl"  # how the names of kernels begin in which ranks wait for each other
 
@@ -84,3 +94,70 @@ def waiting(trace: Trace, waits: Floats) -> Trace:
     stepped = trace.finished.copy()
     stepped[: len(waits)] -= np.minimum(waits, (trace.finished - trace.returned)[: len(waits)])
     return replace(trace, stepped=stepped)
+
+
+def read_job_chrome(path: str | Path) -> JobTrace:
+    """The job in the Chrome trace at `path`, a process for each rank, as `write_job_chrome` has it.
+
+    Known of each batch are `requested`, `returned`, `stepped` and `finished`, and of each epoch
+    when it began and ended, all to the nanosecond. Batches are numbered as they were returned; all
+    other moments are NaN, sizes 0 and workers -1. Raises `TraceError` for a file that cannot be
+    read, is damaged, lacks a rank, or is of no job.
+    """
+    file, processes = chrome_file(Path(path)), defaultdict[object, list[Event]](list)
+    if file.ranks is None:
+        raise TraceError(f"{path}: expected the Chrome trace of a job, got another one")
+    for event in file.traceEvents:
+        processes[event.pid].append(event)
+    meta = Meta(engine=ENGINE, notes={"source": str(path)})
+    for rank in range(file.ranks):
+        if not any(event.cat == "epoch" for event in processes[rank + 1]):
+            raise TraceError(f"{path}: expected {file.ranks} ranks, got no epoch of rank {rank}")
+    ranks = [rank_of(processes[rank + 1], meta) for rank in range(file.ranks)]
+    return JobTrace(ranks=tuple(ranks), meta=meta)
+
+
+def rank_of(events: Sequence[Event], meta: Meta) -> Trace:
+    """The trace of a rank from the events of its process."""
+    slices = [(event, batch_of(event)) for event in events if event.ph == "X"]
+    nexts = [(event, batch) for event, batch in slices if event.name in NEXTS and batch is not None]
+    steps = {batch: event.end for event, batch in slices if event.name == "step"}
+    came = {batch: event.ts for event, batch in slices if event.name == "barrier"}
+    meets = any(event.tid == BARRIER for event in events)
+    numbers, nothing = [batch for _, batch in nexts], np.full(len(nexts), NAN)
+    finished = seconds([steps.get(batch, NAN) for batch in numbers])
+    requested = seconds([event.ts for event, _ in nexts])
+    started, ended = (
+        seconds([event.ts for event in events if event.cat == "epoch" and event.ph == phase])
+        for phase in "be"
+    )
+    return Trace(
+        sent=nothing,
+        started=nothing,
+        fetched=nothing,
+        arrived=nothing,
+        received=nothing,
+        requested=requested,
+        returned=seconds([event.end for event, _ in nexts]),
+        finished=finished,
+        worker=np.full(len(nexts), -1, np.int32),
+        size=np.zeros(len(nexts), np.int32),
+        status=np.full(len(nexts), RETURNED, np.uint8),
+        order=np.arange(len(nexts)),
+        epochs=Epochs(
+            first=np.searchsorted(requested, started),
+            started=started,
+            primed=np.full(len(started), NAN),
+            ended=ended,
+        ),
+        meta=meta,
+        stepped=seconds([came.get(batch, steps.get(batch, NAN)) for batch in numbers])
+        if meets
+        else None,
+    )
+
+
+def seconds(microseconds: Sequence[float]) -> Floats:
+    """The same in seconds, of whole nanoseconds."""
+    found: Floats = np.rint(np.array(microseconds, np.float64) * 1e3) / 1e9
+    return found

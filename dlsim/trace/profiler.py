@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,6 +26,7 @@ GZIP = b"\x1f\x8b"
 # The operators of `torch.empty(()).random_().item()`, with which iter() draws a seed.
 SEED = ("aten::empty", "aten::random_", "aten::item")
 NAN = float("nan")
+NEXTS = (WITH_WORKERS, WITHOUT_WORKERS)
 
 
 class Event(msgspec.Struct, gc=False):
@@ -50,10 +52,19 @@ class _Distributed(msgspec.Struct):
     world_size: int | None = None
 
 
-class _File(msgspec.Struct):
+class ChromeFile(msgspec.Struct):
+    """What is read of a Chrome trace; `otherData` is what dlsim told about one it wrote."""
+
     traceEvents: list[Event]
     distributedInfo: _Distributed = msgspec.field(default_factory=_Distributed)
     baseTimeNanoseconds: float = 0.0
+    otherData: Any = None
+
+    @property
+    def ranks(self) -> int | None:
+        """Of how many ranks it is, each a process, if it is of a job; else None."""
+        found = self.otherData.get("ranks") if isinstance(self.otherData, dict) else None
+        return found if isinstance(found, int) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +115,14 @@ def read_profiler(path: str | Path) -> Trace:
 
 def profile(path: Path) -> Profile:
     """The profile at `path`, as `read_profiler` reads it."""
-    file = _file(path)
+    file = chrome_file(path)
     events = file.traceEvents
-    kinds = Counter((e.pid, e.tid, e.name) for e in events if e.name in _NEXTS and e.ph == "X")
+    if file.ranks is not None:
+        raise TraceError(
+            f"{path}: expected a single run, got a job of {file.ranks} ranks"
+            " (dlsim.trace.read_job_chrome)"
+        )
+    kinds = Counter((e.pid, e.tid, e.name) for e in events if e.name in NEXTS and e.ph == "X")
     if not kinds:
         raise TraceError(
             f"{path}: no DataLoader in it: expected slices named "
@@ -136,11 +152,11 @@ def profile(path: Path) -> Profile:
     )
 
 
-_NEXTS = (WITH_WORKERS, WITHOUT_WORKERS)
+def chrome_file(path: Path) -> ChromeFile:
+    """What is in the file, an object with `traceEvents` or a bare list of them.
 
-
-def _file(path: Path) -> _File:
-    """What is in the file, an object with `traceEvents` or a bare list of them."""
+    Raises `TraceError` if it cannot be read, or has neither.
+    """
     try:
         content = path.read_bytes()
         if content.startswith(GZIP):
@@ -151,8 +167,8 @@ def _file(path: Path) -> _File:
         raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from None
     try:
         if content.lstrip()[:1] == b"[":
-            return _File(msgspec.json.decode(content, type=list[Event]))
-        return msgspec.json.decode(content, type=_File)
+            return ChromeFile(msgspec.json.decode(content, type=list[Event]))
+        return msgspec.json.decode(content, type=ChromeFile)
     except msgspec.ValidationError as error:
         raise TraceError(f"{path}: expected a Chrome trace: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -169,10 +185,10 @@ def _epochs(lane: Sequence[Event], name: str) -> list[_Epoch]:
     bounds = np.searchsorted([event.ts for event in nexts], begins).tolist()
     if not bounds or bounds[0] > 0:
         begins, bounds = [nexts[0].ts, *begins], [0, *bounds]
-    ours = any(_batch(event) is not None for event in nexts)
+    ours = any(batch_of(event) is not None for event in nexts)
     if ours:  # what finds the end of an epoch may take no time, nor may the next one to begin
         bounds[1:] = [
-            place + (event.ts == begin and event.dur == 0 and _batch(event) is None)
+            place + (event.ts == begin and event.dur == 0 and batch_of(event) is None)
             for place, begin in zip(bounds[1:], begins[1:], strict=True)
             for event in nexts[place : place + 1]
         ]
@@ -213,16 +229,16 @@ def _close(epoch: _Epoch, lane: Sequence[Event], until: float, last: bool, ours:
     final = epoch.nexts[-1]
     after = [e.end for e in lane if final.end <= e.ts < until and e.end <= until]
     if ours:
-        ends = [event for event in epoch.nexts if _batch(event) is None]
+        ends = [event for event in epoch.nexts if batch_of(event) is None]
         epoch.end = ends[-1] if ends else None
-        epoch.nexts = [event for event in epoch.nexts if _batch(event) is not None]
+        epoch.nexts = [event for event in epoch.nexts if batch_of(event) is not None]
     elif not last or not after:
         epoch.end = epoch.nexts.pop()
     if epoch.end is None:
         epoch.after = max(after, default=NAN)
 
 
-def _batch(event: Event) -> int | None:
+def batch_of(event: Event) -> int | None:
     """The number of the batch that a `next()` returned, where dlsim wrote it down."""
     try:
         return msgspec.json.decode(event.args, type=_Args).batch

@@ -6,12 +6,16 @@ import csv
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dlsim
+from dlsim.cli import main
 from dlsim.report.job_plots import job_picture, ranks_gantt
 from dlsim.report.job_text import job_text
 from dlsim.trace import (
@@ -21,8 +25,11 @@ from dlsim.trace import (
     lateness,
     load_job,
     load_trace,
+    meetings,
     metrics,
     overflow,
+    read_csv,
+    read_job_chrome,
     read_profiles,
     save_job,
     summarize,
@@ -34,6 +41,7 @@ from dlsim.trace import (
 from dlsim.trace.difference import job_difference
 from dlsim.trace.job_metrics import job_account
 from dlsim.trace.job_summary import at_barrier
+from tests.strategies import ideal, jobs
 
 
 def job(**changes: object) -> JobTrace:
@@ -88,6 +96,72 @@ def test_a_table_has_a_row_for_each_batch_of_each_rank(tmp_path: Path) -> None:
     assert len(rows) == sum(map(len, found.ranks)) == 30
     assert [row["rank"] for row in rows] == [str(rank) for rank in range(3) for _ in range(10)]
     assert float(rows[0]["finished"]) - float(rows[0]["stepped"]) == pytest.approx(3.25)
+
+
+@settings(max_examples=6)
+@given(jobs(ideal), st.integers(0, 2**32))
+def test_tables_and_chrome_traces_are_read_back(
+    tmp_path: Path, scenario: dlsim.Scenario, seed: int
+) -> None:
+    """Of any job a table has every number, a Chrome trace waits, steps and barriers to the ns."""
+    found = dlsim.simulate_job(scenario, seed)
+    write_job_csv(found, tmp_path / "job.csv")
+    table = read_csv(tmp_path / "job.csv")
+    assert isinstance(table, JobTrace)
+    without = [replace(trace, meta=table.meta) for trace in found.ranks]
+    assert job_difference(JobTrace(ranks=tuple(without), meta=table.meta), table, rtol=0) is None
+    write_job_csv(table, tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "job.csv").read_bytes()
+    write_job_chrome(found, tmp_path / "job.json.gz")
+    for trace, read in zip(
+        found.ranks, read_job_chrome(tmp_path / "job.json.gz").ranks, strict=True
+    ):
+        for name in ("requested", "returned", "finished"):
+            moments = getattr(trace, name)[trace.order]
+            np.testing.assert_allclose(getattr(read, name), moments, atol=1e-9)
+        assert (read.stepped is None) == (trace.stepped is None)
+        if read.stepped is not None and trace.stepped is not None:
+            known = ~np.isnan(read.finished)
+            stepped = trace.stepped[trace.order]
+            np.testing.assert_allclose(read.stepped[known], stepped[known], atol=1e-9)
+        np.testing.assert_allclose(read.epochs.started, trace.epochs.started, atol=1e-9)
+
+
+def test_reports_on_files_of_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a table and from a Chrome trace it is told who waited for whom, as from the job."""
+    found = job()
+    write_job_csv(found, tmp_path / "job.csv")
+    write_job_chrome(found, tmp_path / "job.json")
+    for name in ("job.csv", "job.json"):
+        assert main(["report", str(tmp_path / name)]) == 0
+        out = capsys.readouterr().out
+        assert "Rank 1 is waited for the longest (100.0 % of that; it came last 5 of 10 times)" in out
+    late, read = lateness(found), lateness(read_job_chrome(tmp_path / "job.json"))
+    assert read.kept == pytest.approx(late.kept)
+    never = job(**{"job.sync": "never"})
+    write_job_csv(never, tmp_path / "never.csv")
+    apart = read_csv(tmp_path / "never.csv")
+    assert isinstance(apart, JobTrace)
+    assert len(meetings(apart)) == 0
+
+
+def test_files_of_other_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A Chrome trace of a job is none of a run, and the reverse; all ranks have to be there."""
+    path = tmp_path / "job.json"
+    write_chrome(job().ranks[0], path)
+    with pytest.raises(TraceError, match="expected the Chrome trace of a job, got another one"):
+        read_job_chrome(path)
+    write_job_chrome(job(), path)
+    assert main(["explain", str(path)]) == 2
+    assert "job.json: expected a single run, got a job of 3 ranks" in capsys.readouterr().err
+    path.write_text(path.read_text().replace('"pid":2,', '"pid":9,'))
+    with pytest.raises(TraceError, match="expected 3 ranks, got no epoch of rank 1"):
+        read_job_chrome(path)
+    write_job_csv(job(), tmp_path / "job.csv")
+    rows = (tmp_path / "job.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "job.csv").write_text("".join(row for row in rows if row[:2] != "1,"))
+    with pytest.raises(TraceError, match=r"rank: expected 0, 1, \.\.\., each once, got 2"):
+        read_csv(tmp_path / "job.csv")
 
 
 def test_a_process_for_each_rank(tmp_path: Path) -> None:

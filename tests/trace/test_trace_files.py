@@ -13,7 +13,7 @@ from hypothesis import given, settings
 import dlsim
 from dlsim.engine import simulate
 from dlsim.scenario import Scenario
-from dlsim.trace import Trace, TraceError, difference, load_trace, save, write_csv
+from dlsim.trace import Trace, TraceError, difference, load_trace, read_csv, save, write_csv
 from dlsim.trace.trace import MOMENTS
 from tests.strategies import scenarios
 
@@ -49,6 +49,11 @@ def test_nothing_is_lost(tmp_path: Path, scenario: Scenario) -> None:
         assert difference(trace, again, rtol=0) is None
         assert again.meta == trace.meta
         assert (again.samples is None) == (trace.samples is None)
+    write_csv(trace, tmp_path / "trace.csv")
+    table = read_csv(tmp_path / "trace.csv")
+    assert isinstance(table, Trace)
+    trace = dataclasses.replace(trace, meta=table.meta, samples=None)
+    assert difference(trace, table, rtol=0) is None
 
 
 def test_types_are_kept(tmp_path: Path) -> None:
@@ -184,12 +189,44 @@ def test_csv(tmp_path: Path) -> None:
     write_csv(trace, tmp_path / "t.csv")
     with open(tmp_path / "t.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["batch", "epoch", "worker", "size", "status", *MOMENTS]
+    keys = ["batch", "epoch", "worker", "size", "status", "place", *MOMENTS]
+    assert list(rows[0]) == [*keys, "epoch_started", "epoch_primed", "epoch_ended"]
     assert [row["batch"] for row in rows] == [str(b) for b in range(len(trace))]
     assert [row["epoch"] for row in rows] == ["0"] * 3 + ["1"] * 3
     assert rows[0]["status"] == "returned"
     assert rows[2]["status"] == "pending"
     assert rows[2]["returned"] == ""
+    assert [row["place"] for row in rows] == ["0", "1", "", "2", "3", ""]
+    assert rows[3]["epoch_started"] == rows[0]["epoch_ended"] == str(trace.epochs.ended[0])
     for name in MOMENTS:
         column = [float(row[name] or "nan") for row in rows]
         np.testing.assert_array_equal(column, getattr(trace, name))
+
+
+def test_tables_that_are_none(tmp_path: Path) -> None:
+    """What is cut short, changed, or something else is refused in one line, with the line in it."""
+    path = tmp_path / "t.csv"
+    write_csv(small(), path)
+    whole = path.read_text()
+    for text, complaint in (
+        ("", "expected the columns batch, epoch, worker, .*, got ''"),
+        ("a,b\n1,2\n", "expected the columns batch, .*, got 'a, b'"),
+        (whole.splitlines()[0] + "\n", "cut short"),
+        (whole[:-2], "cut short"),
+        (whole[:-60], "line 4: damaged or cut short: expected 17 values, got"),
+        (whole.replace("1,0,1,2,", "x,0,1,2,"), "line 3: batch: expected a whole number, got 'x'"),
+        (whole.replace("1,0,1,2,", "3,0,1,2,"), "batch: expected 0, 1, ... in order, each once"),
+        (whole.replace("1,0,1,2,", "1,2,1,2,"), "epoch: expected 0, 1, ... in order, each once"),
+        (whole.replace("returned,1", "returned,0"), "place: expected 0, 1, ... in order"),
+        (whole.replace("returned,1", "gone,1"), "line 3: status: expected one of pending, returne"),
+        (whole.replace("2.0", "two", 1), "line 2: fetched: expected seconds, got 'two'"),
+        (whole.replace("1,0,1,2,", "1,0,99,2,"), "worker: expected numbers from -1 to 2, got 99"),
+    ):
+        path.write_text(text)
+        with pytest.raises(TraceError, match=f"t.csv: {complaint}"):
+            read_csv(path)
+    with pytest.raises(TraceError, match=r"none.csv: cannot be read: No such file"):
+        read_csv(tmp_path / "none.csv")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(TraceError, match="expected a table of batches, got no text"):
+        read_csv(path)
