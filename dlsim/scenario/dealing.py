@@ -7,7 +7,6 @@ here, only how long it is: who gets the k-th of it is the same in every epoch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,13 @@ def dealt_in_turn(length: int, rank: int, world: int, *, drop_last: bool) -> Pla
 
 
 def dealt_in_batches(
-    ends: Sequence[int], rank: int, world: int, *, size: int | None, drop_last: bool, even: bool
+    ends: Sequence[int] | Places,
+    rank: int,
+    world: int,
+    *,
+    size: int | None,
+    drop_last: bool,
+    even: bool,
 ) -> list[Places]:
     """The places of each batch of a rank, where batches of all end at `ends` in the order.
 
@@ -40,20 +45,20 @@ def dealt_in_batches(
     whole rounds. With `even`, batches that are short of `size` are filled up with the first
     places, and so are more batches until the round is whole.
     """
-    lists = [np.arange(a, b) for a, b in pairwise([0, *ends])]
+    last = np.asarray(ends, np.int64)
+    first, count = np.append(0, last[:-1]), len(last)
     if drop_last:
-        del lists[len(lists) // world * world :]
-    elif even and lists and size is not None:
-        first = np.concatenate(lists[:world])
-        filling = np.resize(first, -(-max(world * size, 1) // len(first)) * len(first))
-        at = 0
-        while len(lists) % world or len(lists[-1]) < size:
-            short = len(lists[-1]) < size
-            batch = lists.pop() if short else filling[:0]
-            more = size - len(batch)
-            lists.append(np.concatenate((batch, filling[at : at + more])))
-            at += more
-    return lists[rank::world]
+        count -= count % world
+    mine = [np.arange(first[batch], last[batch]) for batch in range(rank, count, world)]
+    if drop_last or not even or not count or size is None:
+        return mine
+    again, lacking = last[min(world, count) - 1], size - (last[-1] - first[-1])
+    if lacking and (count - 1) % world == rank:
+        mine[-1] = np.append(mine[-1], np.arange(lacking) % again)
+    if count % world and rank >= count % world:
+        filled = lacking + size * (rank - count % world)
+        mine.append(np.arange(filled, filled + size) % again)
+    return mine
 
 
 def shard(dataset: IterableDataset, job: Job, worker: int, loader: Loader) -> Sequence[int]:
@@ -96,20 +101,20 @@ def places(
 
     For a map-style dataset. None for the places stands for all of them, one after another.
     """
+    if job.world > 1 and job.deal == "distributed":
+        mine = dealt_in_turn(
+            order_length(loader, dataset), rank, job.world, drop_last=job.drop_last
+        )
+        return mine, batch_ends(len(mine), loader.batch_size or 1, drop_last=loader.drop_last)
     if loader.batch_sampler is not None:
-        lengths = [len(batch) for batch in loader.batch_sampler]
-        ends = np.cumsum(lengths, dtype=np.int64)
-        length = int(ends[-1]) if len(ends) else 0
+        ends = np.cumsum([len(batch) for batch in loader.batch_sampler], dtype=np.int64)
     else:
-        length = dataset.length if loader.sampler is None else len(loader.sampler)
+        length = order_length(loader, dataset)
         ends = batch_ends(length, loader.batch_size or 1, drop_last=loader.drop_last)
     if job.world == 1 or job.deal == "same":
         return None, ends
-    if job.deal == "distributed":
-        mine = dealt_in_turn(length, rank, job.world, drop_last=job.drop_last)
-        return mine, batch_ends(len(mine), loader.batch_size or 1, drop_last=loader.drop_last)
     lists = dealt_in_batches(
-        ends.tolist(),
+        ends,
         rank,
         job.world,
         size=None if loader.batch_sampler is not None else loader.batch_size,
@@ -118,6 +123,12 @@ def places(
     )
     flat = np.concatenate(lists) if lists else np.zeros(0, np.int64)
     return flat, np.cumsum([len(batch) for batch in lists], dtype=np.int64)
+
+
+def order_length(loader: Any, dataset: Any) -> int:
+    """How many indices a sampler gives in an epoch."""
+    length: int = dataset.length if loader.sampler is None else len(loader.sampler)
+    return length
 
 
 def batch_ends(length: int, size: int, *, drop_last: bool) -> NDArray[np.int64]:
