@@ -271,10 +271,6 @@ def uncovered(scenario: Scenario) -> str:
     beyond = only_processes(scenario)
     if beyond is not None or storage is None:
         return beyond or ""
-    if job.ranks > 1 and storage.requests_per_second is not None:
-        return "a line for storage in which ranks wait"
-    if job.ranks > 1 and storage.cache > 0:
-        return "a page cache that ranks share"
     if scenario.failures or loader.timeout > 0:
         return "an error of one rank that ends all"
     counts = steps_of_ranks(scenario)

@@ -179,7 +179,8 @@ def processes(
     run = Run(scenario, seed, Recorder(samples=samples), Node(env, scenario, source))
     main = env.process(training_loop(run, looped(run, made), progress))
     env.run(main)
-    env.run(env.process(settle(env)))  # what happens at the very moment the training loop ends
+    # What happens at the very moment the training loop ends happens, too.
+    env.run(env.process(settle(env, run.turns.last)))
     return run.recorder.trace(
         Meta(
             engine="simpy",

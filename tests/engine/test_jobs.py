@@ -61,7 +61,8 @@ def test_a_job_of_one_rank_is_that_rank(scenario: Scenario, seed: int) -> None:
 def test_compiled_jobs_equal_simpy(scenario: Scenario, seed: int, samples: bool) -> None:
     """Every moment of every rank is the same in the compiled engine, where that covers the job.
 
-    Ranks share the cores of a node and its disk, and meet after steps, at epochs' ends, or never.
+    Ranks share the cores of a node, its disk and page cache, and meet after steps, at epochs' ends,
+    or never.
     """
     pytest.importorskip("numba", reason="the compiled engine needs it")
     if not uncovered(scenario):
@@ -135,8 +136,7 @@ def test_what_all_nodes_wait_for_is_left_to_the_processes() -> None:
         assert uncovered(reading(2, 1, **limit)) == "a remote storage that nodes share"
     assert uncovered(reading(2, 2, node_bandwidth=500.0)) == ""
     assert uncovered(reading(1, 2, bandwidth=500.0)) == ""
-    line = "a line for storage in which ranks wait"
-    assert uncovered(reading(1, 2, requests_per_second=5.0)) == line
+    assert uncovered(reading(1, 2, requests_per_second=5.0)) == ""
 
 
 @pytest.mark.parametrize("shards", [(3, 2), (3, 0)])
@@ -206,13 +206,13 @@ def test_auto_says_which_engine_ran() -> None:
     pytest.importorskip("numba", reason="the compiled engine needs it")
     shared = dlsim.replace(job(ranks=2), {"machine.cores": 4})
     assert simulate_job(shared, engine="compiled").meta.engine == "compiled"
-    line = dlsim.replace(job(ranks=2), {"machine.storage.requests_per_second": 4.0})
-    slow = simulate_job(line)
+    errors = dlsim.replace(job(ranks=2), {"loader.timeout": 4.0})
+    slow = simulate_job(errors)
     assert slow.meta.engine == "simpy"
-    lacks = "does not have a line for storage in which ranks wait"
+    lacks = "does not have an error of one rank that ends all"
     assert slow.meta.notes["engine"] == f"simpy, as the compiled engine {lacks}"
     with pytest.raises(ScenarioError, match=f"engine: compiled {lacks}"):
-        simulate_job(line, engine="compiled")
+        simulate_job(errors, engine="compiled")
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 8])
@@ -319,6 +319,18 @@ def test_ranks_of_a_node_share_its_page_cache() -> None:
     assert [metrics.epoch_times(trace)[1] for trace in near.ranks] == [0.0, 0.0]
     far = simulate_job(dlsim.replace(scenario, {"job.ranks": 1, "job.nodes": 2}))
     assert all(metrics.epoch_times(trace)[1] > 0.3 for trace in far.ranks)
+
+
+def test_ranks_stand_in_one_line_for_storage() -> None:
+    """Of requests at one moment those of all ranks' workers 0 come first, then workers 1's."""
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    stages = [{"name": "ask", "wait": 1.0}, {"name": "read", "read_bytes": 100.0}]
+    changes = {"dataset.fetch": stages, "machine.storage.requests_per_second": 1.0}
+    scenario = dlsim.replace(reading(1, 2), {**changes, "dataset.length": 8})
+    for engine in ("simpy", "compiled"):
+        ranks = simulate_job(scenario, engine=engine, samples=True).ranks
+        first = [trace.samples.fetched[::2].tolist() for trace in ranks if trace.samples]
+        assert first == [[1.0, 3.0], [2.0, 4.0]]
 
 
 @pytest.mark.parametrize(

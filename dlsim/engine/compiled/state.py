@@ -100,8 +100,6 @@ MAIN_PROCESS = row(
     ("what", "i8"),
     ("customer", "i8"),
     ("customers", "i8"),
-    ("next_request", "f8"),
-    ("room", "f8"),  # in the page cache
     ("free", "i8"),  # first of the unused messages
     ("job", "i8"),  # first unused row of the jobs drawn
     ("rows", "i8"),  # rows of samples written
@@ -160,6 +158,9 @@ SHARING = row(
     ("since", "f8"),
     ("next", "f8"),  # the level at which the next one is due
     ("alarm", "f8"),
+    # Of storage:
+    ("next_request", "f8"),
+    ("room", "f8"),  # in the page cache
 )
 CUSTOMER = row(
     ("threads", "i8"),
@@ -266,7 +267,9 @@ class State(NamedTuple):
 
 
 COLUMNS = ("moments", "worker", "size", "status", "order", "batches", "stepped")
-SHARED = ("sharing", "rates", "paces", "customers", "threads", "due", "first_due")  # on a node
+SHARED = (  # on a node
+    "sharing", "rates", "paces", "customers", "threads", "due", "first_due", "cached",
+)  # fmt: skip
 COMMON = (  # to all ranks
     "job", "ranks", "rank_times", "rank_turns", "rank_first", "node_times", "node_first",
     "meeting_times", "changed",
@@ -295,7 +298,6 @@ def new_state(
     main = np.zeros(1, MAIN_PROCESS)
     main["returning"] = main["ready"] = main["short_index"] = main["short_number"] = NONE
     main["soon"] = main["alarm"] = inf
-    main["room"] = scenario.machine.storage.cache
     # Without workers, the main process fetches with the hands of a worker.
     hands = max(workers, 1)
     actors = 2 * hands + 1  # workers, feeder threads, the pin-memory thread
@@ -314,7 +316,9 @@ def new_state(
         first=tournament(actors),
         awaited=np.zeros(actors + 1, np.int64),  # with the main process
         eligible=np.zeros(2 << max(workers - 1, 0).bit_length(), np.bool_),
-        sharing=np.array([(0, 0, 0.0, 0.0, inf, inf)] * 2, SHARING),
+        sharing=np.array(
+            [(0, 0, 0.0, 0.0, inf, inf, 0.0, scenario.machine.storage.cache)] * 2, SHARING
+        ),
         rates=rising,
         paces=1 / rising,
         customers=np.zeros((2, sharing), CUSTOMER),

@@ -11,7 +11,7 @@ from dlsim.engine.compiled.state import State
 @inlined
 def read(s: State, worker: int) -> bool:
     """One step of reading for the demand that a worker is at; whether it takes time."""
-    m, r, w = s.main[0], s.rules[0], s.workers[worker]
+    m, r, w, x = s.main[0], s.rules[0], s.workers[worker], s.sharing[STORAGE]
     message, demand = w.job, s.demands[w.demand]
     at = (0 if r.alike else w.call * r.width) + demand.place
     size, latency = s.amounts[message, at], s.amounts[message, at + 1]
@@ -22,8 +22,8 @@ def read(s: State, worker: int) -> bool:
             return False
         w.doing = LATENCY
         if r.interval > 0.0:
-            begin = max(m.now, m.next_request)
-            m.next_request = begin + r.interval
+            begin = max(m.now, x.next_request)
+            x.next_request = begin + r.interval
             if begin > m.now:
                 wake(s, worker, begin)
                 return True
@@ -37,8 +37,8 @@ def read(s: State, worker: int) -> bool:
         if r.limited and size > 0.0:
             m.amount, m.what, m.customer, m.customers = size, STORAGE, r.base + worker, 1
             return True
-    if r.caching and 0.0 < size <= m.room and not holds(s, message, w.call, demand.stage):
-        m.room -= size
+    if r.caching and 0.0 < size <= x.room and not holds(s, message, w.call, demand.stage):
+        x.room -= size
         keep(s, message, w.call, demand.stage)
     w.demand += 1
     w.doing = DEMAND

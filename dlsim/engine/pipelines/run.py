@@ -10,7 +10,7 @@ import simpy
 
 from dlsim.engine.draws import CPU, LATENCY, READ, STEP, WAIT, Stream
 from dlsim.engine.processes.buffer import Turnstile
-from dlsim.engine.processes.clock import WORKERS, sleep
+from dlsim.engine.processes.clock import Turns, sleep
 from dlsim.engine.processes.cores import Sharing
 from dlsim.engine.processes.storage import Disk, local
 from dlsim.scenario import Distribution, Stage
@@ -41,7 +41,7 @@ class Run:
     """One run of a pipeline: its clock, its machine, and the moments of its items."""
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
-        self.pipeline, self.env = pipeline, simpy.Environment()
+        self.pipeline, self.env, self.turns = pipeline, simpy.Environment(), Turns()
         machine = pipeline.machine
         self.disk = Disk(local(self.env, machine.storage), machine.storage.cache)
         self.cores = Sharing(self.env, machine.rate, machine.background)
@@ -92,7 +92,7 @@ class Run:
         self.ended[stage].append((self.env.now, item))
 
     def _do(self, asked: Stage, stage: int, item: int, thread: int) -> Steps:
-        turn = WORKERS + thread
+        turn = self.turns.worker(thread)
         if asked.read_bytes is not None:
             latency = self.pipeline.machine.storage.latency
             first = 0.0 if latency is None else self.of(latency, LATENCY, stage, item)

@@ -7,7 +7,7 @@ from collections import deque
 import simpy
 
 from dlsim.engine.draws import SYNC, Stream
-from dlsim.engine.processes.clock import LAST, Steps, happen, until
+from dlsim.engine.processes.clock import Steps, Turns, happen, until
 from dlsim.engine.processes.run import Run
 from dlsim.engine.processes.training import on_cores
 from dlsim.scenario import Scenario
@@ -23,6 +23,7 @@ class Barrier:
         self._joined: dict[int, simpy.Event] = {}  # have no more, and take part all the same
         self.gone: set[int] = set()
         self._times = Stream(self.job.sync_time, "job.sync_time", (SYNC,), seed)
+        self._turns = [Turns(rank).last for rank in range(self.job.world)]
         self._met = 0
 
     @property
@@ -43,8 +44,8 @@ class Barrier:
         if self.job.sync not in ("epoch", "never") and self.job.uneven == "join":
             mine = self._joined[rank] = self.env.event()
             if len(self._joined) == self.job.world:
-                for each in self._joined.values():
-                    happen(each, LAST)
+                for other, each in self._joined.items():
+                    happen(each, self._turns[other])
                 self._joined = {}
             self._look_around()
             if not last:
@@ -62,8 +63,8 @@ class Barrier:
         if coming == 0:
             seconds = self._times.take((self._met,))[0]
             self._met += 1
-            for each in self._here.values():
-                happen(each, LAST, seconds)
+            for rank, each in self._here.items():
+                happen(each, self._turns[rank], seconds)
             self._here = {}
         elif coming == len(self.gone - self._joined.keys()) and not self.stuck.triggered:
             self.stuck.succeed()
@@ -99,7 +100,7 @@ class StepsToBarrier:
             copy = 0.0
         elif copy > 0 and run.scenario.copied_by_host(size):
             yield from self._wait(0)
-            yield from run.spin(until(env, env.now + copy, LAST))
+            yield from run.spin(until(env, env.now + copy, run.turns.last))
             copy = 0.0
         over = env.event()
         env.process(self._accelerate(self._last, over, number, copy, ready, seconds, meets))
@@ -125,10 +126,10 @@ class StepsToBarrier:
         """One step on the accelerator, when the one before it is over."""
         if not before.processed:
             yield before
-        env = self.run.env
-        yield until(env, max(env.now + copy, ready) + seconds, LAST)
+        env, last = self.run.env, self.run.turns.last
+        yield until(env, max(env.now + copy, ready) + seconds, last)
         yield from self._end(number, meets)
-        happen(over, LAST)
+        happen(over, last)
 
     def _end(self, number: int, meets: bool) -> Steps:
         self.run.recorder.stepped[number] = self.run.env.now

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import simpy
 
 from dlsim.engine.facts import MAIN
-from dlsim.engine.processes.clock import FEEDERS, LAST, PINNING, WORKERS, Steps, happen, settle
+from dlsim.engine.processes.clock import Steps, Turns, happen, settle
 from dlsim.engine.processes.messages import Answer
 from dlsim.engine.processes.sampler import Job
 
@@ -49,14 +49,14 @@ class Mailbox:
         The reader goes last: what arrives at the moment it looks, or at its deadline, is there.
         """
         deadline = self.env.timeout(timeout) if timeout > 0 else None
-        yield from settle(self.env)
+        yield from settle(self.env, self.turn)
         while not self._messages:
             if deadline is not None and deadline.processed:
                 self._bell = None
                 return None
             self._bell = self.env.event()
             yield self._bell if deadline is None else self._bell | deadline
-            yield from settle(self.env)
+            yield from settle(self.env, self.turn)
         self._bell = None
         return heappop(self._messages)[-1]
 
@@ -71,8 +71,10 @@ class IndexQueues:
     number is told.
     """
 
-    def __init__(self, env: simpy.Environment, workers: int, take: Take, *, others: bool) -> None:
-        self.env, self.take, self.others = env, take, others
+    def __init__(
+        self, env: simpy.Environment, workers: int, take: Take, turns: Turns, *, others: bool
+    ) -> None:
+        self.env, self.take, self.turns, self.others = env, take, turns, others
         self.jobs: list[deque[Job]] = [deque() for _ in range(workers)]
         self.free: set[int] = set()
         self._orders: list[deque[str]] = [deque() for _ in range(workers)]
@@ -109,7 +111,7 @@ class IndexQueues:
 
     def _ring(self, worker: int) -> None:
         if worker in self._bells:
-            happen(self._bells.pop(worker), WORKERS + worker)
+            happen(self._bells.pop(worker), self.turns.worker(worker))
 
 
 class Turnstile:
@@ -142,15 +144,16 @@ class Pool:
     def __init__(
         self, env: simpy.Environment, workers: int, queues: IndexQueues, *, pin_memory: bool
     ) -> None:
+        turns = queues.turns
         self.index_queues = queues
-        self.result_queue = Mailbox(env, PINNING if pin_memory else LAST)
+        self.result_queue = Mailbox(env, turns.pinning if pin_memory else turns.last)
         self.processes: list[simpy.Process] = []
         self.at = [MAIN] * workers  # the batch that each one is at, or was last
         self.closing = False
         # Where transport costs something (transport.py):
-        self.outboxes = [Mailbox(env, FEEDERS + worker) for worker in range(workers)]
+        self.outboxes = [Mailbox(env, turns.feeder(worker)) for worker in range(workers)]
         self.pipe = Turnstile(env)
-        self.pinned = Mailbox(env, LAST)
+        self.pinned = Mailbox(env, turns.last)
         self.pin_memory_thread: simpy.Process | None = None
         self.pinning_over = False
 

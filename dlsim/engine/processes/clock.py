@@ -2,8 +2,9 @@
 
 The rule for events at one moment: first messages arrive, and services end (cores, storage). Then
 everyone acts who can, in turn: the workers by their numbers, their feeder threads likewise, the
-pin-memory thread, and the main process. Who acts does all that takes no time; if that lets
-someone act who would have been earlier in turn, that one is next.
+pin-memory thread, and the main process; of several ranks, in each of these turns, by their numbers.
+Who acts does all that takes no time; if that lets someone act who would have been earlier in turn,
+that one is next.
 
 A turn is a priority of SimPy's queue of events, whose own events come before all turns.
 """
@@ -16,10 +17,34 @@ from typing import Any, TypeAlias
 import simpy
 from simpy.events import EventPriority
 
+from dlsim.engine.facts import MAIN
+
 Steps: TypeAlias = Generator[simpy.Event, Any, Any]
 
-# Turns: add the worker's number to the first two.
-WORKERS, FEEDERS, PINNING, LAST = 2, 1 << 40, 1 << 41, 1 << 42
+RANKS = 1 << 32  # at most, so that each kind of turn has one for each of them
+
+
+class Turns:
+    """When the processes of one rank act at one moment."""
+
+    def __init__(self, rank: int = 0) -> None:
+        self.rank = rank
+        self.pinning, self.last = self._of(1 << 21), self._of(1 << 22)
+
+    def _of(self, kind: int) -> int:
+        return kind * RANKS + self.rank
+
+    def worker(self, number: int) -> int:
+        """The turn of a worker's main thread; SimPy's own events come before all of them."""
+        return self._of(2 + number)
+
+    def feeder(self, worker: int) -> int:
+        """The turn of the feeder thread of a worker."""
+        return self._of((1 << 20) + worker)
+
+    def of(self, process: int) -> int:
+        """The turn of the main thread of a process (a worker's number, or MAIN)."""
+        return self.last if process == MAIN else self.worker(process)
 
 
 def happen(event: simpy.Event, turn: int, delay: float = 0.0) -> simpy.Event:
@@ -53,7 +78,7 @@ def until(env: simpy.Environment, moment: float, turn: int) -> simpy.Event:
     return arrived
 
 
-def settle(env: simpy.Environment) -> Steps:
-    """Let everyone else do all that they do at this moment. For the main process only."""
+def settle(env: simpy.Environment, last: int) -> Steps:
+    """Let everyone else do all they do at this moment. For the main process, whose turn is `last`."""
     if env.peek() <= env.now:
-        yield sleep(env, 0.0, LAST)
+        yield sleep(env, 0.0, last)

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 from dlsim.engine.facts import MAIN, Raised, goes_on, last_of_epoch, made_again, patience
 from dlsim.engine.processes.barrier import StepsToBarrier
 from dlsim.engine.processes.buffer import Pool
-from dlsim.engine.processes.clock import LAST, Steps, settle, sleep
+from dlsim.engine.processes.clock import Steps, settle, sleep
 from dlsim.engine.processes.dispatcher import Dispatcher, index_queues
 from dlsim.engine.processes.fetch import fetch, source
 from dlsim.engine.processes.messages import ENDED, HELLO, RESUME, STOP, Answer, Batch, Fetched
@@ -115,7 +115,7 @@ class Workers:
             message = f"DataLoader timed out after {loader.timeout} seconds"
             raise LoaderError("timeout", message, MAIN)
         if not self.run.scenario.pins:
-            yield from receive(self.run, answer)
+            yield from receive(self.run, answer, self.run.turns.last)
         return answer
 
     def next(self) -> Steps:
@@ -185,7 +185,7 @@ class Workers:
         A worker gets five seconds to finish the batch it is at; the waits are one after another.
         """
         run, pool = self.run, self.pool
-        yield from settle(run.env)
+        yield from settle(run.env, run.turns.last)
         yield from stop_pinning(run, pool)
         pool.closing = True
         for number in range(len(pool.processes)):
@@ -194,7 +194,7 @@ class Workers:
             if process.is_alive:
                 most = patience(run.scenario)
                 yield process if most == inf else process | run.env.timeout(most)
-                yield from settle(run.env)
+                yield from settle(run.env, run.turns.last)
         run.terminate(pool.processes)
 
 
@@ -230,12 +230,12 @@ class MainProcess:
         job = self.jobs.job(number, indices)
         recorder.sent_to(MAIN, len(indices), env.now)
         if number == 0 and self.run.scenario.charged.first_sample > 0:
-            yield sleep(env, self.run.scenario.charged.first_sample, LAST)
+            yield sleep(env, self.run.scenario.charged.first_sample, self.run.turns.last)
         outcome, size = yield from fetch(self.run, job, MAIN, self.samples)
         answer = Answer(MAIN, number, outcome, size)
         recorder.arrived[number] = recorder.received[number] = env.now
         if self.run.scenario.pins:
-            yield from pin(self.run, answer)
+            yield from pin(self.run, answer, self.run.turns.last)
         if outcome is ENDED:
             recorder.status[number] = fates.ENDED
             return None

@@ -157,7 +157,7 @@ def index_queues(run: Run) -> IndexQueues:
     rules: dict[str, Take] = {"stealing": own_or_stolen, "shared": anyones}
     others = loader.dispatch in rules
     take = rules.get(loader.dispatch, own)
-    return IndexQueues(run.env, loader.num_workers, take, others=others)
+    return IndexQueues(run.env, loader.num_workers, take, run.turns, others=others)
 
 
 def own(queues: IndexQueues, worker: int) -> int | None:

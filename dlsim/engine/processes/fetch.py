@@ -12,7 +12,7 @@ from dlsim.engine.draws import CPU, READ, Alike, SampleDraws, Work
 from dlsim.engine.facts import Raised, failure, locked, shard_of
 from dlsim.engine.processes.clock import Steps, sleep, until
 from dlsim.engine.processes.messages import ENDED, Fetched, Outcome
-from dlsim.engine.processes.run import HELPING, Run, turn_of
+from dlsim.engine.processes.run import HELPING, Run
 from dlsim.engine.processes.sampler import Job
 from dlsim.engine.sums import after_equal_ones
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
@@ -153,7 +153,7 @@ def fetch_undisturbed(run: Run, job: Job, worker: int, indices: Sequence[int], w
 def _until(run: Run, moment: float, worker: int) -> Steps:
     """Wait for a moment to come; if it is this one, nobody gets a turn in between."""
     if moment > run.env.now:
-        yield until(run.env, moment, turn_of(worker))
+        yield until(run.env, moment, run.turns.of(worker))
 
 
 def fetch_sharing(run: Run, job: Job, worker: int, indices: Sequence[int], work: Work) -> Steps:
@@ -162,7 +162,7 @@ def fetch_sharing(run: Run, job: Job, worker: int, indices: Sequence[int], work:
     Returns the exception that user code raised, or None. Processor time that follows on
     processor time is asked for at once, unless samples are watched one by one.
     """
-    env, turn, samples = run.env, turn_of(worker), run.recorder.samples
+    env, turn, samples = run.env, run.turns.of(worker), run.recorder.samples
     run.recorder.started[job.number] = env.now + (run.round_trip if indices else 0.0)
     if work.computing is not None:
         yield from run.compute(worker, work.computing)

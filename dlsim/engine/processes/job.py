@@ -8,7 +8,7 @@ import simpy
 
 from dlsim.engine.facts import MAIN
 from dlsim.engine.processes.barrier import Barrier
-from dlsim.engine.processes.clock import Steps, settle
+from dlsim.engine.processes.clock import Steps, settle, sleep
 from dlsim.engine.processes.consumer import Workers, made, training_loop
 from dlsim.engine.processes.loops import looped
 from dlsim.engine.processes.record import Recorder
@@ -69,8 +69,9 @@ def simulate_ranks(
 def one_rank(run: Run, failed: simpy.Event, progress: Callable[[int], object]) -> Steps:
     """A rank from its start to its end."""
     loader = looped(run, made)
+    yield sleep(run.env, 0.0, run.turns.last)  # who of all begins first, is their turn, too
     yield from training_loop(run, loader, progress)
-    yield from settle(run.env)  # what happens at the very moment its loop ends
+    yield from settle(run.env, run.turns.last)  # what happens at the very moment its loop ends
     run.recorder.over = run.env.now
     within = getattr(loader, "loader", loader)  # a loop has the loader that it is around
     if isinstance(within, Workers):

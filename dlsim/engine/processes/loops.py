@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import simpy
 
-from dlsim.engine.processes.clock import LAST, Steps, sleep
+from dlsim.engine.processes.clock import Steps, sleep
 from dlsim.engine.processes.consumer import Iterated, Loader, LoaderError
 from dlsim.engine.processes.messages import Batch
 from dlsim.engine.processes.run import Run
@@ -147,7 +147,7 @@ class ReadingThread:
     def next(self) -> Steps:
         """The oldest batch in the queue; what the thread's `next()` raised is raised here."""
         (found,) = yield self.queue.get()
-        yield sleep(self.run.env, 0.0, LAST)
+        yield sleep(self.run.env, 0.0, self.run.turns.last)
         if isinstance(found, LoaderError):
             raise found
         return found

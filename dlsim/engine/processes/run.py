@@ -10,7 +10,7 @@ import simpy
 
 from dlsim.engine.facts import MAIN, by_index, round_trip, sample_by_sample
 from dlsim.engine.processes.buffer import Turnstile
-from dlsim.engine.processes.clock import LAST, WORKERS, Steps, until
+from dlsim.engine.processes.clock import Steps, Turns, until
 from dlsim.engine.processes.cores import Sharing, Who
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.sampler import Jobs
@@ -63,6 +63,7 @@ class Run:
         self.env, self.node, self.cores, self.disk = node.env, node, node.cores, node.disk
         self.scenario, self.seed, self.recorder = scenario, seed, recorder
         self.rank = scenario.job.rank or 0
+        self.turns = Turns(self.rank)
         self.barrier = barrier
         self.indices = recorder.samples is not None or by_index(scenario)
         self.at_once = recorder.samples is None and not sample_by_sample(scenario)
@@ -91,7 +92,7 @@ class Run:
         `turn` is that of the thread, if it is not the main one of its process.
         """
         if seconds > 0:
-            turn = turn_of(process) if turn is None else turn
+            turn = self.turns.of(process) if turn is None else turn
             if self.cores is None:
                 yield until(self.env, self.env.now + seconds, turn)
             else:
@@ -128,8 +129,3 @@ class Run:
                 main = (MAIN,) if alone else ()
                 for customer in (*helping, WRITING, *main):
                     shared.leave(self.customer(customer))
-
-
-def turn_of(process: int) -> int:
-    """When the main thread of a process (a worker's number, or MAIN) acts at one moment."""
-    return LAST if process == MAIN else WORKERS + process

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from dlsim.engine.facts import MAIN
-from dlsim.engine.processes.clock import LAST, Steps, until
+from dlsim.engine.processes.clock import Steps, until
 from dlsim.engine.processes.run import Run
 
 
@@ -37,7 +37,7 @@ class Training:
         else:
             ready = max(env.now, self._free) + copy
             if copy > 0 and self.run.scenario.copied_by_host(size):
-                yield from self.run.spin(until(env, ready, LAST))
+                yield from self.run.spin(until(env, ready, self.run.turns.last))
         self._free = max(ready, self._free) + seconds
         self.run.recorder.finished[number] = self._free
         self._under_way.append(self._free)
@@ -52,7 +52,7 @@ class Training:
         while len(self._under_way) > ahead:
             end = self._under_way.popleft()
             if end > self.run.env.now:
-                yield from self.run.spin(until(self.run.env, end, LAST))
+                yield from self.run.spin(until(self.run.env, end, self.run.turns.last))
 
 
 def on_cores(run: Run, seconds: float) -> Steps:
@@ -61,4 +61,4 @@ def on_cores(run: Run, seconds: float) -> Steps:
         yield from run.compute(MAIN, seconds)
     else:
         threads = [MAIN - thread for thread in range(run.scenario.consumer.threads)]
-        yield from run.compute_together(threads, seconds, LAST)
+        yield from run.compute_together(threads, seconds, run.turns.last)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dlsim.engine.facts import MAIN
 from dlsim.engine.processes.buffer import Mailbox, Pool
-from dlsim.engine.processes.clock import FEEDERS, LAST, PINNING, Steps, happen, settle
+from dlsim.engine.processes.clock import Steps, happen, settle
 from dlsim.engine.processes.messages import STOP, Answer, Fetched
 from dlsim.engine.processes.run import WRITING, Run
 from dlsim.scenario.machine import PIPE_BYTES
@@ -22,7 +22,7 @@ def feeder(run: Run, worker: int, pool: Pool) -> Steps:
     outbox, costs = pool.outboxes[worker], run.scenario.charged
     while True:
         answer = yield from outbox.get()
-        turn, content = FEEDERS + worker, _content(run, answer)
+        turn, content = run.turns.feeder(worker), _content(run, answer)
         yield from run.compute(worker, costs.serialise.of(*content), turn)
         yield from pool.pipe.enter(turn)
         if _goes_through_pipe(run, answer) and answer.size > PIPE_BYTES:
@@ -37,7 +37,7 @@ def feeder(run: Run, worker: int, pool: Pool) -> Steps:
         pool.pipe.leave()
 
 
-def receive(run: Run, answer: Answer, turn: int = LAST) -> Steps:
+def receive(run: Run, answer: Answer, turn: int) -> Steps:
     """Take an answer that is there: read it from the pipe if it must be, and rebuild it.
 
     `turn` is that of the thread of the main process that does it.
@@ -50,7 +50,7 @@ def receive(run: Run, answer: Answer, turn: int = LAST) -> Steps:
         yield from run.compute_together((WRITING, MAIN), writing, turn)
         receiving -= writing
         _arrived(run, answer)
-        happen(answer.moved, FEEDERS + answer.worker)
+        happen(answer.moved, run.turns.feeder(answer.worker))
     elif not _goes_through_pipe(run, answer):
         yield from run.compute(answer.worker, costs.hand_over.of(*content), turn)
     yield from run.compute(MAIN, receiving, turn)
@@ -64,8 +64,8 @@ def pin_memory_thread(run: Run, pool: Pool) -> Steps:
         answer = yield from pool.result_queue.get()
         if answer is STOP:
             return
-        yield from receive(run, answer, PINNING)
-        yield from pin(run, answer, PINNING)
+        yield from receive(run, answer, run.turns.pinning)
+        yield from pin(run, answer, run.turns.pinning)
         pool.pinned.put(answer)
 
 
@@ -76,10 +76,10 @@ def stop_pinning(run: Run, pool: Pool) -> Steps:
         pool.pinning_over = True
         pool.result_queue.put(STOP)
         yield thread
-        yield from settle(run.env)
+        yield from settle(run.env, run.turns.last)
 
 
-def pin(run: Run, answer: Answer, turn: int = LAST) -> Steps:
+def pin(run: Run, answer: Answer, turn: int) -> Steps:
     """Copy a batch into pinned memory, in the thread of the main process that has this `turn`."""
     if isinstance(answer.outcome, Fetched):
         yield from run.compute(MAIN, run.scenario.charged.pin.of(*_content(run, answer)), turn)

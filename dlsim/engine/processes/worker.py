@@ -9,7 +9,7 @@ import simpy
 
 from dlsim.engine.facts import MAIN, Raised, failure
 from dlsim.engine.processes.buffer import Pool
-from dlsim.engine.processes.clock import WORKERS, Steps, sleep
+from dlsim.engine.processes.clock import Steps, sleep
 from dlsim.engine.processes.fetch import fetch, source
 from dlsim.engine.processes.messages import ENDED, HELLO, RESUME, STOP, Answer, Outcome
 from dlsim.engine.processes.run import Run
@@ -18,12 +18,12 @@ from dlsim.engine.processes.run import Run
 def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     """Worker process `number`, started in `epoch`, until it is told to stop or terminated."""
     try:
-        yield sleep(run.env, 0.0, WORKERS + number)
+        yield sleep(run.env, 0.0, run.turns.worker(number))
         costs = run.scenario.charged
         yield from run.compute(number, costs.worker_ready)
         blocked = costs.worker_wait + costs.first_sample
         if blocked > 0:
-            yield sleep(run.env, blocked, WORKERS + number)
+            yield sleep(run.env, blocked, run.turns.worker(number))
         if failure(run.scenario, "worker_init_fn", number) is None:
             yield from save(run, number)
         yield from work(run, number, epoch, pool)
