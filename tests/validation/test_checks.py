@@ -33,8 +33,9 @@ STREAM = dlsim.IterableDataset(80, (30, 50), [Stage("read", wait=Constant(0.01))
         [seen_with(1, ROWS), seen_with(4, ROWS), seen_with(0, ROWS)],
         [seen_with(2, ROWS, **{"consumer.stop_after": 6}), seen_with(2, ROWS, epochs=3)],
         [seen_with(2, STREAM)],
+        [seen_with(2, ROWS, **{"consumer.step": Constant(0.03)}), seen_with(1, ROWS)],
     ],
-    ids=["one", "several", "left early", "shards"],
+    ids=["one", "several", "left early", "shards", "with steps and without"],
 )
 def test_what_is_all_understood_is_given_back(runs):
     """Each run, with its own settings, is simulated at its own speed."""
@@ -45,6 +46,9 @@ def test_what_is_all_understood_is_given_back(runs):
     )
     assert all(abs(check.off) < 0.01 for check in every)
     assert missed(every) == 0.0
+    assert found.scenario.consumer.step.mean == pytest.approx(
+        runs[0].meta.scenario.consumer.step.mean, abs=1e-6
+    )
     assert "not understood" not in " ".join(map(str, every))
 
 
@@ -76,5 +80,6 @@ def test_the_command_prints_the_checks(tmp_path: Path, capsys):
 def test_chance_is_averaged():
     """Of samples whose times are drawn, several runs are simulated."""
     seen = seen_with(2, dlsim.MapDataset(80, fetch=[Stage("read", wait=Exponential(0.01))]))
-    (check,) = checks(calibration(seen, transport=Costs()).scenario, [seen])
+    found = calibration(seen, transport=Costs()).scenario
+    (check,) = checks(found, [(seen, found.consumer)])
     assert abs(check.off) < 0.01

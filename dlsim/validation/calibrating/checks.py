@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from dlsim.scenario import IterableDataset, Scenario
+from dlsim.scenario import Consumer, IterableDataset, Scenario
 from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.summary import number
 from dlsim.trace.trace import Trace
@@ -52,11 +52,15 @@ class Check:
         return f"{said}: something is not understood, and predictions are less sure by that"
 
 
-def checks(scenario: Scenario, runs: Sequence[Any]) -> tuple[Check, ...]:
-    """One for each of the watched `runs` and jobs: `scenario` with their settings, simulated."""
+def checks(scenario: Scenario, watched: Iterable[tuple[Any, Consumer]]) -> tuple[Check, ...]:
+    """One for each watched run and job, and its steps: `scenario` with their settings, simulated.
+
+    Runs may have been watched with other steps than the scenario's, or with none.
+    """
     found = []
-    for seen in runs:
-        again = with_settings_of(scenario, seen)
+    for seen, consumer in watched:
+        with_steps = msgspec.structs.replace(scenario, consumer=consumer)
+        again = with_settings_of(with_steps, seen)
         rates = [rate(simulated(again, seed)) for seed in range(SEEDS)]
         found.append(
             Check(

@@ -32,7 +32,6 @@ def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
     found["pace"] = unsteadiness(runs) * (1 + 1 / len(runs)) ** 0.5
     found["placing"] = PLACING * (1 + 1 / len(runs)) ** 0.5
     found["worker_start"] = error(together(by_start_method(runs)[0], "start"))
-    found["step"] = error(step_times(runs))
     return found
 
 

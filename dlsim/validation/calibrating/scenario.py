@@ -29,7 +29,7 @@ from dlsim.scenario.distributions import Distribution, Floats, scaled
 from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.job_metrics import exchanges
 from dlsim.validation.calibrating.checks import Check, checks
-from dlsim.validation.calibrating.cost_errors import errors_of, step_times
+from dlsim.validation.calibrating.cost_errors import error, errors_of, step_times
 from dlsim.validation.calibrating.costs import (
     Accounts,
     CalibrateError,
@@ -131,8 +131,9 @@ def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
     runs: Sequence[Any] = seen
     watched = [(run, [accounts(rank) for rank in ranks_of(run)]) for run in runs]
     every = [one for _, ranks in watched for one in ranks]
-    sizes = [run.scenario.loader.batch_size or 1 for run in every]
-    each = per_sample(sizes, [step_times([run]) for run in every])
+    stepping = like_first(every)
+    sizes = [run.scenario.loader.batch_size or 1 for run in stepping]
+    each = per_sample(sizes, [step_times([run]) for run in stepping])
     with_workers = [one for one in watched if one[1][0].scenario.loader.num_workers]
     without = [one for one in watched if not one[1][0].scenario.loader.num_workers]
     if with_workers and without:
@@ -148,7 +149,8 @@ def calibrated(
     seen = [run for run, _ in watched]
     found = of_runs([one for _, ranks in watched for one in ranks], transport, each)
     found = replace(found, scenario=of_job(found.scenario, seen))
-    return replace(found, checks=checks(found.scenario, seen))
+    own = [(run, consumer_of(ranks, each)[0]) for run, ranks in watched]
+    return replace(found, checks=checks(found.scenario, own))
 
 
 def of_job(scenario: Scenario, runs: Sequence[object]) -> Scenario:
@@ -178,7 +180,7 @@ def of_job(scenario: Scenario, runs: Sequence[object]) -> Scenario:
 
 def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) -> Calibration:
     """The same, of accounts; a step takes so many seconds longer for `each` sample."""
-    errors = errors_of(runs)
+    errors = errors_of(runs) | {"step": error(step_times(like_first(runs)))}
     slower = 0.0
     if len({run.scenario.loader.num_workers for run in runs}) > 1:
         costs_of_batches = np.concatenate([of_batches(run) for run in runs])
@@ -192,12 +194,10 @@ def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) ->
             warnings.simplefilter("ignore")
             transport = probe(first.path)
     fetch, fits = stages(runs)
-    consumer, fits["step"] = consumer_of(runs, each)
+    consumer, fits["step"] = consumer_of(like_first(runs), each)
     dataset: Any = first.scenario.dataset
     batched = isinstance(dataset, MapDataset) and dataset.batched
-    # Cores that rest between batches are woken, and placed, otherwise than those that never do:
-    # moving a batch may take twice as long.
-    costs = costs_of([run for run in runs if rests(run) == rests(first)], transport)
+    costs = costs_of(like_first(runs), transport)
     collating = np.concatenate([run.collate - shared(run, costs) for run in runs])
     changes = {
         "sample_bytes": Constant(first.bytes / float(np.mean(first.sizes))),
@@ -234,9 +234,18 @@ def relieved(run: Accounts, contention: float) -> Accounts:
     )
 
 
-def rests(run: Accounts) -> bool:
-    """Whether the main process is blocked for a while in its steps."""
-    return len(run.step_wait) > 0 and float(run.step_wait.mean()) > NEGLIGIBLE
+def like_first(runs: Sequence[Accounts]) -> list[Accounts]:
+    """Those in whose steps the main process is blocked, if it is in the first one's, or is not.
+
+    Of runs watched with steps and without, the first says which are meant. And cores that rest
+    between batches are woken, and placed, otherwise than those that never do: moving a batch may
+    take twice as long.
+    """
+
+    def rests(run: Accounts) -> bool:
+        return len(run.step_wait) > 0 and float(run.step_wait.mean()) > NEGLIGIBLE
+
+    return [run for run in runs if rests(run) == rests(runs[0])]
 
 
 def shared(run: Accounts, costs: Costs) -> float:
