@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,7 @@ class Prediction:
     `epoch`: seconds of an epoch; `throughput`: samples a second; `wait_p95`: seconds, the 95th
     percentile of waits for a batch; of a job, those of all ranks. `trace`: one of the simulated
     runs; of a job, its first rank. `checks`: the watched runs beside their own simulations.
-    `doubts`: why the interval of the epoch is as wide as it is, and which further run would narrow
-    it.
+    `doubting`: finds `doubts`.
     """
 
     scenario: Scenario
@@ -75,7 +75,15 @@ class Prediction:
     wait_p95: Estimate
     trace: Trace
     checks: tuple[Check, ...] = ()
-    doubts: Doubts | None = None
+    doubting: partial[Doubts] | None = None
+
+    @cached_property
+    def doubts(self) -> Doubts | None:
+        """Why the epoch's interval is as wide as it is, and which further run would narrow it.
+
+        Found out when it is asked for: it takes a simulation for each cost that is not sure.
+        """
+        return None if self.doubting is None else self.doubting()
 
     def __str__(self) -> str:
         lines: list[tuple[str, Estimate, Callable[[float], str]]] = [
@@ -141,7 +149,9 @@ def predict(
         scenario=changed.scenario,
         trace=ranks_of(sure[0])[0],
         checks=calibration.checks,
-        doubts=doubts(changed, epoch(sure[0]), estimates["epoch"].spread, reach, seeds[0]),
+        doubting=partial(
+            doubts, changed, epoch(sure[0]), estimates["epoch"].spread, reach, seeds[0]
+        ),
         **estimates,
     )
 
