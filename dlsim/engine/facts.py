@@ -124,7 +124,7 @@ def by_index(scenario: Scenario) -> bool:
 
 def batch_ends(scenario: Scenario) -> Indices:
     """Where each batch of an epoch ends in `batch_indices`."""
-    return dealing.places(scenario.loader, scenario.dataset, *_rank(scenario))[1]
+    return dealing.ends(scenario.loader, scenario.dataset, *_rank(scenario))
 
 
 def epoch_batches(scenario: Scenario) -> int:

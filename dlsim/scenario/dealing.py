@@ -101,20 +101,14 @@ def places(
 
     For a map-style dataset. None for the places stands for all of them, one after another.
     """
-    if job.world > 1 and job.deal == "distributed":
-        mine = dealt_in_turn(
-            order_length(loader, dataset), rank, job.world, drop_last=job.drop_last
-        )
-        return mine, batch_ends(len(mine), loader.batch_size or 1, drop_last=loader.drop_last)
-    if loader.batch_sampler is not None:
-        ends = np.cumsum([len(batch) for batch in loader.batch_sampler], dtype=np.int64)
-    else:
-        length = order_length(loader, dataset)
-        ends = batch_ends(length, loader.batch_size or 1, drop_last=loader.drop_last)
     if job.world == 1 or job.deal == "same":
-        return None, ends
+        return None, ends(loader, dataset, job, rank)
+    if job.deal == "distributed":
+        length = order_length(loader, dataset)
+        mine = dealt_in_turn(length, rank, job.world, drop_last=job.drop_last)
+        return mine, ends(loader, dataset, job, rank)
     lists = dealt_in_batches(
-        ends,
+        ends(loader, dataset, Job(), 0),
         rank,
         job.world,
         size=None if loader.batch_sampler is not None else loader.batch_size,
@@ -123,6 +117,21 @@ def places(
     )
     flat = np.concatenate(lists) if lists else np.zeros(0, np.int64)
     return flat, np.cumsum([len(batch) for batch in lists], dtype=np.int64)
+
+
+def ends(loader: Any, dataset: Any, job: Job, rank: int) -> Places:
+    """Where the batches end that a rank takes in an epoch, of a map-style dataset.
+
+    Which places they are of is not looked at where that makes no difference: there are millions.
+    """
+    if job.world > 1 and job.deal == "batches":
+        return places(loader, dataset, job, rank)[1]
+    if loader.batch_sampler is not None:
+        return np.cumsum([len(batch) for batch in loader.batch_sampler], dtype=np.int64)
+    length = order_length(loader, dataset)
+    if job.world > 1 and job.deal == "distributed":
+        length = length // job.world if job.drop_last else -(-length // job.world)
+    return batch_ends(length, loader.batch_size or 1, drop_last=loader.drop_last)
 
 
 def order_length(loader: Any, dataset: Any) -> int:
@@ -141,7 +150,7 @@ def batch_ends(length: int, size: int, *, drop_last: bool) -> NDArray[np.int64]:
 def batches(loader: Any, dataset: Any, job: Job, rank: int) -> int:
     """How many batches a rank has in an epoch that nothing ends early."""
     if not isinstance(dataset, IterableDataset):
-        return len(places(loader, dataset, job, rank)[1])
+        return len(ends(loader, dataset, job, rank))
     size, mine = loader.batch_size or 1, job.seen_by(rank)
     workers = range(max(loader.num_workers, 1))
     shards = [kept(len(shard(dataset, mine, w, loader)), mine, loader) for w in workers]

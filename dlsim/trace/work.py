@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from msgspec import structs
@@ -42,6 +43,7 @@ class Work:
         return self.distinct / self.returned if self.returned else 1.0
 
 
+@lru_cache(maxsize=64)  # of every run of a scenario the same is asked again
 def in_an_epoch(scenario: Scenario) -> Work:
     """What comes of each epoch of `scenario`; of a rank, where there are many.
 
@@ -228,8 +230,7 @@ def _indices(scenario: Scenario) -> tuple[Integers | None, Integers]:
     None stands for all of the dataset, in any order.
     """
     loader = scenario.loader
-    job, rank = (Job(), 0) if scenario.job.rank is None else (scenario.job, scenario.job.rank)
-    places, ends = dealing.places(loader, scenario.dataset, job, rank)
+    places, ends = dealing.places(loader, scenario.dataset, *_rank(scenario))
     order: Integers | None = None
     if loader.batch_sampler is not None:
         lists = [np.asarray(batch, np.int64) for batch in loader.batch_sampler]
@@ -241,11 +242,21 @@ def _indices(scenario: Scenario) -> tuple[Integers | None, Integers]:
     return np.asarray(places) if order is None else order[places], ends
 
 
+def _ends(scenario: Scenario) -> Integers:
+    """Where the batches of an epoch end."""
+    return dealing.ends(scenario.loader, scenario.dataset, *_rank(scenario))
+
+
+def _rank(scenario: Scenario) -> tuple[Job, int]:
+    """The job as far as dealing is concerned, and the rank."""
+    return (Job(), 0) if scenario.job.rank is None else (scenario.job, scenario.job.rank)
+
+
 def _passes(trace: Trace, scenario: Scenario) -> Iterator[tuple[Integers, bool]]:
     """The batches returned of each pass over the dataset; and whether it came to its end."""
     order, stop = trace.order, scenario.consumer.stop_after
     if scenario.loader.endless:
-        of = order // max(len(_indices(scenario)[1]), 1)
+        of = order // max(len(_ends(scenario)), 1)
         for number in range(int(of.max(initial=-1)) + 1):
             yield order[of == number], False
         return
@@ -264,7 +275,10 @@ def _distinct(trace: Trace, scenario: Scenario, batches: Integers) -> float:
         if not dataset.repeats or scenario.loader.num_workers < 2:
             return _samples(trace, batches)
         return _covered(trace, scenario, batches)
-    indices, ends = _indices(scenario)
+    ends, dealt = _ends(scenario), _rank(scenario)[0].world > 1
+    if dealt and len(batches) == len(ends) and not scenario.loader.endless:  # all of them
+        return in_an_epoch(_to_its_end(scenario)).distinct
+    indices, _ = _indices(scenario)
     if indices is None or not len(batches):
         return _samples(trace, batches)
     if scenario.loader.endless:

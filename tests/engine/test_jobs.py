@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from dlsim.engine.facts import lingers, only_processes, uncovered
 from dlsim.engine.job import simulate_job
 from dlsim.engine.processes.storage import shares
 from dlsim.scenario import Job, Scenario, ScenarioError
-from dlsim.scenario.dealing import dealt_in_batches, dealt_in_turn
+from dlsim.scenario.dealing import batch_ends, dealt_in_batches, dealt_in_turn, ends, places
 from dlsim.testing import assert_fits
 from dlsim.trace import metrics
 from dlsim.trace.difference import difference, job_difference
@@ -247,6 +249,19 @@ def test_a_host_that_runs_ahead_goes_on_while_accelerators_wait() -> None:
     assert fast.stepped.tolist() == [1.0, 3.0, 5.0]
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_where_batches_of_a_rank_end_is_told_without_its_places(drop_last: bool) -> None:
+    """Where a rank's batches end goes by how many places it has, and nobody makes them."""
+    for length, world, size in product(range(1, 12), range(1, 5), range(1, 4)):
+        loader, dataset = dlsim.Loader(batch_size=size), dlsim.MapDataset(length)
+        deal = Job(ranks=world, drop_last=drop_last)
+        for rank in range(world):
+            mine, found = places(loader, dataset, deal, rank)
+            count = length if mine is None else len(mine)
+            assert found.tolist() == ends(loader, dataset, deal, rank).tolist()
+            assert found.tolist() == batch_ends(count, size, drop_last=False).tolist()
+
+
 def test_data_are_dealt_as_torch_and_accelerate_do() -> None:
     """DistributedSampler's padding and cut, and accelerate's batches, as they came out of both."""
     assert [dealt_in_turn(7, r, 3, drop_last=False).tolist() for r in range(3)] == [
@@ -260,7 +275,7 @@ def test_data_are_dealt_as_torch_and_accelerate_do() -> None:
         [2, 5],
     ]
     assert dealt_in_turn(1, 2, 4, drop_last=False).tolist() == [0]
-    ends = [2, 4, 6, 7]
+    last = [2, 4, 6, 7]
     for even, drop_last, expected in (
         (True, False, [[[0, 1], [6, 0]], [[2, 3], [1, 2]], [[4, 5], [3, 4]]]),
         (False, False, [[[0, 1], [6]], [[2, 3]], [[4, 5]]]),
@@ -268,7 +283,7 @@ def test_data_are_dealt_as_torch_and_accelerate_do() -> None:
     ):
         shares_of = [
             dealt_in_batches(
-                ends[: 3 if drop_last else 4], r, 3, size=2, drop_last=drop_last, even=even
+                last[: 3 if drop_last else 4], r, 3, size=2, drop_last=drop_last, even=even
             )
             for r in range(3)
         ]
