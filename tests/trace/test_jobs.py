@@ -135,7 +135,9 @@ def test_reports_on_files_of_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[
     for name in ("job.csv", "job.json"):
         assert main(["report", str(tmp_path / name)]) == 0
         out = capsys.readouterr().out
-        assert "Rank 1 is waited for the longest (100.0 % of that; it came last 5 of 10 times)" in out
+        assert (
+            "Rank 1 is waited for the longest (100.0 % of that; it came last 5 of 10 times)" in out
+        )
     late, read = lateness(found), lateness(read_job_chrome(tmp_path / "job.json"))
     assert read.kept == pytest.approx(late.kept)
     never = job(**{"job.sync": "never"})

@@ -79,6 +79,6 @@ def until(env: simpy.Environment, moment: float, turn: int) -> simpy.Event:
 
 
 def settle(env: simpy.Environment, last: int) -> Steps:
-    """Let everyone else do all they do at this moment. For the main process, whose turn is `last`."""
+    """Let everyone else do all they do at this moment; for the main process, of the turn `last`."""
     if env.peek() <= env.now:
         yield sleep(env, 0.0, last)
