@@ -24,6 +24,7 @@ from dlsim.whatif.statistics import Interval
 LEAST, MOST, EFFORT = 3, 10, 40_000  # replications of each, and what they may take in all
 LOCKS = (0.0, 0.3, 1.0)  # shares of a stage's processor time for which a thread holds the lock
 WORTH = 0.01  # a gain that is worth a word
+LOCK = "lock: the share of what samples compute for which a thread holds Python's lock."
 ANY_ORDER = "torch, any order"
 QUEUE = 2  # batches between a stage and the sink of SPDL 0.8; the sink has one more in its hands
 
@@ -95,7 +96,7 @@ class Loaders:
             f"{'; '.join(name for name, why in self.not_for.items() if why == reason)}."
             for reason in reasons
         ]
-        return "\n".join([self._answer(), "", aligned(said), *self._missing(), *left_out])
+        return "\n".join([self._answer(), "", aligned(said), LOCK, *self._missing(), *left_out])
 
     def _missing(self) -> Iterator[str]:
         """What does not fit, what ends runs, and what comes of the samples: torch's first."""
