@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 from tyro.conf import Positional, arg
 
 import dlsim
-from dlsim.cli.files import check_torch, check_writable, is_profile, scenario_from
+from dlsim.cli.files import check_torch, check_writable, is_profile, is_written, scenario_from
 from dlsim.cli.parsing import Count, Number, Text, UsageError
 from dlsim.cli.progress import working
 from dlsim.cli.whatif import quantity_of
@@ -89,6 +89,7 @@ def calibrate(
         if str(doubts):
             print(f"an epoch's time is {doubts}")
     dlsim.dump(scenario, out)
+    print(is_written(out))
 
 
 def table(text: str) -> dict[int | tuple[int, int], float]:

@@ -191,6 +191,11 @@ def check_trace(path: Path | None) -> None:
     check_writable(path)
 
 
+def is_written(scenario: Path) -> str:
+    """That a scenario was written to a file, and how to go on."""
+    return f"{scenario} is written. What it says: dlsim run {scenario}"
+
+
 def check_drawable(path: Path | None) -> None:
     """Raise `DlsimError` where a picture cannot be, or is of a kind that cannot be drawn."""
     if path is None:

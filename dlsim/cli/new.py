@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 from tyro.conf import Positional, arg
 
 import dlsim
-from dlsim.cli.files import check_torch, check_writable, is_profile, watching
+from dlsim.cli.files import check_torch, check_writable, is_profile, is_written, watching
 from dlsim.cli.parsing import NO_CHANGES, Changes, Text, UsageError
 from dlsim.cli.progress import tell, working
 from dlsim.cli.stepping import step_of
@@ -92,7 +92,7 @@ def new(
         return
     with replacing(out, DlsimError) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-    print(f"{out} is written. What it says: dlsim run {out}; all keys: dlsim keys")
+    print(f"{is_written(out)}; all keys: dlsim keys")
 
 
 def check_new(out: Path | None) -> None:

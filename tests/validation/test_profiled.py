@@ -118,6 +118,7 @@ def test_a_profile_of_the_installed_torch(tmp_path, num_workers, capsys):
     assert found.simulated >= found.batch
     said = ["--num-workers", str(num_workers)] if num_workers else []
     assert main(["calibrate", str(path), "-o", str(out), *said]) == 0
+    assert capsys.readouterr().out.endswith(f"{out} is written. What it says: dlsim run {out}\n")
     assert dlsim.load(out).loader.num_workers == num_workers
     assert main(["explain", str(out), "--replications", "2"]) == 0
     assert "for fetching samples" in capsys.readouterr().out
