@@ -27,17 +27,24 @@ from tests.trace.test_account import adds_up
 from tests.whatif import voice
 
 SHARES = st.sampled_from([0.02, 0.05, 0.2, 0.6])
+SPAWNED = dlsim.scenario.Start(method="spawn", worker_start=0.25, worker_memory=2e4)
+FORKED = dlsim.scenario.Start(method="fork", worker_start=0.125)
+STARTS = st.sampled_from([(), (SPAWNED,), (SPAWNED, FORKED)])
+METHODS = st.sampled_from([None, "fork", "spawn"])
 LIMITS = st.sampled_from([None, 1e5, 1e6, 64 * 2.0**20])
 
 
 @st.composite
 def limited(draw: st.DrawFn) -> Scenario:
-    """Any scenario, some of them on machines with little room."""
+    """Any scenario, some of them on machines with little room, or with other start methods."""
     scenario = draw(scenarios(torch_only=False) | on_machines())
     shm, memory = draw(LIMITS), draw(LIMITS)
     descriptors = draw(st.sampled_from([None, None, 30]))
     machine = structs.replace(scenario.machine, shm=shm, memory=memory, descriptors=descriptors)
-    return structs.replace(scenario, machine=machine)
+    loader, costs = scenario.loader, structs.replace(scenario.costs, starts=draw(STARTS))
+    if loader.num_workers and not loader.threads:
+        loader = structs.replace(loader, multiprocessing_context=draw(METHODS))
+    return structs.replace(scenario, machine=machine, loader=loader, costs=costs)
 
 
 def ask(scenario: Scenario, share: float) -> None:
