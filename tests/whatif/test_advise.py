@@ -75,6 +75,13 @@ def test_targets(target: dict[str, float], workers: int) -> None:
         assert one.excess(np.array([summary[one.metric]])) <= 0
 
 
+def test_what_it_costs_is_told() -> None:
+    """At 3.6 an hour, an epoch of 102 s costs 0.102, and a run of two of them twice that."""
+    found = advise(scenario(machine=Machine(price_per_hour=3.6), epochs=2), max_stall=0.05)
+    assert found.times == pytest.approx((102.0, 204.0))
+    assert "A million samples cost 255, an epoch 0.102, the whole run 0.204." in str(found)
+
+
 def test_margin() -> None:
     """The margin says which wrong inputs the advice survives."""
     margin = advise(scenario(), max_stall=0.05).margin
