@@ -159,9 +159,13 @@ def ended_early(problem: Problem) -> str:
 
 
 def faster(a: Trace, b: Trace) -> str:
-    """One line on which of two runs was faster."""
-    one, other = summarize(a).distinct_per_s, summarize(b).distinct_per_s
+    """One line on which of two runs was faster, by samples, or batches where none are known."""
+    said = summarize(a), summarize(b)
+    one, other = (each.distinct_per_s for each in said)
     what = unit(*filter(None, (work(a), work(b))))
+    if math.isnan(one) or math.isnan(other):
+        one, other = (each.batches_per_s for each in said)
+        what = "batches/s"
     if math.isnan(one) or math.isnan(other):
         return "How fast both were is not known."
     if one == other:
@@ -174,13 +178,14 @@ def faster(a: Trace, b: Trace) -> str:
 
 
 def side_by_side(name_a: str, trace_a: Trace, name_b: str, trace_b: Trace) -> str:
-    """A table of all metrics of two traces; the last column is `(b - a) / a` in percent."""
+    """A table of what is known of either trace; the last column is `(b - a) / a` in percent."""
     a, b = summarize(trace_a), summarize(trace_b)
     shown_a, shown_b = a.shown(), b.shown()
     values_b = b.as_dict()
     rows = [
         (name, shown_a[name], shown_b[name], _change(value, values_b[name]))
         for name, value in a.as_dict().items()
+        if not math.isnan(value) or not math.isnan(values_b[name])
     ]
     return aligned([("", name_a, name_b, "change"), *rows])
 

@@ -157,6 +157,16 @@ def test_a_profile_that_does_not_tell_is_diagnosed_all_the_same(tmp_path, capsys
         assert said == f"diagnose: {option} goes with a profile; loaders and runs tell"
 
 
+def test_two_profiles_are_compared_by_their_batches(tmp_path, capsys):
+    """Samples are not known of them: batches tell which was faster; what is known is told."""
+    for workers in (1, 3):
+        simulated(tmp_path / f"{workers}.json", workers, 0.001)
+    assert main(["compare", *(str(tmp_path / f"{workers}.json") for workers in (1, 3))]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("B is faster than A: A makes 9.99 batches/s, B 29")
+    assert not [line for line in lines if line.split()[1:3] == ["-", "-"]]
+
+
 @pytest.mark.parametrize("command", [["run"], ["advise"], ["sweep", "--vary=epochs=1:2"]])
 def test_other_commands_say_which_take_a_profile(command, tmp_path, capsys):
     """In one line, with status 2."""
