@@ -21,10 +21,11 @@ from dlsim.validation import (
     predict,
 )
 from dlsim.validation.calibrating import throughput, throughput_models
+from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.cost_errors import PACE, PRIOR, unsteadiness
 from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
 from dlsim.validation.calibrating.crowding import crowding
-from dlsim.validation.calibrating.lifetimes import exiting, first_samples
+from dlsim.validation.calibrating.lifetimes import exiting, first_samples, started
 from dlsim.validation.calibrating.scenario import consumer_of, of_runs
 from dlsim.validation.calibrating.steps import per_sample
 from dlsim.validation.calibrating.throughput_models import simulated
@@ -179,6 +180,41 @@ def test_a_main_process_that_rests_tells_of_its_like():
         assert scenario.dataset.fetch[0].wait.mean == pytest.approx(
             np.concatenate([resting.wait, busy.wait]).mean(), rel=0.2
         )
+
+
+def blocked_run(**seen):
+    """A run as if watched, whose samples take 10 ms; batches of 4 are `collating` as said."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=4, num_workers=2),
+        dataset=dlsim.MapDataset(80, fetch=[Stage("read", wait=Constant(0.01))]),
+    )
+    trace = dlsim.simulate(scenario, samples=True)
+    return watched(trace, collating=trace.fetched - 0.02, **seen), trace
+
+
+def test_a_collate_that_is_blocked_is_a_stage():
+    """What it reads, say, takes as long with other workers; other time it has none of its own."""
+    seen, trace = blocked_run()
+    assert blocked(seen) == pytest.approx(np.full(len(seen), 0.02))
+    last = calibrate(seen, transport=Costs()).dataset.fetch[-1]
+    assert (last.name, last.wait.mean) == ("collate", pytest.approx(0.02 / 4))
+    computing, _ = blocked_run(collate_cpu=np.full(len(seen), 0.02))
+    assert not blocked(computing).any()
+    pickled = np.append(trace.fetched[2:], [np.nan, np.nan])  # the batch before, meanwhile
+    beside, _ = blocked_run(serialising=pickled - 0.02, serialised=pickled)
+    assert not blocked(beside)[2:].any()
+    assert calibrate(watched(trace), transport=Costs()).dataset.fetch[-1].wait is None
+
+
+def test_a_stateful_loader_waits_for_its_workers():
+    """That is no part of starting them, which is over when the last one begins."""
+    seen, _ = blocked_run(initialising=np.full(20, np.nan))
+    seen.initialising[:2] = -0.3, -0.2
+    here = np.arange(20)
+    assert started(seen, here) == seen.sent[0]
+    loader = dlsim.replace(seen.meta.scenario, {"loader.stateful": True})
+    stateful = replace(seen, meta=structs.replace(seen.meta, scenario=loader))
+    assert started(stateful, here) == -0.2
 
 
 def test_pickling_holds_up_the_worker():

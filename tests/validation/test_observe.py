@@ -1,14 +1,17 @@
 import json
 import os
 import pickle
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from importlib import metadata
 from itertools import pairwise
 from multiprocessing import active_children, get_context
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,6 +44,7 @@ from dlsim.report import run_text
 from dlsim.trace import STATUSES, credit, difference, load_trace, save
 from dlsim.trace.observation import SAMPLE_COLUMNS
 from dlsim.trace.trace import DISCARDED, ENDED, FAILED, PENDING, RETURNED, SKIPPED
+from dlsim.validation.observing import shards
 from dlsim.validation.observing.cpu_time import UNSEEN
 from dlsim.validation.observing.hooks import Tagged
 from dlsim.validation.observing.payload import payload_of
@@ -629,6 +633,20 @@ class Helped(Rows):
         return index
 
 
+class Threads(SpawnContext):
+    """Its workers are threads, as MONAI's can be."""
+
+    Process = threading.Thread
+
+
+class Reading(Rows):
+    """Takes its samples from a loader."""
+
+    def __init__(self, rows):
+        super().__init__(len(rows))
+        self.batches = iter(DataLoader(rows))
+
+
 class Asking(DataLoader):
     """Asks for the class of its dataset, as litdata's."""
 
@@ -686,6 +704,92 @@ def test_processes_of_a_dataset_are_seen_to():
             child.terminate()
 
 
+def again_and_again(sampler):
+    """A sampler without end, of the class by which such a one goes."""
+    return _RepeatSampler(sampler)
+
+
+class _RepeatSampler:
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def __iter__(self):
+        while True:
+            yield from self.sampler
+
+
+class Reusing(DataLoader):
+    """Has workers that go on into the next epoch, as timm's and ultralytics' have."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        object.__setattr__(self, "batch_sampler", again_and_again(self.batch_sampler))
+        self.iterator = None
+
+    def __len__(self):
+        return len(self.batch_sampler.sampler)
+
+    def __iter__(self):
+        if self.iterator is None:
+            self.iterator = self._get_iterator()
+        for _ in range(len(self)):
+            yield next(self.iterator)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samplers_without_end_are_known(workers):
+    """An epoch has its own batches, though those of the next are fetched, too."""
+    trace, seen = watched(Reusing(Rows(8), batch_size=2, num_workers=workers), epochs=2)
+    assert [batch.tolist() for batch in seen] == 2 * [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert trace.epochs.first.tolist() == [0, 4]
+    scenario = trace.meta.scenario
+    assert scenario.loader.endless
+    assert (scenario.loader.batch_size, scenario.loader.batch_sampler) == (2, None)
+    found = simulate(scenario)
+    assert (found.order.tolist(), len(found)) == (trace.order.tolist(), len(trace))
+
+
+class Files(IterableDataset):
+    """Two files of four samples, each of which one worker reads, as Hugging Face's data sets do."""
+
+    num_shards = 2
+
+    def __iter__(self):
+        info = get_worker_info()
+        for file in range(info.id, 2, info.num_workers):
+            yield from range(4 * file, 4 * file + 4)
+
+
+Files.__module__ = "datasets.iterable_dataset"
+
+
+def split_by_worker(source):
+    """Named as webdataset's."""
+
+
+class SimpleShardList:
+    urls = ("a", "b", "c")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_files_that_are_dealt_are_known(workers):
+    """However many workers there are then, each file goes to one of them."""
+    trace = observe(DataLoader(Files(), batch_size=2, num_workers=workers))
+    dataset = trace.meta.scenario.dataset
+    assert (dataset.shards, dataset.sharding) == ((4, 4), "none")
+    assert [len(dataset.shard(w, 3)) for w in range(3)] == [4, 4, 0]
+
+
+def test_files_of_webdataset():
+    """Those of its list, if workers share them out, and the data set ends with them."""
+    stream = SimpleNamespace(pipeline=[SimpleShardList(), split_by_worker], repetitions=1)
+    assert shards.count(stream) == 3
+    assert shards.count(SimpleNamespace(pipeline=[SimpleShardList()], repetitions=1)) is None
+    assert shards.count(SimpleNamespace(**vars(stream) | {"repetitions": 9})) is None
+    assert shards.count(Stream(0, 4)) is None
+    assert shards.sizes(5, [7, 4]) == (3, 2, 2, 2, 2)
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_lists_of_indices_in_place_of_indices(num_workers):
     """Torch's idiom for datasets that fetch whole batches: a BatchSampler as the sampler."""
@@ -737,10 +841,9 @@ def test_threads_that_go_on_write_nothing_when_it_is_over(tmp_path):
     probe.open(-1)
     probe.close()
     others = [os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY) for name in "ab"]
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        probe.serialised(0, UNSEEN, 0.0)
-    with pytest.raises((OSError, ValueError)):
-        probe._extend()
+    probe.serialised(0, UNSEEN, 0.0)
+    probe.take(0)
+    assert probe.item(Rows(2), 1) == 1
     for other in others:
         assert os.fstat(other).st_size == 0
         os.close(other)
@@ -815,6 +918,11 @@ def test_a_users_own_kind_of_loader():
             Around(Rows(2)),
             r"Around cannot be watched: its __iter__ .+; watch its \.inner, a ",
         ),
+        (
+            DataLoader(Rows(2), num_workers=1, multiprocessing_context=Threads()),
+            r"its workers are no processes \(see its .multiprocessing_context\)",
+        ),
+        (DataLoader(Reading(Rows(2))), r"\.Reading, has a loader of its own \(see its \.batches\)"),
         (Ahead(Rows(6)), r"Ahead cannot be watched: its __iter__ has taken 2 batches where it gi"),
         (
             Threaded(Rows(2)),

@@ -25,7 +25,7 @@ def watched(trace: Trace, **seen: np.ndarray) -> Observation:
     columns = {name: getattr(trace, name) for name in Trace.__dataclass_fields__}
     columns |= dict.fromkeys(BATCH_COLUMNS, nothing)
     columns |= dict.fromkeys(ADDED, np.full(len(trace), np.nan))  # no accelerator
-    columns |= {"serialising": trace.fetched, "serialised": trace.fetched}
+    columns |= dict.fromkeys(("collating", "serialising", "serialised"), trace.fetched)
     columns |= {"rebuilding": trace.received}
     return Observation(**columns | seen, sample_cpu=no_sample, sample_queued=no_sample)
 

@@ -89,8 +89,8 @@ def with_settings_of(scenario: Scenario, seen: Trace | JobTrace) -> Scenario:
         stop_after = max(len(one.order) // epochs, 1)
     dataset: Any = scenario.dataset
     if isinstance(dataset, IterableDataset) and isinstance(run.dataset, IterableDataset):
-        length, sharding = run.dataset.length, run.dataset.sharding
-        dataset = msgspec.structs.replace(dataset, length=length, sharding=sharding)
+        shape = {key: getattr(run.dataset, key) for key in ("length", "sharding", "shards")}
+        dataset = msgspec.structs.replace(dataset, **shape)
     return msgspec.structs.replace(
         scenario,
         loader=run.loader,

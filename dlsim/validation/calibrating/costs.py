@@ -19,6 +19,7 @@ from dlsim.scenario import DlsimError, Scenario
 from dlsim.trace.libraries import cores_busy
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
+from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.crowding import crowding
 from dlsim.validation.calibrating.lifetimes import first_samples, lifetimes
 from dlsim.validation.calibrating.steps import letting_go, steps
@@ -36,7 +37,8 @@ class Accounts:
     """Seconds, one entry for each sample, batch or worker it was seen of.
 
     `index`, `wait`, `cpu`: of each sample (of each call, where one call fetches a batch), `batch`
-    its number. `sizes`, `collate`: of each batch collated. `take`, `serialise`, `hand_over`: CPU of
+    its number. `sizes`, `collate`: of each batch collated, and for how long it was blocked then,
+    `collate_wait`. `take`, `serialise`, `hand_over`: CPU of
     workers for each batch. `receive`, `put`: CPU of the main process for each, inside `next()` or
     in the pin-memory thread; `pin`: of copying it into pinned memory. `latency`: from putting an
     index list until an idle worker has it. `step_wait`, `step_cpu`: of each step, the main thread;
@@ -57,6 +59,7 @@ class Accounts:
     numbers: Integers
     sizes: Floats
     collate: Floats
+    collate_wait: Floats
     take: Floats
     serialise: Floats
     hand_over: Floats
@@ -158,6 +161,7 @@ def accounts(run: object) -> Accounts:
         numbers=fetched,
         sizes=seen.size[fetched].astype(float),
         collate=collate,
+        collate_wait=blocked(seen)[fetched],
         machine=machine,
         **parts,
         **work,

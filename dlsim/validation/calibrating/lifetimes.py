@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dlsim.engine.facts import MAIN
+from dlsim.engine.facts import MAIN, goes_on
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 
@@ -35,19 +35,31 @@ def lifetimes(seen: Observation, machine: dict[str, float], between: float) -> d
     begin = np.maximum(initialising[(seen.worker != MAIN) & ~np.isnan(initialising)], 0.0)
     for epoch in range(len(epochs.first) if workers else 0):
         here = np.flatnonzero(seen.epoch_of(np.arange(len(seen))) == epoch)
-        if not len(here) or (epoch and loader.persistent_workers):
+        if not len(here) or (epoch and goes_on(seen.meta.scenario)):
             continue
-        start.append((seen.sent[here[0]] - epochs.started[epoch]) / workers)
+        start.append((started(seen, here) - epochs.started[epoch]) / workers)
         for worker in range(workers):
             began = seen.cpu_started[here][seen.worker[here] == worker]
             ready += began[~np.isnan(began)][:1].tolist()
         last = np.fmax(np.nanmax(seen.finished[here]), np.nanmax(seen.fetched[here]))
-        if not loader.persistent_workers and not np.isnan(epochs.ended[epoch]):
+        if not goes_on(seen.meta.scenario) and not np.isnan(epochs.ended[epoch]):
             cores = machine.get("cores", 1.0)
             stop.append(max(epochs.ended[epoch] - last, 0.0) * min(1.0, cores / workers))
     told = exiting(seen, machine.get("workers_cpu", float("nan")), between)
     ended = told if len(told) else np.array(stop)
     return {"start": np.array(start), "ready": np.array(ready), "begin": begin, "stop": ended}
+
+
+def started(seen: Observation, here: Integers) -> float:
+    """When the workers were started that the batches of an epoch, `here`, were sent to.
+
+    A stateful loader then waits for all of them to be ready, and torch's sends at once.
+    """
+    assert seen.meta.scenario is not None
+    begun = seen.initialising[here]
+    if seen.meta.scenario.loader.stateful and not np.isnan(begun).all():
+        return float(np.nanmax(begun))
+    return float(seen.sent[here[0]])
 
 
 def first_samples(
@@ -61,7 +73,7 @@ def first_samples(
     """
     assert seen.meta.scenario is not None
     loader = seen.meta.scenario.loader
-    generation = 0 if loader.persistent_workers else seen.epoch_of(batch)
+    generation = 0 if goes_on(seen.meta.scenario) else seen.epoch_of(batch)
     worker = seen.worker[batch]
     process = np.where(worker == MAIN, -1, generation * loader.num_workers + worker)
     found, first = np.unique(process, return_index=True)
@@ -94,11 +106,11 @@ def exiting(seen: Observation, used: float, between: float) -> Floats:
     assert seen.meta.scenario is not None
     loader = seen.meta.scenario.loader
     until = seen.batch_cpu + seen.cpu_started + np.nan_to_num(seen.serialise_cpu)
-    generation = 0 if loader.persistent_workers else seen.epoch_of(np.arange(len(seen)))
+    generation = 0 if goes_on(seen.meta.scenario) else seen.epoch_of(np.arange(len(seen)))
     process = np.where(np.isnan(until), -1, generation * loader.num_workers + seen.worker)
     found, last = np.unique(process[::-1], return_index=True)
     last = (len(seen) - 1 - last)[found >= 0]
-    generations = 1 if loader.persistent_workers else len(seen.epochs.first)
+    generations = 1 if goes_on(seen.meta.scenario) else len(seen.epochs.first)
     if np.isnan(used) or not len(last) or len(last) < loader.num_workers * generations:
         return np.empty(0)
     return np.array([max((used - until[last].sum()) / len(last) - between, 0.0)])

@@ -55,7 +55,7 @@ def replay(seen: Observation) -> Scenario:
         assert seen.samples is not None
         workers = np.maximum(seen.samples.worker, 0)
         counts = np.bincount(workers, minlength=max(loader.num_workers, 1))
-        changes["sharding"] = tuple(counts.tolist())
+        changes |= {"sharding": tuple(counts.tolist()), "shards": None}
     else:
         lists = index_lists(seen)
         changes["length"] = sum(map(len, lists))

@@ -204,12 +204,17 @@ def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) ->
         "tensors": round(first.tensors),
         "path": first.path,
     }
+    waited = together(runs, "collate_wait")
     if batched:
         changes["collate"] = Constant(max(float(collating.mean()), 0.0))
+        each_wait = float(waited.mean()) if len(waited) else 0.0
+        fetch = (*fetch, Stage("collate", wait=Constant(each_wait))) if each_wait else fetch
     else:
         # As a stage, so that it grows with the batch; torch's collate is a loop over samples.
-        each = max(float(collating.sum() / max(together(runs, "sizes").sum(), 1)), 0.0)
-        fetch = (*fetch, Stage("collate", cpu=Constant(each)))
+        samples = max(together(runs, "sizes").sum(), 1)
+        each = max(float(collating.sum() / samples), 0.0)
+        wait = Constant(float(waited.sum() / samples)) if waited.any() else None
+        fetch = (*fetch, Stage("collate", wait=wait, cpu=Constant(each)))
     scenario = msgspec.structs.replace(
         first.scenario,
         dataset=msgspec.structs.replace(dataset, fetch=fetch, **changes),

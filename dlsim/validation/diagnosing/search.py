@@ -236,7 +236,7 @@ def without_end(scenario: Scenario, split: bool) -> Scenario:
     """`scenario`, of which no epoch is left early, its samples shared if they are to be `split`."""
     dataset, consumer = scenario.dataset, scenario.consumer
     if split and isinstance(dataset, IterableDataset):
-        dataset = msgspec.structs.replace(dataset, sharding="split")
+        dataset = msgspec.structs.replace(dataset, sharding="split", shards=None)
     return msgspec.structs.replace(
         scenario, dataset=dataset, consumer=msgspec.structs.replace(consumer, stop_after=None)
     )

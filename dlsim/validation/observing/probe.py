@@ -66,11 +66,14 @@ class Probe:
         self._extend()
 
     def close(self) -> None:
-        """End the files of this process."""
+        """End the files of this process; what is still told, by a thread that goes on, is dropped.
+
+        The numbers of the files may soon be others'.
+        """
+        self.write = self.serialised = dropped  # type: ignore[method-assign]
         self._records.close()
         os.close(self._file)
         os.close(self._feeder)
-        self._file = self._feeder = -1  # their numbers may soon be other files'
 
     def _extend(self) -> None:
         """Make room in the file; a record of kind 0 is none.
@@ -183,6 +186,10 @@ class Probe:
         if self.samples:
             for index in indices:
                 self.write(SAMPLE, began, now, 0.0, as_integer(index), count)
+
+
+def dropped(*told: object, **more: object) -> None:
+    """Nothing is written."""
 
 
 def as_integer(index: Any) -> int:

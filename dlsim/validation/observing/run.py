@@ -212,7 +212,8 @@ def run_epoch(
 ) -> bool:
     """One pass over the loader; whether it was left because the `seconds` had passed."""
     late = False
-    log.first.append(len(log.draws))
+    # Of a sampler without end, a window of the epoch's batches is already sent.
+    log.first.append(len(log.returns if log.endless else log.draws))
     log.started.append(monotonic())
     iterator = iter(watched)
     plain, asked = isinstance(iterator, Returning), monotonic()

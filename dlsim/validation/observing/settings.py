@@ -20,11 +20,14 @@ from dlsim.scenario import (
     Scenario,
     ScenarioError,
 )
+from dlsim.validation.observing import shards
 from dlsim.validation.observing.assemble import Assembly, Rows
 from dlsim.validation.observing.probe import COLLATED, SAMPLE
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.wrapped_dataset import fetches_batches
-from dlsim.validation.observing.wrapped_loader import drawn_whole
+from dlsim.validation.observing.wrapped_loader import drawn_whole, repeated
+
+STATEFUL = "torchdata.stateful_dataloader"  # where its loader and samplers are
 
 
 def settings(
@@ -37,7 +40,8 @@ def settings(
     """The scenario of a watched run, all of whose durations are zero.
 
     A sampler that is neither sequential nor a shuffle becomes the indices fetched in the first
-    epoch, an iterable-style dataset the number of samples that each worker collated in it. Of a
+    epoch, an iterable-style dataset the number of samples that each worker collated in it, or
+    those of its files, where it is known how they are dealt. Of a
     `rank` of a job, what torch's DistributedSampler deals to it; all else is its own. Why, in a few
     words, where that was not seen, or cannot be said in a scenario.
     """
@@ -45,7 +49,8 @@ def settings(
         dataset: MapDataset | IterableDataset
         sampling: dict[str, Any] = {"batch_size": loader.batch_size, "drop_last": loader.drop_last}
         if assembly.setup.iterable:
-            dataset = iterable(assembly)
+            alone = rank is None or rank.world == 1
+            dataset = iterable(assembly, shards.count(loader.dataset) if alone else None)
         else:
             length = len(loader.dataset)  # type: ignore[arg-type]
             whole = drawn_whole(loader) or fetches_batches(loader.dataset)
@@ -76,7 +81,7 @@ def settings(
 
 def snapshots(loader: DataLoader[Any]) -> dict[str, Any]:
     """What torchdata's loader is told besides; it starts its workers otherwise, too."""
-    if not type(loader).__module__.startswith("torchdata.stateful_dataloader"):
+    if not any(kind.__module__.startswith(STATEFUL) for kind in type(loader).__mro__):
         return {}
     return {"stateful": True, "snapshot_every_n_steps": loader.snapshot_every_n_steps}  # type: ignore[attr-defined]
 
@@ -110,22 +115,31 @@ def sampler(
     loader: DataLoader[Any], assembly: Assembly, rank: Rank | None = None
 ) -> dict[str, Any]:
     """The loader's `batch_size` and `drop_last`, and what else says which indices it draws."""
-    batches: Any = loader.sampler if drawn_whole(loader) else loader.batch_sampler
-    size: dict[str, Any] = {"batch_size": None, "drop_last": False}
-    if batches is None:
-        inner = loader.sampler
-    elif type(batches) is not BatchSampler:
-        return {"batch_sampler": seen_indices(assembly)}
-    else:
-        size = {"batch_size": batches.batch_size, "drop_last": batches.drop_last}
-        inner = batches.sampler
-    if type(inner) is SequentialSampler:
-        return size
-    if type(inner) is RandomSampler and not inner.replacement and inner._num_samples is None:
-        return {**size, "shuffle": True}
+    given = loader.batch_sampler is not None
+    drawn: Any = loader.batch_sampler if given else loader.sampler
+    again = repeated(drawn)
+    size: dict[str, Any] = {"batch_size": None, "drop_last": False, "endless": again is not None}
+    inner, once = (drawn, None) if again is None else (again, len(again))
+    if given or drawn_whole(loader):
+        if not made(inner, BatchSampler):
+            lists = seen_indices(assembly)[:once]
+            return {"batch_sampler": lists, "endless": size["endless"]}
+        size |= {"batch_size": inner.batch_size, "drop_last": inner.drop_last}
+        inner = inner.sampler
+    in_turn, shuffled = made(inner, SequentialSampler), made(inner, RandomSampler)
+    whole = in_turn or (shuffled and not inner.replacement)
+    if whole and len(inner) == len(loader.dataset):  # type: ignore[arg-type]
+        return {**size, "shuffle": shuffled}
     if (dealing := dealt(loader, rank)) is not None:
         return {**size, "shuffle": dealing.shuffle}
-    return {**size, "sampler": [i for batch in seen_indices(assembly) for i in batch]}
+    return {**size, "sampler": [i for batch in seen_indices(assembly)[:once] for i in batch]}
+
+
+def made(sampler: object, kind: type) -> bool:
+    """Whether it is a sampler of this kind, torch's or what torchdata's loader has in its place."""
+    found = type(sampler)
+    theirs = found.__name__ == kind.__name__ and found.__module__.startswith(STATEFUL)
+    return found is kind or theirs
 
 
 def seen_indices(assembly: Assembly) -> list[list[int]]:
@@ -140,11 +154,13 @@ def seen_indices(assembly: Assembly) -> list[list[int]]:
     return [batch.tolist() for batch in np.split(samples["what"], cuts)]
 
 
-def iterable(assembly: Assembly) -> IterableDataset:
-    """As many samples for each worker as it collated in the first epoch."""
+def iterable(assembly: Assembly, files: int | None) -> IterableDataset:
+    """As many samples for each worker as it collated in the first epoch, or for its `files`."""
     rows = first_epoch(assembly, assembly.of(COLLATED))
     workers = np.maximum(rows["worker"], 0)
     counts = np.bincount(workers, rows["what"], max(assembly.setup.num_workers, 1)).astype(int)
+    if files:
+        return IterableDataset(int(counts.sum()), shards=shards.sizes(files, counts.tolist()))
     return IterableDataset(int(counts.sum()), sharding=tuple(counts.tolist()))
 
 

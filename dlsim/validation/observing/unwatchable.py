@@ -24,12 +24,28 @@ def check(loader: object) -> None:
         raise ObserveError(f"loader: {no_loader(loader)}")
     if isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
         raise ObserveError("loader: datapipes cannot be watched, as torch takes them apart")
-    for key, value in vars(loader).items():
-        if isinstance(value, _BaseDataLoaderIter) and key != "_iterator":
-            raise ObserveError(
-                f"loader: {named(loader)} cannot be watched: its workers already run (see its "
-                f".{key}); {way_out(loader)}"
-            )
+    context = loader.multiprocessing_context
+    if context is not None and not issubclass(context.Process, BaseProcess):
+        raise ObserveError(
+            f"loader: {named(loader)} cannot be watched: its workers are no processes (see its "
+            ".multiprocessing_context); watch one whose workers are"
+        )
+    if running := iterators(loader) - {"_iterator"}:
+        raise ObserveError(
+            f"loader: {named(loader)} cannot be watched: its workers already run (see its "
+            f".{running.pop()}); {way_out(loader)}"
+        )
+    if running := iterators(loader.dataset):
+        raise ObserveError(
+            f"loader: cannot be watched: its dataset, {named(loader.dataset)}, has a loader of its "
+            f"own (see its .{running.pop()}); watch that one"
+        )
+
+
+def iterators(found: object) -> set[str]:
+    """The attributes of `found` that are iterators over a torch DataLoader."""
+    inside = getattr(found, "__dict__", {})
+    return {name for name, each in inside.items() if isinstance(each, _BaseDataLoaderIter)}
 
 
 def check_handed_on(loader: DataLoader[Any], taken: int, given: int, *, here: bool) -> None:
@@ -61,15 +77,20 @@ def check_alone(loader: DataLoader[Any], before: Collection[BaseProcess]) -> Non
     """
     more = len(set(active_children()) - set(before)) - loader.num_workers
     if more > 0:
+        dataset = full_name(loader.dataset.__class__)  # of one that is watched, the user's
         raise ObserveError(
-            f"loader: cannot be watched: its dataset, {named(loader.dataset)}, loads by {more} "
+            f"loader: cannot be watched: its dataset, {dataset}, loads by {more} "
             f"process{'es' if more > 1 else ''} of its own; watch the loader that has these"
         )
 
 
 def named(found: object) -> str:
     """The class of what was `found`, with its module: many are called DataLoader."""
-    kind = found.__class__  # of a dataset that is watched, the user's
+    return full_name(type(found))
+
+
+def full_name(kind: type) -> str:
+    """The name of a class, with its module unless it is Python's own or the script's."""
     known = kind.__module__ in ("builtins", "__main__")
     return kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
 

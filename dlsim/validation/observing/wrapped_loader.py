@@ -86,7 +86,7 @@ class Log:
     ended it, NaN if not known. `payloads`: what the first batches of each epoch are made of;
     `takers`: the threads that called `next()`; `iterators`: how many took tags off; `own`: seconds
     of each `next()` that a loop of the loader's own, around torch's, took for itself; `children`:
-    the processes there were before.
+    the processes there were before; `endless`: whether the sampler begins anew by itself.
     Every change is one append, as torch may raise an exception anywhere when a worker dies.
     """
 
@@ -106,6 +106,7 @@ class Log:
     payloads: dict[int, Payload] = field(default_factory=dict)
     takers: set[int] = field(default_factory=set)
     iterators: int = 0
+    endless: bool = False
     children: list[BaseProcess] = field(default_factory=active_children)
     own: list[float] = field(default_factory=list)
     in_step: bool = False
@@ -261,13 +262,23 @@ def watch(loader: DataLoader[Any], probe: Probe, log: Log) -> DataLoader[Any]:
     # Only this one is drawn from: torch's `_index_sampler`.
     drawn_from = "sampler" if loader.batch_sampler is None else "batch_sampler"
     main = probe if loader.num_workers == 0 else None
-    vars(watched)[drawn_from] = Sampling(getattr(loader, drawn_from), log, main)
+    sampler = getattr(loader, drawn_from)
+    log.endless = repeated(sampler) is not None
+    vars(watched)[drawn_from] = Sampling(sampler, log, main)
     return watched
 
 
 def drawn_whole(loader: DataLoader[Any]) -> bool:
     """Whether the dataset is asked for a list of indices at a time, as if each were a sample's."""
     return loader.batch_size is None and isinstance(loader.sampler, BatchSampler)
+
+
+def repeated(sampler: Any) -> Any:
+    """What a sampler that begins anew by itself repeats; None for another sampler.
+
+    As timm's and ultralytics' loaders have one, and others that took it over with its name.
+    """
+    return sampler.sampler if type(sampler).__name__ == "_RepeatSampler" else None
 
 
 def watching_class(kind: type[DataLoader[Any]]) -> type[DataLoader[Any]]:
