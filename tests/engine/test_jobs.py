@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import product
 
 import numpy as np
@@ -367,12 +368,19 @@ def test_saturated_storage(
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.sampled_from([0.5, 1.0, 3.0, 1e9]))
 def test_shares_are_as_equal_as_nodes_allow(reads: list[int], most: float) -> None:
     """All bandwidth is used that nodes can take, and nobody gets more while others could."""
-    found = shares(reads, 4.0, most)
-    taken = [rate * n for rate, n in zip(found, reads, strict=True)]
-    assert sum(taken) == pytest.approx(min(4.0, most * sum(n > 0 for n in reads)))
-    greatest = max(found)
-    for rate, n, all_of_it in zip(found, reads, taken, strict=True):
-        assert n == 0 or rate == pytest.approx(greatest) or all_of_it == pytest.approx(most)
+    nodes = Counter(n for n in reads if n)
+    found = shares(nodes, 4.0, most)
+    assert sum(rate * n * nodes[n] for n, rate in found.items()) == pytest.approx(
+        min(4.0, most * nodes.total())
+    )
+    for n, rate in found.items():
+        assert rate == pytest.approx(max(found.values())) or rate * n == pytest.approx(most)
+
+
+def test_alike_nodes_are_served_alike() -> None:
+    """Seven nodes that read the same at the same time are done at one moment, to the last bit."""
+    found = simulate_job(reading(7, 1, bandwidth=1000.0))
+    assert len({trace.finished[-1] for trace in found.ranks}) == 1
 
 
 def test_ranks_that_wait_for_one_that_is_gone() -> None:
