@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
+from msgspec import structs
+
 from dlsim.engine.compiled import installed
 from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.facts import (
@@ -20,6 +22,7 @@ from dlsim.engine.facts import (
     only_processes,
     sample_by_sample,
     shard_of,
+    storage_of,
     uncovered,
 )
 from dlsim.engine.progress import FAST, advance, expecting, watching
@@ -46,7 +49,7 @@ def effort(scenario: Scenario) -> float:
     dearest case, in which each sample waits by itself, so that what an answer is told from does not
     change with the stages; how long it takes says `seconds_of`. A job is the work of all its ranks.
     """
-    batches, calls = _work(scenario)
+    batches, calls = begun_work(scenario)
     if shares_cores(scenario):  # whoever computes is told when anyone else begins
         return _of_all(scenario, 4 * batches + calls)
     return _of_all(
@@ -56,12 +59,34 @@ def effort(scenario: Scenario) -> float:
 
 def seconds_of(scenario: Scenario) -> float:
     """About how many seconds the SimPy engine takes for `scenario`, on one core of some 3 GHz."""
-    batches, calls = _work(scenario)
+    batches, calls = begun_work(scenario)
     if scenario.ideal:
         each = batches + 0.01 * calls
     else:
         each = 2 * batches + (0.3 if sample_by_sample(scenario) else 0.001) * calls
+        each += 0.5 * calls * shared_reads(scenario) / max(len(scenario.dataset.fetch), 1)
     return SECONDS * _of_all(scenario, each)
+
+
+def begun(scenario: Scenario, returned: float) -> float:
+    """How many batches are begun for each that is `returned`, as workers are ahead of the loop."""
+    loader, consumer = scenario.loader, scenario.consumer
+    if not returned:
+        return 1.0
+    if loader.endless:
+        return 1.0 + loader.window / (scenario.epochs * returned)
+    if consumer.stop_after is None:
+        return 1.0
+    whole = structs.replace(scenario, consumer=structs.replace(consumer, stop_after=None))
+    return min(returned + loader.window, counts(whole)[0]) / returned
+
+
+def shared_reads(scenario: Scenario) -> int:
+    """How many stages read what takes the longer, the more read at the same time."""
+    storage = storage_of(scenario)
+    if storage is not None and storage.bandwidth is None:
+        return 0
+    return sum(stage.read_bytes is not None for stage in scenario.dataset.fetch)
 
 
 def shares_cores(scenario: Scenario) -> bool:
@@ -69,18 +94,23 @@ def shares_cores(scenario: Scenario) -> bool:
     return scenario.machine.cores is not None or scenario.machine.crosstalk > 0
 
 
-def _work(scenario: Scenario) -> tuple[float, float]:
-    """Batches of an epoch of a rank, and what is drawn for their samples: one for each stage."""
+def begun_work(scenario: Scenario) -> tuple[float, float]:
+    """Batches begun in an epoch of a rank, and what is drawn for their samples, for each stage."""
     batches, samples, _ = counts(scenario)
+    times = begun(scenario, batches)
     if scenario.ideal and alike(scenario):
-        return batches, 0.0  # nothing is drawn for each
-    return batches, samples * max(len(scenario.dataset.fetch), 1)
+        return times * batches, 0.0  # nothing is drawn for each
+    return times * batches, times * samples * max(len(scenario.dataset.fetch), 1)
 
 
 def _of_all(scenario: Scenario, epoch: float) -> float:
     """What all epochs of all ranks take, if an epoch of one takes so much."""
-    ranks = 1 if scenario.job.rank is not None else scenario.job.world
-    return max(ranks * scenario.epochs * (epoch + shuffled(scenario) / 2500), 1.0)
+    return max(ranks(scenario) * scenario.epochs * (epoch + shuffled(scenario) / 2500), 1.0)
+
+
+def ranks(scenario: Scenario) -> int:
+    """How many ranks are simulated."""
+    return 1 if scenario.job.rank is not None else scenario.job.world
 
 
 def shuffled(scenario: Scenario) -> int:
@@ -137,18 +167,22 @@ def deciding(seconds: float, scenario: Scenario, *, jobs: int = 1) -> Iterator[N
 
 
 def announcing(
-    seconds: float, scenario: Scenario, *, jobs: int = 1
+    seconds: float, scenario: Scenario, *, jobs: int = 1, besides: float = 0.0
 ) -> AbstractContextManager[None]:
-    """Tell who watches (`dlsim.engine.progress`) how long what is done inside will take."""
+    """Tell who watches (`dlsim.engine.progress`) how long what is done inside will take.
+
+    `besides`: so many seconds go into what is no simulation, and no compiled code makes shorter.
+    """
     covered = not (uncovered(scenario) if scenario.is_job else only_processes(scenario))
     cores = usable_cores()
-    share = seconds / max(min(float(jobs), cores) if jobs > 0 else cores, 1.0)
+    at_once = max(min(float(jobs), cores) if jobs > 0 else cores, 1.0)
+    slow, fast = (seconds + besides) / at_once, (FAST * seconds + besides) / at_once
     if not installed():
-        return expecting(seconds, share, FAST * share + COMPILING if covered else None)
+        return expecting(seconds, slow, fast + COMPILING if covered else None)
     if not covered or not worth_compiling(seconds):
-        return expecting(seconds, share)
+        return expecting(seconds, slow)
     first = compiles_first()
-    prior = FAST * share + (COMPILING if first else 0.0)
+    prior = fast + (COMPILING if first else 0.0)
     return expecting(seconds, prior, compiling=first)
 
 
@@ -156,8 +190,7 @@ def telling(scenario: Scenario) -> Callable[[int], object]:
     """What tells who watches that so many more batches of a simulation of `scenario` are done."""
     if watching() is None:
         return lambda batches: None
-    ranks = 1 if scenario.job.rank is not None else scenario.job.world
-    batches = max(ranks * scenario.epochs * counts(scenario)[0], 1.0)
+    batches = max(ranks(scenario) * scenario.epochs * counts(scenario)[0], 1.0)
     each = seconds_of(scenario) / batches
     return lambda batches: advance(each * batches)
 

@@ -20,6 +20,7 @@ from dlsim.whatif.explain import WORTH, Explanation, explain
 from dlsim.whatif.fastest import nearly_as_fast
 from dlsim.whatif.feasibility import FIRST, Verdict
 from dlsim.whatif.question import PREFETCH, Question, numbers, targets
+from dlsim.whatif.searching import searching
 from dlsim.whatif.space import space
 
 GLANCE = 2  # replications of what was not judged, to tell what else there is
@@ -79,7 +80,8 @@ def advise(
     )
     if not bounds(scenario).period and _takes_no_time(scenario, question):
         raise WhatIfError("scenario: expected one in which time passes, got none")
-    return _told(scenario, question, search(scenario, question))
+    with searching(scenario, question):
+        return _told(scenario, question, search(scenario, question))
 
 
 def _takes_no_time(scenario: Scenario, question: Question) -> bool:

@@ -30,6 +30,7 @@ from dlsim.whatif.targets import NEARLY, Target
 
 SAME = 0.0025  # relative; who is faster by no more is not faster
 MOST = 100  # replications of a candidate
+ALL = 400_000.0  # the effort of all runs of those that cannot be told apart
 DOUBT = 0.02  # by how much a rank alone may be off
 
 
@@ -59,9 +60,14 @@ def fastest(options: list[Candidate], judge: Judge, most: int = MOST) -> Fastest
             else:
                 doubt += 1 - likely(-slower)
         rest = [option for option in rivals if option is not best]
-        if not rest or 2 * runs > min(most, judge.most(best.scenario)):
+        if not rest or 2 * runs > min(most, judge.most(best.scenario), of_all(rivals, judge)):
             return Fastest(best, rest, doubt)
         looked, runs = rivals, 2 * runs
+
+
+def of_all(options: list[Candidate], judge: Judge) -> float:
+    """How often each of so many is simulated at most, where none can be told from the others."""
+    return max(ALL / sum(judge.price(option.scenario) for option in options), 4 * FIRST)
 
 
 def nearly_as_fast(options: list[Candidate], judge: Judge, most: int = MOST) -> Target:

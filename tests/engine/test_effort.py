@@ -119,3 +119,26 @@ def test_what_is_announced_is_of_what_simulates(
     scenario = dlsim.Scenario(loader=dlsim.Loader(num_workers=1), dataset=dlsim.MapDataset(100))
     with watched() as known, decided(True), announcing(100.0, dlsim.replace(scenario, changes)):
         assert known.prior == pytest.approx(100.0 * (FAST if covered else 1.0))
+
+
+def test_what_workers_do_ahead_counts() -> None:
+    """What is begun and never returned takes its time, too: most of a short pass of a long loop."""
+    short = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=16, prefetch_factor=8),
+        dataset=dlsim.MapDataset(8),
+    )
+    endless = dlsim.replace(short, {"loader.endless": True})
+    assert seconds_of(endless) == pytest.approx((4 + 128) / 4 * seconds_of(short))
+    left = {"dataset.length": 2000, "consumer.stop_after": 4}
+    assert seconds_of(dlsim.replace(short, left)) == pytest.approx(seconds_of(endless))
+
+
+def test_reads_at_the_same_time_hold_each_other_up() -> None:
+    """To read what others read, too, takes longer to simulate than to wait as long."""
+    reading = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=2),
+        dataset=dlsim.MapDataset(100, fetch=[dlsim.Stage("read", read_bytes=dlsim.Constant(1e3))]),
+        machine=dlsim.Machine(storage=dlsim.Storage(latency=dlsim.Constant(0.001))),
+    )
+    shared = dlsim.replace(reading, {"machine.storage.bandwidth": 1e6})
+    assert seconds_of(shared) > seconds_of(reading)

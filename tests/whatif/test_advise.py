@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 
 import dlsim
+from dlsim.engine.progress import watched
 from dlsim.scenario import Machine, Storage
 from dlsim.trace import summarize
 from dlsim.whatif import WhatIfError, advise, replicate
 from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
 from dlsim.whatif.endings import ended_by
+from dlsim.whatif.fastest import of_all
 from dlsim.whatif.feasibility import Judge
+from dlsim.whatif.question import Question
+from dlsim.whatif.searching import searching
 from dlsim.whatif.targets import Target
 from tests.benchmarks.advice import question, wrong
 from tests.whatif.cases import CASES
@@ -408,3 +412,23 @@ def test_what_does_not_fit_was_tried() -> None:
     said = str(advise(case, max_stall=0.1))
     assert "Memory keeps back more: it has 7.81 KiB, and with " in said
     assert "were not tried" not in said
+
+
+def test_a_search_is_announced_for_each_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short runs are, each of its ranks is looked at; and one takes longer than it does."""
+    monkeypatch.setattr("dlsim.engine.effort.installed", lambda: False)
+    priors = []
+    for ranks in (1, 4):
+        job = dlsim.replace(scenario(length=24 * ranks), {"job.ranks": ranks})
+        with watched() as known, searching(job, Question()):
+            priors.append(known.prior)
+    assert priors[1] == pytest.approx(4 * priors[0], rel=0.2)
+    assert priors[0] > 0.5
+
+
+def test_what_cannot_be_told_apart_is_not_simulated_without_end() -> None:
+    """The more settings are as good as the best, the fewer runs there are of each."""
+    judge = Judge((), 0.95, None, 1, 0, 1)
+    options = candidates(scenario(length=8), range(17), (1, 2))
+    few, many = of_all(options[:4], judge), of_all(options * 100, judge)
+    assert few > many >= 12
