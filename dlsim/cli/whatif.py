@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,15 +12,10 @@ from dlsim.cli.checking import Missed, held
 from dlsim.cli.files import check_drawable, draw, scenario_from, simulated
 from dlsim.cli.parsing import NO_CHANGES, Changes, Count, File, Flag, Text, UsageError
 from dlsim.cli.progress import working
-from dlsim.scenario import Scenario
 from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-# About so many simulations are made for a target, and without one.
-SEARCHED, SEARCHED_ALL = 50, 500
 
 
 def explain(
@@ -123,7 +117,7 @@ def advise(
         "jobs": jobs,
     }
     chosen = scenario_from(scenario, changes)
-    with working(), searching(chosen, asked):
+    with working():
         found = advised(chosen, **asked)
         answer = str(found)
     if plot is not None:
@@ -133,19 +127,6 @@ def advise(
     print(answer)
     if check and found.chosen is None:
         raise Missed
-
-
-def searching(
-    scenario: Scenario, asked: Mapping[str, Any]
-) -> contextlib.AbstractContextManager[None]:
-    """Tell how long a search for settings will take, as far as that can be said before it."""
-    from dlsim.engine.effort import announcing, seconds_of
-    from dlsim.whatif.extent import shortened
-
-    targets = ("max_stall", "max_wait_p95", "min_au", "max_epoch")
-    tries = SEARCHED if any(asked[each] is not None for each in targets) else SEARCHED_ALL
-    seconds = tries * seconds_of(shortened(scenario))
-    return announcing(seconds, scenario, jobs=asked["jobs"])
 
 
 def sizes_of(text: str | None) -> tuple[int, ...]:
@@ -184,11 +165,12 @@ def quantity_of(name: str, text: str | None, quantity: str) -> float | None:
         raise UsageError(f"--{name}: {error}") from None
 
 
-def picture(ax: Axes, path: Path, title: str) -> None:
+def picture(ax: Axes, path: Path, name: str) -> None:
     """Write the picture, under a title. Raises `DlsimError` when it cannot be written."""
-    from dlsim.report.plots import plain
+    from dlsim.report.plots import TITLE_SIZE, title
 
-    ax.set_title(plain(title), loc="left", fontsize=10)
     figure = ax.get_figure(root=True)
     assert figure is not None
+    inches = figure.get_figwidth() * ax.get_position().width
+    ax.set_title(title(name, inches), loc="left", fontsize=TITLE_SIZE)
     draw(figure, path)

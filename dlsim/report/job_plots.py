@@ -13,7 +13,17 @@ import numpy as np
 
 from dlsim.report.columns import shares
 from dlsim.report.job_text import job_setup, job_verdict
-from dlsim.report.plots import BARRIER, COLUMNS, STEP, WAIT, axes, in_words, legend, plain
+from dlsim.report.plots import (
+    BARRIER,
+    COLUMNS,
+    STEP,
+    TITLE_SIZE,
+    WAIT,
+    axes,
+    in_words,
+    legend,
+    title,
+)
 from dlsim.report.text import setup
 from dlsim.trace import JobTrace, summarize
 from dlsim.trace.job_metrics import lateness
@@ -71,7 +81,8 @@ def job_picture(job: JobTrace) -> Figure:
     scenario = job.meta.scenario
     if scenario is not None:
         each = f"{job_setup(scenario)}; each: {setup(scenario)}"
-        figure.suptitle(plain(f"{scenario.name}: {each}" if scenario.name else each), fontsize=10)
+        whole = f"{scenario.name}: {each}" if scenario.name else each
+        figure.suptitle(title(whole), fontsize=TITLE_SIZE)
     in_words(words, str(summarize(job)), job_verdict(job, lateness(job)), job.meta.problem)
     return figure
 

@@ -40,6 +40,8 @@ FILL = 0.8  # height of a bar on a lane of height 1
 
 LONGEST_LABEL = 48  # characters
 LONGEST_LINE = 28  # of a label beside an axis: wide letters, too, leave room on a phone's screen
+TITLE_SIZE, TITLE_LINES = 10, 4  # points, and how many lines at most
+PER_INCH = 11  # characters of a title
 
 
 def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
@@ -176,8 +178,8 @@ def run_picture(trace: Trace) -> Figure:
     occupancy(trace, below)
     scenario = trace.meta.scenario
     if scenario is not None:
-        title = f"{scenario.name}: {setup(scenario)}" if scenario.name else setup(scenario)
-        figure.suptitle(plain(title), fontsize=11)
+        whole = f"{scenario.name}: {setup(scenario)}" if scenario.name else setup(scenario)
+        figure.suptitle(title(whole), fontsize=TITLE_SIZE)
     in_words(words, str(summarize(trace)), verdict(trace), trace.meta.problem)
     return figure
 
@@ -206,6 +208,12 @@ def axes(width: float, height: float) -> Axes:
 def plain(text: str) -> str:
     """A name as a picture shows it: between two dollars, matplotlib would see a formula."""
     return text.replace("$", r"\$")
+
+
+def title(text: str, inches: float = 10.0) -> str:
+    """What is written above a picture of so many inches, in lines that fit."""
+    width = int(PER_INCH * inches)
+    return plain(fill(cut(text, TITLE_LINES * width), width))
 
 
 def label(text: str) -> str:

@@ -18,11 +18,13 @@ from dlsim.report.plots import (
     FETCH,
     READY,
     STEP,
+    TITLE_SIZE,
     WAIT,
     axes,
     legend,
     plain,
     row_label,
+    title,
     waited_longer,
 )
 from dlsim.trace import JobTrace, Trace, metrics
@@ -95,7 +97,7 @@ def gains_bar(gains: Sequence[Gain], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def explain_picture(found: Explanation, trace: Trace | None, title: str) -> Figure:
+def explain_picture(found: Explanation, trace: Trace | None, name: str) -> Figure:
     """One figure of an explanation: where the time goes, what changes gain, how long waits are.
 
     `trace`: a run of the scenario, whose waits are drawn; none are without.
@@ -115,8 +117,8 @@ def explain_picture(found: Explanation, trace: Trace | None, title: str) -> Figu
         account_bars(idle, path, left)
         waited_longer({"": metrics.waits(trace)}, right)
     gains_bar(tried, below.subplots())
-    if title:
-        figure.suptitle(plain(title), fontsize=11)
+    if name:
+        figure.suptitle(title(name), fontsize=TITLE_SIZE)
     return figure
 
 
@@ -168,8 +170,8 @@ def comparison_picture(
     waited_longer({each.name: each.waits for each in sides}, below)
     words.axis("off")
     words.text(0, 1, plain(fill(said, 130)), fontsize=9, va="top", transform=words.transAxes)
-    title = "\n".join(f"{letter}: {name}" for letter, name in zip("AB", names, strict=True))
-    figure.suptitle(plain(title), fontsize=10, x=0.01, ha="left")
+    both = "\n".join(title(f"{side}: {name}") for side, name in zip("AB", names, strict=True))
+    figure.suptitle(both, fontsize=TITLE_SIZE, x=0.01, ha="left")
     return figure
 
 

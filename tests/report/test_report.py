@@ -15,6 +15,7 @@ from dlsim.engine import simulate
 from dlsim.report import gantt, occupancy, run_picture, run_text, side_by_side, verdict
 from dlsim.report.columns import envelope, shares
 from dlsim.report.html import svg
+from dlsim.report.job_plots import job_picture
 from dlsim.report.prediction_plots import predicted_against_measured
 from dlsim.report.text import setup
 from dlsim.report.why_plots import account_bars
@@ -188,6 +189,15 @@ def test_pictures_of_all_sorts(workers: int) -> None:
     """Pictures can be drawn without a warning for no, one and many workers, over epochs."""
     trace = run(60, dlsim.Exponential(1.0), loader={"num_workers": workers}, epochs=2)
     assert drawn(run_picture(trace)).startswith(b"\x89PNG")
+
+
+def test_titles_are_as_wide_as_the_picture() -> None:
+    """However much there is to say of a run, or of a job, nothing of its title is cut off."""
+    scenario = dlsim.replace(run().meta.scenario, {"name": "read from afar " * 20, "job.ranks": 2})
+    alone = dlsim.replace(scenario, {"job.ranks": 1})
+    for figure in (run_picture(dlsim.simulate(alone)), job_picture(dlsim.simulate_job(scenario))):
+        written = figure._suptitle.get_window_extent()
+        assert 0 <= written.x0 < written.x1 <= figure.bbox.x1
 
 
 @pytest.mark.filterwarnings("error")
