@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
-from dlsim.scenario.checks import check_distribution, check_integer, check_positive
+from dlsim.scenario.checks import check_distribution, check_integer, check_positive, check_text
 from dlsim.scenario.distributions import Bandwidth, Bytes, Duration
 from dlsim.scenario.errors import ScenarioError, require
 from dlsim.scenario.files import read_as
@@ -35,6 +35,9 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     page: str
     date: date
     says: str = ""
+
+    def __post_init__(self) -> None:
+        check_text(self, "page", "says", empty=True)
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -77,7 +80,8 @@ class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     price_source: str = ""
 
     def __post_init__(self) -> None:
-        require(self.name.strip() != "", "name", "a name", self.name)
+        check_text(self, "name")
+        check_text(self, "cloud", "accelerator", empty=True)
         check_integer(self, "accelerators", 1)
         check_positive(self, "loading")
         sizes = ("memory", "shm", "disk", "disk_bandwidth", "network")
@@ -113,6 +117,7 @@ class Catalogue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     currency: str = ""
 
     def __post_init__(self) -> None:
+        check_text(self, "currency", empty=True)
         names = [one.name for one in self.machine]
         twice = next((name for name in names if names.count(name) > 1), None)
         require(twice is None, "machine", "each name once", twice)

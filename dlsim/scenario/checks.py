@@ -37,6 +37,17 @@ def check_flags(struct: object, *keys: str) -> None:
         require(isinstance(getattr(struct, key), bool), key, "true or false", getattr(struct, key))
 
 
+def check_text(struct: object, *keys: str, empty: bool = False) -> None:
+    """Raise `ScenarioError` unless the fields are text in one line that a terminal shows as it is.
+
+    They are printed with answers; `empty`: or no text at all.
+    """
+    for key in keys:
+        value = getattr(struct, key)
+        sound = isinstance(value, str) and value.isprintable() and (empty or value.strip() != "")
+        require(sound, key, "some text in one line", value)
+
+
 def check_tuples(struct: Any, *keys: str) -> None:
     """Keep sequences as tuples, so that scenarios are hashable values."""
     for key in keys:

@@ -14,6 +14,7 @@ from dlsim.scenario.checks import (
     check_distribution,
     check_flags,
     check_integer,
+    check_text,
     check_tuples,
 )
 from dlsim.scenario.distributions import Constant, Duration, Share, Size
@@ -53,7 +54,7 @@ class Stage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     lock: Share = 0.0
 
     def __post_init__(self) -> None:
-        require(isinstance(self.name, str) and self.name != "", "name", "some text", self.name)
+        check_text(self, "name")
         check_distribution(self, "wait", optional=True)
         check_distribution(self, "cpu", optional=True)
         check_distribution(self, "read_bytes", optional=True)

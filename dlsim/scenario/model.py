@@ -14,6 +14,7 @@ from dlsim.scenario.checks import (
     check_conflict,
     check_indices,
     check_integer,
+    check_text,
     check_tuples,
 )
 from dlsim.scenario.consumer import Consumer
@@ -105,7 +106,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         for failure in self.failures:
             require(isinstance(failure, Failure), "failures", "a list of Failure", failure)
         check_integer(self, "epochs", 1)
-        require(isinstance(self.name, str), "name", "some text", self.name)
+        check_text(self, "name", empty=True)
         require(self.policy in get_args(Policy), "policy", "torch or row", self.policy)
         release = self.torch_release
         loader, dataset = self.loader, self.dataset

@@ -17,6 +17,7 @@ from dlsim.scenario.checks import (
     check_flags,
     check_integer,
     check_struct,
+    check_text,
     check_tuples,
 )
 from dlsim.scenario.dataset import ZERO, Stage
@@ -182,6 +183,7 @@ class Pipeline(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         known = get_args(Like)
         require(self.like in known, "like", " or ".join(known), self.like)
         check_tuples(self, "links")
+        check_text(self, "name", empty=True)
         check_integer(self, "length", 0)
         check_integer(self, "buffer_size", 1)
         check_integer(self, "num_threads", 1)

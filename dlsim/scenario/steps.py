@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from dlsim.scenario.checks import check_distribution, check_integer
+from dlsim.scenario.checks import check_distribution, check_integer, check_text
 from dlsim.scenario.dataset import ZERO
 from dlsim.scenario.distributions import Duration
-from dlsim.scenario.errors import require
 
 
 class On(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -24,7 +23,7 @@ class On(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_def
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.accelerator != "", "accelerator", "what kind it is", self.accelerator)
+        check_text(self, "accelerator")
         check_distribution(self, "step")
         if self.batch_size is not None:
             check_integer(self, "batch_size", 1)
