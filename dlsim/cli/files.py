@@ -251,7 +251,9 @@ def report_run(
             write(given, path)
     if plot is not None:
         draw(picture(given), plot)
-    print(text(given))
+    with working("telling what happened"):
+        told = text(given)
+    print(told)
 
 
 def draw(figure: Figure, path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tyro.conf import Positional
 
+from dlsim.cli.progress import working
+
 
 def pipeline(file: Positional[str], /, seed: int = 0) -> None:
     """Simulate a pipeline of stages, as SPDL and torchdata.nodes have them.
@@ -18,4 +20,7 @@ def pipeline(file: Positional[str], /, seed: int = 0) -> None:
     from dlsim.report.pipeline_text import pipeline_text
     from dlsim.scenario.pipeline import load_pipeline
 
-    print(pipeline_text(simulate_pipeline(load_pipeline(file), seed)))
+    chosen = load_pipeline(file)
+    with working():
+        trace = simulate_pipeline(chosen, seed)
+    print(pipeline_text(trace))

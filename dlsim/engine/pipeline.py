@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import prod
+
+from dlsim.engine.progress import expecting
 from dlsim.scenario.errors import is_integer, require
 from dlsim.scenario.pipeline import SPDL, Pipeline
 from dlsim.trace.pipeline import PipelineTrace
@@ -14,7 +17,7 @@ def simulate_pipeline(pipeline: Pipeline, seed: int = 0) -> PipelineTrace:
     `ScenarioError` for a bad seed.
     """
     from dlsim.engine.pipelines import nodes, spdl
-    from dlsim.engine.pipelines.run import END, Row, Run, Steps
+    from dlsim.engine.pipelines.run import EACH, END, Row, Run, Steps
 
     require(isinstance(pipeline, Pipeline), "pipeline", "a Pipeline", pipeline)
     require(is_integer(seed) and seed >= 0, "seed", "an integer of at least 0", seed)
@@ -39,5 +42,15 @@ def simulate_pipeline(pipeline: Pipeline, seed: int = 0) -> PipelineTrace:
             requested = run.env.now
 
     run.env.process(train())
-    run.env.run()
+    seconds = EACH * len(run.stages) * items(pipeline)
+    with expecting(seconds, seconds):
+        run.env.run()
     return run.trace(rows)
+
+
+def items(pipeline: Pipeline) -> int:
+    """How many items of the source training takes, if none is left out on the way."""
+    made_of = prod(
+        getattr(link, "size", 1) * getattr(link, "batch_size", 1) for link in pipeline.links
+    )
+    return min(pipeline.length, (pipeline.stop_after or pipeline.length) * made_of)

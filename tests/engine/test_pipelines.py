@@ -11,6 +11,8 @@ import pytest
 import dlsim
 from dlsim import Constant, Pipeline, Recorded, ScenarioError, Stage
 from dlsim.cli import main
+from dlsim.engine.progress import watched
+from dlsim.report.pipeline_text import pipeline_text
 from dlsim.scenario.pipeline import (
     NODES,
     SPDL,
@@ -202,3 +204,26 @@ def test_the_shipped_pipeline_is_told(capsys: Any) -> None:
     said = capsys.readouterr().out
     assert "25 items/s once it is filled" in said
     assert "transform" in said
+
+
+@pytest.mark.parametrize(
+    ("length", "wait", "said"), [(0, 0.1, "No item came to training."), (3, 0.0, "waits - of")]
+)
+def test_a_pipeline_in_which_nothing_happens_is_told(length: int, wait: float, said: str) -> None:
+    """Without items, and without time, nothing is told that is no number."""
+    links = (Pipe(Stage("read", wait=Constant(wait))),)
+    told = pipeline_text(
+        dlsim.simulate_pipeline(Pipeline(like="spdl-0.8", length=length, links=links))
+    )
+    assert said in told
+    assert "nan" not in told
+
+
+def test_a_pipeline_tells_how_far_it_is() -> None:
+    """What simulating takes is announced before it begins, and all of it is done in the end."""
+    links = (Pipe(Stage("read", wait=Constant(0.1))),)
+    told = []
+    with watched() as known:
+        known.heard = lambda: told.append((known.done, known.expected))
+        dlsim.simulate_pipeline(Pipeline(like="spdl-0.8", length=50, links=links))
+    assert told == [(0.0, known.done)]

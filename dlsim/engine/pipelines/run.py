@@ -13,6 +13,7 @@ from dlsim.engine.processes.buffer import Turnstile
 from dlsim.engine.processes.clock import Turns, sleep
 from dlsim.engine.processes.cores import Sharing
 from dlsim.engine.processes.storage import Disk, local
+from dlsim.engine.progress import advance
 from dlsim.scenario import Distribution, Stage
 from dlsim.scenario.pipeline import Pipeline
 from dlsim.trace.pipeline import Moments, PipelineTrace
@@ -20,6 +21,7 @@ from dlsim.trace.pipeline import Moments, PipelineTrace
 Steps: TypeAlias = Generator[simpy.Event, Any, Any]
 Row: TypeAlias = tuple[int, float, float, float]  # item, requested, returned, finished
 END = object()  # comes after the last item
+EACH = 100e-6  # seconds that it takes to simulate what a stage does for an item, about
 SOURCE = 0  # the number of the source among stages; the n-th link is stage n
 
 
@@ -90,6 +92,7 @@ class Run:
         if asked is not None:
             yield from self._do(asked, stage, item, thread)
         self.ended[stage].append((self.env.now, item))
+        advance(EACH)
 
     def _do(self, asked: Stage, stage: int, item: int, thread: int) -> Steps:
         turn = self.turns.worker(thread)
