@@ -18,7 +18,7 @@ import sys
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from tests.benchmarks.fuzz import VALUES
+from tests.benchmarks.mutants.trees import VALUES
 from tests.show.serving import Served, serving
 
 PATIENCE = 60.0  # seconds, of a machine on which others compute, too
