@@ -28,7 +28,7 @@ from dlsim.validation.calibrating.crowding import crowding
 from dlsim.validation.calibrating.lifetimes import exiting, first_samples, started
 from dlsim.validation.calibrating.scenario import consumer_of, of_runs
 from dlsim.validation.calibrating.steps import per_sample
-from dlsim.validation.calibrating.throughput_models import simulated
+from dlsim.validation.calibrating.throughput_models import Fitting, simulated
 from dlsim.whatif.space import space
 from tests.validation.test_replay import watched
 
@@ -407,6 +407,16 @@ def test_more_than_linear_is_no_loader(capsys: pytest.CaptureFixture[str], tmp_p
     assert "workers      given     fitted      off" in said
     with pytest.warns(UserWarning, match="no loader does that"):
         calibrate_throughput({1: 87, 3: 278, 6: 644}, batch_size=32)
+
+
+def test_throughputs_that_no_loader_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate next to nothing is refused; one far below the others is fitted as well as can be."""
+    with pytest.raises(CalibrateError, match="expected samples a second by workers, got 1=5e-324"):
+        calibrate_throughput({1: 5e-324, 2: 500.0}, batch_size=32)
+    for name, few in (("BATCHES", 10), ("ROUNDS", 1)):
+        monkeypatch.setattr(f"dlsim.validation.calibrating.throughput_models.{name}", few)
+    fitting = Fitting({(0, 1): 0.75, (1, 1): 1e-9, (2, 1): 2.0}, None, 1.0, None)
+    assert fitting.best(("fetch", "beside", "receive"))["fetch"] > 0
 
 
 def test_a_step_that_is_too_long_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):

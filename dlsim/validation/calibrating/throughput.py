@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from dlsim.scenario import Scenario, replace
-from dlsim.scenario.errors import is_integer, is_number
+from dlsim.scenario.errors import is_integer, is_number, is_positive
 from dlsim.scenario.units import duration
 from dlsim.validation.calibrating.costs import CalibrateError
 from dlsim.validation.calibrating.throughput_models import (
@@ -170,7 +170,7 @@ def checked(throughputs: Given, batch_size: int, sample_bytes: float, step: floa
     for key, rate in throughputs.items():
         count, size = setting = key if isinstance(key, tuple) else (key, batch_size)
         sound = is_integer(count) and count >= 0 and is_integer(size) and size >= 1
-        if not sound or not is_number(rate) or rate <= 0:
+        if not sound or not is_positive(rate):
             raise CalibrateError(
                 f"throughput: expected samples a second by workers, got {key}={rate}"
             )

@@ -140,7 +140,7 @@ class Fitting:
         highest |= {"crosstalk": log(1e3), "crosstalk_power": log(6.0)}
         found: Any = least_squares(
             lambda logs: self.errors(of(logs)),
-            [log(begin[name]) for name in shape],
+            [min(max(log(begin[name]), lowest[name]), highest[name]) for name in shape],
             bounds=([lowest[name] for name in shape], [highest[name] for name in shape]),
             diff_step=0.01 / abs(log(whole) or 1.0),
             max_nfev=ROUNDS,
