@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def meetings(job: JobTrace) -> Meetings:
     joins = scenario is not None and scenario.job.uneven == "join"
     met = [_met(trace, every) for trace in job.ranks]
     if not joins:  # who leaves an epoch waits for nobody: meetings are counted over all of them
-        met = [[np.concatenate(epochs)] for epochs in met]
+        met = [epochs if len(epochs) == 1 else [np.concatenate(epochs)] for epochs in met]
     batch = np.concatenate([_side_by_side(epoch) for epoch in zip_longest(*met, fillvalue=NOBODY)])
     stepped = np.full(batch.shape, np.nan)
     released = np.full(len(batch), np.nan)
@@ -105,9 +105,9 @@ def meetings(job: JobTrace) -> Meetings:
 
 def _met(trace: Trace, every: int) -> list[Integers]:
     """The batches after which the rank came to a meeting in each epoch, in order."""
-    epochs = trace.epoch_of(trace.order)
-    count = max(len(trace.epochs.first), 1)
-    return [trace.order[epochs == epoch][every - 1 :: every] for epoch in range(count)]
+    epochs = trace.epoch_of(trace.order)  # of which one comes after another
+    begins = np.searchsorted(epochs, np.arange(len(trace.epochs.first) + 1))
+    return [trace.order[a:b][every - 1 :: every] for a, b in pairwise(begins)]
 
 
 def _side_by_side(columns: Sequence[Integers]) -> Integers:

@@ -22,11 +22,13 @@ from dlsim.engine.facts import batch_ends, batch_indices, storage_of
 from dlsim.scenario import Constant, Distribution, IterableDataset, MapDataset, Recorded, Scenario
 
 LARGEST_BLOCK, MOST_SAMPLES = 16384, 65536  # jobs in a block, and their samples
+LEAST_BLOCK = 256  # where many ranks have a block each
 
 
-def largest_block(samples: int) -> int:
-    """How many jobs, of so many samples at most, are drawn at a time."""
-    return max(1, min(LARGEST_BLOCK, MOST_SAMPLES // max(samples, 1)))
+def largest_block(samples: int, ranks: int = 1) -> int:
+    """How many jobs, of so many samples at most, are drawn at a time for each of the `ranks`."""
+    most = max(1, min(LARGEST_BLOCK, MOST_SAMPLES // max(samples, 1)))
+    return max(most // ranks, min(most, LEAST_BLOCK))
 
 
 class Block(NamedTuple):
@@ -83,18 +85,20 @@ class Jobs:
             if each is not None:
                 each.begin(seed, epoch)
 
-    def blocks(self, size: int, largest: int) -> Iterator[tuple[Block, bool]]:
+    def blocks(
+        self, size: int, largest: int, *, alone: bool = True
+    ) -> Iterator[tuple[Block, bool]]:
         """All jobs in blocks, and whether more come after each.
 
         Blocks grow from `size` jobs to the `largest`; from then on they are drawn ahead, if there
-        is anything to draw.
+        is anything to draw, for a rank that is `alone`: each would have a thread of its own.
         """
         while self.more and size < largest:
             yield self.take(size), self.more
             size *= 2
         if self.more:
             rest = self._blocks_of(largest)
-            yield from rest if self._constant else ahead(rest)
+            yield from ahead(rest) if alone and not self._constant else rest
 
     def _blocks_of(self, size: int) -> Iterator[tuple[Block, bool]]:
         while self.more:

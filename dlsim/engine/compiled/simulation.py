@@ -94,7 +94,7 @@ class Simulation:
     ) -> None:
         self.counting, self.room = counting, room
         self.gone = dict.fromkeys(State._fields, 0)  # elements forgotten, of each array
-        self.scenario, self.seed, self.samples = scenario, seed, samples
+        self.scenario, self.seed, self.samples, self.place = scenario, seed, samples, place
         self.state = new_state(scenario, samples=samples, place=place, before=before)
         self.known: dict[str, Any] = {}  # where its arrays are
         self.main = self.state.main[0]
@@ -180,12 +180,13 @@ class Simulation:
         indices = self.samples or fails or bool(state.rules["caching"][0])
         self.make = partial(Jobs, scenario, self.seed, indices=indices)
         self.jobs = self.make(epoch, int(self.main["sent"]))
-        most, largest = self.most_to_send(), largest_block(int(state.rules["most"][0]))
+        most, alone = self.most_to_send(), self.place.alone
+        largest = largest_block(int(state.rules["most"][0]), self.place.world)
         if scenario.loader.endless:
-            self.blocks = without_end(self.make, epoch_batches(scenario), largest)
+            self.blocks = without_end(self.make, epoch_batches(scenario), largest, alone=alone)
         else:
             self.jobs.batches = most
-            self.blocks = self.jobs.blocks(most or FIRST_BLOCK, largest)
+            self.blocks = self.jobs.blocks(most or FIRST_BLOCK, largest, alone=alone)
         self.main["job"], self.main["more"] = len(state.steps), self.jobs.more
         if isinstance(scenario.dataset, IterableDataset):
             workers = scenario.loader.num_workers
@@ -394,11 +395,11 @@ class Simulation:
 
 
 def without_end(
-    make: Callable[[int, int], Jobs], batches: int, largest: int
+    make: Callable[[int, int], Jobs], batches: int, largest: int, *, alone: bool
 ) -> Iterator[tuple[Block, bool]]:
     """The jobs of an endless sampler in blocks, `batches` in each pass, made when it begins."""
     for number in count():
-        blocks = make(number, number * batches).blocks(FIRST_BLOCK, largest)
+        blocks = make(number, number * batches).blocks(FIRST_BLOCK, largest, alone=alone)
         yield from ((block, True) for block, _ in blocks)
 
 
