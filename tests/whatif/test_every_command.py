@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from unittest.mock import patch
 
 import pytest
@@ -12,9 +13,15 @@ from dlsim.cli.sweeping import sweep_text
 from dlsim.report import run_text
 from dlsim.report.pages import scenario_page
 from dlsim.testing import assert_throughput_above
-from dlsim.whatif import advise, compare, explain, loaders, sweep
+from dlsim.whatif import Explanation, advise, compare, explain, loaders, sweep
 from dlsim.whatif.limits import idle_of_all
 from tests.whatif.cases import CASES
+
+
+@cache
+def explained(case: dlsim.Scenario) -> Explanation:
+    """Why a case is as fast as it is."""
+    return explain(case, 2)
 
 
 def swept(case: dlsim.Scenario) -> str:
@@ -29,7 +36,7 @@ def reported(case: dlsim.Scenario) -> str:
     drawing = ("axes", "gantt", "occupancy", "wait_distribution", "sweep_curve")
     none = dict.fromkeys((*drawing, "account_bars", "gains_bar"), lambda *_, **__: None)
     with patch.multiple("dlsim.report.pages", figure=lambda _, caption: caption, **none):
-        return scenario_page(explain(case, 2), dlsim.simulate(case), name="case", repeat=[])
+        return scenario_page(explained(case), dlsim.simulate(case), name="case", repeat=[])
 
 
 def asserted(case: dlsim.Scenario) -> str:
@@ -41,7 +48,7 @@ def asserted(case: dlsim.Scenario) -> str:
 
 COMMANDS: dict[str, Callable[[dlsim.Scenario], str]] = {
     "run": lambda case: run_text(dlsim.simulate(case)),
-    "explain": lambda case: str(explain(case, 2)),
+    "explain": lambda case: str(explained(case)),
     "compare": lambda case: str(compare(case, case, 2)),
     "sweep": swept,
     "loaders": lambda case: str(loaders(case, 2)),
@@ -86,35 +93,35 @@ def test_the_cause_is_named_everywhere(command: str, name: str) -> None:
 
 def test_no_batch_is_not_no_time() -> None:
     """Where no batch is returned, that is said first, and nothing of changes that do not help."""
-    text = str(explain(CASES["no batch for any worker"], 2))
+    text = str(explained(CASES["no batch for any worker"]))
     assert text.startswith("No batch is returned. No worker has a batch: each has at most 100")
     assert "nothing takes any time" not in text
 
 
 def test_bounds_count_what_throughput_counts() -> None:
     """Where samples come several times, what is at best possible is distinct samples, too."""
-    last = str(explain(CASES["data that every worker yields"], 2)).splitlines()[-1]
+    last = str(explained(CASES["data that every worker yields"])).splitlines()[-1]
     assert last.startswith("now 10 distinct samples/s")
     assert "at best 10 distinct samples/s" in last
 
 
 def test_without_workers_where_they_cost_more_than_they_give() -> None:
     """Where sending takes long, having no workers is the setting that helps: 27 times."""
-    first = str(explain(CASES["sending takes long"], 2)).splitlines()[0]
+    first = str(explained(CASES["sending takes long"])).splitlines()[0]
     assert "no workers (num_workers=0) would help most: 27 times as fast" in first
     assert not any(
         gain.change.setting == "num_workers=0"
-        for gain in explain(CASES["as many workers as cores"], 2).gains
+        for gain in explained(CASES["as many workers as cores"]).gains
     )
 
 
 def test_most_is_said_of_what_gains_most() -> None:
     """A setting is called the best of settings where a change of another kind gains more."""
-    found = explain(CASES["receiving in next()"], 2)
+    found = explained(CASES["receiving in next()"])
     assert found.gains[0].change.name == "step twice as fast"
     assert "; of settings, pinned memory (pin_memory=True) would help most: 1.3" in str(found)
     short = dlsim.replace(CASES["short epochs"], {"loader.endless": False})
-    assert "; a sampler that does not end would help most: " in str(explain(short, 2))
+    assert "; a sampler that does not end would help most: " in str(explained(short))
 
 
 @pytest.mark.parametrize("share", [0.01, 1.0])
