@@ -245,6 +245,14 @@ def test_what_failed_is_not_advised():
     assert "tried     the settings, and failed: ValueError: two shards, no more" in str(found)
 
 
+def test_loaders_that_give_what_they_have_once():
+    """Running one again tells nothing of the settings, and that is said."""
+    nothing = observe(DataLoader(Rows(0.0), 4, sampler=[]))
+    found = dataclasses.replace(diagnose_run(waited(0.02)), tried=nothing)
+    assert found.helps
+    assert "tried     in vain: no batch came when the loader was run again" in str(found)
+
+
 def test_what_lost_is_not_advised():
     """A gain that was promised and came to a loss; one as promised stays."""
     slow, fast = waited(0.02), waited(0.002)

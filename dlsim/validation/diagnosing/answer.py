@@ -86,6 +86,8 @@ class Diagnosis:
         problem = self.tried.meta.problem
         if problem is not None and problem.kind != "interrupt":
             return True
+        if not len(self.tried.order):
+            return False  # of settings that tells nothing
         if not 1 / SLOWER <= self.slowed <= SLOWER and self.slowed == self.slowed:
             return False  # the runs cannot be compared
         if self._lasts:  # later epochs gain; the first may lose as much as was said
@@ -304,6 +306,11 @@ def _tried(found: Diagnosis) -> str:
         return ""
     if found.tried.meta.problem is not None:
         return f"the settings, and failed: {found.tried.meta.problem.message}"
+    if not len(found.tried.order):
+        return (
+            "in vain: no batch came when the loader was run again, with any settings; its sampler, "
+            "or its dataset, gives what it has only once"
+        )
     promised = found.gain_as_watched
     word = "as" if found.tried_gain in promised else "other than"
     said = (
