@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 import dlsim
 from dlsim.scenario import Constant, Costs
 from dlsim.validation import calibrate, observe, replay
-from dlsim.validation.calibrating.scenario import AHEAD
 from dlsim.validation.calibrating.steps import ahead
+from dlsim.validation.calibrating.work import AHEAD
 from dlsim.validation.fidelity.trials import timed
 from dlsim.validation.observing import accelerator
 from dlsim.validation.observing.accelerator import StepClock, copying

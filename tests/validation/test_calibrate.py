@@ -26,9 +26,10 @@ from dlsim.validation.calibrating.cost_errors import PACE, PRIOR, unsteadiness
 from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
 from dlsim.validation.calibrating.crowding import crowding
 from dlsim.validation.calibrating.lifetimes import exiting, first_samples, started
-from dlsim.validation.calibrating.scenario import consumer_of, of_runs
+from dlsim.validation.calibrating.scenario import of_runs
 from dlsim.validation.calibrating.steps import per_sample
 from dlsim.validation.calibrating.throughput_models import Fitting, simulated
+from dlsim.validation.calibrating.work import consumer_of
 from dlsim.whatif.space import space
 from tests.validation.test_replay import watched
 

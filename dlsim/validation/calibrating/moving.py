@@ -1,0 +1,93 @@
+"""What starting workers and moving batches cost, from accounts of observed runs and a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from dlsim.scenario import Cost, Costs, Start
+from dlsim.validation.calibrating.costs import Accounts, by_start_method, together
+
+# About, in a pin-memory thread beside an H100; what was observed decides (docs/device.md).
+PINNING = Cost(message=60e-6, tensor=20e-6, byte=0.3e-9)
+NOTICEABLE = 1e-3  # of a start; less is the system's, and in the latency
+
+
+def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
+    """What was observed of each cost; what was not, from the probe."""
+    alike, *others = by_start_method(runs)
+
+    def mean(name: str, otherwise: float, of: Sequence[Accounts] = runs) -> float:
+        values = together(of, name)
+        return float(values.mean()) if len(values) else otherwise
+
+    def ready(of: Sequence[Accounts]) -> float:
+        return mean("ready", transport.worker_ready, of) + mean("begin_cpu", 0.0, of)
+
+    waited = mean("begin", 0.0)
+    latency = together(runs, "latency")
+    take = mean("take", transport.take)
+    known = float(np.quantile(latency, 0.25)) if len(latency) else transport.index_latency
+    tensors, size = runs[0].tensors, runs[0].bytes
+
+    def adapted(name: str) -> Cost:
+        unit: Cost = getattr(transport, name)
+        return matched(unit, mean(name, unit.of(tensors, size)), tensors, size)
+
+    collated = [run.collate.mean() for run in runs if run.scenario.loader.num_workers]
+    share = transport.share if runs[0].path == "shm" else Cost()
+    if collated and share.of(tensors, size) > min(collated):
+        share = share.times(float(min(collated)) / share.of(tensors, size))
+    return Costs(
+        worker_start=mean("start", transport.worker_start, alike),
+        worker_ready=ready(alike),
+        worker_wait=waited if waited >= NOTICEABLE else 0.0,
+        first_sample=mean("begin_wait", 0.0),
+        worker_stop=mean("stop", transport.worker_stop),
+        index_put=mean("put", transport.index_put),
+        index_latency=max(known - take, 0.0),
+        take=take,
+        share=share,
+        serialise=adapted("serialise"),
+        hand_over=adapted("hand_over"),
+        receive=adapted("receive"),
+        pin=pinning(runs),
+        copy_byte=float(np.nan_to_num(np.mean([run.copy for run in runs]) / max(size, 1.0))),
+        starts=tuple(
+            Start(
+                method=group[0].scenario.loader.start_method,
+                worker_start=mean("start", transport.worker_start, group),
+                worker_ready=ready(group),
+            )
+            for group in others
+        ),
+    )
+
+
+def shared(run: Accounts, costs: Costs) -> float:
+    """Seconds of collating a batch that go into putting it into shared memory."""
+    return costs.share.of(run.tensors, run.bytes) if run.scenario.loader.num_workers else 0.0
+
+
+def pinning(runs: Sequence[Accounts]) -> Cost:
+    """What copying a batch into pinned memory takes, once there is enough of it.
+
+    The typical batch tells: the first ones are given new memory, which later ones use again.
+    """
+    pins = together(runs, "pin")
+    if not len(pins):
+        return Cost()
+    return matched(PINNING, float(np.median(pins)), runs[0].tensors, runs[0].bytes)
+
+
+def matched(unit: Cost, seconds: float, tensors: float, size: float) -> Cost:
+    """The cost `unit`, changed so that a batch of these contents takes `seconds`.
+
+    What a large batch takes longer than the probe's grows with its bytes.
+    """
+    expected = unit.of(tensors, size)
+    if seconds > expected and size > 65536:
+        return msgspec.structs.replace(unit, byte=unit.byte + (seconds - expected) / size)
+    return unit.times(seconds / expected) if expected > 0 else Cost(message=seconds)

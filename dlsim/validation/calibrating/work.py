@@ -1,0 +1,105 @@
+"""What samples and steps take, from accounts of observed runs: stages, and the consumer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import ceil
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dlsim.scenario import Consumer, MapDataset, Recorded, Stage
+from dlsim.scenario.distributions import Distribution, Floats, scaled
+from dlsim.validation.calibrating.cost_errors import step_times
+from dlsim.validation.calibrating.costs import Accounts, together
+from dlsim.validation.calibrating.fitting import Fit, fit
+
+IDLE = 0.2  # of a thread's time, or of several together, in which they may do nothing
+BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
+HELD = 0.5  # of a step's time: a host that leaves it sooner is not held back by the accelerator
+AHEAD = 1000  # steps of one kernel that CUDA takes before the host has to wait (docs/device.md)
+NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
+
+
+def stages(runs: Sequence[Accounts]) -> tuple[tuple[Stage, ...], dict[str, Fit]]:
+    """How samples are fetched: index by index, if each was seen, else as they are distributed."""
+    wait, cpu = together(runs, "wait"), together(runs, "cpu")
+    fits = {"wait": fit(wait), "cpu": fit(cpu)}
+    dataset: Any = runs[0].scenario.dataset
+    index = together(runs, "index").astype(np.int64)
+    waits: Distribution = fits["wait"].distribution
+    cpus: Distribution = fits["cpu"].distribution
+    single = isinstance(dataset, MapDataset) and not dataset.batched and len(index) > 0
+    if single and index.min() >= 0 and index.max() < dataset.length <= BY_INDEX:
+        # Indices that were not seen take what some other sample took, wait and CPU together.
+        rows = np.random.default_rng(0).integers(len(index), size=dataset.length)
+        rows[index] = np.arange(len(index))
+        if len(np.unique(index)) == dataset.length or correlated(wait, cpu):
+            waits = Recorded(tuple(wait[rows].tolist()))
+            cpus = Recorded(tuple(cpu[rows].tolist()))
+    wait_first = waits if waits.mean >= NEGLIGIBLE else None
+    computing = by_threads(cpus, [run.busy for run in runs])
+    return (msgspec.structs.replace(computing[0], wait=wait_first), *computing[1:]), fits
+
+
+def by_threads(cpu: Distribution, busy: Sequence[float]) -> tuple[Stage, ...]:
+    """What a sample computes, if in runs it kept so many cores busy while its own thread did.
+
+    Threads that are as busy as that one all the time wait for each other on a core: one would do as
+    much alone, at least. Those that are not, sleep when they have nothing to do: what they compute
+    is work, and beside it there is some that one thread does alone.
+    """
+    several = [cores for cores in busy if cores > 1]
+    if not several:
+        return (Stage("fetch", cpu=cpu),)
+    cores = float(np.mean(several))
+    threads = max(ceil(cores - IDLE), 2)
+    if cores > threads - IDLE:
+        return (Stage("fetch", cpu=cpu, threads=threads, spin=1 - 1 / threads),)
+    together = (cores - 1) / (threads - 1)
+    return (
+        Stage("fetch", cpu=scaled(cpu, 1 - together)),
+        Stage("libraries", cpu=scaled(cpu, together), threads=threads),
+    )
+
+
+def correlated(wait: Floats, cpu: Floats) -> bool:
+    """Whether samples that wait long compute long (or short), enough to matter."""
+    if len(wait) < 3 or not wait.std() or not cpu.std():
+        return False
+    small = min(wait.std(), cpu.std()) < 0.05 * (wait.mean() + cpu.mean())
+    return not small and abs(float(np.corrcoef(wait, cpu)[0, 1])) > 0.3
+
+
+def consumer_of(runs: Sequence[Accounts], each: float = 0.0) -> tuple[Consumer, Fit]:
+    """The step: on the host's cores, if the main process computes during most of it.
+
+    It takes so many seconds longer for `each` sample of its batch.
+    """
+    wait, cpu = together(runs, "step_wait"), together(runs, "step_cpu")
+    stop_after = runs[0].scenario.consumer.stop_after
+
+    def fixed(of: Callable[[Accounts], Floats], less: float = 0.0) -> Fit:
+        seen = [of(run) - each * (run.scenario.loader.batch_size or 1) for run in runs]
+        return fit(np.maximum(np.concatenate(seen) - less, 0.0))
+
+    settings: dict[str, Any] = {"step_per_sample": each}
+    if all(len(run.device) for run in runs):
+        # A host that waits for the accelerator spins, and computes nothing.
+        ahead = max(run.ahead for run in runs)
+        device, host = together(runs, "device"), together(runs, "host")
+        spent = attrgetter("device" if ahead else "host")
+        if ahead and np.median(host) < HELD * np.median(device):
+            ahead = AHEAD
+        found = fixed(spent, float(np.nan_to_num(np.mean([run.copy for run in runs]))))
+        # else it sleeps until it is told
+        settings |= {"run_ahead": ahead, "spin": float(cpu.sum()) >= float(wait.sum())}
+    elif float(cpu.sum()) > float(wait.sum()) and float(cpu.mean()) > NEGLIGIBLE:
+        found = fixed(attrgetter("step_cpu"))
+        busy = float(np.mean([run.step_threads for run in runs]))
+        settings |= {"device": "cpu", "threads": max(1, ceil(busy - IDLE))}
+    else:
+        found = fixed(lambda run: step_times([run]))
+    return Consumer(found.distribution, stop_after, **settings), found
