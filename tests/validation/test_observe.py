@@ -539,6 +539,16 @@ class Endless(DataLoader):
             yield next(self.running)
 
 
+class Splits:
+    """What loaders of its own kind are found in, as fastai's DataLoaders."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, number):
+        raise IndexError(number)
+
+
 class Holding:
     """Not a DataLoader, as WebLoader or timm's PrefetchLoader."""
 
@@ -906,7 +916,9 @@ def test_a_users_own_kind_of_loader():
         ([1, 2], "loader: expected a torch DataLoader, got list"),
         ({"a": DataLoader(Rows(2))}, r"got dict; its \['a'\] is one that can be watched"),
         ((batch for batch in DataLoader(Rows(2))), "generator; watch the loader that it takes its"),
-        (Stream(0, 2), "Stream; watch one with the same dataset"),
+        (Stream(0, 2), "Stream; watch one over it"),
+        (SimpleNamespace(loader=[{"train": DataLoader(Rows(2))}]), "got types.SimpleNamespace$"),
+        (Splits(Rows(2)), "Splits; watch one with the same dataset"),
         (Detached(Rows(2)), "Detached cannot be watched: its __iter__ is not DataLoader's; watch "),
         (Repeating(Rows(2)), "its __iter__ makes several batches of one; watch a torch DataLoader"),
         (

@@ -8,7 +8,7 @@ from multiprocessing.process import BaseProcess
 from types import GeneratorType
 from typing import Any
 
-from torch.utils.data import DataLoader, IterDataPipe, MapDataPipe
+from torch.utils.data import DataLoader, Dataset, IterDataPipe, MapDataPipe
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from dlsim.scenario import DlsimError
@@ -102,7 +102,10 @@ def no_loader(found: object) -> str:
         return f"{said}; its {inside} is one that can be watched"
     if isinstance(found, GeneratorType):
         return f"{said}; watch the loader that it takes its batches from"
-    if hasattr(found, "__iter__") and type(found).__module__ != "builtins":
+    if isinstance(found, Dataset):
+        return f"{said}; watch one over it"
+    batches = hasattr(found, "__iter__") or hasattr(found, "__getitem__")
+    if batches and type(found).__module__ != "builtins":
         return f"{said}; watch one with the same dataset"
     return said
 
