@@ -23,6 +23,7 @@ from dlsim.scenario import (
 )
 from dlsim.scenario.job import Job
 
+ALONE = Job()  # a single rank
 MAIN = -1  # the worker number of the main process
 CAPACITY_AWARE_SINCE = (2, 7)  # the release of torch that passes over workers with their share
 JOIN_TIMEOUT = 5.0  # torch's MP_STATUS_CHECK_INTERVAL, seconds it waits for a worker to exit
@@ -141,7 +142,7 @@ def shard_of(scenario: Scenario, worker: int) -> Sequence[int]:
 def _rank(scenario: Scenario) -> tuple[Job, int]:
     """The job as far as dealing is concerned, and the rank."""
     rank = scenario.job.rank
-    return (Job(), 0) if rank is None else (scenario.job, rank)
+    return (ALONE, 0) if rank is None else (scenario.job, rank)
 
 
 def goes_on(scenario: Scenario) -> bool:

@@ -23,9 +23,10 @@ def compiled(function: Function) -> Function:
 def event_loop(function: Function) -> Function:
     """The same for one from an integer to an integer, at once.
 
-    Most of its loops have one turn. What makes long ones faster would cost it a twentieth.
+    Most of its loops have one turn. What makes long ones faster would cost it a twentieth, and what
+    is optimised beyond the first level makes it no faster, and a sixth of compiling.
     """
-    with _settings(OPT=2, LOOP_VECTORIZE=0):
+    with _settings(OPT=1, LOOP_VECTORIZE=0):
         return cast(Function, _compile(function, "int64(int64)", cache=True))
 
 
