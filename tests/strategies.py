@@ -67,6 +67,7 @@ def stages(length: int) -> st.SearchStrategy[list[dlsim.Stage]]:
 flags = st.booleans()
 collates = st.none() | distributions()
 counts = st.sampled_from([0, 1, 2, 7]) | st.integers(0, 4)
+crews = st.sampled_from([1, 2, 7]) | st.integers(1, 4)
 few, many = st.integers(1, 6), st.integers(0, 40)
 ends = st.none() | st.integers(1, 12)
 epochs = st.sampled_from([1, 1, 2, 3])
@@ -97,27 +98,27 @@ _of_batches = st.one_of(
 
 
 @st.composite
-def scenarios(draw: st.DrawFn, *, torch_only: bool = True) -> Scenario:
-    """Any scenario that torch 2.13 can run; without `torch_only`, older rules and policies too."""
-    workers, length = draw(counts), draw(many)
+def scenarios(draw: st.DrawFn, *, torch_only: bool = True, map_style: bool = False) -> Scenario:
+    """Any scenario that torch 2.13 can run; without `torch_only`, older rules and policies too.
+
+    With `map_style` only those of a map-style dataset, with workers.
+    """
+    workers, length = draw(crews if map_style else counts), draw(many)
     loader: dict[str, object] = {"num_workers": workers}
     if workers:
         loader["prefetch_factor"] = draw(windows)
         loader["persistent_workers"] = draw(flags)
         loader["timeout"] = draw(timeouts)
         loader["in_order"] = draw(flags)
-    dataset = (
-        _iterable(draw, length, workers, loader) if draw(flags) else _map(draw, length, loader)
-    )
+    iterable = not map_style and draw(flags)
+    dataset = _iterable(draw, length, workers, loader) if iterable else _map(draw, length, loader)
     if workers and not torch_only:
-        iterable = isinstance(dataset, dlsim.IterableDataset)
         loader |= draw(_of_parts if iterable else _of_batches)
         if loader.get("slots"):
             loader["prefetch_factor"] = None
     on_error, failures = draw(errors), draw(_failures(length, workers))
     device = draw(st.sampled_from(["accelerator", "cpu"]))
     if on_error == "continue":  # nothing that would be raised for ever
-        iterable = isinstance(dataset, dlsim.IterableDataset)
         failures = [
             failure
             for failure in failures
@@ -229,22 +230,27 @@ def _older(any_order: bool) -> st.SearchStrategy[dict[str, object]]:
     )
 
 
-ideal = st.builds(
-    lambda scenario, ahead, overlap: dlsim.replace(
-        scenario,
-        {"consumer.run_ahead": ahead, "consumer.overlap_copy": overlap}
-        if scenario.consumer.device == "accelerator"
-        else {},
-    ),
-    scenarios(torch_only=False),
-    st.sampled_from([0, 0, 1, 3]),
-    flags,
-)
-in_order = ideal.map(  # as far as datasets are map-style, and there are workers
+def _ahead(some: st.SearchStrategy[Scenario]) -> st.SearchStrategy[Scenario]:
+    """The same with accelerators that the host runs ahead of."""
+    return st.builds(
+        lambda scenario, ahead, overlap: (
+            dlsim.replace(scenario, {"consumer.run_ahead": ahead, "consumer.overlap_copy": overlap})
+            if scenario.consumer.device == "accelerator"
+            else scenario
+        ),
+        some,
+        st.sampled_from([0, 0, 1, 3]),
+        flags,
+    )
+
+
+ideal = _ahead(scenarios(torch_only=False))
+in_order = _ahead(scenarios(torch_only=False, map_style=True)).map(
     lambda scenario: dlsim.replace(
         scenario,
         {
             "loader.in_order": True,
+            "loader.endless": False,
             "loader.dispatch": "dealt" if scenario.loader.dispatch == "dealt" else "turns",
             "loader.refill": "return",
             "loader.slots": None,
