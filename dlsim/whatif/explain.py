@@ -31,6 +31,8 @@ from dlsim.whatif.statistics import Interval
 
 # Replications, and the effort of all for each change; some seconds, whatever the scenario.
 LEAST, MOST, EFFORT = 5, 30, 12_000.0
+FEW = 3  # of a change to a long run: all of them only where these do not tell what it gains
+CLEAR = 0.1  # of a gain; who knows it to that, or to half of `WORTH`, need not know it better
 GLANCE = 2  # replications that tell which pair of changes is worth a closer look
 WORTH = 0.02  # a gain below this is not worth a person's time
 LITTLE = 1.1  # times as fast; less is told to two digits after the point
@@ -52,6 +54,11 @@ class Gain:
     def sure(self) -> bool:
         """Whether it helps noticeably, and not by chance (which one replication cannot tell)."""
         return self.gain.mean >= WORTH and not self.gain.low <= 0
+
+    @property
+    def clear(self) -> bool:
+        """Whether more replications would tell no more that anyone would act on."""
+        return self.gain.half_width <= max(CLEAR * abs(self.gain.mean), WORTH / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,30 +137,35 @@ def explain(
     Every replication is accounted for (`dlsim.account`), and its critical path divided among its
     causes; every change that makes sense is simulated under the same random numbers, so that its
     gain is a paired difference. With `keep_order`, none is tried that gives up the order of
-    batches. `replications`: by default 5 to 30, fewer of long runs, and of very long ones only a
-    part is simulated (see `dlsim.whatif.extent`). `jobs`: see `replicate`.
+    batches. `replications`: by default 5 to 30, fewer of long runs, of whose changes 3 are enough
+    where these tell what is gained; and of very long ones only a part is simulated (see
+    `dlsim.whatif.extent`). `jobs`: see `replicate`.
     """
     check_jobs(jobs)
-    if replications is None:
-        fitting = int(EFFORT / cost(shortened(scenario)))
-        replications = min(max(fitting, LEAST), MOST)
-    check_counts(replications=replications)
+    check_counts(replications=LEAST if replications is None else replications)
+    stages = _stages(scenario) if replications is None else [replications]
+    replications = stages[-1]
 
     def allowed(change: Change) -> bool:
         return not keep_order or change.scenario.loader.in_order == scenario.loader.in_order
 
-    def run(case: Scenario, *, shares: bool = False) -> Replications:
-        return replicated(case, replications, seed, jobs=jobs, shares=shares)
+    def run(case: Scenario, times: int, *, shares: bool = False) -> Replications:
+        return replicated(case, times, seed, jobs=jobs, shares=shares)
 
     tried = [change for change in changes(scenario) if allowed(change)]
     runs = replications if left_to_chance(scenario) else 1
     seconds = seconds_of(shortened(scenario)) * runs * (len(tried) + 2)
     with deciding(seconds, scenario, jobs=jobs):
-        now = run(scenario, shares=True)
+        now = run(scenario, replications, shares=True)
 
         def gain(change: Change) -> Gain:
-            changed = run(change.scenario)
-            return Gain(change, gained(now, changed), mean(changed["distinct_per_s"]))
+            for times in stages:
+                changed = run(change.scenario, times)
+                ours = gained(now.first(times), changed)
+                found = Gain(change, ours, mean(changed["distinct_per_s"]))
+                if found.clear:
+                    break
+            return found
 
         gains = [gain(change) for change in tried]
         headspace = gain(Change("a perfect loader", perfect_loader(scenario)))
@@ -179,6 +191,12 @@ def explain(
         limits=bounds(scenario),
         rhythm=regularly,
     )
+
+
+def _stages(scenario: Scenario) -> list[int]:
+    """How often a change to `scenario` is simulated; all of it where the first do not tell."""
+    fitting = int(EFFORT / cost(shortened(scenario)))
+    return [FEW, LEAST] if fitting < LEAST else [min(fitting, MOST)]
 
 
 def _rhythm(scenario: Scenario, seed: int) -> Rhythm | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,6 +60,10 @@ class Replications:
     def seeds(self) -> list[int]:
         """The seed each replication was simulated with."""
         return [replication_seed(self.seed, number) for number in range(len(self))]
+
+    def first(self, count: int) -> Replications:
+        """The first `count` of them."""
+        return replace(self, metrics={name: each[:count] for name, each in self.metrics.items()})
 
     def interval(self, metric: str) -> Interval:
         """The t interval for the mean of `metric`. Raises `WhatIfError` for an unknown one."""

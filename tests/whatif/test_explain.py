@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_one_replication_is_enough_to_name_a_change() -> None:
     first = str(explain(scenario(), 1)).splitlines()[0]
     assert "twice the workers (num_workers=4) would help most: " in first
     assert "±" not in first
+
+
+def test_changes_to_long_runs_are_replicated_until_they_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three pairs of runs are enough where they tell what is gained; else there are all of them."""
+    monkeypatch.setattr(sys.modules["dlsim.whatif.explain"], "EFFORT", 1.0)
+    found = explain(scenario())
+    assert len(found.runs) == 5
+    assert {gain.gain.count for gain in found.gains} == {3, 5}
+    assert all(gain.clear for gain in found.gains if gain.gain.count == 3)
 
 
 def test_an_unknown_size_is_that_of_no_setting() -> None:
