@@ -72,6 +72,7 @@ few, many = st.integers(1, 6), st.integers(0, 40)
 ends = st.none() | st.integers(1, 12)
 epochs = st.sampled_from([1, 1, 2, 3])
 starts = st.sampled_from([0.0, 0.0, 0.25, 1.7])
+together = st.sampled_from([1, 1, 1, 2, 3])
 latencies = st.sampled_from([0.0, 0.0, 0.125, 0.3])
 windows = st.sampled_from([None, None, 1, 2, 3, 5])
 timeouts = st.sampled_from([0.0, 0.0, 0.0, 0.5, 3.0])
@@ -114,6 +115,7 @@ def scenarios(draw: st.DrawFn, *, torch_only: bool = True, map_style: bool = Fal
     dataset = _iterable(draw, length, workers, loader) if iterable else _map(draw, length, loader)
     if workers and not torch_only:
         loader |= draw(_of_parts if iterable else _of_batches)
+        loader["start_together"] = draw(together)
         if loader.get("slots"):
             loader["prefetch_factor"] = None
     on_error, failures = draw(errors), draw(_failures(length, workers))

@@ -96,7 +96,7 @@ class Replications:
         """Simulate it: when it started, was primed, and ended."""
         loader, began, first = self.scenario.loader, self.now, epoch * self.batches
         if epoch == 0 or not loader.persistent_workers:
-            for _ in range(loader.num_workers):
+            for _ in range(0, loader.num_workers, loader.start_together):
                 self.now = self.now + self.scenario.charged.worker_start
         else:
             self.now = self.now + self.latency

@@ -73,7 +73,7 @@ def worker_started(s: State) -> int:
     m.at += 1
     if m.at == r.workers:
         return prime(s)
-    compute(s, r.worker_start)
+    compute(s, 0.0 if m.at % r.start_together else r.worker_start)
     return served_first(s, WORKER_STARTED)
 
 

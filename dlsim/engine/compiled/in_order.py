@@ -83,7 +83,7 @@ class InOrder:
         main, loader = self.course.main[0], self.scenario.loader
         now = float(main["now"])
         if epoch == 0 or not loader.persistent_workers:
-            for _ in range(loader.num_workers):
+            for _ in range(0, loader.num_workers, loader.start_together):
                 now += self.scenario.charged.worker_start
         else:
             now += float(main["latency"])

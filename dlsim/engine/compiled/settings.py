@@ -90,6 +90,7 @@ RULES = np.dtype(
         ("patience", "f8"),  # with each worker that is to exit
         # Costs:
         ("worker_start", "f8"),
+        ("start_together", "i8"),  # workers that are started in the time of one
         ("worker_ready", "f8"),
         ("worker_wait", "f8"),  # for which workers are blocked before they begin,
         ("first_sample", "f8"),  # and the main process, where it fetches
@@ -137,6 +138,7 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
             made[f"{name}_{unit}"] = getattr(getattr(costs, name), unit)
     for name, value in {
         "workers": loader.num_workers,
+        "start_together": loader.start_together,
         "window": loader.window,
         "in_order": loader.in_order,
         "with_room": capacity_aware(scenario),

@@ -150,7 +150,7 @@ class Simulation:
         if not (rules["lingers"] and self.state.workers["alive"].any()):
             return
         now = float(main["now"])
-        for _ in range(rules["workers"]):
+        for _ in range(0, rules["workers"], rules["start_together"]):
             moment += float(rules["worker_start"])
         main["doing"], main["closed"], main["wake"] = CLOSE, OVER, moment
         self.go_on(lambda batches: None)  # nobody trains on what they still do
