@@ -59,6 +59,25 @@ def test_a_job_of_one_rank_is_that_rank(scenario: Scenario, seed: int) -> None:
         assert difference(alone, rank, rtol=0.0) is None
 
 
+def test_a_step_without_time_is_over_at_once() -> None:
+    """Also where others are met after it: who comes last goes on before anybody else acts."""
+    scenario = Scenario(
+        loader=dlsim.Loader(
+            batch_size=4,
+            drop_last=True,
+            num_workers=2,
+            workers="threads",
+            pin_memory=True,
+            persistent_workers=True,
+        ),
+        dataset=dlsim.IterableDataset(39, "litdata"),
+        machine=dlsim.Machine(cores=2.0),
+        torch="2.0",
+    )
+    (rank,) = simulate_job(scenario, engine="simpy").ranks
+    assert difference(dlsim.simulate(scenario, engine="simpy"), rank, rtol=0.0) is None
+
+
 @settings(max_examples=500)
 @given(jobs(ideal | on_machines()), st.integers(0, 2**32), st.booleans())
 def test_compiled_jobs_equal_simpy(scenario: Scenario, seed: int, samples: bool) -> None:
@@ -302,6 +321,26 @@ def test_workers_of_all_ranks_have_shards_of_their_own() -> None:
     assert seen == [set(range(8)), set(range(8, 16))]
     everything = simulate_job(dlsim.replace(scenario, {"job.deal": "same"}), samples=True)
     assert [metrics.samples(trace) for trace in everything.ranks] == [16, 16]
+
+
+def test_ranks_without_workers_stand_in_one_line() -> None:
+    """Main processes that fetch ask for storage in the turn of main processes, in both engines."""
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=2),
+        dataset=dlsim.MapDataset(
+            24,
+            fetch=[
+                dlsim.Stage("read", read_bytes=dlsim.Constant(1.0)),
+                dlsim.Stage("decode", wait=SECOND),
+            ],
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.5)),
+        machine=dlsim.Machine(storage=dlsim.Storage(requests_per_second=2.0)),
+        job=dlsim.Job(ranks=3, sync="never"),
+    )
+    slow, fast = (simulate_job(scenario, engine=engine) for engine in ("simpy", "compiled"))
+    assert job_difference(slow, fast) is None
 
 
 def test_ranks_of_a_node_share_its_cores() -> None:

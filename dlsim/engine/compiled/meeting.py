@@ -93,7 +93,9 @@ def look_at(s: State, rank: int) -> None:
         if first != NONE and (s.wake[other] > m.soon or other > first):
             turn = first
     else:
-        time, turn = max(m.wake, s.job[0].now), main_process(s)
+        time = max(m.wake, s.job[0].now)
+    if m.soon > m.wake or s.rules[0].workers == 0:  # whose hands fetch then
+        turn = main_process(s)
     play_in_turn(s.rank_times, s.rank_turns, s.rank_first, rank, time, turn)
 
 

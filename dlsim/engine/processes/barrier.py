@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 import simpy
 
 from dlsim.engine.draws import SYNC, Stream
-from dlsim.engine.processes.clock import Steps, Turns, happen, until
+from dlsim.engine.processes.clock import Steps, Turns, begin, happen, until
 from dlsim.engine.processes.run import Run
 from dlsim.engine.processes.training import on_cores
 from dlsim.scenario import Scenario
@@ -32,10 +33,10 @@ class Barrier:
         return sorted(self._here)
 
     def meet(self, rank: int) -> Steps:
-        """Come, and go on with the others."""
+        """Come, and go on with the others: at once, if that takes no time."""
         mine = self._here[rank] = self.env.event()
-        self._look_around()
-        yield mine
+        if self._look_around() > 0:
+            yield mine
 
     def end_epoch(self, rank: int, *, last: bool) -> Steps:
         """The rank has left an epoch; it waits for the others, if that is where they meet."""
@@ -56,9 +57,10 @@ class Barrier:
         self.gone.add(rank)
         self._look_around()
 
-    def _look_around(self) -> None:
+    def _look_around(self) -> float:
+        """Let all go on if all have come; returns in how many seconds, infinity if not."""
         if not self._here:
-            return
+            return inf
         coming = self.job.world - len(self._here) - len(self._joined)
         if coming == 0:
             seconds = self._times.take((self._met,))[0]
@@ -66,8 +68,10 @@ class Barrier:
             for rank, each in self._here.items():
                 happen(each, self._turns[rank], seconds)
             self._here = {}
-        elif coming == len(self.gone - self._joined.keys()) and not self.stuck.triggered:
+            return seconds
+        if coming == len(self.gone - self._joined.keys()) and not self.stuck.triggered:
             self.stuck.succeed()
+        return inf
 
 
 class StepsToBarrier:
@@ -103,7 +107,7 @@ class StepsToBarrier:
             yield from run.spin(until(env, env.now + copy, run.turns.last))
             copy = 0.0
         over = env.event()
-        env.process(self._accelerate(self._last, over, number, copy, ready, seconds, meets))
+        begin(env, self._accelerate(self._last, over, number, copy, ready, seconds, meets))
         self._last = over
         self._under_way.append(over)
         yield from self._wait(self.consumer.run_ahead)
@@ -124,10 +128,12 @@ class StepsToBarrier:
         meets: bool,
     ) -> Steps:
         """One step on the accelerator, when the one before it is over."""
-        if not before.processed:
+        if not before.triggered:
             yield before
         env, last = self.run.env, self.run.turns.last
-        yield until(env, max(env.now + copy, ready) + seconds, last)
+        end = max(env.now + copy, ready) + seconds
+        if end > env.now:
+            yield until(env, end, last)
         yield from self._end(number, meets)
         happen(over, last)
 
@@ -141,5 +147,5 @@ class StepsToBarrier:
         """Wait until at most `ahead` steps are under way."""
         while len(self._under_way) > ahead:
             over = self._under_way.popleft()
-            if not over.processed:
+            if not over.triggered:
                 yield from self.run.spin(over)

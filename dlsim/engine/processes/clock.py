@@ -78,6 +78,18 @@ def until(env: simpy.Environment, moment: float, turn: int) -> simpy.Event:
     return arrived
 
 
+def begin(env: simpy.Environment, steps: Steps) -> None:
+    """Let a process do at once what takes no time, and then the rest."""
+    first = next(steps, None)
+    if first is not None:
+        env.process(_after(first, steps))
+
+
+def _after(first: simpy.Event, steps: Steps) -> Steps:
+    yield first
+    yield from steps
+
+
 def settle(env: simpy.Environment, last: int) -> Steps:
     """Let everyone else do all they do at this moment; for the main process, of the turn `last`."""
     if env.peek() <= env.now:
