@@ -31,6 +31,7 @@ from dlsim.engine.usable import usable_cores
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 
 SECONDS = 50e-6  # that the SimPy engine takes for one unit of effort, on one core of some 3 GHz
+LOOKING = 2e-3  # seconds that looking at a run of one rank takes, however short it is
 # Seconds on such a core: what was compiled before; or is to be, as the event loop, or where there
 # is a recurrence.
 LOADING, COMPILING, LITTLE = 1.0, 14.0, 3.0
@@ -157,12 +158,17 @@ def _dealt(scenario: Scenario) -> tuple[float, float, float]:
 
 
 @contextmanager
-def deciding(seconds: float, scenario: Scenario, *, jobs: int = 1) -> Iterator[None]:
+def deciding(seconds: float, scenario: Scenario, *, jobs: int = 1, runs: int = 0) -> Iterator[None]:
     """Decide for all that is simulated inside, which takes about so many `seconds` on SimPy.
 
-    They are those of simulations like that of `scenario`, in so many processes.
+    They are those of simulations like that of `scenario`, in so many processes; so many `runs` are
+    looked at.
     """
-    with decided(worth_compiling(seconds)), announcing(seconds, scenario, jobs=jobs):
+    besides = LOOKING * ranks(scenario) * runs
+    with (
+        decided(worth_compiling(seconds)),
+        announcing(seconds, scenario, jobs=jobs, besides=besides),
+    ):
         yield
 
 
@@ -181,8 +187,8 @@ def announcing(
         return expecting(seconds, slow, fast + COMPILING if covered else None)
     if not covered or not worth_compiling(seconds):
         return expecting(seconds, slow)
-    first = compiles_first()
-    prior = fast + (COMPILING if first else 0.0)
+    first, here = compiles_first(), _loaded(LOOP)
+    prior = fast + (COMPILING if first else 0.0 if here else LOADING)
     return expecting(seconds, prior, compiling=first)
 
 

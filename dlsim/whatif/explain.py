@@ -154,8 +154,8 @@ def explain(
 
     tried = [change for change in changes(scenario) if allowed(change)]
     runs = replications if left_to_chance(scenario) else 1
-    seconds = seconds_of(shortened(scenario)) * runs * (len(tried) + 2)
-    with deciding(seconds, scenario, jobs=jobs):
+    runs *= len(tried) + 2
+    with deciding(seconds_of(shortened(scenario)) * runs, scenario, jobs=jobs, runs=runs):
         now = run(scenario, replications, shares=True)
 
         def gain(change: Change) -> Gain:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlsim.engine.effort import deciding, ranks, seconds_of
+from dlsim.engine.effort import LOOKING, SECONDS, deciding, ranks, seconds_of
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
@@ -34,7 +34,7 @@ FIRST = 3  # replications of the first stage
 MOST = 1000  # replications of one configuration
 TOTAL = 40_000.0  # the effort of all runs of a configuration
 COSTLY = 40_000.0  # the effort of a simulation that is not made without need
-CALL = 40.0  # the effort of looking at a run of one rank, however short
+CALL = LOOKING / SECONDS  # the effort of looking at a run of one rank
 CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes no difference
 NEAR = 0.05  # of its limit; what misses by less may yet hold
 SURELY = 0.9  # a closed form must miss the target by this factor to rule a configuration out

@@ -134,7 +134,8 @@ def loaders(
     if replications is None:
         replications = min(max(int(EFFORT / cost(shortened(scenario))), LEAST), MOST)
     check_counts(replications=replications)
-    with deciding(seconds_of(shortened(scenario)) * replications * len(cases), scenario):
+    made = replications * len(cases)
+    with deciding(seconds_of(shortened(scenario)) * made, scenario, jobs=jobs, runs=made):
         runs = {n: replicated(case, replications, seed, jobs=jobs) for n, case in cases.items()}
     first = next(iter(runs.values()))
     return Loaders([Row(name, each, gained(first, each)) for name, each in runs.items()], not_for)

@@ -110,7 +110,7 @@ def replicate(
     wanted = replications if precision is None else min(max(replications, FEWEST), maximum)
     while len(rows) < wanted:
         runs = wanted - len(rows) if left_to_chance(scenario) else 1
-        with deciding(seconds_of(scenario) * runs, scenario, jobs=jobs):
+        with deciding(seconds_of(scenario) * runs, scenario, jobs=jobs, runs=runs):
             rows += more(scenario, seed, range(len(rows), wanted), jobs, measured)
         found = Replications(scenario, seed, columns(rows), confidence)
         if precision is not None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from dlsim.engine.effort import SECONDS, announcing, ranks, seconds_of
+from dlsim.engine.effort import LOOKING, announcing, ranks, seconds_of
 from dlsim.engine.progress import watching
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.whatif.candidates import candidates
 from dlsim.whatif.extent import shortened
-from dlsim.whatif.feasibility import CALL, FIRST
+from dlsim.whatif.feasibility import FIRST
 from dlsim.whatif.question import Question
 
 # About so many simulations are made for a target, and without one.
@@ -31,7 +31,7 @@ def searching(scenario: Scenario, question: Question) -> AbstractContextManager[
     costly = any(question.judge(0).costly(option) for option in options)
     some = [shortened(fair_share(option) if costly else option) for option in options]
     seconds = sum(map(seconds_of, some)) / len(some)
-    looking = SECONDS * CALL * sum(map(ranks, some)) / len(some)
+    looking = LOOKING * sum(map(ranks, some)) / len(some)
     tries = SEARCHED if question.targets else SEARCHED_ALL
     whole = FIRST * max(map(seconds_of, map(shortened, options))) if costly else 0.0
     return announcing(tries * seconds + whole, some[0], jobs=question.jobs, besides=tries * looking)

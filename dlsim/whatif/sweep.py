@@ -97,9 +97,8 @@ def sweep(
         report = progress or (lambda done, total: None)
         report(total - len(left) * replications, total)
         some = shortened(scenario) if stretched else scenario
-        runs = replications if left_to_chance(scenario) else 1
-        seconds = seconds_of(some) * runs * len(left)
-        stack.enter_context(deciding(seconds, scenario, jobs=jobs))
+        runs = len(left) * (replications if left_to_chance(scenario) else 1)
+        stack.enter_context(deciding(seconds_of(some) * runs, scenario, jobs=jobs, runs=runs))
         try:
             for done, ready in _finish(
                 scenario,

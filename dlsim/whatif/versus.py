@@ -81,7 +81,7 @@ def compare(
         replications = min(max(BATCHES // longer, LEAST), MOST)
     times = [replications if left_to_chance(each) else 1 for each in (a, b)]
     seconds = seconds_of(a) * times[0] + seconds_of(b) * times[1]
-    with deciding(seconds, a, jobs=jobs):
+    with deciding(seconds, a, jobs=jobs, runs=sum(times)):
         one, other = (replicate(each, replications, seed, jobs=jobs) for each in (a, b))
         causes = (
             idle(runs.scenario, runs.interval("stall").mean, replications, seed)

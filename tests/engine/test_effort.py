@@ -6,7 +6,15 @@ import sys
 import pytest
 
 import dlsim
-from dlsim.engine.effort import announcing, decided, deciding, decision, effort, seconds_of
+from dlsim.engine.effort import (
+    LOOKING,
+    announcing,
+    decided,
+    deciding,
+    decision,
+    effort,
+    seconds_of,
+)
 from dlsim.engine.progress import FAST, watched
 
 pytest.importorskip("numba", reason="there is nothing to choose from without numba")
@@ -116,6 +124,7 @@ def test_what_is_announced_is_of_what_simulates(
 ) -> None:
     """Of what the compiled engine has, jobs too, it is said how long that takes."""
     monkeypatch.setattr("dlsim.engine.effort.compiles_first", lambda *_: False)
+    monkeypatch.setattr("dlsim.engine.effort._loaded", lambda *_: True)
     scenario = dlsim.Scenario(loader=dlsim.Loader(num_workers=1), dataset=dlsim.MapDataset(100))
     with watched() as known, decided(True), announcing(100.0, dlsim.replace(scenario, changes)):
         assert known.prior == pytest.approx(100.0 * (FAST if covered else 1.0))
@@ -142,3 +151,16 @@ def test_reads_at_the_same_time_hold_each_other_up() -> None:
     )
     shared = dlsim.replace(reading, {"machine.storage.bandwidth": 1e6})
     assert seconds_of(shared) > seconds_of(reading)
+
+
+def test_looking_at_runs_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code makes simulating short, and not what is told of each run of each rank."""
+    monkeypatch.setattr("dlsim.engine.effort.compiles_first", lambda *_: False)
+    monkeypatch.setattr("dlsim.engine.effort._loaded", lambda *_: True)
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=1),
+        dataset=dlsim.MapDataset(100),
+        job=dlsim.scenario.Job(ranks=4),
+    )
+    with watched() as known, deciding(100.0, scenario, runs=50):
+        assert known.prior == pytest.approx(100.0 * FAST + 50 * 4 * LOOKING)
