@@ -28,6 +28,7 @@ from dlsim.trace.levels import Level, Levels, levels
 from dlsim.trace.trace import (
     DISCARDED,
     ENDED,
+    FAILED,
     MOMENTS,
     PENDING,
     RETURNED,
@@ -411,6 +412,9 @@ def under_way(trace: Trace) -> Stay:
         )
     sends, loop = _sends(trace), trace.meta.scenario and trace.meta.scenario.consumer.loop
     passed = None if loop in (None, "plain") else _passed(trace)
+    # What was sent after the last return, was so by the `next()` that raised an error.
+    over = np.fmax.reduce([*trace.epochs.primed[-1:], *trace.returned[trace.order[-1:]], -np.inf])
+    raised = sends[-1] if len(sends) and sends[-1] > over else np.inf
 
     def stay(part: slice) -> tuple[Floats, Floats]:
         come = np.where(trace.worker[part] >= 0, trace.sent[part], NAN)
@@ -421,6 +425,7 @@ def under_way(trace: Trace) -> Stay:
         else:
             replaced = np.full(len(come), np.inf)
         gone = given_back(trace, part) if passed is None else passed[part]
+        replaced[trace.status[part] == FAILED] = raised
         return come, np.fmin(gone, replaced)
 
     return stay

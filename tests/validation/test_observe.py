@@ -439,6 +439,13 @@ def test_an_exception_in_fetching_ends_the_trace(num_workers):
     assert np.isnan(trace.epochs.ended[0])
 
 
+def test_an_error_gives_credit_back_as_a_batch_does():
+    """Torch sends another batch before it raises: no more than the window are under way."""
+    trace = observe(DataLoader(Rows(30, does=raise_at(0)), batch_size=3, num_workers=2))
+    assert (len(trace), trace.meta.problem.batch) == (5, 0)
+    assert credit(trace).max == 4
+
+
 def test_an_exception_in_collating_ends_the_trace():
     """An exception of collate_fn is told from one of the dataset."""
     trace = observe(DataLoader(Rows(4), batch_size=2, num_workers=2, collate_fn=raise_at([2, 3])))
