@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.effort import SECONDS, effort
@@ -38,6 +39,7 @@ IDLE = 0.02  # of the time; a loader that keeps training idle for less is good e
 BETTER = 0.01  # more workers are worth it if they make an epoch shorter by so much, as a share
 PART = 2_000.0  # the cost of what is simulated of one rank (`dlsim.whatif.extent`)
 SOON = 5.0  # seconds in which all ranks together are simulated, too
+FAILS = "an error ends runs there"
 RIVALS = 3  # offers that are looked at with wrong inputs
 
 
@@ -93,13 +95,22 @@ def rent(
         if simulated is None:
             left_out[offer.name] = "batches on their way do not fit into its memory"
             continue
+        if _fails(simulated):
+            left_out[offer.name] = FAILS
+            continue
         done.append(replace(simulated, missed=_missed(simulated, targets)))
     if not done:
         raise WhatIfError(_nothing(left_out))
     done.sort(key=rank)
-    for i, offer in enumerate(done[:2]):
+    for offer in done[:2]:
         found = _together(offer, replications, seed, jobs)
-        done[i] = replace(found, missed=_missed(found, targets))
+        done.remove(offer)
+        if _fails(found):
+            left_out[offer.name] = FAILS
+        else:
+            done.append(replace(found, missed=_missed(found, targets)))
+    if not done:
+        raise WhatIfError(_nothing(left_out))
     done.sort(key=rank)
     wrong = dict(_with_wrong_inputs(done, replications, seed, jobs))
     return Rental(training, catalogue, tuple(done), tuple(unseen), left_out, wrong)
@@ -119,6 +130,8 @@ def _offers(training: Scenario, catalogue: Catalogue, left_out: dict[str, str]) 
             scenario = scenario_on(training, machine, on)
             if too_much_data(scenario, machine):
                 left_out[machine.name] = "the data do not fit on its disks"
+            elif not demand(fair_share(scenario)).batches:
+                left_out[machine.name] = "no batch is returned"
             else:
                 yield _offer(machine, scenario)
 
@@ -158,6 +171,11 @@ def _together(offer: Offer, runs: int, seed: int, jobs: int) -> Offer:
     return replace(offer, found=replicated(offer.scenario, runs, seed, jobs=jobs, shares=True))
 
 
+def _fails(offer: Offer) -> bool:
+    """Whether an error ends any of its runs, so that an epoch costs nothing one could tell."""
+    return offer.found is not None and bool(offer.found["failed"].any())
+
+
 def _soon(scenario: Scenario, runs: int) -> bool:
     """Whether all ranks together can be simulated in a few seconds."""
     compiles = installed() and not uncovered(scenario)
@@ -185,7 +203,8 @@ def _with_wrong_inputs(
         for offer in rivals:
             changed = slower(fair_share(offer.scenario), **factors)
             found = replicated(changed, runs, seed, jobs=jobs, most=PART)
-            costs[offer.name] = offer.cost_of(mean(found["epoch_time"]))
+            ends = not found["failed"].any()
+            costs[offer.name] = offer.cost_of(mean(found["epoch_time"])) if ends else inf
         yield name, min(costs, key=lambda machine: costs[machine])
 
 

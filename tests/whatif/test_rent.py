@@ -286,3 +286,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rent", str(scenario), *some[:2], "--only", "mine"]) == 0
     assert " EUR and takes " in capsys.readouterr().out
     assert SHIPPED.is_file()
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"dataset.length": 0}, "no batch is returned"),
+        ({"failures": [{"where": "fetch", "at": 3}]}, "an error ends runs there"),
+    ],
+)
+def test_machines_on_which_no_epoch_ends_are_left_out(keys: dict[str, Any], why: str) -> None:
+    """Where an epoch costs nothing that one could tell, nothing is rented, and it is said why."""
+    short = {"dataset.length": 30, **keys}
+    with pytest.raises(WhatIfError, match=rf": {why} \(and 1 more are left out\)"):
+        rent(training(**short), machines(SLOWLY, QUICKLY))
