@@ -249,11 +249,12 @@ def picture(cases: Sequence[Case], title: str) -> Figure:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from dlsim.report.plots import plain
+    from dlsim.report.plots import TITLE_SIZE
+    from dlsim.report.plots import title as in_lines
     from dlsim.report.prediction_plots import predicted_against_measured, timelines
 
     figure = Figure(figsize=(11, 6), layout="constrained")
-    figure.suptitle(plain(title), fontsize=10)
+    figure.suptitle(in_lines(title, figure.get_figwidth()), fontsize=TITLE_SIZE)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(6, 5))[0]
     epochs = [case.prediction.epoch for case in cases]
     predicted_against_measured(

@@ -123,7 +123,7 @@ def heat_map(
     np.add.at(counts, (down[1], across[1]), 1)
     with np.errstate(invalid="ignore"):
         values = sums / counts
-    ax = axes(1.8 + 0.6 * shape[1], 1.4 + 0.45 * shape[0]) if ax is None else ax
+    ax = axes(max(1.8 + 0.6 * shape[1], 4.5), 1.4 + 0.45 * shape[0]) if ax is None else ax
     image = ax.imshow(values, cmap="cividis", aspect="auto", origin="lower")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for (row, column), value in np.ndenumerate(values):
