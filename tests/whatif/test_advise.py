@@ -209,8 +209,11 @@ def test_bad_questions(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_advice_is_the_best_by_brute_force() -> None:
-    """In random scenarios the advice is the true best, or within 1 % of it."""
-    assert [wrong(question(seed)) for seed in range(8)].count("") >= 7
+    """In random scenarios the advice is the true best, or within 1 % of it.
+
+    `python -m tests.benchmarks.advice` looks at hundreds of them.
+    """
+    assert [wrong(question(seed)) for seed in range(4)].count("") >= 3
 
 
 def test_reads_that_vary_want_a_larger_window_and_no_order() -> None:
