@@ -118,6 +118,10 @@ RENTED = (
     ["--plot", "{folder}/rent.png"],
     ["--job.nodes", "2"],
     ["--check"],
+    ["--dataset.length", "0"],
+    ["--loader.timeout", "0.001"],
+    ["--failures", '[{ where = "fetch", at = 3 }]'],
+    ["--consumer.step", "0"],
 )
 
 
