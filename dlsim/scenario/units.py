@@ -104,6 +104,8 @@ def duration(seconds: float) -> str:
 
 def size(count: float) -> str:
     """`count` bytes as people write it, to three significant digits: `"110 KiB"`."""
+    if count != count:
+        return "-"
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if abs(count) >= 0.9995 * float(BYTES[unit]):
             return f"{count / float(BYTES[unit]):.3g} {unit}"

@@ -51,10 +51,6 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def _bytes(count: float) -> str:
-    return "-" if count != count else size(count)
-
-
 def _metric(show: Callable[[float], str]) -> float:
     """A metric, with how it is shown to people."""
     return field(metadata={"show": show})  # type: ignore[no-any-return]
@@ -89,7 +85,7 @@ class Summary:
     elapsed: float = _metric(duration)
     buffer_mean: float = _metric(number)
     buffer_max: float = _metric(number)
-    buffer_bytes: float = _metric(_bytes)
+    buffer_bytes: float = _metric(size)
     credit_max: float = _metric(number)
     held: float = _metric(number)
     held_max: float = _metric(number)

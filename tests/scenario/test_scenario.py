@@ -194,6 +194,11 @@ def test_no_units(text: str) -> None:
         units.parse(text, "duration")
 
 
+def test_what_is_not_known_is_a_dash() -> None:
+    """Neither of durations nor of sizes is it said that they are no number."""
+    assert (units.duration(math.nan), units.size(math.nan)) == ("-", "-")
+
+
 @given(st.floats(1e-6, 1e5))
 def test_durations_as_people_write_them(seconds: float) -> None:
     """A duration shown is a duration that can be read, the same to three digits."""
