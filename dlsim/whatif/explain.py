@@ -288,10 +288,12 @@ def _threads(found: Explanation) -> str:
     if alone is None or not alone.sure:
         return ""
     stages = [stage for stage in found.scenario.dataset.fetch if stage.threads > 1]
-    names = ", ".join(stage.name for stage in stages)
+    names = ", ".join(dict.fromkeys(stage.name for stage in stages))
+    threads, cores = max(stage.threads for stage in stages), found.scenario.machine.cores
+    busy = threads if cores is None else min(threads, cores)
     return (
-        f"Each sample keeps {max(stage.threads for stage in stages)} cores busy while it computes "
-        f"({names}), by threads of libraries in each worker: limit threads in worker_init_fn: "
+        f"Each sample keeps {busy:.3g} core{'s' * (busy != 1)} busy while it computes ({names}), "
+        "by threads of libraries in each worker: limit threads in worker_init_fn: "
         f"{_times(alone.gain)}, {_percent(alone.gain)}."
     )
 

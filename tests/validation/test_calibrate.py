@@ -448,6 +448,9 @@ def test_one_throughput_is_too_little(capsys: pytest.CaptureFixture[str], tmp_pa
     out = str(tmp_path / "scenario.toml")
     assert main(["calibrate", "--throughput", "0=500,2=800", "-o", out]) == 2
     assert "expected at least two numbers of workers above 0" in capsys.readouterr().err
+    huge = ["--throughput", "1=5,2=9", "--batch-size", "1000000000"]
+    assert main(["calibrate", *huge, "-o", out]) == 2
+    assert "batch_size: expected at most 1,000,000, got 1,000,000,000" in capsys.readouterr().err
 
 
 def test_runs_tell_cores_themselves(capsys, tmp_path: Path):

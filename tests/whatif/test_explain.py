@@ -87,6 +87,10 @@ def test_threads_of_libraries_come_first() -> None:
     )
     enough = dlsim.replace(crowded, {"machine.cores": 16})
     assert str(explain(enough)).startswith("Training is idle")
+    few = dlsim.replace(crowded, {"machine.cores": 1, "dataset.fetch": fetch * 2})
+    assert str(explain(few)).startswith(
+        "Each sample keeps 1 core busy while it computes (blur), by"
+    )
 
 
 def test_step_limits() -> None:

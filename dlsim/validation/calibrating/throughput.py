@@ -25,6 +25,7 @@ from dlsim.validation.calibrating.throughput_models import (
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.space import UNSTATED
 
+MOST = 1_000_000  # samples in a batch; many batches of many settings are simulated
 GOOD = 0.05  # a fit that is off by more is said to be
 Given: TypeAlias = Mapping[int | Setting, float]  # by workers, or by workers and batch size
 NAMES = {
@@ -169,6 +170,8 @@ def checked(throughputs: Given, batch_size: int, sample_bytes: float, step: floa
     found: dict[Setting, float] = {}
     for key, rate in throughputs.items():
         count, size = setting = key if isinstance(key, tuple) else (key, batch_size)
+        if is_integer(size) and size > MOST:
+            raise CalibrateError(f"batch_size: expected at most {MOST:,}, got {size:,}")
         sound = is_integer(count) and count >= 0 and is_integer(size) and size >= 1
         if not sound or not is_positive(rate):
             raise CalibrateError(
