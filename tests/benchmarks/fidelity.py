@@ -149,8 +149,8 @@ CAUSES = """Where predictions of these miss, what was watched shows why:
 """
 
 PART = """{begin}
-**Real runs** of {count} configurations of eight kinds of work that nothing was tuned on, though two of
-them showed a fault that is mended since, predicted
+**Real runs** of {count} configurations of eight kinds of work that nothing was tuned on, though two
+of them showed a fault that is mended since, predicted
 from {calibrated} of the same work ([all of them](docs/fidelity.md)):
 {machine}.
 

@@ -235,9 +235,12 @@ def test_profiles_of_ranks_are_reported(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_run_is_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run has no keys that could be changed."""
-    words = ["run.npz", "--loader.num-workers", "3", "--html", str(tmp_path / "run.html")]
+    path = tmp_path / "run.npz"
+    dataset = dlsim.MapDataset(4, [dlsim.Stage("read", wait=dlsim.Constant(0.1))])
+    dlsim.save(dlsim.simulate(dlsim.Scenario(loader=dlsim.Loader(), dataset=dataset)), path)
+    words = [str(path), "--loader.num-workers", "3", "--html", str(tmp_path / "run.html")]
     assert main(["report", *words]) == 2
-    expected = "dlsim: report: run.npz is a run, and has no loader.num_workers to change\n"
+    expected = f"dlsim: report: {path} is a run, and has no loader.num_workers to change\n"
     assert capsys.readouterr().err == expected
 
 
