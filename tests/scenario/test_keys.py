@@ -67,7 +67,9 @@ def test_every_key_is_explained(key: Key) -> None:
 
 @pytest.mark.parametrize(
     "holder",
-    {holder for key in described() for holder in key.holders},
+    sorted(
+        {holder for key in described() for holder in key.holders}, key=lambda each: each.__name__
+    ),
     ids=lambda each: each.__name__,
 )
 def test_no_text_is_left_over(holder: type) -> None:
