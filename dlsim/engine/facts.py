@@ -21,9 +21,7 @@ from dlsim.scenario import (
     Storage,
     dealing,
 )
-from dlsim.scenario.job import Job
 
-ALONE = Job()  # a single rank
 MAIN = -1  # the worker number of the main process
 CAPACITY_AWARE_SINCE = (2, 7)  # the release of torch that passes over workers with their share
 JOIN_TIMEOUT = 5.0  # torch's MP_STATUS_CHECK_INTERVAL, seconds it waits for a worker to exit
@@ -106,7 +104,7 @@ def index_order(scenario: Scenario, seed: int, epoch: int) -> Indices:
 def batch_indices(scenario: Scenario, seed: int, epoch: int) -> Indices:
     """The dataset indices of the batches of one epoch, one batch after another."""
     order = index_order(scenario, seed, epoch)
-    places, _ = dealing.places(scenario.loader, scenario.dataset, *_rank(scenario))
+    places, _ = dealing.places(scenario.loader, scenario.dataset, *dealing.dealt_to(scenario.job))
     return order if places is None else np.asarray(order, np.int64)[places]
 
 
@@ -125,24 +123,18 @@ def by_index(scenario: Scenario) -> bool:
 
 def batch_ends(scenario: Scenario) -> Indices:
     """Where each batch of an epoch ends in `batch_indices`."""
-    return dealing.ends(scenario.loader, scenario.dataset, *_rank(scenario))
+    return dealing.ends(scenario.loader, scenario.dataset, *dealing.dealt_to(scenario.job))
 
 
 def epoch_batches(scenario: Scenario) -> int:
     """How many batches an epoch has that nothing ends early; of a rank, where there are many."""
-    return dealing.batches(scenario.loader, scenario.dataset, *_rank(scenario))
+    return dealing.batches(scenario.loader, scenario.dataset, *dealing.dealt_to(scenario.job))
 
 
 def shard_of(scenario: Scenario, worker: int) -> Sequence[int]:
     """The dataset indices that the iterator of `worker` reads, of an iterable-style dataset."""
     assert isinstance(scenario.dataset, IterableDataset)
     return dealing.shard(scenario.dataset, scenario.job, worker, scenario.loader)
-
-
-def _rank(scenario: Scenario) -> tuple[Job, int]:
-    """The job as far as dealing is concerned, and the rank."""
-    rank = scenario.job.rank
-    return (ALONE, 0) if rank is None else (scenario.job, rank)
 
 
 def goes_on(scenario: Scenario) -> bool:

@@ -6,7 +6,7 @@ from msgspec import structs
 
 from dlsim.scenario import IterableDataset, Job, Scenario, Stage
 from dlsim.scenario.dealing import batches, kept, shard
-from dlsim.scenario.distributions import Distribution, scaled
+from dlsim.scenario.distributions import times
 
 RANK_BITS = 128  # of a rank's seed, above those of the job's
 
@@ -108,11 +108,6 @@ def fair_share(scenario: Scenario) -> Scenario:
     return structs.replace(scenario, loader=loader, dataset=dataset, machine=machine, job=Job())
 
 
-def times(distribution: Distribution | None, factor: float) -> Distribution | None:
-    """So many times as much of what there is any of."""
-    return None if distribution is None else scaled(distribution, factor)
-
-
 def read_times(stage: Stage, samples: int) -> Stage:
     """What it costs to read so many samples in this stage for each that is kept."""
     parts = {name: times(getattr(stage, name), samples) for name in ("wait", "cpu", "read_bytes")}
@@ -129,17 +124,9 @@ def slower(scenario: Scenario, loader: float, step: float, disk: float) -> Scena
         structs.replace(stage, wait=times(stage.wait, loader), cpu=times(stage.cpu, loader))
         for stage in dataset.fetch
     )
-    storage = structs.replace(
-        storage,
-        latency=times(storage.latency, disk),
-        bandwidth=None if storage.bandwidth is None else storage.bandwidth / disk,
-        requests_per_second=(
-            None if storage.requests_per_second is None else storage.requests_per_second / disk
-        ),
-    )
     return structs.replace(
         scenario,
         dataset=structs.replace(dataset, fetch=fetch, collate=times(dataset.collate, loader)),
         consumer=scenario.consumer.times(step),
-        machine=structs.replace(scenario.machine, storage=storage),
+        machine=structs.replace(scenario.machine, storage=storage.times(disk)),
     )

@@ -19,6 +19,13 @@ from dlsim.scenario.streaming import RULES
 
 Places = NDArray[np.int64]
 
+ALONE = Job()  # a single rank
+
+
+def dealt_to(job: Job) -> tuple[Job, int]:
+    """The job as far as dealing is concerned, and the rank: all to one, if it is not a rank's."""
+    return (ALONE, 0) if job.rank is None else (job, job.rank)
+
 
 def dealt_in_turn(length: int, rank: int, world: int, *, drop_last: bool) -> Places:
     """The places that a rank takes of an order of `length`, as torch's DistributedSampler deals.

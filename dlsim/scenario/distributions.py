@@ -305,6 +305,11 @@ KINDS = (*RANDOM_KINDS, Recorded)
 D = TypeVar("D", bound=Distribution)
 
 
+def times(distribution: D | None, factor: float) -> D | None:
+    """`scaled`, of what there may be none of."""
+    return None if distribution is None else scaled(distribution, factor)
+
+
 def scaled(distribution: D, factor: float) -> D:
     """A distribution of which every number is `factor` times that of `distribution`.
 

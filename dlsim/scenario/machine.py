@@ -14,7 +14,7 @@ from dlsim.scenario.checks import (
     check_struct,
     check_tuples,
 )
-from dlsim.scenario.distributions import Bandwidth, Bytes, Duration, Seconds, Share
+from dlsim.scenario.distributions import Bandwidth, Bytes, Duration, Seconds, Share, times
 from dlsim.scenario.errors import check_non_negative, is_number, require
 from dlsim.scenario.loader import StartMethod
 from dlsim.scenario.starts import Start
@@ -46,6 +46,16 @@ class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
         check_positive(self, "bandwidth", "requests_per_second", optional=True)
         check_distribution(self, "latency", optional=True)
         check_seconds(self, "cache", unit="bytes")
+
+    def times(self, factor: float) -> Storage:
+        """Storage that takes `factor` times as long."""
+        bandwidth, requests = self.bandwidth, self.requests_per_second
+        return structs.replace(
+            self,
+            latency=times(self.latency, factor),
+            bandwidth=None if bandwidth is None else bandwidth / factor,
+            requests_per_second=None if requests is None else requests / factor,
+        )
 
 
 class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

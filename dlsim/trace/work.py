@@ -15,7 +15,6 @@ import numpy as np
 from msgspec import structs
 
 from dlsim.scenario import IterableDataset, Scenario, dealing
-from dlsim.scenario.job import Job
 from dlsim.trace.columns import parts
 from dlsim.trace.metrics import order_by_epoch
 from dlsim.trace.trace import FAILED, Integers, Trace
@@ -230,7 +229,7 @@ def _indices(scenario: Scenario) -> tuple[Integers | None, Integers]:
     None stands for all of the dataset, in any order.
     """
     loader = scenario.loader
-    places, ends = dealing.places(loader, scenario.dataset, *_rank(scenario))
+    places, ends = dealing.places(loader, scenario.dataset, *dealing.dealt_to(scenario.job))
     order: Integers | None = None
     if loader.batch_sampler is not None:
         lists = [np.asarray(batch, np.int64) for batch in loader.batch_sampler]
@@ -244,12 +243,7 @@ def _indices(scenario: Scenario) -> tuple[Integers | None, Integers]:
 
 def _ends(scenario: Scenario) -> Integers:
     """Where the batches of an epoch end."""
-    return dealing.ends(scenario.loader, scenario.dataset, *_rank(scenario))
-
-
-def _rank(scenario: Scenario) -> tuple[Job, int]:
-    """The job as far as dealing is concerned, and the rank."""
-    return (Job(), 0) if scenario.job.rank is None else (scenario.job, scenario.job.rank)
+    return dealing.ends(scenario.loader, scenario.dataset, *dealing.dealt_to(scenario.job))
 
 
 def _passes(trace: Trace, scenario: Scenario) -> Iterator[tuple[Integers, bool]]:
@@ -275,7 +269,7 @@ def _distinct(trace: Trace, scenario: Scenario, batches: Integers) -> float:
         if not dataset.repeats or scenario.loader.num_workers < 2:
             return _samples(trace, batches)
         return _covered(trace, scenario, batches)
-    ends, dealt = _ends(scenario), _rank(scenario)[0].world > 1
+    ends, dealt = _ends(scenario), dealing.dealt_to(scenario.job)[0].world > 1
     if dealt and len(batches) == len(ends) and not scenario.loader.endless:  # all of them
         return in_an_epoch(_to_its_end(scenario)).distinct
     indices, _ = _indices(scenario)

@@ -17,7 +17,7 @@ from dlsim.scenario import (
     ScenarioError,
     Stage,
 )
-from dlsim.scenario.distributions import scaled
+from dlsim.scenario.distributions import times
 from dlsim.scenario.loader import WITHOUT_WORKERS, StartMethod
 from dlsim.whatif.combinations import combinations
 
@@ -146,19 +146,12 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
         dataset=structs.replace(
             dataset,
             fetch=tuple(_stage(stage, loading) for stage in dataset.fetch),
-            collate=None if dataset.collate is None else scaled(dataset.collate, loading),
+            collate=times(dataset.collate, loading),
         ),
         costs=structs.replace(costs, **part, **handling, starts=starts),
         machine=structs.replace(
             scenario.machine,
-            storage=structs.replace(
-                storage,
-                latency=None if storage.latency is None else scaled(storage.latency, loading),
-                bandwidth=None if storage.bandwidth is None else storage.bandwidth / loading,
-                requests_per_second=None
-                if storage.requests_per_second is None
-                else storage.requests_per_second / loading,
-            ),
+            storage=storage.times(loading),
         ),
         consumer=scenario.consumer.times(step),
     )
@@ -168,17 +161,13 @@ _SECONDS = ("worker_ready", "worker_wait", "first_sample", "index_put", "index_l
 
 
 def _stage(stage: Stage, factor: float) -> Stage:
-    return structs.replace(
-        stage,
-        wait=None if stage.wait is None else scaled(stage.wait, factor),
-        cpu=None if stage.cpu is None else scaled(stage.cpu, factor),
-    )
+    return structs.replace(stage, wait=times(stage.wait, factor), cpu=times(stage.cpu, factor))
 
 
 def one_thread(stage: Stage) -> Stage:
     """`stage`, computed by one thread: all that its threads compute but wait for one another."""
     work = stage.threads * (1 - stage.spin)
-    cpu = stage.cpu and scaled(stage.cpu, work)
+    cpu = times(stage.cpu, work)
     return structs.replace(stage, cpu=cpu, threads=1, spin=0.0)
 
 
@@ -299,7 +288,7 @@ def _faster(scenario: Scenario) -> Iterator[Change]:
         alone = structs.replace(dataset, fetch=tuple(map(one_thread, dataset.fetch)))
         yield Change(ONE_THREAD, structs.replace(scenario, dataset=alone))
     if dataset.collate is not None and dataset.collate.mean > 0:
-        changed = structs.replace(dataset, collate=scaled(dataset.collate, 0.5))
+        changed = structs.replace(dataset, collate=times(dataset.collate, 0.5))
         yield Change("collate twice as fast", structs.replace(scenario, dataset=changed))
     if machine.cores is not None:
         more = structs.replace(machine, cores=2 * machine.cores)
@@ -307,15 +296,7 @@ def _faster(scenario: Scenario) -> Iterator[Change]:
     if any(stage.read_bytes is not None for stage in dataset.fetch) and (
         storage.bandwidth or storage.requests_per_second or storage.latency
     ):
-        faster = structs.replace(
-            storage,
-            bandwidth=None if storage.bandwidth is None else 2 * storage.bandwidth,
-            latency=None if storage.latency is None else scaled(storage.latency, 0.5),
-            requests_per_second=None
-            if storage.requests_per_second is None
-            else 2 * storage.requests_per_second,
-        )
-        better = structs.replace(machine, storage=faster)
+        better = structs.replace(machine, storage=storage.times(0.5))
         yield Change("storage twice as fast", structs.replace(scenario, machine=better))
     if scenario.consumer.seconds(1) > 0:
         faster_step = scenario.consumer.times(0.5)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import dlsim
 from dlsim.scenario import Machine, Storage
+from dlsim.scenario.distributions import scaled
 from dlsim.whatif import explain, replicate
-from dlsim.whatif.changes import changes, scaled, slower
+from dlsim.whatif.changes import changes, slower
 from tests.strategies import distributions, scenarios
 
 

@@ -20,7 +20,7 @@ from dlsim.scenario import (
     Scenario,
     Stage,
 )
-from dlsim.scenario.distributions import scaled
+from dlsim.scenario.distributions import times
 from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.job_metrics import exchanges
 from dlsim.validation.calibrating.checks import Check, checks
@@ -79,8 +79,8 @@ class Calibration:
         fetch = tuple(
             msgspec.structs.replace(
                 stage,
-                wait=stage.wait and scaled(stage.wait, factor["wait"]),
-                cpu=stage.cpu and scaled(stage.cpu, factor["cpu"]),
+                wait=times(stage.wait, factor["wait"]),
+                cpu=times(stage.cpu, factor["cpu"]),
             )
             for stage in scenario.dataset.fetch
         )

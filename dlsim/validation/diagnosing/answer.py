@@ -327,8 +327,8 @@ def _besides(found: Diagnosis) -> str:
     sure = [gain for gain in found.explanation.gains if gain.sure]
     most = max(found.advice.workers)
     code = [gain for gain in sure if not gain.change.loader]
-    more = [gain for gain in sure if gain.change.loader]
-    more = [gain for gain in more if gain.change.scenario.loader.num_workers > most]
+    loaders = [gain for gain in sure if gain.change.loader]
+    more = [gain for gain in loaders if gain.change.scenario.loader.num_workers > most]
     parts = []
     if code:
         parts.append(f"{code[0].change.name} would gain {100 * code[0].gain.mean:.0f} % as it is")
