@@ -327,6 +327,7 @@ costs = st.fixed_dictionaries(
         "worker_ready": _sometimes(1.0, 0.3, 20.0),
         "worker_wait": _sometimes(0.25, 0.7, 20.0),
         "first_sample": _sometimes(0.25, 0.7),
+        "first_cpu": _sometimes(0.25, 0.7),
         "worker_stop": _sometimes(0.25),
         "index_put": seconds,
         "take": seconds,

@@ -168,6 +168,8 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             Example: "0.2 s"
         first_sample: For how long each process that fetches, without workers the main one, is
             blocked with its first sample: a file that is opened. Example: "0.2 s"
+        first_cpu: Time of a core that such a process takes for its first sample beyond what others
+            take: something is imported with it. Example: "0.3 s"
         worker_stop: Time of a core before a worker that was told to stop is gone.
             Example: "20 ms"
         index_put: Sending an index list, in the main process. Example: "40 µs"
@@ -197,6 +199,7 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     worker_ready: Seconds = 0.0
     worker_wait: Seconds = 0.0
     first_sample: Seconds = 0.0
+    first_cpu: Seconds = 0.0
     worker_stop: Seconds = 0.0
     index_put: Seconds = 0.0
     index_latency: Seconds = 0.0

@@ -157,7 +157,15 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
     )
 
 
-_SECONDS = ("worker_ready", "worker_wait", "first_sample", "index_put", "index_latency", "take")
+_SECONDS = (
+    "worker_ready",
+    "worker_wait",
+    "first_sample",
+    "first_cpu",
+    "index_put",
+    "index_latency",
+    "take",
+)
 
 
 def _stage(stage: Stage, factor: float) -> Stage:

@@ -273,15 +273,26 @@ def test_workers_that_wait_to_begin_with_wait_together(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_first_samples_take_longer_once_in_each_process(engine: str, workers: int) -> None:
+@pytest.mark.parametrize("cost", ["first_sample", "first_cpu"])
+def test_first_samples_take_longer_once_in_each_process(
+    engine: str, workers: int, cost: str
+) -> None:
     """The first batch of each worker, or of the main process, comes 5 s later; no other one."""
     settings = {"loader.num_workers": workers}
     if not workers:
         settings["loader.prefetch_factor"] = None
     plain = dlsim.simulate(loading(**settings), engine=engine)
-    late = dlsim.simulate(loading(**settings, **{"costs.first_sample": 5.0}), engine=engine)
+    late = dlsim.simulate(loading(**settings, **{f"costs.{cost}": 5.0}), engine=engine)
     assert (late.fetched - plain.fetched).tolist() == pytest.approx([5.0] * len(plain))
     assert late.sent[0] == plain.sent[0]
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+def test_what_first_samples_compute_shares_the_cores(engine: str) -> None:
+    """On one core, what two workers import with their first samples, 5 s each, takes both 10 s."""
+    changes = {"costs.first_cpu": 5.0, "machine.cores": 1}
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    assert trace.started[:2].tolist() == pytest.approx([10, 10])
 
 
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])

@@ -20,6 +20,7 @@ from dlsim.engine.compiled.messages import (
     CLOSE,
     EXHAUSTED,
     FETCH_ALONE,
+    GET_READY,
     LOOK,
     MORE_JOBS,
     NEXT,
@@ -193,8 +194,8 @@ def fetch_alone(s: State) -> int:
     m.answer = m.sent
     w = s.workers[0]
     w.job = new_job(s, MAIN)
-    w.doing = TAKEN
-    wake(s, 0, m.now + s.rules[0].first_sample if m.answer == 0 else m.now)
+    w.doing = GET_READY if m.answer == 0 else TAKEN
+    wake(s, 0, m.now)
     return WAIT
 
 

@@ -91,9 +91,8 @@ RULES = np.dtype(
         # Costs:
         ("worker_start", "f8"),
         ("start_together", "i8"),  # workers that are started in the time of one
-        ("worker_ready", "f8"),
-        ("worker_wait", "f8"),  # for which workers are blocked before they begin,
-        ("first_sample", "f8"),  # and the main process, where it fetches
+        ("worker_ready", "f8"),  # of those that fetch, before they begin,
+        ("worker_wait", "f8"),  # for which they are blocked then
         ("worker_stop", "f8"),
         ("index_put", "f8"),
         ("take", "f8"),
@@ -128,11 +127,12 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
     assert storage is not None, "what nodes share is left to the processes"
     trip, rate = round_trip(scenario), storage.requests_per_second
     made = np.zeros(1, RULES)
-    for name in ("start", "ready", "wait", "stop"):
-        made[f"worker_{name}"] = getattr(costs, f"worker_{name}")
-    made["worker_wait"] += costs.first_sample
-    for name in ("first_sample", "index_put", "take"):
+    for name in ("worker_start", "worker_stop", "index_put", "take"):
         made[name] = getattr(costs, name)
+    made["worker_ready"], made["worker_wait"] = costs.first_cpu, costs.first_sample
+    if loader.num_workers:
+        made["worker_ready"] += costs.worker_ready
+        made["worker_wait"] += costs.worker_wait
     for name in HANDLING:
         for unit in ("message", "tensor", "byte"):
             made[f"{name}_{unit}"] = getattr(getattr(costs, name), unit)

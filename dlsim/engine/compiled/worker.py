@@ -64,7 +64,7 @@ def work(s: State, worker: int) -> None:
                 pay(s, worker)
                 return
         elif w.doing == READY:
-            w.doing = LISTEN
+            w.doing = LISTEN if r.workers > 0 else TAKEN
         elif w.doing == WAIT_READY:
             w.doing = READY  # not free before
             if r.worker_wait > 0.0:

@@ -229,8 +229,8 @@ class MainProcess:
         number = len(recorder)
         job = self.jobs.job(number, indices)
         recorder.sent_to(MAIN, len(indices), env.now)
-        if number == 0 and self.run.scenario.charged.first_sample > 0:
-            yield sleep(env, self.run.scenario.charged.first_sample, self.run.turns.last)
+        if number == 0:
+            yield from self._begin()
         outcome, size = yield from fetch(self.run, job, MAIN, self.samples)
         answer = Answer(MAIN, number, outcome, size)
         recorder.arrived[number] = recorder.received[number] = env.now
@@ -240,6 +240,13 @@ class MainProcess:
             recorder.status[number] = fates.ENDED
             return None
         return checked(self.run, job, answer)
+
+    def _begin(self) -> Steps:
+        """What comes with the first sample of all."""
+        costs = self.run.scenario.charged
+        yield from self.run.compute(MAIN, costs.first_cpu)
+        if costs.first_sample > 0:
+            yield sleep(self.run.env, costs.first_sample, self.run.turns.last)
 
     def leave(self) -> Steps:
         """Nobody has to be waited for."""

@@ -68,8 +68,10 @@ def first_samples(
     """By how much each worker's first sample exceeds the typical other one: waiting, and CPU.
 
     `batch`, `wait`, `cpu`: of each sample, or each call for a batch; in them the first ones are
-    made typical. Nothing where the first ones are not surely longer: they have to be among the
-    longest, all of them, as chance has it once in fifty times, and twice as long as others.
+    made typical. None is longer where they are not so surely: they have to be among the longest,
+    all of them, or beyond, as chance has it once in fifty times, and twice as long as others.
+    Chance makes one the longest of n once in n times, and then k times as long as the next once in
+    k times at most, as far as the mean of what it draws from is finite (Pareto's law).
     """
     assert seen.meta.scenario is not None
     loader = seen.meta.scenario.loader
@@ -80,21 +82,27 @@ def first_samples(
     first = first[found >= 0]
     rest = np.ones(len(batch), bool)
     rest[first] = False
-    nothing = np.empty(0), np.empty(0)
+    none = np.zeros(len(first))
     if not len(first) or not rest.any():
-        return nothing
+        return none, none
     took = wait + cpu
-    longer = np.array([(took[rest] >= took[row]).mean() for row in first])
-    chance = float(np.prod(np.maximum(longer, 1 / (1 + rest.sum()))))
+    chance = float(np.prod([as_long(took[rest], took[row]) for row in first]))
     typical = float(np.median(took[rest]))
     if chance > CHANCE or float(took[first].mean()) - typical < max(LEAST, typical):
-        return nothing
+        return none, none
     more = []
     for values in (wait, cpu):
         usual = np.minimum(values[first], np.median(values[rest]))
         more.append(values[first] - usual)
         values[first] = usual
     return more[0], more[1]
+
+
+def as_long(others: Floats, seconds: float) -> float:
+    """How likely one more like the `others` takes `seconds` or more, at most about."""
+    longest = float(others.max())
+    beyond = longest / seconds if seconds > longest else 1.0
+    return beyond * max(float((others >= seconds).mean()), 1 / (1 + len(others)))
 
 
 def exiting(seen: Observation, used: float, between: float) -> Floats:

@@ -23,9 +23,6 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
         values = together(of, name)
         return float(values.mean()) if len(values) else otherwise
 
-    def ready(of: Sequence[Accounts]) -> float:
-        return mean("ready", transport.worker_ready, of) + mean("begin_cpu", 0.0, of)
-
     waited = mean("begin", 0.0)
     latency = together(runs, "latency")
     take = mean("take", transport.take)
@@ -42,9 +39,10 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
         share = share.times(float(min(collated)) / share.of(tensors, size))
     return Costs(
         worker_start=mean("start", transport.worker_start, alike),
-        worker_ready=ready(alike),
+        worker_ready=mean("ready", transport.worker_ready, alike),
         worker_wait=waited if waited >= NOTICEABLE else 0.0,
         first_sample=mean("begin_wait", 0.0),
+        first_cpu=mean("begin_cpu", 0.0),
         worker_stop=mean("stop", transport.worker_stop),
         index_put=mean("put", transport.index_put),
         index_latency=max(known - take, 0.0),
@@ -59,7 +57,7 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
             Start(
                 method=group[0].scenario.loader.start_method,
                 worker_start=mean("start", transport.worker_start, group),
-                worker_ready=ready(group),
+                worker_ready=mean("ready", transport.worker_ready, group),
             )
             for group in others
         ),

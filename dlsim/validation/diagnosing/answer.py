@@ -350,10 +350,9 @@ def _starting(found: Diagnosis) -> str:
     if costs.worker_wait >= NAMED:
         said += f"; each worker is blocked {duration(costs.worker_wait)} before it takes work"
         said += " (worker_init_fn)"
-    if costs.first_sample >= NAMED:
-        said += (
-            f"; the first sample of each takes {duration(costs.first_sample)} longer than others"
-        )
+    later = costs.first_sample + costs.first_cpu
+    if later >= NAMED:
+        said += f"; the first sample of each takes {duration(later)} longer than others"
     if costs.worker_ready >= NAMED:
         said += f"; each computes {duration(costs.worker_ready)} before its first batch"
     if loader.persistent_workers:

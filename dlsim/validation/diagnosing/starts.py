@@ -45,6 +45,7 @@ def there_already(scenario: Scenario) -> Scenario:
         worker_ready=0.0,
         worker_wait=0.0,
         first_sample=0.0,
+        first_cpu=0.0,
         worker_stop=0.0,
     )
     return msgspec.structs.replace(scenario, costs=costs)
