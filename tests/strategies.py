@@ -308,6 +308,7 @@ machines = st.builds(
     dlsim.Machine,
     cores=st.sampled_from([None, 0.5, 1.0, 2.0, 3.0, 64.0]),
     background=_sometimes(1.0, 0.3),
+    siblings=_sometimes(0.6, usual=1.0),
     contention=_sometimes(0.25, 0.1),
     crosstalk=_sometimes(0.25, 0.01),
     crosstalk_power=st.sampled_from([2.0, 1.0, 3.5]),

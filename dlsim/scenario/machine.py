@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import ceil, inf
 
 from msgspec import Struct, structs
 
@@ -65,6 +65,9 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
         cores: Processor cores, shared equally among all processes that can run; none: one for
             each. Example: 16
         background: How many other processes always want a core. Example: 1
+        siblings: What each of two cores that are threads of one physical core does while both are
+            busy, as a share of what one does alone; 100 %: no two are. Processes are on different
+            physical cores as far as there are enough. Example: "60%"
         contention: How much longer work takes while all cores are busy than on the only busy one,
             as a share, and in between in proportion: cores share caches, memory, and what the
             system keeps under lock. Example: "20%"
@@ -93,6 +96,7 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
 
     cores: float | None = None
     background: float = 0.0
+    siblings: Share = 1.0
     contention: Share = 0.0
     crosstalk: Share = 0.0
     crosstalk_power: float = 2.0
@@ -110,6 +114,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
         check_positive(self, "crosstalk_power")
         check_seconds(self, "main_memory", "worker_memory", unit="bytes")
         require(is_number(self.copied) and 0 <= self.copied <= 1, "copied", "a share", self.copied)
+        alone = is_number(self.siblings) and 0 < self.siblings <= 1
+        require(alone, "siblings", "a share, above 0", self.siblings)
         if self.descriptors is not None:
             check_integer(self, "descriptors", 1)
         check_non_negative(self, "a number of processes, at least 0", "background")
@@ -127,7 +133,12 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
             slowed += self.contention * (busy - 1) / (cores - 1)
         if self.crosstalk and processes > 1:
             slowed += self.crosstalk * (processes - 1) ** self.crosstalk_power
-        return rate / slowed
+        return rate / slowed * (1.0 - (1.0 - self.siblings) * self.paired(busy))
+
+    def paired(self, busy: float) -> float:
+        """Of so many `busy` cores, the share of those whose sibling is busy, if all have one."""
+        pairs = busy - ceil(self.cores / 2) if self.cores else 0.0
+        return 2 * max(pairs, 0.0) / busy
 
 
 class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -243,6 +243,18 @@ def test_busy_cores_slow_each_other_down() -> None:
     assert one.fetched[:2].tolist() == pytest.approx([2, 4])
 
 
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize(("workers", "second"), [(2, 2), (3, 6 / 2.2), (4, 2 / 0.6), (8, 4 / 0.6)])
+def test_siblings_share_what_a_physical_core_does(engine: str, workers: int, second: float) -> None:
+    """Two physical cores of two threads do what two cores do, and a fifth more for each third one.
+
+    Of three processes, two share a physical core, each at 60 % of its pace, in turns: 2.2 cores.
+    """
+    changes = {"machine.cores": 4, "machine.siblings": 0.6, "loader.num_workers": workers}
+    trace = dlsim.simulate(loading(**changes, **{"dataset.length": 2 * workers}), engine=engine)
+    assert trace.fetched[:workers].tolist() == pytest.approx([second] * workers)
+
+
 def test_one_worker_more_may_make_it_slower() -> None:
     """With a crosstalk of one half, two workers take 1.5 times as long, three 3 times as long."""
     ends = []

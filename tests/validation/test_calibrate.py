@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from dlsim.validation.calibrating import throughput, throughput_models
 from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.cost_errors import PACE, PRIOR, unsteadiness
 from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
-from dlsim.validation.calibrating.crowding import crowding
+from dlsim.validation.calibrating.crowding import contention, crowding, paired
 from dlsim.validation.calibrating.lifetimes import as_long, exiting, first_samples, started
 from dlsim.validation.calibrating.scenario import of_runs
 from dlsim.validation.calibrating.steps import per_sample
@@ -121,7 +122,9 @@ class Importing(Rows):
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_what_a_first_sample_computes_is_each_process_own(workers):
     """What is imported with a first sample is no sample's cost, however few samples there are."""
-    scenario = calibrate(observe(DataLoader(Importing(), 3, num_workers=workers)))
+    scenario = calibrate(
+        observe(DataLoader(Importing(), 3, num_workers=workers)), transport=TRANSPORT
+    )
     assert 0.2 <= scenario.costs.first_cpu < 0.3
     assert scenario.dataset.fetch[0].cpu.mean < 0.01
     assert scenario.costs.worker_ready < 0.2
@@ -495,6 +498,32 @@ def test_a_number_of_workers_has_one_throughput(capsys, tmp_path: Path):
     given = ["--throughput", "1=500,2=800,1=510"]
     assert main(["calibrate", *given, "-o", str(tmp_path / "scenario.toml")]) == 2
     assert "--throughput: expected each number of workers once" in capsys.readouterr().err
+
+
+def test_work_says_what_siblings_leave_of_a_core():
+    """A probe says that cores are siblings, and what they do for it; of work, work tells better.
+
+    On two cores, work that takes 1.5 times as long while the other core is busy, all the time.
+    """
+    shares = paired(np.array([0.0, 0.5, 1.0]), 2.0)
+    assert shares.tolist() == pytest.approx([0, 0.5, 1])
+    assert paired(np.array([0.0, 1 / 3, 1.0]), 4.0).tolist() == pytest.approx([0, 0, 1])
+    shares = np.linspace(0, 1, 40)
+    assert contention(shares, 1 + 0.5 * shares, 1.0) == pytest.approx(0.5, abs=0.01)
+    assert contention(np.ones(40), np.ones(40), 1.0) == 1.0
+    assert contention(shares, np.ones(40)) == 0.0
+
+
+def test_siblings_are_in_the_scenario_where_a_probe_found_them():
+    """Of one run, the probe says what busy siblings do; a little less is what all cores do."""
+    seen = observe(DataLoader(Rows(), 3, num_workers=2))
+    for told, found in ((0.6, 0.6), (0.95, 1.0)):
+        notes = json.loads(seen.meta.notes["machine"]) | {"siblings": told, "cores": 2.0}
+        changed = seen.meta.notes | {"machine": json.dumps(notes)}
+        run = replace(seen, meta=structs.replace(seen.meta, notes=changed))
+        machine = calibrate(run, transport=TRANSPORT).machine
+        assert machine.siblings == pytest.approx(found)
+        assert machine.contention == 0.0
 
 
 def test_first_batches_tell_nothing_of_crowding():

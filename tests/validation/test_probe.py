@@ -6,10 +6,12 @@ import os
 from collections import Counter
 
 import numpy as np
+import psutil
 import pytest
 
 from dlsim.validation.observing import cpu_time, probe
 from dlsim.validation.observing.assemble import read
+from dlsim.validation.observing.siblings import pairs, siblings
 from dlsim.validation.observing.wrapped_dataset import WatchedMap
 
 
@@ -109,3 +111,32 @@ def test_a_sample_is_written_without_a_system_call(tmp_path, monkeypatch):
     assert (rows["cpu"] >= 0).all()
     assert (np.diff(rows["began"]) >= 0).all()
     assert (rows["ended"] >= rows["began"]).all()
+
+
+@pytest.mark.parametrize(
+    ("told", "usable", "pair"),
+    [
+        ({0: "0,8", 8: "0,8"}, range(16), (0, [8])),
+        ({1: "1", 2: "2-3", 3: "2-3"}, [1, 2, 3], (2, [3])),
+        ({0: "0,8", 8: "0,8"}, [0, 1, 2, 3], (0, [1, 2])),
+        ({0: "0", 1: "1"}, [0, 1], (0, [1])),
+        ({}, [5], (5, [])),
+    ],
+)
+def test_cores_that_may_be_siblings_are_tried(tmp_path, told, usable, pair):
+    """Those that the system names, if this process may use both, else a few that may well be."""
+    for core, names in told.items():
+        folder = tmp_path / f"cpu{core}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(names + "\n")
+    core, others = pairs(list(usable), tmp_path)
+    assert (core, list(others)) == pair
+
+
+def test_asking_for_siblings_leaves_no_trace():
+    """A share comes of it, no process goes on spinning, and this one may use the cores it might."""
+    usable, children = os.sched_getaffinity(0), set(psutil.Process().children())
+    siblings.cache_clear()
+    assert 0 < siblings() <= 1
+    assert os.sched_getaffinity(0) == usable
+    assert set(psutil.Process().children()) <= children

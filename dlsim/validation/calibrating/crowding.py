@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dlsim.scenario import Machine
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats
 
@@ -48,20 +49,34 @@ def crowding(seen: Observation, cores: float) -> Floats:
     return others
 
 
-def contention(crowded: Floats, seconds: Floats) -> float:
+def paired(crowded: Floats, cores: float) -> Floats:
+    """The share of the time for which a core's sibling is busy, if all cores have one.
+
+    `crowded`: how busy the other cores are. So many processes are on different physical cores as
+    far as there are enough.
+    """
+    machine, busy = Machine(cores=cores), np.arange(1.0, max(cores, 1.0) + 1)
+    shares = [machine.paired(number) for number in busy]
+    found: Floats = np.interp(1 + crowded * (cores - 1), busy, shares)
+    return found
+
+
+def contention(crowded: Floats, seconds: Floats, expected: float = 0.0) -> float:
     """By how much, relatively, `seconds` grow as `crowded` goes from 0 to 1; at least 0.
 
-    One entry for each batch. A slope that chance could have made counts for less, the less sure
-    it is (James and Stein's positive part); where nothing varies, it is 0.
+    One entry for each batch. A slope that chance could have made of the `expected` one counts for
+    less, the less sure it is (James and Stein's positive part); where nothing varies, that is it.
     """
     known = ~np.isnan(crowded + seconds)
     crowded, seconds = crowded[known], seconds[known]
     if len(seconds) < 4 or np.ptp(crowded) < 0.2:
-        return 0.0
+        return expected
     from scipy.stats import linregress
 
     line = linregress(crowded, seconds)
-    if line.slope <= 0 or line.intercept <= 0:
-        return 0.0
-    sure = max(0.0, 1 - (line.stderr / line.slope) ** 2)
-    return float(min(sure * line.slope / line.intercept, MOST))
+    if line.intercept <= 0:
+        return expected
+    found = max(line.slope / line.intercept, 0.0)
+    apart, chance = found - expected, line.stderr / line.intercept
+    sure = max(0.0, 1 - (chance / apart) ** 2) if apart else 0.0
+    return float(min(expected + sure * apart, MOST))

@@ -65,19 +65,22 @@ def started(seen: Observation, here: Integers) -> float:
 def first_samples(
     seen: Observation, batch: Integers, wait: Floats, cpu: Floats
 ) -> tuple[Floats, Floats]:
-    """By how much each worker's first sample exceeds the typical other one: waiting, and CPU.
+    """By how much each process's first sample exceeds the typical other one: waiting, and CPU.
 
-    `batch`, `wait`, `cpu`: of each sample, or each call for a batch; in them the first ones are
-    made typical. None is longer where they are not so surely: they have to be among the longest,
-    all of them, or beyond, as chance has it once in fifty times, and twice as long as others.
-    Chance makes one the longest of n once in n times, and then k times as long as the next once in
-    k times at most, as far as the mean of what it draws from is finite (Pareto's law).
+    A process is a worker, or without workers the main one. `batch`, `wait`, `cpu`: of each sample,
+    or each call for a batch; in them the first ones are made typical. None is longer where they are
+    not so surely: they have to be among the longest, all of them, or beyond, as chance has it once
+    in fifty times, and twice as long as others. Chance makes one the longest of n once in n times,
+    and then k times as long as the next once in k times at most, as far as the mean of what it
+    draws from is finite (Pareto's law).
     """
     assert seen.meta.scenario is not None
     loader = seen.meta.scenario.loader
     generation = 0 if goes_on(seen.meta.scenario) else seen.epoch_of(batch)
     worker = seen.worker[batch]
     process = np.where(worker == MAIN, -1, generation * loader.num_workers + worker)
+    if not loader.num_workers:
+        process[:] = 0  # the main one fetches, in all epochs
     found, first = np.unique(process, return_index=True)
     first = first[found >= 0]
     rest = np.ones(len(batch), bool)

@@ -32,13 +32,14 @@ from dlsim.validation.calibrating.costs import (
     of_batches,
     together,
 )
-from dlsim.validation.calibrating.crowding import contention
+from dlsim.validation.calibrating.crowding import contention, paired
 from dlsim.validation.calibrating.fitting import Fit
 from dlsim.validation.calibrating.moving import costs_of, shared
 from dlsim.validation.calibrating.steps import per_sample
 from dlsim.validation.calibrating.work import NEGLIGIBLE, consumer_of, stages
 
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
+SIBLING = 0.9  # of what a core does alone: one that does less beside another is its sibling
 MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put", "ready")
 BETWEEN_RUNS = ("pace", "placing")  # what differs from run to run, not from batch to batch
 
@@ -169,10 +170,13 @@ def of_job(scenario: Scenario, runs: Sequence[object]) -> Scenario:
 def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) -> Calibration:
     """The same, of accounts; a step takes so many seconds longer for `each` sample."""
     errors = errors_of(runs) | {"step": error(step_times(like_first(runs)))}
-    slower = 0.0
+    threads = siblings(runs)
+    if threads < 1:
+        runs = [replace(run, crowding=paired(run.crowding, run.machine["cores"])) for run in runs]
+    slower = 1 / threads - 1
     if len({run.scenario.loader.num_workers for run in runs}) > 1:
         costs_of_batches = np.concatenate([of_batches(run) for run in runs])
-        slower = contention(together(runs, "crowding"), costs_of_batches)
+        slower = contention(together(runs, "crowding"), costs_of_batches, slower)
     runs = [relieved(run, slower) for run in runs]
     first = runs[0]
     if transport is None:
@@ -207,14 +211,24 @@ def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) ->
         first.scenario,
         dataset=msgspec.structs.replace(dataset, fetch=fetch, **changes),
         consumer=consumer,
-        machine=machine_of(runs, slower),
+        machine=machine_of(runs, slower, siblings=threads < 1),
         costs=costs,
     )
     return Calibration(scenario=scenario, fits=fits, errors=errors, runs=len(runs))
 
 
+def siblings(runs: Sequence[Accounts]) -> float:
+    """What a core did while its sibling was busy, where the runs were watched; 1: it has none.
+
+    A little less than alone cores do that are no siblings: they share caches, and their frequency.
+    """
+    known = [run.machine["siblings"] for run in runs if "siblings" in run.machine]
+    found = float(np.median(known)) if known else 1.0
+    return found if found < SIBLING else 1.0
+
+
 def relieved(run: Accounts, contention: float) -> Accounts:
-    """The accounts as they would be, had all other cores been idle."""
+    """The accounts as they would be, had all other cores been idle, or all siblings."""
     slowed = 1 + contention * np.nan_to_num(run.crowding)
     of_batch = np.ones(int(max(run.batch.max(initial=0), run.numbers.max(initial=0))) + 1)
     of_batch[run.numbers] = slowed
@@ -241,8 +255,12 @@ def like_first(runs: Sequence[Accounts]) -> list[Accounts]:
     return [run for run in runs if rests(run) == rests(runs[0])]
 
 
-def machine_of(runs: Sequence[Accounts], contention: float) -> Machine:
-    """Cores, memory and what others use of them."""
+def machine_of(runs: Sequence[Accounts], slower: float, *, siblings: bool = False) -> Machine:
+    """Cores, memory and what others use of them.
+
+    Work takes so much longer, relative, while all other cores are busy; as they are `siblings`, or
+    else by contention.
+    """
     known = [run.machine for run in runs if run.machine]
     if not known:
         return Machine()
@@ -250,7 +268,8 @@ def machine_of(runs: Sequence[Accounts], contention: float) -> Machine:
     return Machine(
         cores=known[0].get("cores"),
         background=others if others >= NOTICED else 0.0,
-        contention=contention,
+        siblings=1 / (1 + slower) if siblings else 1.0,
+        contention=0.0 if siblings else slower,
         memory=known[0].get("memory"),
         shm=known[0].get("shm"),
         descriptors=int(known[0]["descriptors"]) if "descriptors" in known[0] else None,

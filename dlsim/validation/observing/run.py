@@ -26,6 +26,7 @@ from dlsim.validation.observing.assemble import Assembly, Setup, read
 from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.settings import settings
+from dlsim.validation.observing.siblings import siblings
 from dlsim.validation.observing.unwatchable import ObserveError, check_alone, check_handed_on
 from dlsim.validation.observing.wrapped_loader import Failure, Log, Returning, watch
 
@@ -133,7 +134,7 @@ def observe(
     watching = machine.overhead(samples=samples)
     facts = machine.facts(before, after, watching)
     facts["trained"] = float(step is not None or bool(log.own))
-    facts["pace"] = max(pace, machine.pace())
+    facts["pace"], facts["siblings"] = max(pace, machine.pace()), siblings()
     known = {"worker_bytes": memory.bytes, "workers_cpu": children, "copy": copying(loader, log)}
     known["own"] = float(np.median(log.own)) if log.own else float("nan")
     facts |= {name: value for name, value in known.items() if not isnan(value)}
