@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dlsim import Constant
+from dlsim import Empirical
 from dlsim.validation.fidelity import errors, ranks, suite
 from dlsim.validation.fidelity.campaign import exchange_of
 from dlsim.validation.fidelity.grid import Configuration
@@ -54,7 +55,7 @@ def test_a_real_job_beside_its_prediction(tmp_path, short):
     rows = errors.read(tmp_path)
     found = case.prediction.scenario.job
     assert (found.ranks, found.sync) == (2, 1)
-    assert found.sync_time == Constant(rows[exchange_of(job)]["seconds"])
+    assert found.sync_time == Empirical(rows[exchange_of(job)]["seconds"])
     assert len(case.prediction.trace.order) == 8
     assert not case.seen
 
@@ -66,11 +67,26 @@ def test_journals_without_ranks_are_of_one():
     assert errors.configuration_of({"configuration": old}).ranks == 1
 
 
-def test_a_meeting_takes_from_the_last_to_the_first(monkeypatch):
-    """The last has come at 1 and 2 s, the first goes on at 2 and 4 s."""
+def test_a_meeting_takes_until_all_go_on(tmp_path, monkeypatch):
+    """The last has come at 1 and 2 s, all go on by 2.5 and 5 s."""
     times = [([0.0, 2.0], [2.0, 5.0]), ([1.0, 1.0], [2.5, 4.0])]
-    monkeypatch.setattr(ranks, "in_job", lambda world, task, size: times)
-    assert ranks.exchange(2, trains=False) == 1.5
+    monkeypatch.setattr(ranks, "in_job", lambda world, task, *given: times)
+    assert ranks.exchange(tmp_path, Configuration("sleep", 4, 0, ranks=2)) == [1.5, 3.0]
+
+
+def test_ranks_come_to_meetings_as_they_do_in_their_job(tmp_path, monkeypatch):
+    """They have slept where there is a step or a wait for workers, which keep the cores busy."""
+    asked = []
+    monkeypatch.setattr(ranks, "in_job", lambda *given: asked.append(given) or [[[0.0], [1.0]]])
+    monkeypatch.setattr(ranks, "beside", lambda works: asked.append(len(works)) or nullcontext())
+    monkeypatch.setattr(ranks, "usable_cores", lambda: 3.0)
+    for workers, step, computes in ((0, 0.0, True), (0, 0.01, False), (2, 0.0, False)):
+        ranks.exchange(tmp_path, Configuration("sleep", 4, workers, step=step, ranks=2))
+        busy, (world, _, numbers, computed) = asked[-2:]
+        assert (busy, world, numbers, computed) == (3 * (workers > 0), 2, 0, computes)
+    ranks.exchange(tmp_path, Configuration("training", 4, 2, ranks=2))
+    assert asked[-1][2] > 1000
+    assert asked[-1][3]
 
 
 def trained(rank, world):

@@ -168,8 +168,13 @@ def run(
 
 
 def exchange_of(configuration: Configuration) -> str:
-    """The row that says how long it takes ranks to go on once all have come."""
-    return f"exchange, {configuration.workload}, ranks {configuration.ranks}"
+    """The row that says how long it takes ranks to go on once all have come.
+
+    How they come is alike with and without workers, and with and without a step.
+    """
+    words = ["exchange", configuration.workload, f"ranks {configuration.ranks}"]
+    words += ["workers"] if configuration.num_workers else []
+    return ", ".join([*words, "step"] if configuration.step else words)
 
 
 def transport(rows: dict[Any, Any], path: str) -> Costs | None:

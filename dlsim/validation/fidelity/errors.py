@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dlsim.engine import simulate
-from dlsim.scenario import Constant, DlsimError
+from dlsim.scenario import Constant, DlsimError, Empirical
 from dlsim.trace import epoch_times, load_trace
 from dlsim.trace.observation import Observation
 from dlsim.validation.calibrating.costs import accounts
@@ -186,7 +186,7 @@ def case(
         changes["consumer.step"] = Constant(slept)
     if configuration.ranks > 1:
         changes["job.ranks"] = configuration.ranks
-        changes["job.sync_time"] = Constant(rows[exchange_of(configuration)]["seconds"])
+        changes["job.sync_time"] = Empirical(rows[exchange_of(configuration)]["seconds"])
     clean = tuple(trial for trial in trials if not trial.spoilt)
     return Case(
         configuration=configuration,

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,8 +34,9 @@ NAMES = ("sleep", "jpeg", "files, warm", "training")
 OF_JOBS = tuple(workload for workload in WORKLOADS if workload.name in NAMES)
 Step = Callable[[Any], object]
 Result = TypeVar("Result")
-MEETINGS = 60  # by which it is found out how long one takes
+MEETINGS = 200  # by which it is found out how long one takes
 APART = 0.004  # seconds that ranks come at most before or after each other then
+BATCH, REST = 8, 0.002  # samples, and the seconds that a worker is blocked after them
 
 
 @contextmanager
@@ -117,25 +120,67 @@ def met(seconds: float) -> Step:
     return step
 
 
-def exchange(world: int, *, trains: bool) -> float:
-    """Seconds from when the last rank has come until the first goes on, of a typical meeting.
+def exchange(files: Path, configuration: Configuration) -> list[float]:
+    """Seconds from when the last rank has come until all go on, of meetings on this machine.
 
-    Ranks come up to `APART` after each other, as they do in training; with `trains`, they exchange
-    gradients of the training step.
+    What a rank waits for there is woken by the system, at once or at the next tick of its clock:
+    so ranks come as those of `configuration` do, having computed or slept, up to `APART` after
+    each other, and exchange the gradients of its training step, if it trains. Where there are
+    workers, as many as there are cores fetch its samples meanwhile.
     """
-    size = sum(p.numel() for p in TrainingStep().model.parameters()) if trains else 0
-    came, left = np.array(in_job(world, come_and_go, size)).transpose(1, 0, 2)
-    return float(np.median(left.min(axis=0) - came.max(axis=0)))
+    workload = {one.name: one for one in OF_JOBS}[configuration.workload]
+    numbers = sum(p.numel() for p in TrainingStep().model.parameters()) if workload.trains else 0
+    computes = workload.trains or not (configuration.step or configuration.num_workers)
+    workers = int(usable_cores()) if configuration.num_workers else 0
+    with beside([partial(fetch, workload.dataset(files), n, workers) for n in range(workers)]):
+        meetings = in_job(configuration.ranks, come_and_go, numbers, computes)
+    came, left = np.array(meetings).transpose(1, 0, 2)
+    seconds: list[float] = (left.max(axis=0) - came.max(axis=0)).tolist()
+    return seconds
 
 
-def come_and_go(rank: int, world: int, size: int) -> tuple[list[float], list[float]]:
-    """When a rank came to each meeting, and when it went on; there `size` numbers are added up."""
-    gradients, rng = torch.zeros(size), np.random.default_rng(rank)
+@contextmanager
+def beside(works: list[Callable[[], None]]) -> Iterator[None]:
+    """Each of the `works`, which do not end, is done by a process meanwhile."""
+    context = multiprocessing.get_context("fork")
+    others = [context.Process(target=work, daemon=True) for work in works]
+    for other in others:
+        other.start()
+    try:
+        yield
+    finally:
+        for other in others:
+            other.terminate()
+            other.join()
+
+
+def fetch(data: Any, first: int, step: int) -> None:
+    """Fetch every so many-th sample, again and again."""
+    torch.set_num_threads(1)
+    for number, index in enumerate(cycle(range(first, len(data), step))):
+        data[index]
+        if number % BATCH == BATCH - 1:
+            time.sleep(REST)
+
+
+def compute(seconds: float) -> None:
+    """Use so much of a core."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+def come_and_go(
+    rank: int, world: int, numbers: int, computes: bool
+) -> tuple[list[float], list[float]]:
+    """When a rank came to each meeting, and when it went on; so many numbers are added up there."""
+    gradients, rng = torch.zeros(numbers), np.random.default_rng(rank)
+    dist.barrier()  # the first one of a job connects the ranks
     came, left = [], []
     for seconds in rng.uniform(0, APART, MEETINGS):
-        time.sleep(seconds)
+        compute(seconds) if computes else time.sleep(seconds)
         came.append(time.monotonic())
-        if size:
+        if numbers:
             dist.all_reduce(gradients)
         else:
             dist.barrier()

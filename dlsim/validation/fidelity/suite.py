@@ -88,8 +88,7 @@ def run_one(
         if configuration.step and (slept := f"step {configuration.step}") not in known:
             rows[slept] = {"seconds": pause(configuration.step)}
         if (meeting := exchange_of(configuration)) not in known:
-            seconds = exchange(configuration.ranks, trains=workload.trains)
-            rows[meeting] = {"seconds": seconds}
+            rows[meeting] = {"seconds": exchange(files, configuration)}
         return rows
 
     def make(configuration: Configuration) -> tuple[DataLoader[Any], Step | None]:
