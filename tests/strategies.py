@@ -14,15 +14,18 @@ from msgspec import structs
 import dlsim
 from dlsim import Scenario
 from dlsim.scenario.pipeline import (
+    GRAIN,
     NODES,
     SPDL,
     Aggregate,
     Batcher,
     Link,
+    Mapper,
     ParallelMapper,
     Pipe,
     Pipeline,
     Prefetcher,
+    Read,
     Unbatcher,
 )
 
@@ -493,3 +496,26 @@ def spdl_pipelines() -> st.SearchStrategy[Pipeline]:
     """Random pipelines of SPDL."""
     links = st.lists(st.one_of(_pipe, _pipe, _pipe, _aggregate), max_size=3).map(tuple)
     return pipelines(SPDL, links).map(_enough)
+
+
+_batch = st.builds(Batcher, st.integers(1, 4), drop_last=st.booleans())
+
+
+@st.composite
+def _grain(draw: st.DrawFn) -> tuple[Link, ...]:
+    first: list[Link] = [draw(_batch)] if draw(st.booleans()) else []
+    read = Read(draw(waiting()), draw(st.integers(1, 5)), draw(st.integers(1, 12)))
+    lists = bool(first)
+    links = [*first, read]
+    for kind in draw(st.lists(st.sampled_from(["apply", "batch"]), max_size=3)):
+        if kind == "apply":
+            links.append(Mapper(draw(waiting())))
+        elif not lists:
+            links.append(draw(_batch))
+            lists = True
+    return tuple(links)
+
+
+def grain_pipelines() -> st.SearchStrategy[Pipeline]:
+    """Random pipelines of grain, in the main process."""
+    return pipelines(GRAIN, _grain())

@@ -6,7 +6,7 @@ from math import prod
 
 from dlsim.engine.progress import expecting
 from dlsim.scenario.errors import is_integer, require
-from dlsim.scenario.pipeline import SPDL, Pipeline
+from dlsim.scenario.pipeline import NODES, SPDL, Pipeline
 from dlsim.trace.pipeline import PipelineTrace
 
 
@@ -16,8 +16,8 @@ def simulate_pipeline(pipeline: Pipeline, seed: int = 0) -> PipelineTrace:
     So where training leaves early, the trace has what is begun ahead of it, too. Raises
     `ScenarioError` for a bad seed.
     """
-    from dlsim.engine.pipelines import nodes, spdl
-    from dlsim.engine.pipelines.run import EACH, END, Row, Run, Steps
+    from dlsim.engine.pipelines import grain, nodes, spdl
+    from dlsim.engine.pipelines.run import EACH, END, Row, Run, Steps, flat
 
     require(isinstance(pipeline, Pipeline), "pipeline", "a Pipeline", pipeline)
     require(is_integer(seed) and seed >= 0, "seed", "an integer of at least 0", seed)
@@ -26,19 +26,18 @@ def simulate_pipeline(pipeline: Pipeline, seed: int = 0) -> PipelineTrace:
 
     def train() -> Steps:
         thread, requested = run.thread(), run.env.now
-        sink = spdl.build(run) if pipeline.like == SPDL else None
-        last = None if sink is not None else (yield from nodes.build(run))
+        last: nodes.Node
+        if pipeline.like == NODES:
+            last = yield from nodes.build(run)
+        else:
+            last = (spdl if pipeline.like == SPDL else grain).build(run)
         while len(rows) != pipeline.stop_after:
-            if sink is not None:
-                item = yield sink.get()
-            else:
-                assert last is not None
-                item = yield from last.next(thread)
+            item = yield from last.next(thread)
             if item is END:
                 return
             returned = run.env.now
             yield run.env.timeout(run.step.of(len(rows)))
-            rows.append((nodes.flat(item)[0], requested, returned, run.env.now))
+            rows.append((flat(item)[0], requested, returned, run.env.now))
             requested = run.env.now
 
     run.env.process(train())

@@ -22,10 +22,11 @@ def pipeline_text(trace: PipelineTrace) -> str:
         f"training    waits {percent(trace.stall)} of the time; "
         f"the first item after {duration(float(trace.returned[0]))}",
     ]
-    named = [("source", pipeline.source), *_links(trace)]
-    width = max(len(name) for name, _ in named)
-    for (name, stage), moments in zip(named, trace.stages, strict=True):
-        if stage is None:
+    source, *stages = pipeline.stages
+    named = ["" if source is None else "source", *(stage.name if stage else "" for stage in stages)]
+    width = max(map(len, named))
+    for name, moments in zip(named, trace.stages, strict=True):
+        if not name:
             continue
         took = known(moments.ended - moments.began)
         at_a_time = float(took.sum()) / trace.elapsed if trace.elapsed else 0.0
@@ -34,8 +35,3 @@ def pipeline_text(trace: PipelineTrace) -> str:
             f"{duration(mean(took))} each"
         )
     return "\n".join(lines)
-
-
-def _links(trace: PipelineTrace) -> list[tuple[str, object]]:
-    stages = [getattr(link, "stage", None) for link in trace.pipeline.links]
-    return [("" if stage is None else stage.name, stage) for stage in stages]

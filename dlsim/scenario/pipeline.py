@@ -1,11 +1,13 @@
 """A pipeline of stages: what is asked of loaders that are not a DataLoader with workers.
 
-SPDL's and torchdata.nodes' pipelines are chains of stages, each with a concurrency of its own and
-room for so many items behind it. A `Pipeline` is such a chain, and the training step behind it.
+SPDL's, torchdata.nodes' and grain's pipelines are chains of stages, each with a concurrency of its
+own and room for so many items behind it. A `Pipeline` is such a chain, and the training step behind
+it.
 """
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -27,9 +29,9 @@ from dlsim.scenario.files import read_as
 from dlsim.scenario.machine import Machine
 from dlsim.scenario.tree import decoded
 
-Like: TypeAlias = Literal["spdl-0.8", "torchdata.nodes-0.11"]
+Like: TypeAlias = Literal["spdl-0.8", "torchdata.nodes-0.11", "grain-0.2"]
 Order: TypeAlias = Literal["completion", "input"]
-SPDL, NODES = get_args(Like)
+SPDL, NODES, GRAIN = get_args(Like)
 
 
 class Pipe(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="pipe"):
@@ -69,6 +71,30 @@ class Aggregate(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind
     def __post_init__(self) -> None:
         check_integer(self, "size", 1)
         check_flags(self, "drop_last")
+
+
+class Region(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="region"):
+    """SPDL's stages in processes: each process has all of them, and items are dealt out in turn.
+
+    Args:
+        links: The stages, `pipe`s in order of completion. Each process has as many threads as they
+            have tasks.
+        workers: How many processes.
+    """
+
+    links: tuple[Pipe, ...]
+    workers: int
+
+    def __post_init__(self) -> None:
+        check_tuples(self, "links")
+        check_integer(self, "workers", 1)
+        require(len(self.links) > 0, "links", "at least one pipe", self.links)
+        for at, link in enumerate(self.links):
+            fit = isinstance(link, Pipe) and link.output_order == "completion"
+            require(fit and link.threads is None, f"links.{at}", _IN_REGIONS, link)
+
+
+_IN_REGIONS = "a pipe in order of completion, without threads of its own"
 
 
 class ParallelMapper(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="map"):
@@ -142,10 +168,70 @@ class Unbatcher(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind
     """torchdata.nodes' `Unbatcher`: the items of a batch, one by one."""
 
 
-Link: TypeAlias = Pipe | Aggregate | ParallelMapper | Prefetcher | Batcher | Unbatcher
+class Read(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="read"):
+    """grain's `to_iter_dataset`: threads read ahead, and hand on in order.
+
+    So many reads are begun with the first item that is asked for, and one more with each other.
+
+    Args:
+        stage: What is done there for each item, besides reading the source.
+        num_threads: How many threads.
+        prefetch_buffer_size: How many reads are begun ahead.
+    """
+
+    stage: Stage
+    num_threads: int = 16
+    prefetch_buffer_size: int = 500
+
+    def __post_init__(self) -> None:
+        check_integer(self, "num_threads", 1)
+        check_integer(self, "prefetch_buffer_size", 1)
+
+
+class Mapper(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="apply"):
+    """grain's `map` of an IterDataset: one item after another, where the next one is asked for.
+
+    Args:
+        stage: What is done for each item.
+    """
+
+    stage: Stage
+
+
+class Workers(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="workers"):
+    """grain's `mp_prefetch`: each of so many processes has all links before, over its slice.
+
+    Process i reads i, i + num_workers, and so on. One is taken from each in strict turns.
+
+    Args:
+        num_workers: How many processes.
+        buffer_size: Room for what each has ready, in it and once more in the main process.
+    """
+
+    num_workers: int
+    buffer_size: int = 1
+
+    def __post_init__(self) -> None:
+        check_integer(self, "num_workers", 1)
+        check_integer(self, "buffer_size", 1)
+
+
+Link: TypeAlias = (
+    Pipe
+    | Aggregate
+    | Region
+    | ParallelMapper
+    | Prefetcher
+    | Batcher
+    | Unbatcher
+    | Read
+    | Mapper
+    | Workers
+)
 LINKS: dict[str, tuple[type, ...]] = {
-    SPDL: (Pipe, Aggregate),
+    SPDL: (Pipe, Aggregate, Region),
     NODES: (ParallelMapper, Prefetcher, Batcher, Unbatcher),
+    GRAIN: (Batcher, Read, Mapper, Workers),
 }
 
 
@@ -209,6 +295,23 @@ class Pipeline(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                     "a Batcher of batches is not simulated",
                 )
                 lists = isinstance(link, Batcher)
+        if self.like == GRAIN:
+            self._check_grain()
+
+    def _check_grain(self) -> None:
+        kinds = [type(link) for link in self.links]
+        read = kinds.index(Read) if Read in kinds else len(kinds)
+        alone = kinds.count(Read) == 1 and all(kind is Batcher for kind in kinds[:read])
+        names = [kind.__name__ for kind in kinds]
+        require(alone, "links", "one read, with nothing but a batch before it", names)
+        require(Workers not in kinds[:-1], "links", "workers behind all others", names)
+
+    @property
+    def stages(self) -> tuple[Stage | None, ...]:
+        """What the source does for each item, and then each link; a region has several of them."""
+        regions = (link.links if isinstance(link, Region) else (link,) for link in self.links)
+        links = chain.from_iterable(regions)
+        return (self.source, *(getattr(link, "stage", None) for link in links))
 
 
 def load_pipeline(path: str | Path) -> Pipeline:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 import dlsim
 from dlsim import Scenario
 from dlsim.engine.job import simulate_job
-from dlsim.scenario.pipeline import NODES, SPDL, Pipeline
+from dlsim.scenario.pipeline import GRAIN, NODES, SPDL, Pipeline
 from dlsim.trace.difference import difference, job_difference
 from dlsim.trace.pipeline import PipelineTrace
-from tests.strategies import jobs, nodes_pipelines, scenarios, spdl_pipelines
+from tests.strategies import grain_pipelines, jobs, nodes_pipelines, scenarios, spdl_pipelines
 
 virtual = pytest.importorskip("dlsim.validation.virtual.loader", reason="needs torch")
 virtual_jobs = pytest.importorskip("dlsim.validation.virtual.job", reason="needs torch")
@@ -129,5 +129,15 @@ def test_pipelines_equal_torchdata_nodes(pipeline: Pipeline, seed: int) -> None:
 def test_pipelines_equal_spdl(pipeline: Pipeline, seed: int) -> None:
     """SPDL's own event loop, tasks and thread pools have the moments simulated."""
     assert pipeline.like == SPDL
+    theirs = pipelines.run_virtual_pipeline(pipeline, seed)
+    assert_same(dlsim.simulate_pipeline(pipeline, seed), theirs)
+
+
+@needs("grain")
+@settings(max_examples=300)
+@given(grain_pipelines(), st.integers(0, 2**32))
+def test_pipelines_equal_grain(pipeline: Pipeline, seed: int) -> None:
+    """grain's own threads that read ahead, and what comes behind, have the moments simulated."""
+    assert pipeline.like == GRAIN
     theirs = pipelines.run_virtual_pipeline(pipeline, seed)
     assert_same(dlsim.simulate_pipeline(pipeline, seed), theirs)

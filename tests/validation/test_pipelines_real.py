@@ -1,4 +1,4 @@
-"""Simulated pipelines against SPDL and torchdata.nodes, run for real with sleeps.
+"""Simulated pipelines against SPDL, torchdata.nodes and grain, run for real with sleeps.
 
 What does not depend on how fast the machine is: orders, what is begun while training idles, and
 that sleeps take no less than they should.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,72 +20,94 @@ import pytest
 import dlsim
 from dlsim import Pipeline, Recorded, Stage
 from dlsim.scenario.pipeline import (
+    GRAIN,
     NODES,
     SPDL,
     Aggregate,
     Batcher,
     Link,
+    Mapper,
     ParallelMapper,
     Pipe,
     Prefetcher,
+    Read,
+    Region,
     Unbatcher,
+    Workers,
 )
-from dlsim.validation.virtual.pipeline import items
+from dlsim.validation.virtual.pipeline import PACKAGES, items
 
 pytestmark = pytest.mark.oracles
+
+
+PATIENCE = 60.0  # seconds in which all that is begun ahead has to have begun
+
+
+class Logged:
+    """What a stage does, in whichever process: it writes down the item, and sleeps."""
+
+    def __init__(self, path: Path, number: int, times: Sequence[float] | None) -> None:
+        self.path, self.number, self.times = path, number, times
+
+    def __call__(self, item: Any) -> Any:
+        """The item itself, after its time, or after those of all in a list."""
+        for each in item if isinstance(item, list) else [item]:
+            with self.path.open("a") as log:
+                log.write(f"{self.number}\n")
+            if self.times is not None:
+                time.sleep(self.times[int(each)])
+        return item
 
 
 class Real:
     """A pipeline of the real package: its items are numbers, its stages sleep."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.begun: Counter[int] = Counter()
+    def __init__(self, pipeline: Pipeline, folder: Path) -> None:
+        self.pipeline, self.log = pipeline, folder / "begun"
+        self.log.touch()
+        self.expected = dlsim.simulate_pipeline(pipeline)
 
-    def source(self) -> Iterator[int]:
-        """The items, counted as they are read."""
-        for item in range(self.pipeline.length):
-            self.begun[0] += 1
-            yield item
+    @property
+    def begun(self) -> list[int]:
+        """How many items each stage has begun with."""
+        found = Counter(map(int, self.log.read_text().split()))
+        return [found[number] for number in range(len(self.pipeline.stages))]
 
-    def operation(self, number: int) -> Any:
-        """What a stage does: it counts, and sleeps."""
-        link = self.pipeline.links[number - 1]
-        assert isinstance(link, Pipe | ParallelMapper)
-        stage = link.stage
-
-        def apply(item: Any) -> Any:
-            for each in item if isinstance(item, list) else [item]:
-                self.begun[number] += 1
-                assert isinstance(stage.wait, Recorded)
-                time.sleep(stage.wait.values[each])
-            return item
-
-        return apply
+    def operation(self, number: int) -> Logged:
+        """What a stage does."""
+        stage = self.pipeline.stages[number]
+        if stage is None:
+            return Logged(self.log, number, None)
+        assert isinstance(stage.wait, Recorded)
+        return Logged(self.log, number, stage.wait.values)
 
     def run(self) -> tuple[list[int], float]:
         """The first item of each that training got, and how long all took in seconds."""
         taken = []
-        built = items(self.pipeline, self.source(), self.operation)
+        source = map(self.operation(0), range(self.pipeline.length))
+        built = items(self.pipeline, source, self.operation)
         began = time.perf_counter()
         for item in built:
             taken.append(first(item))
             if len(taken) == self.pipeline.stop_after:
                 self.settle()
                 break
-        return taken, time.perf_counter() - began
+        took = time.perf_counter() - began
+        built.close()
+        return taken, took
 
     def settle(self) -> None:
-        """Wait until nothing more is begun."""
-        before = None
-        while before != self.begun:
-            before = self.begun.copy()
-            time.sleep(0.7)
+        """Wait until as much is begun as there should be, and then whether there is more."""
+        wanted = [len(moments.began) for moments in self.expected.stages]
+        deadline = time.monotonic() + PATIENCE
+        while self.begun != wanted and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(0.7)
 
 
 def first(item: Any) -> int:
     """The first item in a list, or the item."""
-    return first(item[0]) if isinstance(item, list) else item
+    return first(item[0]) if isinstance(item, list) else int(item)
 
 
 def stage(seed: int, length: int) -> Stage:
@@ -114,35 +137,48 @@ PIPELINES: dict[str, tuple[str, tuple[Link, ...]]] = {
     "prebatched": (NODES, (mapper(10, 2, prebatch=3),)),
     "batched": (NODES, (mapper(11, 3), Batcher(4), Prefetcher(2), Unbatcher())),
     "few slots": (NODES, (mapper(12, 3, max_concurrent=2),)),
+    "region": (SPDL, (pipe(13), Region((pipe(14, 2), pipe(15)), workers=2), pipe(16, 2))),
+    "workers": (GRAIN, (Read(stage(17, 60), 2, 4), Workers(2))),
+    "batches before": (GRAIN, (Batcher(4), Read(stage(18, 60), 2, 3), Workers(2, 2))),
+    "batches in each": (
+        GRAIN,
+        (Read(stage(19, 60), 2, 4), Mapper(stage(20, 60)), Batcher(3, drop_last=False), Workers(3)),
+    ),
 }
-NEEDED = {SPDL: "spdl", NODES: "torchdata"}
 CASES = [
     pytest.param(
-        like, links, id=name, marks=pytest.mark.skipif(find_spec(NEEDED[like]) is None, reason=like)
+        like,
+        links,
+        id=name,
+        marks=pytest.mark.skipif(find_spec(PACKAGES[like]) is None, reason=like),
     )
     for name, (like, links) in PIPELINES.items()
 ]
 
 
 @pytest.mark.parametrize(("like", "links"), CASES)
-def test_what_is_begun_while_training_idles(like: str, links: tuple[Link, ...]) -> None:
+def test_what_is_begun_while_training_idles(
+    like: str, links: tuple[Link, ...], tmp_path: Path
+) -> None:
     """After two items were taken, each stage has begun exactly what the simulation says."""
     pipeline = Pipeline(like=like, length=60, links=links, stop_after=2, num_threads=16)
-    real = Real(pipeline)
+    real = Real(pipeline, tmp_path)
     real.run()
-    found = dlsim.simulate_pipeline(pipeline)
-    begun = [len(moments.began) for moments in found.stages]
-    assert [real.begun[number] for number in range(len(begun))] == begun
+    assert real.begun == [len(moments.began) for moments in real.expected.stages]
 
 
 @pytest.mark.parametrize(("like", "links"), CASES)
-def test_all_items_come_and_take_their_time(like: str, links: tuple[Link, ...]) -> None:
+def test_all_items_come_and_take_their_time(
+    like: str, links: tuple[Link, ...], tmp_path: Path
+) -> None:
     """The same items come, in the order of input where that is kept, no sooner than simulated."""
     pipeline = Pipeline(like=like, length=12, links=links, num_threads=16)
-    taken, took = Real(pipeline).run()
-    found = dlsim.simulate_pipeline(pipeline)
-    ordered = all(getattr(link, "output_order", "input") == "input" for link in links) and all(
-        getattr(link, "in_order", True) for link in links
+    real = Real(pipeline, tmp_path)
+    taken, took = real.run()
+    found = real.expected
+    ordered = not any(isinstance(link, Region) for link in links) and all(
+        getattr(link, "output_order", "input") == "input" and getattr(link, "in_order", True)
+        for link in links
     )
     if ordered:
         assert taken == found.item.tolist()

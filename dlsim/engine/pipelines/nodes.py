@@ -8,12 +8,11 @@ given back when the item is given out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import simpy
 
-from dlsim.engine.pipelines.run import END, SOURCE, Run, Steps
+from dlsim.engine.pipelines.run import END, SOURCE, Run, Steps, flat
 from dlsim.scenario.pipeline import Batcher, Link, ParallelMapper, Prefetcher, Unbatcher
 
 
@@ -167,10 +166,3 @@ def reader(run: Run, before: Node, slots: simpy.Container, queue: simpy.Store) -
         item = yield from before.next(thread)
         yield queue.put((place, item))
         place += 1
-
-
-def flat(items: Sequence[Any] | int) -> list[int]:
-    """The items of a batch, or the one item there is."""
-    if isinstance(items, int):
-        return [items]
-    return [each for item in items for each in flat(item)]

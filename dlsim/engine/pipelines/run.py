@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,12 +47,11 @@ class Run:
         machine = pipeline.machine
         self.disk = Disk(local(self.env, machine.storage), machine.storage.cache)
         self.cores = Sharing(self.env, machine.rate, machine.background)
-        self.lock = Turnstile(self.env)  # Python's
-        links = [getattr(link, "stage", None) for link in pipeline.links]
-        self.stages: list[Stage | None] = [pipeline.source, *links]
+        self.lock = Turnstile(self.env)  # Python's, of the main process
+        self.stages = pipeline.stages
         self.begun: list[list[tuple[float, int]]] = [[] for _ in self.stages]
         self.ended: list[list[tuple[float, int]]] = [[] for _ in self.stages]
-        self._threads = 0
+        self._locks: list[Turnstile] = []  # of each thread, that of its process
         self._numbers: dict[tuple[int, int], Numbers] = {}
         self.seed = seed
         self.step = Numbers(pipeline.step, "step", (STEP,), seed)
@@ -80,10 +79,10 @@ class Run:
             stages=tuple(stages),
         )
 
-    def thread(self) -> int:
-        """The number of a new thread."""
-        self._threads += 1
-        return self._threads
+    def thread(self, lock: Turnstile | None = None) -> int:
+        """The number of a new thread, of the main process or of that which has the `lock`."""
+        self._locks.append(lock or self.lock)
+        return len(self._locks)
 
     def perform(self, stage: int, item: int, thread: int) -> Steps:
         """What one stage does for an item: bytes are read, time passes blocked, then on a core."""
@@ -106,9 +105,10 @@ class Run:
         if asked.cpu is not None:
             seconds = self.of(asked.cpu, CPU, stage, item)
             if asked.lock > 0 and seconds > 0:
-                yield from self.lock.enter(turn)
+                lock = self._locks[thread - 1]
+                yield from lock.enter(turn)
                 yield self.cores.serve(asked.lock * seconds, (0, thread), turn)
-                self.lock.leave()
+                lock.leave()
             if (free := (1 - asked.lock) * seconds) > 0:
                 yield self.cores.serve(free, (0, thread), turn)
 
@@ -123,16 +123,33 @@ class Run:
 
 
 class Pool:
-    """Threads, of which whoever asks first gets one first."""
+    """Threads of one process, of which whoever asks first gets one first."""
 
-    def __init__(self, run: Run, threads: int) -> None:
-        self._run = run
+    def __init__(self, run: Run, threads: int, lock: Turnstile | None = None) -> None:
+        self._run, self.lock = run, lock
         self._free = simpy.Store(run.env)
         for _ in range(threads):
-            self._free.put(run.thread())
+            self._free.put(run.thread(lock))
 
-    def perform(self, stage: int, item: int) -> Steps:
-        """What a stage does for an item, in one of the threads."""
+    def perform(self, item: Any, *stages: int) -> Steps:
+        """What stages do in turn for an item, or for all of a list, in one of the threads."""
         thread = yield self._free.get()
-        yield from self._run.perform(stage, item, thread)
+        for stage in stages:
+            for each in flat(item):
+                yield from self._run.perform(stage, each, thread)
         yield self._free.put(thread)
+
+
+def flat(items: Sequence[Any] | int) -> list[int]:
+    """The items of a batch, or the one item there is."""
+    if isinstance(items, int):
+        return [items]
+    return [each for item in items for each in flat(item)]
+
+
+def hand_on(queue: simpy.Store, room: simpy.Store) -> Steps:
+    """A thread with one item in hand, from a queue to where there is `room`, until the end."""
+    item = None
+    while item is not END:
+        item = yield queue.get()
+        yield room.put(item)

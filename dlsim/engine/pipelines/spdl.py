@@ -1,38 +1,100 @@
 """SPDL's pipeline: a task for each item of a stage, and a queue for two items behind each stage.
 
 As in SPDL 0.8 (`spdl/pipeline/_components`): a stage takes an item when fewer than `concurrency`
-tasks are under way, and a task is over when its result was put into the next queue.
+tasks are under way, and a task is over when its result was put into the next queue. A region of
+stages in processes (`_fuse.py`, `_subprocess_pipeline_pool.py`) is such a pipeline in each of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import simpy
 
-from dlsim.engine.pipelines.run import END, SOURCE, Pool, Run, Steps
-from dlsim.scenario.pipeline import Aggregate, Pipe
+from dlsim.engine.pipelines.run import END, SOURCE, Pool, Run, Steps, hand_on
+from dlsim.engine.processes.buffer import Turnstile
+from dlsim.scenario.pipeline import Aggregate, Link, Pipe, Region
 
 BETWEEN = 2  # items that a queue between two stages has room for
+SINK = 3  # and the sink of a pipeline in a process of a region
 
 
-def build(run: Run) -> simpy.Store:
-    """Start all stages; the queue at the sink, from which training takes items."""
-    env, pipeline = run.env, run.pipeline
-    shared = Pool(run, pipeline.num_threads)
-    queue = simpy.Store(env, BETWEEN)
-    env.process(source(run, queue))
-    for number, link in enumerate(pipeline.links, 1):
+class Sink:
+    """Where training takes items."""
+
+    def __init__(self, queue: simpy.Store) -> None:
+        self.queue = queue
+
+    def next(self, thread: int) -> Steps:
+        """The next item, or END."""
+        return (yield self.queue.get())
+
+
+def build(run: Run) -> Sink:
+    """Start all stages; the sink of the last one."""
+    pipeline = run.pipeline
+    queue = simpy.Store(run.env, BETWEEN)
+    run.env.process(source(run, queue))
+    pool = Pool(run, pipeline.num_threads)
+    return Sink(started(run, pool, pipeline.links, 1, queue, pipeline.buffer_size))
+
+
+def started(
+    run: Run, shared: Pool, links: Sequence[Link], number: int, queue: simpy.Store, room: int
+) -> simpy.Store:
+    """The sink, with `room` for so many items, of stages from `number` on behind a `queue`."""
+    env = run.env
+    for link in links:
         behind = simpy.Store(env, BETWEEN)
         if isinstance(link, Aggregate):
             env.process(aggregate(link, queue, behind))
+        elif isinstance(link, Region):
+            region(run, link, number, queue, behind)
+            number += len(link.links) - 1
         else:
             assert isinstance(link, Pipe)
-            pool = shared if link.threads is None else Pool(run, link.threads)
+            pool = shared if link.threads is None else Pool(run, link.threads, shared.lock)
             kind = in_order if link.output_order == "input" else as_completed
             env.process(kind(run, pool, number, link.concurrency, queue, behind))
-        queue = behind
-    sink = simpy.Store(env, pipeline.buffer_size)
+        queue, number = behind, number + 1
+    sink = simpy.Store(env, room)
     env.process(hand_on(queue, sink))
     return sink
+
+
+def region(run: Run, link: Region, number: int, queue: simpy.Store, behind: simpy.Store) -> None:
+    """Stages in processes: item i goes to process i mod `workers`, however busy that one is."""
+    env, room = run.env, max(4, 2 * link.workers)
+    back = simpy.Store(env, room)
+    inboxes = [simpy.Store(env, room) for _ in range(link.workers)]
+    for inbox in inboxes:
+        pool = Pool(run, sum(pipe.concurrency for pipe in link.links), Turnstile(env))
+        first = simpy.Store(env, BETWEEN)
+        env.process(hand_on(inbox, first))
+        env.process(hand_on(started(run, pool, link.links, number, first, SINK), back))
+    env.process(deal(queue, inboxes))
+    env.process(collect(back, link.workers, behind))
+
+
+def deal(queue: simpy.Store, inboxes: Sequence[simpy.Store]) -> Steps:
+    """One item to each process in turn; none overtakes another that waits for a full inbox."""
+    place = 0
+    while (item := (yield queue.get())) is not END:
+        yield inboxes[place % len(inboxes)].put(item)
+        place += 1
+    for inbox in inboxes:
+        yield inbox.put(END)
+
+
+def collect(back: simpy.Store, workers: int, behind: simpy.Store) -> Steps:
+    """What comes back from processes, as it comes, until all have ended."""
+    while workers:
+        item = yield back.get()
+        if item is END:
+            workers -= 1
+        else:
+            yield behind.put(item)
+    yield behind.put(END)
 
 
 def source(run: Run, queue: simpy.Store) -> Steps:
@@ -50,7 +112,7 @@ def as_completed(
     """A stage whose results are handed on as they are done."""
 
     def task(item: int) -> Steps:
-        yield from pool.perform(number, item)
+        yield from pool.perform(item, number)
         yield behind.put(item)
 
     tasks: list[simpy.Process] = []
@@ -83,7 +145,7 @@ def in_order(
 
     run.env.process(hand_out())
     while (item := (yield queue.get())) is not END:
-        yield tasks.put((run.env.process(pool.perform(number, item)), item))
+        yield tasks.put((run.env.process(pool.perform(item, number)), item))
     yield tasks.put(END)
 
 
@@ -98,11 +160,3 @@ def aggregate(link: Aggregate, queue: simpy.Store, behind: simpy.Store) -> Steps
     if held and not link.drop_last:
         yield behind.put(made)
     yield behind.put(END)
-
-
-def hand_on(queue: simpy.Store, sink: simpy.Store) -> Steps:
-    """The sink: one item in hand, the others where training takes them."""
-    item = None
-    while item is not END:
-        item = yield queue.get()
-        yield sink.put(item)

@@ -1,9 +1,10 @@
-"""SPDL's and torchdata.nodes' own pipelines, as they were released, under a virtual clock."""
+"""SPDL's, torchdata.nodes' and grain's own pipelines, as released, under a virtual clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from importlib.util import find_spec
+from itertools import count
 from typing import Any, TypeAlias
 
 from dlsim.engine.draws import WAIT
@@ -11,13 +12,19 @@ from dlsim.engine.pipelines.run import SOURCE, Row, Run
 from dlsim.scenario import ScenarioError, Stage
 from dlsim.scenario.errors import lacking
 from dlsim.scenario.pipeline import (
+    GRAIN,
+    NODES,
     SPDL,
     Aggregate,
     Batcher,
+    Mapper,
     ParallelMapper,
     Pipe,
     Pipeline,
     Prefetcher,
+    Read,
+    Region,
+    Workers,
 )
 from dlsim.trace.pipeline import PipelineTrace
 from dlsim.validation.virtual.clock import Clock
@@ -25,26 +32,34 @@ from dlsim.validation.virtual.threads import virtual_threads
 
 Operation: TypeAlias = Callable[[int], Callable[[Any], Any]]
 Items: TypeAlias = Generator[Any, None, None]
-PATIENCE = 60.0  # seconds that pass after training has left, for what is still begun
+PATIENCE = 60.0  # seconds that pass after training has left, for what is under way
+PACKAGES = {SPDL: "spdl", NODES: "torchdata", GRAIN: "grain"}
 
 
 def run_virtual_pipeline(pipeline: Pipeline, seed: int = 0) -> PipelineTrace:
     """What the package's own code makes of `pipeline` under `seed`: a trace in virtual seconds.
 
     Its threads and event loop are its own, and run one at a time. Raises `ScenarioError` where the
-    package is not installed, and for stages that do anything but wait.
+    package is not installed, for stages that do anything but wait, and for those in processes.
     """
-    package = "spdl" if pipeline.like == SPDL else "torchdata"
+    package = PACKAGES[pipeline.like]
     if find_spec(package) is None:
         raise ScenarioError(lacking(f"like: {pipeline.like}", package, "oracles"))
+    for at, link in enumerate(pipeline.links):
+        if isinstance(link, Region | Workers):
+            raise ScenarioError(f"links.{at}: expected one without processes, got {link}")
     real = Real(pipeline, seed)
     with virtual_threads(real.clock):
         return real.run.trace(real.train())
 
 
 def items(pipeline: Pipeline, source: Iterator[Any], operation: Operation) -> Items:
-    """What the package that `pipeline` is of makes of `source`, if stage n does `operation(n)`."""
-    return (spdl if pipeline.like == SPDL else nodes)(pipeline, source, operation)
+    """What the package that `pipeline` is of makes of `source`, if stage n does `operation(n)`.
+
+    grain reads a source by index: there, `operation(0)` is done with an index, for an item.
+    """
+    made_by = {SPDL: spdl, NODES: nodes, GRAIN: grain}
+    return made_by[pipeline.like](pipeline, source, operation)
 
 
 class Real:
@@ -99,12 +114,13 @@ class Real:
             requested = clock.now
             item = next(built, None)
             if item is None:
-                return rows
+                break
             returned = clock.now
             clock.sleep(self.run.step.of(len(rows)))
             rows.append((self.items(item)[0], requested, returned, clock.now))
         clock.sleep(PATIENCE)
         built.close()
+        clock.sleep(PATIENCE)  # in which threads end that were told to
         return rows
 
 
@@ -113,28 +129,42 @@ def spdl(pipeline: Pipeline, source: Iterator[Any], operation: Operation) -> Ite
     from concurrent.futures import ThreadPoolExecutor
 
     from spdl.pipeline import PipelineBuilder
+    from spdl.pipeline.defs import MAIN_PROCESS, ProcessPoolExecutorConfig
 
-    builder, pools = PipelineBuilder().add_source(source), []
-    for number, link in enumerate(pipeline.links, 1):
+    builder, pools = PipelineBuilder().add_source(source), list[ThreadPoolExecutor]()
+    numbers = count(1)
+
+    def add(link: Pipe | Aggregate) -> None:
+        number = next(numbers)
         if isinstance(link, Aggregate):
             builder.aggregate(link.size, drop_last=link.drop_last)
-            continue
-        assert isinstance(link, Pipe)
+            return
         pool = None if link.threads is None else ThreadPoolExecutor(link.threads)
-        pools.append(pool)
+        pools.extend([] if pool is None else [pool])
         builder.pipe(
             operation(number),
             concurrency=link.concurrency,
             output_order=link.output_order,
             executor=pool,
         )
+
+    for link in pipeline.links:
+        if isinstance(link, Region):
+            processes = ProcessPoolExecutorConfig(max_workers=link.workers, mp_context="forkserver")
+            builder.to(processes)
+            for pipe in link.links:
+                add(pipe)
+            builder.to(MAIN_PROCESS)
+        else:
+            assert isinstance(link, Pipe | Aggregate)
+            add(link)
     builder.add_sink(pipeline.buffer_size)
     built = builder.build(num_threads=pipeline.num_threads)
     try:
         with built.auto_stop():
             yield from built
     finally:
-        for pool in filter(None, pools):
+        for pool in pools:
             pool.shutdown()
 
 
@@ -160,6 +190,33 @@ def nodes(pipeline: Pipeline, source: Iterator[Any], operation: Operation) -> It
         else:
             node = nodes.Unbatcher(node)
     yield from nodes.Loader(node)
+
+
+def grain(pipeline: Pipeline, source: Iterator[Any], operation: Operation) -> Items:
+    """The same of grain's own."""
+    from grain import MapDataset, ReadOptions
+    from grain.multiprocessing import MultiprocessingOptions
+
+    made: Any = MapDataset.range(pipeline.length)
+    made = made.map(operation(SOURCE))
+    for number, link in enumerate(pipeline.links, 1):
+        if isinstance(link, Batcher):
+            made = made.batch(link.batch_size, drop_remainder=link.drop_last, batch_fn=list)
+        elif isinstance(link, Workers):
+            made = made.mp_prefetch(
+                MultiprocessingOptions(link.num_workers, per_worker_buffer_size=link.buffer_size)
+            )
+        else:
+            assert isinstance(link, Read | Mapper)
+            made = made.map(operation(number))
+        if isinstance(link, Read):
+            reading = ReadOptions(link.num_threads, link.prefetch_buffer_size)
+            made = made.to_iter_dataset(reading)
+    made = iter(made)
+    try:
+        yield from made
+    finally:
+        made.close()
 
 
 def _depth(item: Any) -> int:
