@@ -231,6 +231,8 @@ def only_processes(scenario: Scenario) -> str | None:
     """What the processes have and the compiled engine does not, as `key = value`; None: nothing."""
     if scenario.loader.stateful:
         return "loader.stateful = true"
+    if scenario.charged.worker_waits:
+        return "costs.worker_waits"
     loop = scenario.consumer.loop
     # What is shared, two sets of workers would share.
     if loop != "plain" and (loop != "rebind" or (lingers(scenario) and not scenario.ideal)):

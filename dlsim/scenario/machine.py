@@ -177,6 +177,8 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             dataset, `worker_init_fn`. Example: "0.5 s"
         worker_wait: For how long a worker is blocked then: a `worker_init_fn` that sleeps.
             Example: "0.2 s"
+        worker_waits: For how much longer each of the first workers is, where they differ.
+            Example: ["0 s", "1 s"]
         first_sample: For how long each process that fetches, without workers the main one, is
             blocked with its first sample: a file that is opened. Example: "0.2 s"
         first_cpu: Time of a core that such a process takes for its first sample beyond what others
@@ -209,6 +211,7 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     worker_start: Seconds = 0.0
     worker_ready: Seconds = 0.0
     worker_wait: Seconds = 0.0
+    worker_waits: tuple[Seconds, ...] = ()
     first_sample: Seconds = 0.0
     first_cpu: Seconds = 0.0
     worker_stop: Seconds = 0.0
@@ -224,6 +227,11 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     copy_byte: Seconds = 0.0
     starts: tuple[Start, ...] = ()
 
+    def blocked(self, worker: int) -> float:
+        """Seconds for which a worker is blocked before it takes its first sample, and with that."""
+        own = self.worker_waits[worker] if worker < len(self.worker_waits) else 0.0
+        return self.worker_wait + own + self.first_sample
+
     def by(self, method: StartMethod) -> Start | None:
         """What starting a worker by `method` costs, where it is stated apart."""
         return next((one for one in self.starts if one.method == method), None)
@@ -237,16 +245,19 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
 
     def of_threads(self) -> Costs:
         """Those that are left where workers are threads: nothing is started, pickled or moved."""
-        left = ("worker_wait", "first_sample", "take", "pin", "copy_byte")
+        left = ("worker_wait", "worker_waits", "first_sample", "take", "pin", "copy_byte")
         return Costs(**{key: getattr(self, key) for key in left})
 
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
             if key in ("share", "serialise", "hand_over", "receive", "pin"):
                 check_struct(self, key, Cost)
-            elif key != "starts":
+            elif key not in ("starts", "worker_waits"):
                 check_seconds(self, key)
-        check_tuples(self, "starts")
+        check_tuples(self, "starts", "worker_waits")
+        for wait in self.worker_waits:
+            good = is_number(wait) and 0 <= wait < inf
+            require(good, "worker_waits", "a list of seconds of at least 0", wait)
         for one in self.starts:
             require(isinstance(one, Start), "starts", "a list of Start", one)
         methods = [one.method for one in self.starts]

@@ -180,7 +180,8 @@ def disagrees(limits: Bounds, found: Replications) -> str | None:
     returned = demand(scenario).batches
     costs, workers = scenario.charged, scenario.loader.num_workers
     edges = workers * (costs.worker_start + costs.worker_ready + costs.worker_stop)
-    edges += costs.worker_wait + costs.first_sample + max(workers, 1) * costs.first_cpu
+    edges += max(costs.blocked(worker) for worker in range(max(workers, 1)))
+    edges += max(workers, 1) * costs.first_cpu
     longest = edges + (returned + 2 * workers + 1) * limits.at_most
     epoch = float(found["epoch_time"].mean())
     if epoch > (1 + chance) * longest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import structs
 
@@ -133,7 +134,8 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
     """
     dataset, costs = scenario.dataset, scenario.costs
     storage = scenario.machine.storage
-    part = {name: loading * getattr(costs, name) for name in _SECONDS}
+    part: dict[str, Any] = {name: loading * getattr(costs, name) for name in _SECONDS}
+    part["worker_waits"] = tuple(loading * wait for wait in costs.worker_waits)
     starts = tuple(
         structs.replace(one, worker_ready=loading * one.worker_ready) for one in costs.starts
     )

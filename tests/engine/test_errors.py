@@ -68,6 +68,20 @@ def test_timeouts_lose_nothing(engine: str, pin_memory: bool) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_timeout_that_a_batch_just_misses(engine: str) -> None:
+    """With workers that take a moment to begin, a sample of three timeouts comes after three."""
+    scenario = Scenario(
+        loader=Loader(num_workers=1, timeout=1.0),
+        dataset=MapDataset(2, fetch=[Stage("read", wait=dlsim.Recorded([3.0, 1.0]))]),
+        consumer=Consumer(on_error="continue"),
+        costs=dlsim.Costs(worker_ready=0.01),
+    )
+    trace = dlsim.simulate(scenario, engine=engine)
+    assert [error.time for error in trace.meta.caught] == [1.0, 2.0, 3.0]
+    assert trace.returned.tolist() == pytest.approx([3.01, 4.01])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_without_workers_the_next_call_goes_on(engine: str) -> None:
     """Without workers the sampler has moved on; an iterator that raised has ended."""
     scenario = Scenario(

@@ -80,6 +80,14 @@ def test_worker_init_fn_is_raised_by_iter() -> None:
     assert len(trace.sent) == 0
 
 
+@pytest.mark.parametrize(("stateful", "first"), [(False, 0.1), (True, 1.1)])
+def test_all_workers_are_waited_for(stateful: bool, first: float) -> None:
+    """The `worker_init_fn` of worker 1 takes a second: torch's first batch does not wait for it."""
+    changes = {"loader.stateful": stateful, "costs.worker_waits": ["0 s", "1 s"]}
+    trace = dlsim.simulate(loader(0.1, **changes))
+    assert trace.returned[:2].tolist() == pytest.approx([first, 1.1])
+
+
 def test_a_state_after_the_last_batch_resumes_to_no_batches() -> None:
     """The epoch that is gone on with is over at once; the next one is whole."""
     trace = dlsim.simulate(loader(batches=4, epochs=2, **{"loader.resume": 4}))
@@ -91,6 +99,7 @@ def test_a_state_after_the_last_batch_resumes_to_no_batches() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"costs.worker_waits": [-1.0]}, "worker_waits: expected a list of seconds of at least 0"),
         ({"loader.resume": 25}, r"loader.resume: expected at most the batches of an epoch \(24\)"),
         ({"loader.resume": 1, "loader.in_order": False}, "resume: needs in_order"),
         ({"loader.stateful": False, "loader.resume": 1}, "resume: needs stateful = true"),

@@ -21,7 +21,7 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
         yield sleep(run.env, 0.0, run.turns.worker(number))
         costs = run.scenario.charged
         yield from run.compute(number, costs.worker_ready + costs.first_cpu)
-        blocked = costs.worker_wait + costs.first_sample
+        blocked = costs.blocked(number)
         if blocked > 0:
             yield sleep(run.env, blocked, run.turns.worker(number))
         if failure(run.scenario, "worker_init_fn", number) is None:
