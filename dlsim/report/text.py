@@ -6,7 +6,7 @@ import math
 
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration
-from dlsim.trace import Problem, Trace, account, metrics, own_loop, summarize
+from dlsim.trace import Problem, Trace, account, metrics, new_memory, own_loop, summarize
 from dlsim.trace.account import Account
 from dlsim.trace.causes import LAST_ROUND, STEP
 from dlsim.trace.libraries import cores_busy, worth_limiting
@@ -28,6 +28,8 @@ def run_text(trace: Trace) -> str:
     parts = [verdict(trace, found), configuration(trace), str(summarize(trace))]
     if isinstance(trace, Observation) and own_loop.told(trace):
         parts[0] += f"\n{own_loop.told(trace)}"
+    if isinstance(trace, Observation) and new_memory.told(trace):
+        parts[0] += f"\n{new_memory.told(trace)}"
     if isinstance(trace, Observation) and worth_limiting(trace):
         parts.insert(
             0,

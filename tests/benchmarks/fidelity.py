@@ -142,7 +142,8 @@ CAUSES = """Where predictions of these miss, what was watched shows why:
   use it.
 - **arrays**, and other large messages: pickling keeps Python's lock, so that it holds up the
   worker's fetching by {held_up} a batch, or the fetching holds it up, whichever came first; a page
-  of new memory takes {page} here, and how many a message needs depends on the ones before.
+  of new memory takes {page} here, and how many a message needs depends on what was freed before:
+  with as much of it as is [kept](own-loader.md), a batch takes a third of the time of a core.
 - **choice**: what is chosen is the shortest prediction, though others may be as short within their
   intervals. Of two that are predicted alike, the slower one may be chosen.
 

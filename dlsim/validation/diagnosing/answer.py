@@ -9,7 +9,7 @@ from typing import Any
 
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration
-from dlsim.trace import own_loop
+from dlsim.trace import new_memory, own_loop
 from dlsim.trace.causes import DRAINING, FIRST_BATCH, JOINING, START, grouped
 from dlsim.trace.libraries import cores_busy, worth_limiting
 from dlsim.trace.metrics import samples_per_second
@@ -243,6 +243,7 @@ def _reasons(found: Diagnosis) -> list[str]:
         ("speed", f"{number(samples_per_second(seen))} samples/s; {_simulated(found)}"),
         ("noise", _noise(found)),
         ("loop", own_loop.told(seen)),
+        ("pages", new_memory.told(seen)),
         ("target", "" if found.refuted else _target(found)),
         ("tried", _tried(found)),
         ("memory", "" if found.refuted else _memory(found)),

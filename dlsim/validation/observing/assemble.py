@@ -64,6 +64,12 @@ def read(directory: Path) -> Rows:
     return rows[rows["kind"] > 0]  # without room that was left
 
 
+def started_with(rows: Rows) -> float:
+    """Pages of memory that were new to workers before they took work."""
+    pages = rows["what"][rows["kind"] == READY]
+    return float(pages[pages >= 0].sum())
+
+
 def without_lost(log: Log, rows: Rows) -> tuple[Log, Rows]:
     """The same without index lists that were drawn and never sent, and so have no number.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from resource import RUSAGE_SELF, getrusage
 from time import process_time
 from typing import Any
 
@@ -161,7 +162,7 @@ class WorkerInit:
             except Exception:
                 _here.done(RAISED, began, what=INIT)
                 raise
-        _here.done(READY, began)
+        _here.done(READY, began, what=getrusage(RUSAGE_SELF).ru_minflt)
 
 
 def size_of(indices: Any) -> int:

@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import pickle
+import platform
 import resource
 import shutil
 import tempfile
@@ -69,6 +70,12 @@ def ended_children() -> float:
         return math.nan
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def new_pages() -> float:
+    """Pages of memory that were new so far to this process, and to its children that have ended."""
+    both = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    return float(sum(resource.getrusage(who).ru_minflt for who in both))
 
 
 def contention(before: Load | None, after: Load | None) -> dict[str, str]:
@@ -166,21 +173,34 @@ def pace(rounds: int = 3) -> float:
     return slowest
 
 
-def paging(rounds: int = 3) -> float:
+def paging(rounds: int = 3, clock: Callable[[], float] = perf_counter) -> float:
     """Seconds for touching 8 MiB of memory that is new to the process, page by page.
 
     Batches are written into new memory; what that costs a virtual machine, its host decides.
     """
-    return min(touch() for _ in range(rounds))
+    return min(touch(clock) for _ in range(rounds))
 
 
-def touch() -> float:
+def paged(pages: float, batches: int) -> dict[str, float]:
+    """Of so many new `pages`, the bytes for each batch, and what a new byte costs, in seconds.
+
+    Nothing where no batch was made, or memory is not given out by glibc.
+    """
+    if not batches or platform.libc_ver()[0] != "glibc":
+        return {}
+    return {
+        "new_bytes": max(pages, 0.0) * mmap.PAGESIZE / batches,
+        "new_byte": paging(clock=thread_time) / (PAGES * mmap.PAGESIZE),
+    }
+
+
+def touch(clock: Callable[[], float]) -> float:
     """Seconds for writing a byte into each of `PAGES` new pages."""
-    began = perf_counter()
+    began = clock()
     with mmap.mmap(-1, PAGES * mmap.PAGESIZE) as memory:
         for at in range(0, PAGES * mmap.PAGESIZE, mmap.PAGESIZE):
             memory[at] = 1
-        return perf_counter() - began
+        return clock() - began
 
 
 def spin() -> float:

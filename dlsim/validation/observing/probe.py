@@ -30,7 +30,9 @@ COLLATED = 3  # collate_fn was called; what: the number of samples
 EXHAUSTED = 4  # the iterator has nothing more
 RAISED = 5  # what: which of POINTS raised an exception
 SERIALISED = 6  # a finished batch was pickled, mostly by the feeder thread
-READY = 7  # worker_init_fn, or the dataset's __iter__, has returned; before the next batch
+# worker_init_fn, or the dataset's __iter__, has returned; before the next batch. what: pages of
+# memory that were new to the worker until then, -1 after __iter__
+READY = 7
 
 ROOM = mmap.ALLOCATIONGRANULARITY * RECORD.size  # bytes of a file that are mapped at a time
 

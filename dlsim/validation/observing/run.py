@@ -22,7 +22,7 @@ from dlsim.scenario.errors import is_integer, is_number, require
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import PENDING, Meta, Problem
 from dlsim.validation.observing import accelerator, machine
-from dlsim.validation.observing.assemble import Assembly, Setup, read
+from dlsim.validation.observing.assemble import Assembly, Setup, read, started_with
 from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.settings import settings
@@ -99,6 +99,7 @@ def observe(
         probe = Probe(Path(directory), samples=samples)
         watched = watch(loader, probe, log)
         pace, before, children = machine.pace(), machine.load(), machine.ended_children()
+        pages = machine.new_pages()
         if loader.num_workers == 0:
             probe.open(MAIN)
         accelerator.begin(loader)
@@ -120,8 +121,10 @@ def observe(
             if loader.num_workers == 0:
                 probe.close()
         after, children = machine.load(), machine.ended_children() - children
+        pages = machine.new_pages() - pages
         log.device.extend(zip(*log.clock.moments(), strict=True))
         rows = read(Path(directory))
+        pages -= started_with(rows)
     setup = Setup(
         num_workers=loader.num_workers,
         iterable=isinstance(loader.dataset, IterableDataset),
@@ -135,6 +138,7 @@ def observe(
     facts = machine.facts(before, after, watching)
     facts["trained"] = float(step is not None or bool(log.own))
     facts["pace"], facts["siblings"] = max(pace, machine.pace()), siblings()
+    facts |= machine.paged(pages, len(log.returns))
     known = {"worker_bytes": memory.bytes, "workers_cpu": children, "copy": copying(loader, log)}
     known["own"] = float(np.median(log.own)) if log.own else float("nan")
     facts |= {name: value for name, value in known.items() if not isnan(value)}
