@@ -355,11 +355,21 @@ differs = st.lists(
     ),
     max_size=1,
 )
+of_all_nodes = st.builds(
+    dlsim.scenario.RemoteStorage,
+    bandwidth=_sometimes(1e5, 3e4, usual=None),
+    node_bandwidth=_sometimes(7e4, 2e4, usual=None),
+    requests_per_second=_sometimes(1.0, 7.0, usual=None),
+    latency=st.none() | distributions(),
+)
 
 
 @st.composite
-def jobs(draw: st.DrawFn, alone: st.SearchStrategy[Scenario]) -> Scenario:
-    """Ranks that each do what one does alone: on a node or several, dealt data in any way."""
+def jobs(draw: st.DrawFn, alone: st.SearchStrategy[Scenario], *, remote: bool = True) -> Scenario:
+    """Ranks that each do what one does alone: on a node or several, dealt data in any way.
+
+    With `remote`, nodes that read may read from a storage of all of them.
+    """
     scenario = draw(alone)
     loader, dataset = scenario.loader, scenario.dataset
     ranks, nodes = draw(worlds)
@@ -373,10 +383,15 @@ def jobs(draw: st.DrawFn, alone: st.SearchStrategy[Scenario]) -> Scenario:
         shards = max(loader.num_workers, 1) * (1 if deal == "same" else ranks * nodes)
         lengths = draw(st.lists(st.integers(0, 12), min_size=shards, max_size=shards))
         dataset = structs.replace(dataset, sharding=lengths, length=sum(lengths), fetch=[])
+    storage, machine = dlsim.scenario.RemoteStorage(), scenario.machine
+    if remote and any(stage.read_bytes is not None for stage in dataset.fetch) and draw(flags):
+        storage = draw(of_all_nodes)
+        machine = structs.replace(machine, storage=dlsim.Storage(cache=machine.storage.cache))
     try:
         return structs.replace(
             scenario,
             dataset=dataset,
+            machine=machine,
             job=dlsim.scenario.Job(
                 ranks=ranks,
                 nodes=nodes,
@@ -386,6 +401,7 @@ def jobs(draw: st.DrawFn, alone: st.SearchStrategy[Scenario]) -> Scenario:
                 drop_last=draw(flags),
                 even_batches=draw(flags),
                 uneven=draw(st.sampled_from(["wait", "stop", "join"])),
+                storage=storage,
                 differs=draw(differs),
             ),
         )

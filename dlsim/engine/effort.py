@@ -84,8 +84,7 @@ def begun(scenario: Scenario, returned: float) -> float:
 
 def shared_reads(scenario: Scenario) -> int:
     """How many stages read what takes the longer, the more read at the same time."""
-    storage = storage_of(scenario)
-    if storage is not None and storage.bandwidth is None:
+    if storage_of(scenario).bandwidth is None:
         return 0
     return sum(stage.read_bytes is not None for stage in scenario.dataset.fetch)
 

@@ -205,19 +205,12 @@ def made_again(scenario: Scenario) -> int:
     return loader.resume if every is None else loader.resume % every
 
 
-def storage_of(scenario: Scenario) -> Storage | None:
-    """What a node reads from, as if it had it for itself; None where nodes hinder each other there.
-
-    A storage of all nodes is like a node's own to the only node, to a rank that is simulated alone,
-    and where nothing but its share of the network limits each node.
-    """
+def storage_of(scenario: Scenario) -> Storage:
+    """What a node reads from, as if it had it for itself."""
     job, own = scenario.job, scenario.machine.storage
     if not job.remote:
         return own
     source = job.storage
-    shared = source.bandwidth is not None or source.requests_per_second is not None
-    if job.rank is None and job.nodes > 1 and shared:
-        return None
     limits = [most for most in (source.bandwidth, source.node_bandwidth) if most is not None]
     return structs.replace(
         own,
@@ -225,6 +218,11 @@ def storage_of(scenario: Scenario) -> Storage | None:
         requests_per_second=source.requests_per_second,
         latency=source.latency,
     )
+
+
+def networked(scenario: Scenario) -> bool:
+    """Whether a storage of all nodes has a bandwidth in which they hinder each other."""
+    return scenario.job.nodes > 1 and scenario.job.storage.bandwidth is not None
 
 
 def only_processes(scenario: Scenario) -> str | None:
@@ -239,8 +237,6 @@ def only_processes(scenario: Scenario) -> str | None:
         return f"consumer.loop = {loop}"
     if scenario.job.keeps:
         return "job.deal = kept"
-    if storage_of(scenario) is None:
-        return "a remote storage that nodes share"
     return None
 
 
@@ -260,16 +256,21 @@ def left_to_chance(scenario: Scenario) -> bool:
 
 def uncovered(scenario: Scenario) -> str:
     """What the compiled engine does not have of a job, in a few words; "" if it has all of it."""
-    job, loader, storage = scenario.job, scenario.loader, storage_of(scenario)
     beyond = only_processes(scenario)
-    if beyond is not None or storage is None:
-        return beyond or ""
-    if scenario.failures or loader.timeout > 0:
-        return "an error of one rank that ends all"
-    counts = steps_of_ranks(scenario)
-    uneven = max(counts) > min(counts) and isinstance(job.sync, int)
+    if beyond is not None:
+        return beyond
+    if lingers(scenario) and may_end_early(scenario):
+        return "workers that live on where one rank ends all"
+    return ""
+
+
+def may_end_early(scenario: Scenario) -> bool:
+    """Whether a job may end before its last rank: by an error, or where ranks wait for ever."""
+    job, counts = scenario.job, steps_of_ranks(scenario)
+    if scenario.failures or scenario.loader.timeout > 0:
+        return True
     hangs = job.uneven == "wait" or (job.uneven == "stop" and min(counts) == 0)
-    return "ranks that wait for one that has no more steps" if uneven and hangs else ""
+    return hangs and max(counts) > min(counts) and isinstance(job.sync, int)
 
 
 def steps_of_ranks(scenario: Scenario) -> list[int]:

@@ -94,7 +94,9 @@ def compiled(
         return Meta(engine="compiled", scenario=mine, seed=seed, versions=found)
 
     ranks = simulate_ranks(scenario, seed, meta, samples=samples, progress=progress)
-    return JobTrace(ranks=tuple(ranks), meta=meta(scenario))
+    return JobTrace(
+        ranks=tuple(ranks), meta=structs.replace(meta(scenario), problem=first_problem(ranks))
+    )
 
 
 def first_problem(ranks: Sequence[Trace]) -> Problem | None:

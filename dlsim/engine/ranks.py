@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from msgspec import structs
 
 from dlsim.scenario import IterableDataset, Job, Scenario, Stage
 from dlsim.scenario.dealing import batches, kept, shard
 from dlsim.scenario.distributions import times
+from dlsim.trace.trace import Problem
 
+NO_BATCH = -1  # that what ended a rank is about
 RANK_BITS = 128  # of a rank's seed, above those of the job's
 
 
@@ -45,6 +49,30 @@ def rank_scenario(scenario: Scenario, rank: int) -> Scenario:
     """The scenario of one rank of a job that no other one ends."""
     job = scenario.job
     return slower(structs.replace(scenario, job=job.seen_by(rank)), *job.slower(rank))
+
+
+def why_not(
+    rank: int,
+    problems: Sequence[Problem | None],
+    steps: Sequence[int],
+    left: Mapping[int, float],
+    now: float,
+) -> Problem:
+    """What kept a rank from coming to its end by `now`, though nothing went wrong in it.
+
+    Of all ranks: what each raised, its steps, and when those that came to their end `left` their
+    last epoch.
+    """
+    for other, problem in enumerate(problems):
+        if problem is not None:
+            message = f"rank {other} ended the job: {problem.message}"
+            return Problem("job", message, NO_BATCH, now)
+    gone = min(left)
+    message = (
+        f"rank {rank} waits for rank {gone} after its step {steps[rank]}: rank {gone} took its"
+        f" last, number {steps[gone]}, and left at {left[gone]:g} s"
+    )
+    return Problem("hang", message, NO_BATCH, now)
 
 
 def fair_share(scenario: Scenario) -> Scenario:

@@ -66,6 +66,10 @@ def of_jobs(scenario: Scenario, found: dlsim.JobTrace) -> list[str]:
     seen.add(f"dealt {job.deal}")
     seen.add(f"sync {job.sync}")
     seen.add(f"uneven ends: {job.uneven}")
+    if job.storage.bandwidth is not None and job.nodes > 1:
+        seen.add("nodes share a bandwidth")
+    if job.storage.requests_per_second is not None and job.nodes > 1:
+        seen.add("nodes share a line of requests")
     seen.add(f"job ended by {problem.kind}" if problem else "job came to its end")
     return sorted(seen)
 

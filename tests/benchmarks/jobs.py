@@ -22,10 +22,15 @@ from dlsim.whatif import replicate
 
 WORKERS, CORES = 8, 4.0  # of each rank
 STEP = 0.012  # seconds, about as much as the workers of a rank need for a batch
+READ = 1e6  # bytes of a sample, where it is read from storage
+ENOUGH = 1.25  # times as much bandwidth as all steps need, and what a node can take of its share
 
 
-def scenario(ranks: int, nodes: int, steps: int) -> Scenario:
-    """So many steps of ranks that decode on the cores of their node, and meet after each."""
+def scenario(ranks: int, nodes: int, steps: int, *, reads: bool = False) -> Scenario:
+    """So many steps of ranks that decode on the cores of their node, and meet after each.
+
+    With `reads`, samples are read before, from one storage of all nodes.
+    """
     world = ranks * nodes
     made = Scenario(
         loader=dlsim.Loader(batch_size=1, num_workers=WORKERS),
@@ -35,7 +40,14 @@ def scenario(ranks: int, nodes: int, steps: int) -> Scenario:
         consumer=dlsim.Consumer(step=dlsim.Exponential(STEP)),
         machine=dlsim.Machine(cores=CORES * ranks),
     )
-    return made if world == 1 else dlsim.replace(made, {"job.ranks": ranks, "job.nodes": nodes})
+    changes: dict[str, object] = {"job.ranks": ranks, "job.nodes": nodes}
+    if reads:
+        read = dlsim.Stage("read", read_bytes=dlsim.Exponential(READ))
+        changes["dataset.fetch"] = [read, *made.dataset.fetch]
+        wanted = ENOUGH * READ / STEP
+        changes["job.storage.bandwidth"] = wanted * world
+        changes["job.storage.node_bandwidth"] = ENOUGH * wanted * ranks
+    return dlsim.replace(made, changes)
 
 
 def seconds(found: Scenario) -> float:
@@ -77,18 +89,20 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     sizes = [(1, 1), (2, 1), (8, 1), (8, 4), (8, 16), (8, options.ranks // 8)]
-    made = {size: scenario(*size, options.steps) for size in dict.fromkeys(sizes)}
-    seconds(made[1, 1])
-    seconds(made[2, 1])
-    best = dict.fromkeys(made, float("inf"))
-    for _ in range(options.rounds):
-        for size, each in made.items():
-            best[size] = min(best[size], seconds(each))
-    each_batch = {(r, n): best[r, n] / (r * n * options.steps) for r, n in made}
-    print("ranks  nodes  ns a batch  times one rank")
-    for (ranks, nodes), took in each_batch.items():
-        ratio = took / each_batch[1, 1]
-        print(f"{ranks * nodes:5}  {nodes:5}  {1e9 * took:10.0f}  {ratio:14.2f}")
+    for reads in (False, True):
+        made = {s: scenario(*s, options.steps, reads=reads) for s in dict.fromkeys(sizes)}
+        seconds(made[1, 1])
+        seconds(made[2, 1])
+        best = dict.fromkeys(made, float("inf"))
+        for _ in range(options.rounds):
+            for size, each in made.items():
+                best[size] = min(best[size], seconds(each))
+        each_batch = {(r, n): best[r, n] / (r * n * options.steps) for r, n in made}
+        print("one storage of all nodes" if reads else "nodes share nothing")
+        print("ranks  nodes  ns a batch  times one rank")
+        for (ranks, nodes), took in each_batch.items():
+            ratio = took / each_batch[1, 1]
+            print(f"{ranks * nodes:5}  {nodes:5}  {1e9 * took:10.0f}  {ratio:14.2f}")
     if options.memory:
         nodes = options.ranks // 8
         for name, traces in (("traces", True), ("metrics alone", False)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import product
 
 import numpy as np
@@ -11,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlsim
+from dlsim.engine.compiled import installed
 from dlsim.engine.facts import lingers, only_processes, uncovered
 from dlsim.engine.job import simulate_job
-from dlsim.engine.processes.storage import shares
+from dlsim.engine.simulation import Engine
 from dlsim.scenario import Job, Scenario, ScenarioError
 from dlsim.scenario.dealing import batch_ends, dealt_in_batches, dealt_in_turn, ends, places
 from dlsim.testing import assert_fits
@@ -23,6 +23,10 @@ from dlsim.trace.job import meetings
 from tests.strategies import ideal, jobs, on_machines
 
 SECOND = dlsim.Constant(1.0)
+compiled = pytest.param(
+    "compiled", marks=pytest.mark.skipif(not installed(), reason="the compiled engine needs numba")
+)
+engines = pytest.mark.parametrize("engine", ["simpy", compiled])
 
 
 def job(
@@ -135,7 +139,7 @@ def of_all_nodes(scenario: Scenario) -> Scenario:
 
 
 @settings(max_examples=50)
-@given(jobs(on_machines()), st.integers(0, 2**32))
+@given(jobs(on_machines(), remote=False), st.integers(0, 2**32))
 def test_a_storage_of_all_nodes_may_be_like_each_ones_own(scenario: Scenario, seed: int) -> None:
     """Where only a node's share of the network limits it; and so the compiled engine has it."""
     pytest.importorskip("numba", reason="the compiled engine needs it")
@@ -150,15 +154,6 @@ def test_a_storage_of_all_nodes_may_be_like_each_ones_own(scenario: Scenario, se
     if remote.job.remote and only_processes(alone) is None and not lingers(alone):
         slow_one = dlsim.simulate(alone, seed, engine="simpy")
         assert difference(slow_one, dlsim.simulate(alone, seed, engine="compiled")) is None
-
-
-def test_what_all_nodes_wait_for_is_left_to_the_processes() -> None:
-    """A bandwidth, or a line of requests, in which nodes stand beside each other."""
-    for limit in ({"bandwidth": 1000.0}, {"requests_per_second": 5.0}):
-        assert uncovered(reading(2, 1, **limit)) == "a remote storage that nodes share"
-    assert uncovered(reading(2, 2, node_bandwidth=500.0)) == ""
-    assert uncovered(reading(1, 2, bandwidth=500.0)) == ""
-    assert uncovered(reading(1, 2, requests_per_second=5.0)) == ""
 
 
 @pytest.mark.parametrize("shards", [(3, 2), (3, 0)])
@@ -228,13 +223,13 @@ def test_auto_says_which_engine_ran() -> None:
     pytest.importorskip("numba", reason="the compiled engine needs it")
     shared = dlsim.replace(job(ranks=2), {"machine.cores": 4})
     assert simulate_job(shared, engine="compiled").meta.engine == "compiled"
-    errors = dlsim.replace(job(ranks=2), {"loader.timeout": 4.0})
-    slow = simulate_job(errors)
+    ahead = dlsim.replace(job(ranks=2), {"consumer.loop": "accelerate"})
+    slow = simulate_job(ahead)
     assert slow.meta.engine == "simpy"
-    lacks = "does not have an error of one rank that ends all"
+    lacks = "does not have consumer.loop = accelerate"
     assert slow.meta.notes["engine"] == f"simpy, as the compiled engine {lacks}"
-    with pytest.raises(ScenarioError, match=f"engine: compiled {lacks}"):
-        simulate_job(errors, engine="compiled")
+    with pytest.raises(ScenarioError, match=r"engine: expected simpy or auto for consumer.loop"):
+        simulate_job(ahead, engine="compiled")
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 8])
@@ -267,6 +262,20 @@ def test_a_host_that_runs_ahead_goes_on_while_accelerators_wait() -> None:
     assert fast.finished.tolist() == [2.0, 4.0, 6.0]
     assert fast.stepped is not None
     assert fast.stepped.tolist() == [1.0, 3.0, 5.0]
+
+
+def test_batches_may_be_filled_up_beyond_all_samples_there_are() -> None:
+    """Whose shares are short take the first samples again, and each is fetched as often."""
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=4, num_workers=2, endless=True),
+        dataset=dlsim.MapDataset(2, fetch=[dlsim.Stage("read", wait=dlsim.Exponential(1.0))]),
+        job=Job(ranks=2, deal="batches"),
+        epochs=3,
+    )
+    slow, fast = (simulate_job(scenario, engine=engine) for engine in ("simpy", "compiled"))
+    assert fast.ranks[0].size.tolist()[:3] == [4, 4, 4]
+    assert job_difference(slow, fast) is None
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
@@ -343,6 +352,38 @@ def test_ranks_without_workers_stand_in_one_line() -> None:
     assert job_difference(slow, fast) is None
 
 
+def test_main_processes_that_fetch_do_so_at_once() -> None:
+    """Who comes last to a meeting asks for storage before those who had come, in both engines."""
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=1),
+        dataset=dlsim.MapDataset(4, fetch=[dlsim.Stage("read", read_bytes=SECOND)]),
+        machine=dlsim.Machine(storage=dlsim.Storage(requests_per_second=1.0)),
+        job=dlsim.Job(ranks=2),
+    )
+    for engine in ("simpy", "compiled"):
+        ranks = simulate_job(scenario, engine=engine, samples=True).ranks
+        began = [trace.fetched.tolist() for trace in ranks]
+        assert began == [[0.0, 3.0], [1.0, 2.0]]
+
+
+@pytest.mark.parametrize(("sync_time", "first"), [(0.0, 1), (2.0, 0)])
+def test_who_ends_an_epoch_last_begins_the_next_one_first(sync_time: float, first: int) -> None:
+    """Of the ranks that meet between epochs: or the lowest, if that takes any time."""
+    pytest.importorskip("numba", reason="the compiled engine needs it")
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=1, num_workers=1),
+        dataset=dlsim.MapDataset(2, fetch=[dlsim.Stage("read", read_bytes=SECOND)]),
+        machine=dlsim.Machine(storage=dlsim.Storage(requests_per_second=1.0)),
+        job=dlsim.Job(ranks=2, sync="epoch", sync_time=dlsim.Constant(sync_time)),
+        epochs=2,
+    )
+    for engine in ("simpy", "compiled"):
+        ranks = simulate_job(scenario, engine=engine).ranks
+        order = np.argsort([trace.fetched[1] for trace in ranks])
+        assert order[0] == first
+
+
 def test_ranks_of_a_node_share_its_cores() -> None:
     """Eight workers of two ranks on four cores decode four samples at a time, not eight."""
     scenario = dlsim.replace(
@@ -404,30 +445,19 @@ def test_saturated_storage(
     assert simulate_job(reading(nodes, ranks, **storage)).end == pytest.approx(expected, rel=0.01)
 
 
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.sampled_from([0.5, 1.0, 3.0, 1e9]))
-def test_shares_are_as_equal_as_nodes_allow(reads: list[int], most: float) -> None:
-    """All bandwidth is used that nodes can take, and nobody gets more while others could."""
-    nodes = Counter(n for n in reads if n)
-    found = shares(nodes, 4.0, most)
-    assert sum(rate * n * nodes[n] for n, rate in found.items()) == pytest.approx(
-        min(4.0, most * nodes.total())
-    )
-    for n, rate in found.items():
-        assert rate == pytest.approx(max(found.values())) or rate * n == pytest.approx(most)
-
-
 def test_alike_nodes_are_served_alike() -> None:
     """Seven nodes that read the same at the same time are done at one moment, to the last bit."""
     found = simulate_job(reading(7, 1, bandwidth=1000.0))
     assert len({trace.finished[-1] for trace in found.ranks}) == 1
 
 
-def test_ranks_that_wait_for_one_that_is_gone() -> None:
+@engines
+def test_ranks_that_wait_for_one_that_is_gone(engine: Engine) -> None:
     """Without join, where torch hangs, the trace says who waits for whom, and since when."""
     scenario = dlsim.replace(
         job(ranks=2, deal="batches", even_batches=False), {"dataset.length": 14}
     )
-    found = simulate_job(scenario)
+    found = simulate_job(scenario, engine=engine)
     assert found.meta.problem is not None
     assert found.meta.problem.kind == "hang"
     assert found.meta.problem.message == (
@@ -435,17 +465,41 @@ def test_ranks_that_wait_for_one_that_is_gone() -> None:
     )
     assert found.meta.problem.time == 4.0
     for uneven, steps in (("stop", [3, 3]), ("join", [4, 3])):
-        other = simulate_job(dlsim.replace(scenario, {"job.uneven": uneven}))
+        other = simulate_job(dlsim.replace(scenario, {"job.uneven": uneven}), engine=engine)
         assert other.meta.problem is None
         assert [len(trace.order) for trace in other.ranks] == steps
 
 
-def test_one_rank_that_fails_ends_the_job() -> None:
+@engines
+def test_a_job_that_ends_early_ends_for_all_at_one_moment(engine: Engine) -> None:
+    """What the accelerators of others would have done later is not there."""
+    scenario = dlsim.replace(
+        job(batches=3, ranks=2, sync=3),
+        {
+            "loader.timeout": 1.5,
+            "dataset.fetch": [{"name": "read", "wait": dlsim.Recorded([0.0] * 11 + [9.0])}],
+            "consumer.run_ahead": 3,
+        },
+    )
+    found = simulate_job(scenario, engine=engine)
+    problem, other = found.ranks[1].meta.problem, found.ranks[0].meta.problem
+    assert problem is not None
+    assert other is not None
+    assert (problem.kind, problem.time) == ("timeout", 1.5)
+    assert other.message.startswith("rank 1 ended the job: DataLoader timed out")
+    for trace in found.ranks:
+        assert trace.stepped is not None
+        assert np.isfinite(trace.stepped).tolist() == [True, False, False]
+        assert np.isfinite(trace.finished).tolist() == [True, False, False]
+
+
+@engines
+def test_one_rank_that_fails_ends_the_job(engine: Engine) -> None:
     """An exception of one rank ends all of them, and each says which rank it was."""
     scenario = dlsim.replace(
         job(ranks=2), {"failures": [{"where": "fetch", "at": 9}], "loader.sampler": [*range(40)]}
     )
-    found = simulate_job(scenario)
+    found = simulate_job(scenario, engine=engine)
     assert found.meta.problem is not None
     assert found.meta.problem.kind == "fetch"
     (other,) = (t.meta.problem for t in found.ranks if t.meta.problem != found.meta.problem)

@@ -172,7 +172,8 @@ def served(s: State, who: int) -> None:
 def leave_all(s: State, what: int) -> None:
     """Everyone of this rank goes, whatever they still wanted."""
     x, r = s.sharing[what], s.rules[0]
-    advance(s, what)
+    if x.full:  # else what it has depends on other nodes, which are seen to later (network.py)
+        advance(s, what)
     for customer in range(r.base, r.base + r.customers):
         c = s.customers[what, customer]
         if c.threads > 0:
@@ -181,4 +182,5 @@ def leave_all(s: State, what: int) -> None:
             for thread in s.threads[what, customer]:
                 thread.done = inf
             due(s, what, customer, inf)
-    set_alarm(s, what)
+    if x.full:
+        set_alarm(s, what)

@@ -13,7 +13,7 @@ from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.together import run_ranks
 from dlsim.engine.draws import SYNC, Stream
 from dlsim.engine.facts import steps_of_ranks
-from dlsim.engine.ranks import rank_scenarios, rank_seed
+from dlsim.engine.ranks import rank_scenarios, rank_seed, why_not
 from dlsim.scenario import Scenario
 from dlsim.trace.trace import Meta, Trace
 
@@ -29,6 +29,7 @@ def simulate_ranks(
     """The trace of every rank of a job that is not `uncovered` (see `dlsim.engine.facts`)."""
     job = Job(scenario, seed, samples=samples)
     job.run(progress)
+    job.cut()
     return [
         rank.trace(meta(rank.scenario), end) for rank, end in zip(job.ranks, job.ends, strict=True)
     ]
@@ -54,7 +55,7 @@ class Job:
         self.epochs = [0] * job.world
         self.parked: list[int] = []  # ranks that wait at the end of an epoch
         self.changed: set[int] = set()  # ranks whose main process was told when to go on
-        self.ends = [np.nan] * job.world  # when each rank was over
+        self.ends: list[float] = [np.nan] * job.world  # when each rank was over
 
     def run(self, progress: Callable[[int], object]) -> None:
         """All ranks, to their ends."""
@@ -77,24 +78,27 @@ class Job:
         elif why == RANK_LEFT:
             self.again(rank)
         elif why == EPOCH_OVER and made.main["doing"] == OVER:
-            self.ends[rank] = float(made.main["now"])
-            made.main["doing"] = LEAVE
+            self.leave(rank)
         elif why == EPOCH_OVER:
             progress(int(made.main["count"]))
             made.end_epoch()
             self.end_epoch(rank)
+        else:
+            made.fail(why)
+            made.main["doing"] = OVER
+            self.again(rank, float(self.common["now"]))
 
     def end_epoch(self, rank: int) -> None:
         """The rank has left an epoch; it waits for the others, if that is where they meet."""
         job, last = self.job, bool(self.ranks[rank].main["last"])
         now = float(self.common["now"])
-        joins = isinstance(job.sync, int) and job.uneven == "join"
+        joins = self.joins
         if job.sync == "epoch" and not last:
             self.park(rank)
             if len(self.parked) == job.world:
-                seconds = self.ranks[0].state.meeting_times[self.common["met"]]
+                seconds = float(self.ranks[0].state.meeting_times[self.common["met"]])
                 self.common["met"] += 1
-                self.let_all_go(now + float(seconds))
+                self.let_all_go(now + seconds, NONE if seconds > 0 else rank)
             return
         if joins:
             self.common["joined"] += 1
@@ -108,26 +112,57 @@ class Job:
             self.ranks[rank].main["doing"] = OVER
             self.again(rank, now)
         elif not joins:
-            self.begin(rank, now)
+            self.begin(rank, now, at_once=True)
+
+    @property
+    def joins(self) -> bool:
+        """Whether ranks without more steps take part in the meetings of the others."""
+        return isinstance(self.job.sync, int) and self.job.uneven == "join"
+
+    def leave(self, rank: int) -> None:
+        """The rank is over; if it raised anything, so is the job, as torchrun has it."""
+        made, now = self.ranks[rank], float(self.common["now"])
+        self.ends[rank] = now
+        made.main["doing"] = LEAVE
+        if made.problem is not None:
+            self.common["until"] = min(self.common["until"], now)
+        elif not self.joins:
+            self.common["gone"] += 1
+
+    def cut(self) -> None:
+        """Say of ranks that did not come to their end when the job ended, and why."""
+        end = float(self.common["until"])
+        raised = [made.problem for made in self.ranks]
+        steps = [int(made.main["returned"]) for made in self.ranks]
+        over = [rank for rank, at in enumerate(self.ends) if at == at and raised[rank] is None]
+        left = {rank: self.ranks[rank].moments[-1][2] for rank in over}
+        for rank, made in enumerate(self.ranks):
+            if np.isnan(self.ends[rank]):
+                self.ends[rank] = end
+                made.problem = why_not(rank, raised, steps, left, end)
+                made.cut()
 
     def park(self, rank: int) -> None:
         """The rank waits until it is let go."""
         self.parked.append(rank)
         self.again(rank)
 
-    def let_all_go(self, moment: float) -> None:
-        """All ranks that wait at the end of an epoch begin the next one."""
+    def let_all_go(self, moment: float, first: int = NONE) -> None:
+        """All ranks that wait at the end of an epoch begin the next one, one of them at once."""
         for rank in sorted(self.parked):
-            self.begin(rank, moment)
+            self.begin(rank, moment, at_once=rank == first)
         self.parked = []
 
-    def begin(self, rank: int, moment: float) -> None:
-        """The rank begins its next epoch."""
+    def begin(self, rank: int, moment: float, *, at_once: bool = False) -> None:
+        """The rank begins its next epoch, in its turn, or before anyone else acts."""
         made = self.ranks[rank]
         made.begin_epoch(self.epochs[rank], moment)
         self.epochs[rank] += 1
         self.place(rank)
-        self.again(rank, moment)
+        if at_once:
+            made.main["wake"], self.common["current"] = -np.inf, rank
+        else:
+            self.again(rank, moment)
 
     def place(self, rank: int) -> None:
         """Say where the rank's arrays are now."""

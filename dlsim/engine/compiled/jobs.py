@@ -213,8 +213,7 @@ class IndexLists:
 
 def alike(scenario: Scenario) -> bool:
     """Whether all samples ask for the same."""
-    storage = storage_of(scenario)
-    latency = None if storage is None else storage.latency
+    latency = storage_of(scenario).latency
     return all(isinstance(each, Constant) for each in (*asked(scenario.dataset), latency) if each)
 
 

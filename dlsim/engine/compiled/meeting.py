@@ -56,7 +56,7 @@ def let_go(s: State, moment: float) -> None:
 
 @inlined
 def meet(s: State) -> None:
-    """Let all go on who have come, if all have."""
+    """Let all go on who have come, if all have; nobody ever does if the others are gone."""
     j = s.job[0]
     while j.here > 0 and j.here + j.joined == j.world:
         moment = max(j.latest, j.joined_at) + s.meeting_times[j.met]
@@ -70,6 +70,8 @@ def meet(s: State) -> None:
                 go_through(t)
                 wake_host(t)
                 look_at(t, rank)
+    if j.here > 0 and j.here + j.gone == j.world:
+        j.until = min(j.until, max(j.latest, j.now))
 
 
 @inlined

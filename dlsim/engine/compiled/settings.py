@@ -12,12 +12,14 @@ from dlsim.engine.compiled.jobs import alike
 from dlsim.engine.compiled.messages import ANYONES, OWN, OWN_OR_STOLEN
 from dlsim.engine.draws import CPU, READ, WAIT
 from dlsim.engine.facts import (
+    batch_ends,
     capacity_aware,
     goes_on,
     last_of_epoch,
     lingers,
     locked,
     meets_after,
+    networked,
     patience,
     round_trip,
     shard_of,
@@ -73,6 +75,7 @@ RULES = np.dtype(
         # Storage:
         ("interval", "f8"),  # between two requests
         ("limited", "?"),  # there is a bandwidth
+        ("networked", "?"),  # which nodes share
         ("caching", "?"),
         ("length", "i8"),  # of the dataset
         # The training step:
@@ -124,7 +127,6 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
     """The scenario in one row."""
     loader, dataset, consumer = scenario.loader, scenario.dataset, scenario.consumer
     costs, storage = scenario.charged, storage_of(scenario)
-    assert storage is not None, "what nodes share is left to the processes"
     trip, rate = round_trip(scenario), storage.requests_per_second
     made = np.zeros(1, RULES)
     for name in ("worker_start", "worker_stop", "index_put", "take"):
@@ -168,6 +170,7 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
         "sized": not scenario.ideal and dataset.sample_bytes != Constant(0.0),
         "interval": 0.0 if rate is None else 1 / rate,
         "limited": storage.bandwidth is not None,
+        "networked": not place.alone and networked(scenario),
         "caching": storage.cache > 0 and any(s.read_bytes is not None for s in dataset.fetch),
         "length": indices(scenario),
         "step_per_sample": consumer.step_per_sample,
@@ -225,11 +228,18 @@ def gang(scenario: Scenario) -> int:
 def rates(scenario: Scenario, customers: int) -> NDArray[np.float64]:
     """How fast cores and storage serve each of so many customers present, from none up to all."""
     machine, storage = scenario.machine, storage_of(scenario)
-    bandwidth = inf if storage is None else storage.bandwidth or inf
+    bandwidth = storage.bandwidth or inf
     made = np.ones((2, customers + 1))
     for present in range(1, customers + 1):
         made[:, present] = machine.rate(present + machine.background), bandwidth / present
     return made
+
+
+def between_nodes(scenario: Scenario) -> tuple[float, float]:
+    """Bytes a second of the storage of all nodes, and that one of them can take."""
+    storage = scenario.job.storage
+    capacity = storage.bandwidth or inf
+    return capacity, min(capacity, storage.node_bandwidth or inf)
 
 
 def indices(scenario: Scenario) -> int:
@@ -241,6 +251,9 @@ def indices(scenario: Scenario) -> int:
 def most_samples(scenario: Scenario) -> int:
     """The most samples that one batch can have."""
     loader, dataset = scenario.loader, scenario.dataset
+    if scenario.job.rank is not None and isinstance(dataset, MapDataset):
+        # which are filled up, where they are dealt: beyond how many samples there are
+        return int(np.diff(batch_ends(scenario), prepend=0).max(initial=0))
     if loader.batch_sampler is not None:
         return max(map(len, loader.batch_sampler), default=0)
     if isinstance(dataset, IterableDataset):

@@ -109,11 +109,10 @@ class Simulation:
             self.begin_epoch(epoch, float(self.main["now"]))
             self.main["wake"] = -np.inf
             why = self.go_on(progress)
-            self.end_epoch()
             if why != EPOCH_OVER:
-                self.problem = self.what_happened(why)
-                self.moments[-1][2] = np.nan
+                self.fail(why)
                 break
+            self.end_epoch()
             if self.counting is not None:
                 self.count(int(self.main["sent"]), np.inf)
                 self.counting.end_epoch()
@@ -140,6 +139,15 @@ class Simulation:
     def end_epoch(self) -> None:
         """The training loop has left the epoch."""
         self.moments[-1][1], self.moments[-1][2] = self.main["primed"], self.main["now"]
+
+    def fail(self, why: int) -> None:
+        """An exception has ended the training loop."""
+        self.problem = self.what_happened(why)
+        self.cut()
+
+    def cut(self) -> None:
+        """Nothing happens any more, whether the epoch that has begun is over or not."""
+        self.moments[-1][1] = self.main["primed"]
 
     def let_go(self, moment: float) -> None:
         """Let workers that linger go, after the epoch of this moment has started its own.
@@ -358,6 +366,7 @@ class Simulation:
         if meets_after(self.scenario):  # alone, nobody is waited for
             alone = not len(state.stepped)
             stepped = columns["finished"].copy() if alone else state.stepped[0, :sent]
+            stepped[stepped > end] = np.nan
         return Trace(
             **columns,
             worker=state.worker[:sent],

@@ -15,6 +15,7 @@ from dlsim.engine.compiled.settings import (
     ALONE,
     NONE,
     Place,
+    between_nodes,
     customers,
     demands,
     indices,
@@ -158,9 +159,24 @@ SHARING = row(
     ("since", "f8"),
     ("next", "f8"),  # the level at which the next one is due
     ("alarm", "f8"),
-    # Of storage:
-    ("next_request", "f8"),
     ("room", "f8"),  # in the page cache
+    ("full", "?"),  # the node has all it can take; else as much as others leave of a bandwidth,
+    ("seen", "f8"),  # and this was their level when its own was brought up to date
+)
+# Where bytes are read from.
+SOURCE = row(("next_request", "f8"))
+
+# A bandwidth that nodes share; see network.py.
+NETWORK = row(
+    ("capacity", "f8"),
+    ("most", "f8"),  # of it that a node can take
+    ("enough", "i8"),  # reads that make a node full
+    ("full", "i8"),  # nodes that are
+    ("waiting", "i8"),  # reads on the others,
+    ("level", "f8"),  # what each of them would have had,
+    ("rate", "f8"),  # and gets in a second
+    ("since", "f8"),
+    ("alarm", "f8"),
 )
 CUSTOMER = row(
     ("threads", "i8"),
@@ -194,6 +210,8 @@ JOB = row(
     ("joined", "i8"),  # ranks that have no more steps, and take part all the same
     ("joined_at", "f8"),
     ("met", "i8"),  # meetings that are over
+    ("gone", "i8"),  # ranks that have no more steps, and come no more
+    ("until", "f8"),  # when the job ends, if not with its last rank
     ("changed", "i8"),  # ranks that are to be looked at anew
 )
 
@@ -227,6 +245,7 @@ class State(NamedTuple):
     pinned: Array  # what the pin-memory thread has done, a ring
     line: Array  # who waits for the pipe, or the lock: a ring
     demands: Array
+    source: Array
     cached: Array  # a bit for each stage and dataset index
     shards: Array
     places: Array  # the dataset index at each place of the shards; empty where that is the place
@@ -259,6 +278,11 @@ class State(NamedTuple):
     rank_first: Array  # a tree of the ranks that act first of all below each node
     node_times: Array  # when something is due at what the ranks of each node share
     node_first: Array
+    network: Array
+    network_reads: Array  # how many each node is known to have,
+    network_with: Array  # and how many nodes have so many
+    network_due: Array  # the level at which a read of each node is done that is not full
+    network_first: Array
     meeting_times: Array  # seconds of each meeting
     changed: Array
     # And for each sample written down:
@@ -268,10 +292,11 @@ class State(NamedTuple):
 
 COLUMNS = ("moments", "worker", "size", "status", "order", "batches", "stepped")
 SHARED = (  # on a node
-    "sharing", "rates", "paces", "customers", "threads", "due", "first_due", "cached",
+    "sharing", "rates", "paces", "customers", "threads", "due", "first_due", "source", "cached",
 )  # fmt: skip
 COMMON = (  # to all ranks
     "job", "ranks", "rank_times", "rank_turns", "rank_first", "node_times", "node_first",
+    "network", "network_reads", "network_with", "network_due", "network_first",
     "meeting_times", "changed",
 )  # fmt: skip
 SAMPLES = ("sample_numbers", "sample_moments")
@@ -317,7 +342,7 @@ def new_state(
         awaited=np.zeros(actors + 1, np.int64),  # with the main process
         eligible=np.zeros(2 << max(workers - 1, 0).bit_length(), np.bool_),
         sharing=np.array(
-            [(0, 0, 0.0, 0.0, inf, inf, 0.0, scenario.machine.storage.cache)] * 2, SHARING
+            [(0, 0, 0.0, 0.0, inf, inf, scenario.machine.storage.cache, True, 0.0)] * 2, SHARING
         ),
         rates=rising,
         paces=1 / rising,
@@ -332,6 +357,7 @@ def new_state(
         pinned=np.zeros(ring, ANSWER),
         line=np.zeros(1 << workers.bit_length(), np.int64),
         demands=asked,
+        source=np.zeros(1, SOURCE),
         cached=np.zeros(
             len(scenario.dataset.fetch) * indices(scenario) // 8 + 1 if caching else 0, np.uint8
         ),
@@ -355,13 +381,18 @@ def new_state(
         batches=np.empty(0, BATCH),
         stepped=np.empty((1 if rows["sync"][0] else 0, 0)),
         pending=np.zeros(1 << (scenario.consumer.run_ahead + 2).bit_length(), STEP_GIVEN),
-        job=np.array([(0.0, NONE, place.world, place.ranks, 0, 0.0, 0, 0.0, 0, 0)], JOB),
+        job=np.array([(0.0, NONE, place.world, place.ranks, 0, 0.0, 0, 0.0, 0, 0, inf, 0)], JOB),
         ranks=np.zeros(world, np.int64),
         rank_times=np.full(leaves(world), inf),
         rank_turns=np.zeros(leaves(world), np.int64),
         rank_first=tournament(world),
         node_times=np.full(leaves(nodes), inf),
         node_first=tournament(nodes),
+        network=np.array([(*between_nodes(scenario), 1, 0, 0, 0.0, 0.0, 0.0, inf)], NETWORK),
+        network_reads=np.zeros(nodes, np.int64),
+        network_with=np.zeros(place.ranks * hands + 1, np.int64),
+        network_due=np.full(leaves(nodes), inf),
+        network_first=tournament(nodes),
         meeting_times=np.zeros(1),
         changed=np.zeros(world, np.int64),
         sample_numbers=np.empty((3, 0), np.int64),
@@ -369,7 +400,9 @@ def new_state(
     )
     theirs = {} if first else {name: getattr(before[owner], name) for name in SHARED}
     common = {} if place.rank == 0 else {name: getattr(before[0], name) for name in COMMON}
-    return made._replace(**theirs, **common)
+    if place.rank > 0 and scenario.job.remote:
+        common["source"] = before[0].source
+    return made._replace(**{**theirs, **common})
 
 
 FIELDS = fields(new_state(Scenario(loader=Loader(), dataset=MapDataset(1)), samples=False))

@@ -22,8 +22,8 @@ def read(s: State, worker: int) -> bool:
             return False
         w.doing = LATENCY
         if r.interval > 0.0:
-            begin = max(m.now, x.next_request)
-            x.next_request = begin + r.interval
+            begin = max(m.now, s.source[0].next_request)
+            s.source[0].next_request = begin + r.interval
             if begin > m.now:
                 wake(s, worker, begin)
                 return True

@@ -15,12 +15,13 @@ from dlsim.engine.compiled.cores import catch_up, next_served, serve, served, se
 from dlsim.engine.compiled.jit import event_loop, inlined
 from dlsim.engine.compiled.loop import act, go_on
 from dlsim.engine.compiled.meeting import look_at, look_at_node, meet
+from dlsim.engine.compiled.network import advance_all, bring_up, look_at_reads
 from dlsim.engine.compiled.settings import NONE, OWNER
 from dlsim.engine.compiled.state import State, read
 
 
 @inlined
-def step(s: State) -> int:
+def step(s: State, node: int) -> int:
     """Whoever is first in a rank goes on; returns WAIT, or what the main process returns for."""
     m = s.main[0]
     m.now, m.amount, why = s.job[0].now, 0.0, messages.WAIT
@@ -34,6 +35,9 @@ def step(s: State) -> int:
         m.who = main_process(s)
         why = go_on(s)
     while m.amount > 0.0:
+        if s.rules[0].networked and m.what == messages.STORAGE:
+            advance_all(s)
+            bring_up(s, node)
         serve(s)
     return why
 
@@ -41,22 +45,49 @@ def step(s: State) -> int:
 @inlined
 def ring_node(s: State, node: int) -> None:
     """Something is due at what the ranks of a node share: whoever is done goes on."""
-    j = s.job[0]
-    one = read(s.ranks[node * j.ranks])
-    one.main[0].now = j.now
-    cores = one.sharing[messages.CORES].alarm == j.now
+    one = read(s.ranks[node * s.job[0].ranks])
+    one.main[0].now = s.job[0].now
+    cores = one.sharing[messages.CORES].alarm == one.main[0].now
     what = messages.CORES if cores else messages.STORAGE
     catch_up(one, what)
-    who = next_served(one, what)
+    hand_out(one, what)
+    set_alarm(one, what)
+    look_around(one, node)
+
+
+@inlined
+def ring_network(s: State) -> None:
+    """On the nodes that are not full, the first read is done, and its like on the same node."""
+    advance_all(s)
+    n, node = s.network[0], s.network_first[1]
+    n.level = max(n.level, s.network_due[node])
+    one = read(s.ranks[node * s.job[0].ranks])
+    one.main[0].now = s.job[0].now
+    catch_up(one, messages.STORAGE)
+    one.sharing[messages.STORAGE].seen = n.level
+    hand_out(one, messages.STORAGE)
+    look_around(one, node)
+
+
+@inlined
+def hand_out(s: State, what: int) -> None:
+    """All go on who have got what they wanted of it, of whichever rank of the node of `s`."""
+    who = next_served(s, what)
     while who != NONE:
         rank = who >> OWNER
         t = read(s.ranks[rank])
-        t.main[0].now = j.now
+        t.main[0].now = s.main[0].now
         served(t, who & ((1 << OWNER) - 1))
         look_at(t, rank)
-        who = next_served(one, what)
-    set_alarm(one, what)
-    look_at_node(one, node)
+        who = next_served(s, what)
+
+
+@inlined
+def look_around(s: State, node: int) -> None:
+    """Find out what has changed of what the ranks of a node share."""
+    if s.rules[0].networked:
+        look_at_reads(s, node)
+    look_at_node(s, node)
 
 
 @event_loop
@@ -76,20 +107,26 @@ def run_ranks(address: int) -> int:
         rank = j.current
         if rank == NONE:
             rank, node = s.rank_first[1], s.node_first[1]
-            alarm = s.node_times[node]
-            if alarm <= s.rank_times[rank]:
-                if alarm == inf:
-                    return messages.NOTHING_LEFT
-                j.now = alarm
-                ring_node(s, node)
+            alarm = min(s.node_times[node], s.network[0].alarm)
+            moment = min(alarm, s.rank_times[rank])
+            if moment > j.until or moment == inf:
+                return messages.NOTHING_LEFT
+            j.now = moment
+            if alarm == moment:
+                if s.node_times[node] == alarm:
+                    ring_node(s, node)
+                else:
+                    ring_network(s)
                 continue
-            j.now = s.rank_times[rank]
-        t = read(s.ranks[rank])
-        why = step(t)
-        look_at_node(t, rank // j.ranks)
+        t, node = read(s.ranks[rank]), rank // j.ranks
+        why = step(t, node)
+        look_around(t, node)
         if why != messages.WAIT:
             j.current = rank
             t.main[0].wake = -inf
             return why
-        j.current = NONE
-        look_at(t, rank)
+        # Where a main process fetches, it and its hands are one, and go on before any other does.
+        alone = t.rules[0].workers == 0 and min(t.main[0].soon, t.main[0].wake) <= j.now
+        j.current = rank if alone else NONE
+        if not alone:
+            look_at(t, rank)

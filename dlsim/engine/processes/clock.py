@@ -15,12 +15,13 @@ from collections.abc import Generator
 from typing import Any, TypeAlias
 
 import simpy
-from simpy.events import EventPriority
+from simpy.events import NORMAL, EventPriority
 
 from dlsim.engine.facts import MAIN
 
 Steps: TypeAlias = Generator[simpy.Event, Any, Any]
 
+ALARM = int(NORMAL)  # the turn of alarms, before all others
 RANKS = 1 << 32  # at most, so that each kind of turn has one for each of them
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import simpy
 
-from dlsim.engine.facts import MAIN
 from dlsim.engine.processes.barrier import Barrier
 from dlsim.engine.processes.clock import Steps, settle, sleep
 from dlsim.engine.processes.consumer import Workers, made, training_loop
@@ -14,7 +13,7 @@ from dlsim.engine.processes.loops import looped
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.run import Node, Run
 from dlsim.engine.processes.storage import remote
-from dlsim.engine.ranks import rank_scenarios, rank_seed
+from dlsim.engine.ranks import rank_scenarios, rank_seed, why_not
 from dlsim.scenario import Scenario
 from dlsim.trace.trace import Meta, Problem, Trace
 
@@ -54,9 +53,13 @@ def simulate_ranks(
     env.run(env.all_of(mains) | failed | stuck)
     while env.peek() <= env.now:  # what happens at the very moment the job ends
         env.step()
+    raised = [run.recorder.problem for run in runs]
+    steps = [len(run.recorder.order) for run in runs]
+    gone = set() if barrier is None else barrier.gone
+    left = {rank: runs[rank].recorder.epoch_ended[-1] for rank in gone}
     problems = [
-        run.recorder.problem or (why_not(run, runs, barrier, env.now) if main.is_alive else None)
-        for run, main in zip(runs, mains, strict=True)
+        why_not(rank, raised, steps, left, env.now) if main.is_alive else raised[rank]
+        for rank, main in enumerate(mains)
     ]
     return [
         run.recorder.trace(
@@ -81,19 +84,3 @@ def one_rank(run: Run, failed: simpy.Event, progress: Callable[[int], object]) -
             failed.succeed()
     elif run.barrier is not None:
         run.barrier.leave(run.rank)
-
-
-def why_not(run: Run, runs: Sequence[Run], barrier: Barrier | None, now: float) -> Problem:
-    """What kept a rank from coming to its end, though nothing went wrong in it."""
-    for other in runs:
-        if other.recorder.problem is not None:
-            message = f"rank {other.rank} ended the job: {other.recorder.problem.message}"
-            return Problem("job", message, MAIN, now)
-    assert barrier is not None
-    gone = min(barrier.gone)
-    over = runs[gone].recorder.epoch_ended[-1]
-    message = (
-        f"rank {run.rank} waits for rank {gone} after its step {len(run.recorder.order)}: rank"
-        f" {gone} took its last, number {len(runs[gone].recorder.order)}, and left at {over:g} s"
-    )
-    return Problem("hang", message, MAIN, now)
