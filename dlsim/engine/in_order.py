@@ -7,6 +7,7 @@ is an array with one entry for each replication.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from dlsim.engine.facts import JOIN_TIMEOUT, last_of_epoch, only_processes, roun
 from dlsim.engine.sums import after_equal_ones
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS, RETURNED, Epochs, Meta, Trace
+
+Moment = TypeVar("Moment", float, Floats)  # seconds, of one run or of each of several
 
 AT_ONCE = 30  # replications take hardly longer than one
 MOST_BATCHES = 2_000_000  # of all replications that are simulated at once: 128 MB
@@ -96,8 +99,7 @@ class Replications:
         """Simulate it: when it started, was primed, and ended."""
         loader, began, first = self.scenario.loader, self.now, epoch * self.batches
         if epoch == 0 or not loader.persistent_workers:
-            for _ in range(0, loader.num_workers, loader.start_together):
-                self.now = self.now + self.scenario.charged.worker_start
+            self.now = all_started(self.scenario, self.now)
         else:
             self.now = self.now + self.latency
         primed = self.free[:] = self.now
@@ -172,6 +174,13 @@ class Replications:
             call = low + later.argmax(axis=0)
             reads[k] = call == k
             received[k] = np.maximum(message, requested[call, each])
+
+
+def all_started(scenario: Scenario, now: Moment) -> Moment:
+    """When all workers are started, one after another or several at a time, from `now` on."""
+    for _ in range(0, scenario.loader.num_workers, scenario.loader.start_together):
+        now = now + scenario.charged.worker_start
+    return now
 
 
 def joined(now: float, stopped: float, workers: int) -> float:

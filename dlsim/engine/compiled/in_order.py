@@ -15,7 +15,7 @@ from dlsim.engine.compiled.recurrence import new_course, schedule
 from dlsim.engine.compiled.settings import most_samples
 from dlsim.engine.compiled.tally import Counts, count, new_counts
 from dlsim.engine.facts import round_trip
-from dlsim.engine.in_order import epochs, joined
+from dlsim.engine.in_order import all_started, epochs, joined
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.columns import new_column, parts, put_away
 from dlsim.trace.tally import Marks, Tally
@@ -83,8 +83,7 @@ class InOrder:
         main, loader = self.course.main[0], self.scenario.loader
         now = float(main["now"])
         if epoch == 0 or not loader.persistent_workers:
-            for _ in range(0, loader.num_workers, loader.start_together):
-                now += self.scenario.charged.worker_start
+            now = all_started(self.scenario, now)
         else:
             now += float(main["latency"])
         main["primed"] = main["now"] = self.course.free[:] = now

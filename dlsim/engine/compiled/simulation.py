@@ -36,7 +36,7 @@ from dlsim.engine.compiled.settings import ALONE, NONE, Place
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
 from dlsim.engine.draws import SampleDraws
 from dlsim.engine.facts import MAIN, epoch_batches, failure, meets_after, shard_of
-from dlsim.engine.in_order import epochs, suits
+from dlsim.engine.in_order import all_started, epochs, suits
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace.columns import moved, new_column, parts, put_away
 from dlsim.trace.tally import KEPT, Tally
@@ -158,9 +158,8 @@ class Simulation:
         if not (rules["lingers"] and self.state.workers["alive"].any()):
             return
         now = float(main["now"])
-        for _ in range(0, rules["workers"], rules["start_together"]):
-            moment += float(rules["worker_start"])
-        main["doing"], main["closed"], main["wake"] = CLOSE, OVER, moment
+        main["doing"], main["closed"] = CLOSE, OVER
+        main["wake"] = all_started(self.scenario, moment)
         self.go_on(lambda batches: None)  # nobody trains on what they still do
         main["now"], main["gone"] = now, main["now"]
 
