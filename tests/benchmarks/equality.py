@@ -101,6 +101,10 @@ def main() -> int:
     batches = samples = differences = runs = 0
     began = time.perf_counter()
 
+    def tell() -> None:
+        if runs % 1000 == 0:
+            print(f"{runs} scenarios, {differences} different", flush=True)
+
     @drawn(options.scenarios, options.seed)
     @given(
         kinds_of_scenarios(against, jobs_of=options.jobs),
@@ -123,6 +127,7 @@ def main() -> int:
                 batches += len(trace)
                 samples += 0 if trace.samples is None else len(trace.samples.index)
             seen.update(of_jobs(scenario, ours))
+            tell()
             return
         ours = dlsim.simulate(scenario, seed, engine=options.engine, samples=True)
         if against == "torch":
@@ -140,8 +145,7 @@ def main() -> int:
         batches += len(ours)
         samples += 0 if ours.samples is None else len(ours.samples.index)
         seen.update(features(scenario, ours))
-        if runs % 1000 == 0:
-            print(f"{runs} scenarios, {differences} different", flush=True)
+        tell()
 
     compare()
     took = time.perf_counter() - began

@@ -80,12 +80,12 @@ def put_in(s: State, node: int) -> None:
 def share(s: State) -> None:
     """Find out which nodes are full now, share what they leave, and set the alarm."""
     n = s.network[0]
-    while n.enough > 1 and fill(s, n.enough - 1):
-        n.enough -= 1
-        again(s, n.enough)
-    while n.enough < len(s.network_with) and not fill(s, n.enough):
-        n.enough += 1
-        again(s, n.enough - 1)
+    while True:
+        fewer = n.enough > 1 and fill(s, n.enough - 1)
+        if not fewer and (n.enough == len(s.network_with) or fill(s, n.enough)):
+            break
+        n.enough += -1 if fewer else 1
+        again(s, n.enough if fewer else n.enough - 1)
     left = n.capacity - n.full * n.most
     n.rate = left / n.waiting if n.waiting > 0 else 0.0
     n.alarm = inf

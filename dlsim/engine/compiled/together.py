@@ -43,35 +43,20 @@ def step(s: State, node: int) -> int:
 
 
 @inlined
-def ring_node(s: State, node: int) -> None:
-    """Something is due at what the ranks of a node share: whoever is done goes on."""
-    one = read(s.ranks[node * s.job[0].ranks])
-    one.main[0].now = s.job[0].now
-    cores = one.sharing[messages.CORES].alarm == one.main[0].now
-    what = messages.CORES if cores else messages.STORAGE
-    catch_up(one, what)
-    hand_out(one, what)
-    set_alarm(one, what)
-    look_around(one, node)
+def ring(s: State, node: int, of_all: bool) -> None:
+    """Something is due at what the ranks of a node share: whoever is done goes on.
 
-
-@inlined
-def ring_network(s: State) -> None:
-    """On the nodes that are not full, the first read is done, and its like on the same node."""
-    advance_all(s)
-    n, node = s.network[0], s.network_first[1]
-    n.level = max(n.level, s.network_due[node])
-    one = read(s.ranks[node * s.job[0].ranks])
-    one.main[0].now = s.job[0].now
-    catch_up(one, messages.STORAGE)
-    one.sharing[messages.STORAGE].seen = n.level
-    hand_out(one, messages.STORAGE)
-    look_around(one, node)
-
-
-@inlined
-def hand_out(s: State, what: int) -> None:
-    """All go on who have got what they wanted of it, of whichever rank of the node of `s`."""
+    `of_all`: on nodes that are not full, the first read of all is done, and its like on this node.
+    """
+    x, what = s.sharing[messages.STORAGE], messages.STORAGE
+    s.main[0].now = s.job[0].now
+    if of_all:
+        advance_all(s)
+        s.network[0].level = max(s.network[0].level, s.network_due[node])
+        x.seen = s.network[0].level
+    elif s.sharing[messages.CORES].alarm == s.main[0].now:
+        what = messages.CORES
+    catch_up(s, what)
     who = next_served(s, what)
     while who != NONE:
         rank = who >> OWNER
@@ -80,14 +65,7 @@ def hand_out(s: State, what: int) -> None:
         served(t, who & ((1 << OWNER) - 1))
         look_at(t, rank)
         who = next_served(s, what)
-
-
-@inlined
-def look_around(s: State, node: int) -> None:
-    """Find out what has changed of what the ranks of a node share."""
-    if s.rules[0].networked:
-        look_at_reads(s, node)
-    look_at_node(s, node)
+    set_alarm(s, what)
 
 
 @event_loop
@@ -104,23 +82,30 @@ def run_ranks(address: int) -> int:
     j.changed = 0
     meet(s)  # whoever has joined since may be the last whom others wait for
     while True:
-        rank = j.current
+        rank, why, alarm = j.current, messages.WAIT, False
+        node = rank // j.ranks
         if rank == NONE:
             rank, node = s.rank_first[1], s.node_first[1]
-            alarm = min(s.node_times[node], s.network[0].alarm)
-            moment = min(alarm, s.rank_times[rank])
+            soon, of_all = s.node_times[node], s.network[0].alarm
+            moment = min(soon, of_all, s.rank_times[rank])
             if moment > j.until or moment == inf:
                 return messages.NOTHING_LEFT
             j.now = moment
-            if alarm == moment:
-                if s.node_times[node] == alarm:
-                    ring_node(s, node)
-                else:
-                    ring_network(s)
-                continue
-        t, node = read(s.ranks[rank]), rank // j.ranks
-        why = step(t, node)
-        look_around(t, node)
+            alarm = soon == moment or of_all == moment
+            if not alarm:
+                node = rank // j.ranks
+            elif soon > moment:
+                node = s.network_first[1]
+        t = read(s.ranks[node * j.ranks if alarm else rank])
+        if alarm:
+            ring(t, node, s.node_times[node] > j.now)
+        else:
+            why = step(t, node)
+        if t.rules[0].networked:
+            look_at_reads(t, node)
+        look_at_node(t, node)
+        if alarm:
+            continue
         if why != messages.WAIT:
             j.current = rank
             t.main[0].wake = -inf

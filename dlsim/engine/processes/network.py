@@ -125,12 +125,12 @@ class Network:
 
     def _share(self) -> None:
         """Find out which nodes are full now, share what they leave, and set the alarm."""
-        while self._enough > 1 and self._fill(self._enough - 1):
-            self._enough -= 1
-            self._again(self._enough)
-        while not self._fill(self._enough):
-            self._enough += 1
-            self._again(self._enough - 1)
+        while True:
+            fewer = self._enough > 1 and self._fill(self._enough - 1)
+            if not fewer and self._fill(self._enough):
+                break
+            self._enough += -1 if fewer else 1
+            self._again(self._enough if fewer else self._enough - 1)
         left = self.capacity - self._full * self.most
         self._rate = left / self._waiting if self._waiting else 0.0
         self._set_alarm()
