@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dlsim
 from dlsim.trace import lateness, summarize
-from dlsim.trace.job_metrics import job_account
+from dlsim.trace.job_metrics import causes_of, job_account
 from dlsim.trace.telling import sentence
 
 SCENARIO = dlsim.Scenario(
@@ -32,7 +32,8 @@ def main() -> None:
         print(f"  {sentence(counted.shares, counted.stall)}.")
         print(f"  Barrier amplification {late.amplification:.2f}. Rank {worst} was waited for the")
         print(f"  longest; it came last {late.last[worst]:.0f} of {late.meetings} times.")
-        causes = ", ".join(f"{cause} {s:.1f} s" for cause, s in list(late.why[worst].items())[:2])
+        did = list(causes_of(job, worst).items())[:2]
+        causes = ", ".join(f"{cause} {seconds:.1f} s" for cause, seconds in did)
         print(f"  Until it came, it spent: {causes}.")
 
 

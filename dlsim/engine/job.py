@@ -8,10 +8,11 @@ from msgspec import structs
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.effort import announcing, seconds_of, telling, worth_compiling
-from dlsim.engine.facts import uncovered
+from dlsim.engine.facts import batches_to_simulate, may_end_early, stopped_by_others, uncovered
 from dlsim.engine.simulation import Engine, check, versions
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.trace.job import JobTrace
+from dlsim.trace.tally import KEPT, JobTally
 from dlsim.trace.trace import Meta, Problem, Trace
 
 
@@ -43,6 +44,30 @@ def simulate_job(
         return _simulated(scenario, seed, engine, samples, advance)
 
 
+def outcome_of_job(scenario: Scenario, seed: int) -> JobTrace | JobTally:
+    """What the metrics of `simulate_job(scenario, seed)` follow from, as little as possible.
+
+    A tally of a long job that the compiled engine simulates and nothing ends early; else the trace.
+    """
+    if batches_to_simulate(scenario) <= KEPT or not _compiles(scenario):
+        return simulate_job(scenario, seed)
+    from dlsim.engine.compiled.counting import goes_on
+
+    if not goes_on(scenario) or stopped_by_others(scenario) or may_end_early(scenario):
+        return simulate_job(scenario, seed)
+    from dlsim.engine.compiled.job import tally_ranks
+
+    check(scenario, seed, "auto")
+    scenario = structs.replace(scenario, job=structs.replace(scenario.job, rank=None))
+    with announcing(seconds_of(scenario), scenario):
+        return tally_ranks(scenario, seed, telling(scenario))
+
+
+def _compiles(scenario: Scenario) -> bool:
+    """Whether the compiled engine has all of a job, and is worth it."""
+    return not uncovered(scenario) and worth_compiling(seconds_of(scenario))
+
+
 def _simulated(
     scenario: Scenario,
     seed: int,
@@ -54,9 +79,7 @@ def _simulated(
     lacks = uncovered(scenario)
     if engine == "compiled" and lacks:
         raise ScenarioError(f"engine: compiled does not have {lacks}")
-    if engine == "compiled" or (
-        engine == "auto" and not lacks and worth_compiling(seconds_of(scenario))
-    ):
+    if engine == "compiled" or (engine == "auto" and _compiles(scenario)):
         return compiled(scenario, seed, samples, progress)
     if engine == "auto":
         if lacks:

@@ -13,10 +13,11 @@ from dlsim.engine.ranks import rank_seed
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, lacking, require
 from dlsim.trace.job import JobTrace
-from dlsim.trace.tally import KEPT, Tally
+from dlsim.trace.tally import KEPT, JobTally, Tally
 from dlsim.trace.trace import Meta, Trace
 
 Engine: TypeAlias = Literal["auto", "simpy", "compiled"]
+Outcome: TypeAlias = Trace | JobTrace | Tally | JobTally
 
 
 def simulate(
@@ -81,19 +82,23 @@ def check(scenario: Scenario, seed: int, engine: Engine) -> None:
         raise ScenarioError(f"engine: expected simpy or auto for {beyond}, got compiled")
 
 
-def outcome(scenario: Scenario, seed: int = 0) -> Trace | Tally | JobTrace:
+def outcome(scenario: Scenario, seed: int = 0) -> Outcome:
     """What the metrics of `simulate(scenario, seed)` follow from; see `outcomes`."""
     return next(outcomes(scenario, [seed]))
 
 
-def outcomes(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | Tally | JobTrace]:
+def outcomes(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Outcome]:
     """For each of `seeds`, what the metrics follow from, as little of it as possible.
 
     A tally, in memory that does not grow with the number of batches, where the compiled engine
     can make one: of batches in order of a map-style dataset on the ideal machine, and of every
-    long run that nothing ends early; else the trace.
+    long run or job that nothing ends early; else the trace.
     """
-    if scenario.is_job or not _compiles(scenario, _seconds(scenario, len(seeds))):
+    if scenario.is_job:
+        from dlsim.engine.job import outcome_of_job
+
+        return (outcome_of_job(scenario, seed) for seed in seeds)
+    if not _compiles(scenario, _seconds(scenario, len(seeds))):
         return replications(scenario, seeds)
     from dlsim.engine.in_order import suits
 

@@ -9,9 +9,15 @@ from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace import JobTrace, metrics, summarize
 from dlsim.trace.causes import WORDS
-from dlsim.trace.job import meetings
 from dlsim.trace.job_memory import job_overflow
-from dlsim.trace.job_metrics import Lateness, job_account, lateness, main_cause, usual_causes
+from dlsim.trace.job_metrics import (
+    Lateness,
+    causes_of,
+    job_account,
+    lateness,
+    main_cause,
+    usual_causes,
+)
 from dlsim.trace.job_summary import span
 from dlsim.trace.memory import DESCRIPTORS, Overflow
 from dlsim.trace.summary import aligned, number, percent
@@ -45,8 +51,8 @@ def job_verdict(job: JobTrace, late: Lateness) -> str:
         return said[0]
     lost = float(late.kept.sum()) / (len(job) * elapsed) if elapsed else 0.0
     if lost >= NEGLIGIBLE:
-        worst, met = late.worst, meetings(job)
-        why = main_cause(late.why[worst], usual_causes(job, met, worst))
+        worst = late.worst
+        why = main_cause(causes_of(job, worst), usual_causes(job, worst))
         what = WORDS.get(why, why)
         share = late.kept[worst] / late.kept.sum()
         others = 1 / len(job)

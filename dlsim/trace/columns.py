@@ -71,7 +71,7 @@ def parts(begin: int, end: int, *, backwards: bool = False) -> Iterator[slice]:
 
 def put_away() -> None:
     """Memory has nothing more of what is in files, before anybody looks there again."""
-    if hasattr(mmap, "MADV_DONTNEED"):
+    if len(_files) and hasattr(mmap, "MADV_DONTNEED"):
         for mapped in list(_files):
             mapped.madvise(mmap.MADV_DONTNEED)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, zip_longest
 
 import numpy as np
@@ -57,17 +58,22 @@ class Meetings:
     def __len__(self) -> int:
         return len(self.released)
 
-    @property
+    @cached_property
     def last(self) -> Integers:
         """For each meeting, the rank that came last: all others waited for it."""
         found: Integers = np.nanargmax(self.stepped, axis=1)
         return found
 
+    @cached_property
+    def latest(self) -> Floats:
+        """When that one came."""
+        found: Floats = np.take_along_axis(self.stepped, self.last[:, np.newaxis], axis=1)[:, 0]
+        return found
+
     @property
     def waited(self) -> Floats:
         """Seconds that each rank waited for the last one; NaN for one that had no more."""
-        latest = np.nanmax(self.stepped, axis=1, keepdims=True) if len(self) else self.stepped
-        found: Floats = latest - self.stepped
+        found: Floats = self.latest[:, np.newaxis] - self.stepped
         return found
 
 

@@ -19,6 +19,8 @@ from dlsim.trace.job import JobTrace, Meetings, meetings
 from dlsim.trace.metrics import NAN, ratio, span
 from dlsim.trace.trace import Floats, Trace
 
+OTHERS = 32  # ranks that one is compared with: to walk back through a thousand takes long
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Lateness:
@@ -26,8 +28,7 @@ class Lateness:
 
     One value for each rank: `waited`, seconds at the barrier for others; `last`, at how many
     meetings it came last and was waited for; `kept`, seconds that the others waited for it then,
-    all together; `why`, what it did between these meetings, in seconds by cause (those of
-    `critical_path`).
+    all together. What it did until it came, `causes_of` says.
 
     `amplification`: seconds between meetings, over what the ranks took on average; NaN where they
     do not meet. `exchanged`: seconds in all from when the last had come until all went on.
@@ -36,7 +37,6 @@ class Lateness:
     waited: Floats
     last: Floats
     kept: Floats
-    why: tuple[dict[str, float], ...]
     amplification: float
     exchanged: float
     meetings: int
@@ -56,7 +56,6 @@ def lateness(job: JobTrace) -> Lateness:
             waited=nothing,
             last=nothing,
             kept=nothing,
-            why=({},) * ranks,
             amplification=NAN,
             exchanged=0.0,
             meetings=0,
@@ -64,19 +63,14 @@ def lateness(job: JobTrace) -> Lateness:
     waited: Floats = np.nan_to_num(met.waited)
     took = own_times(job, met)
     last = met.last
-    latest = np.nanmax(met.stepped, axis=1)
     lost = waited.sum(axis=1)
     slowest, mean = np.nanmax(took, axis=1).sum(), np.nanmean(took, axis=1).sum()
     return Lateness(
         waited=waited.sum(axis=0),
         last=np.bincount(last, lost > 0, ranks).astype(np.float64),
         kept=np.bincount(last, lost, ranks).astype(np.float64),
-        why=tuple(
-            causes_between(trace, *_intervals(met, latest, (last == rank) & (lost > 0)))
-            for rank, trace in enumerate(job.ranks)
-        ),
         amplification=ratio(float(slowest), float(mean)),
-        exchanged=float(np.nansum(met.released - latest)),
+        exchanged=float(np.nansum(met.released - met.latest)),
         meetings=len(met),
     )
 
@@ -132,10 +126,15 @@ def own_times(job: JobTrace, met: Meetings) -> Floats:
     return found
 
 
-def _intervals(met: Meetings, latest: Floats, mine: np.ndarray) -> tuple[Floats, Floats]:
-    """From when all went on to when the last came, for some of the meetings."""
+def causes_of(job: JobTrace, rank: int) -> dict[str, float]:
+    """What a rank did before the meetings at which all waited for it, in seconds by cause.
+
+    From when all went on after the one before; causes as in `critical_path`, the greatest first.
+    """
+    met = meetings(job)
+    mine = (met.last == rank) & (np.nan_to_num(met.waited).sum(axis=1) > 0)
     before = np.append(-np.inf, met.released[:-1])
-    return before[mine], latest[mine]
+    return causes_between(job.ranks[rank], before[mine], met.latest[mine])
 
 
 def causes_between(trace: Trace, begins: Floats, ends: Floats) -> dict[str, float]:
@@ -170,12 +169,17 @@ def main_cause(why: dict[str, float], usual: dict[str, float]) -> str:
     return max(more, key=lambda cause: more[cause], default=STEP)
 
 
-def usual_causes(job: JobTrace, met: Meetings, rank: int) -> dict[str, float]:
-    """What the other ranks did, on average, between the meetings to which `rank` came last."""
+def usual_causes(job: JobTrace, rank: int) -> dict[str, float]:
+    """What other ranks did, on average, between the meetings to which `rank` came last.
+
+    Of many, the average is that of `OTHERS` of them, evenly among all.
+    """
+    met = meetings(job)
     mine = met.last == rank
     begins = np.append(-np.inf, met.released[:-1])[mine]
     found: dict[str, float] = {}
     others = [other for other in range(len(job)) if other != rank]
+    others = others[:: -(-len(others) // OTHERS)]
     for other in others:
         ends = np.nan_to_num(met.stepped[mine, other], nan=-np.inf)
         for cause, seconds in causes_between(job.ranks[other], begins, ends).items():

@@ -80,21 +80,30 @@ class Level:
         Returns the steps that are new: when, and how many there are from then on.
         """
         stay = go > come
-        weight = np.broadcast_to(weight, come.shape)[stay]
-        times = np.concatenate((self._times, come[stay], go[stay]))
-        changes = np.concatenate((self._changes, weight, -weight))
-        by_time = np.argsort(times, kind="stable")
+        if not stay.all():
+            come, go = come[stay], go[stay]
+            weight = weight[stay] if np.ndim(weight) else weight
+        count, waiting = len(come), len(self._times)
+        times = np.concatenate((self._times, come, go))
+        changes = np.empty(len(times), np.int64)
+        changes[:waiting], changes[waiting : waiting + count] = self._changes, weight
+        changes[waiting + count :] = -changes[waiting : waiting + count]
+        by_time = times.argsort(kind="stable")
         times, changes = times[by_time], changes[by_time]
-        known = int(np.searchsorted(times, until))
-        self._times, self._changes = times[known:], changes[known:]
-        counts = self._now + np.cumsum(changes[:known])
+        known = int(times.searchsorted(until))
+        # copies: what is not known yet is little of all
+        self._times, self._changes = times[known:].copy(), changes[known:].copy()
+        counts = self._now + changes[:known].cumsum()
         if not known:
             return times[:0], counts
-        lasts = np.append(times[1:known] > times[: known - 1], True)
+        lasts = np.ones(known, np.bool_)
+        np.greater(times[1:known], times[: known - 1], out=lasts[:-1])
         times, counts = times[:known][lasts], counts[lasts]
         self._now = counts[-1].item()
         self.highest = max(self.highest, counts.max().item())
-        new = np.append(counts[0] != self._last, counts[1:] != counts[:-1])
+        new = np.ones(len(counts), np.bool_)
+        np.not_equal(counts[1:], counts[:-1], out=new[1:])
+        new[0] = counts[0] != self._last
         self._last = self._now
         return times[new], counts[new]
 

@@ -12,7 +12,7 @@ from dlsim.trace import metrics
 from dlsim.trace.columns import parts
 from dlsim.trace.job import JobTrace
 from dlsim.trace.quantiles import quantiles
-from dlsim.trace.tally import Tally, wait_quantiles
+from dlsim.trace.tally import JobTally, Tally, wait_quantiles
 from dlsim.trace.trace import Trace
 from dlsim.trace.work import work
 
@@ -150,12 +150,12 @@ _LINES = (
 )
 
 
-def summarize(trace: Trace | Tally | JobTrace) -> Summary:
+def summarize(trace: Trace | Tally | JobTrace | JobTally) -> Summary:
     """All metrics of `trace`; works for every trace, also one that an error ended.
 
     Those of a job are of all ranks taken together; see `summarize_job`.
     """
-    if isinstance(trace, JobTrace):
+    if isinstance(trace, JobTrace | JobTally):
         from dlsim.trace.job_summary import summarize_job
 
         return summarize_job(trace)

@@ -71,17 +71,41 @@ class Tally:
     marks: tuple[Marks, ...]
 
 
-def wait_quantiles(tally: Tally, shares: Sequence[float]) -> list[float]:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class JobTally:
+    """The same of a job, whose `ranks` have a tally each; times in seconds.
+
+    `waits` and `classes` are those of all ranks, in each of these, too. `begin` and `end`: of the
+    job. `at_barrier`: for which ranks waited for others, all together. `amplification`: see
+    `dlsim.trace.job_metrics`; NaN where ranks do not meet.
+    """
+
+    ranks: tuple[Tally, ...]
+    waits: Floats | None
+    classes: Integers
+    begin: float
+    end: float
+    at_barrier: float
+    amplification: float
+
+    @property
+    def batches(self) -> int:
+        """Those of all ranks."""
+        return sum(tally.batches for tally in self.ranks)
+
+
+def wait_quantiles(tally: Tally | JobTally, shares: Sequence[float]) -> list[float]:
     """The waits that so many of all do not exceed; of none, NaN.
 
     Interpolated as NumPy does it, or right to 0.4 %, see above.
     """
-    if tally.batches == 0:
+    batches = tally.batches
+    if batches == 0:
         return [math.nan] * len(shares)
     if tally.waits is not None:
-        return [between(tally.waits, share * (tally.batches - 1)) for share in shares]
+        return [between(tally.waits, share * (batches - 1)) for share in shares]
     below = np.cumsum(tally.classes)
-    return [middle(int(np.searchsorted(below, share * tally.batches))) for share in shares]
+    return [middle(int(np.searchsorted(below, share * batches))) for share in shares]
 
 
 def between(values: Floats, at: float) -> float:

@@ -174,6 +174,8 @@ def _with_workers(scenario: Scenario, number: int) -> Scenario:
 
 def _to_its_end(scenario: Scenario) -> Scenario:
     """The scenario with a loop that leaves no epoch early."""
+    if scenario.consumer.stop_after is None:
+        return scenario
     return structs.replace(scenario, consumer=structs.replace(scenario.consumer, stop_after=None))
 
 

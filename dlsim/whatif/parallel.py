@@ -27,13 +27,14 @@ from dlsim.scenario.errors import is_integer
 from dlsim.trace import JobTrace, Trace, summarize
 from dlsim.trace.job_metrics import lateness
 from dlsim.trace.job_summary import at_barrier
-from dlsim.trace.tally import Marks, Tally
+from dlsim.trace.tally import JobTally, Marks, Tally
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.steady import Steady, marks_of, steady_states
 
 T = TypeVar("T")
 Row: TypeAlias = dict[str, float]
 Run: TypeAlias = Trace | JobTrace
+Counted: TypeAlias = Tally | JobTally
 Measure: TypeAlias = Callable[[Run], Row]
 
 MOST_JOBS = 10_000  # on a cluster; one machine has room for fewer
@@ -56,7 +57,7 @@ def replication_seed(seed: int, replication: int) -> int:
     return int(child.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def measure(run: Run | Tally) -> Row:
+def measure(run: Run | Counted) -> Row:
     """Metric by name: all of `summarize`, the figures of `steady_state`, and `failed`.
 
     Names of steady-state figures begin with `steady_`; all others are of the whole run. `failed`
@@ -67,7 +68,7 @@ def measure(run: Run | Tally) -> Row:
     return row
 
 
-def measure_all(runs: Iterable[Run | Tally]) -> list[Row]:
+def measure_all(runs: Iterable[Run | Counted]) -> list[Row]:
     """What `measure` finds in each of the runs, which are not all kept at a time."""
     rows: list[Row] = []
     iterator = iter(runs)
@@ -79,18 +80,18 @@ def measure_all(runs: Iterable[Run | Tally]) -> list[Row]:
     return rows
 
 
-def _summed_up(run: Run | Tally) -> tuple[Row, float, Sequence[Marks]]:
-    failed = float(not isinstance(run, Tally) and run.meta.problem is not None)
+def _summed_up(run: Run | Counted) -> tuple[Row, float, Sequence[Marks]]:
+    failed = float(not isinstance(run, Counted) and run.meta.problem is not None)
     row = summarize(run).as_dict()
-    if isinstance(run, JobTrace):
+    if isinstance(run, JobTrace | JobTally):
         return {**row, **meeting(run)}, failed, marks_of(run.ranks[0])
     return row, failed, marks_of(run)
 
 
-def meeting(run: JobTrace) -> Row:
+def meeting(run: JobTrace | JobTally) -> Row:
     """Of a job: the share of its ranks' time at the barrier, and barrier amplification."""
-    late = lateness(run)
-    return {"barrier": at_barrier(run, late), "amplification": late.amplification}
+    found = run if isinstance(run, JobTally) else lateness(run)
+    return {"barrier": at_barrier(run), "amplification": found.amplification}
 
 
 def simulations(

@@ -9,17 +9,19 @@ from hypothesis import strategies as st
 
 import dlsim
 from dlsim.engine import outcome, outcomes, simulate
+from dlsim.engine.facts import may_end_early, stopped_by_others, uncovered
 from dlsim.engine.kept import kept
 from dlsim.scenario import Scenario
-from dlsim.trace import Trace
-from dlsim.trace.tally import Tally, middle
+from dlsim.trace import JobTrace, Trace
+from dlsim.trace.tally import JobTally, Tally, middle
 from dlsim.whatif import measure
-from tests.strategies import in_order, on_machines
+from tests.strategies import ideal, in_order, jobs, on_machines
 
 pytest.importorskip("numba", reason="only the compiled engine makes tallies")
 from dlsim.engine.compiled import simulation
 from dlsim.engine.compiled.counting import goes_on
 from dlsim.engine.compiled.in_order import InOrder
+from dlsim.engine.compiled.job import tally_ranks
 from dlsim.engine.in_order import suits
 
 QUANTILES = ("wait_p50", "wait_p95", "wait_p99")
@@ -68,6 +70,35 @@ def test_metrics_of_the_event_loop(scenario: Scenario, seed: int, room: int) -> 
     expected = measure(simulate(scenario, seed, engine="compiled"))
     for name in expected:
         assert found[name] == pytest.approx(expected[name], rel=1e-9, abs=1e-9, nan_ok=True), name
+
+
+@settings(max_examples=60)
+@given(jobs(ideal | on_machines()), st.integers(0, 2**32), st.sampled_from([1, 8, 64]))
+def test_metrics_of_jobs(scenario: Scenario, seed: int, room: int) -> None:
+    """So are those of the tallies of all ranks of a job, however ranks meet."""
+    whole = {"loader.timeout": 0.0, "consumer.stop_after": None, "failures": []}
+    gone_on = {**whole, "loader.endless": False, "loader.refill": "return"}
+    scenario = dlsim.replace(scenario, gone_on)
+    assume(goes_on(scenario) and not uncovered(scenario))
+    assume(not stopped_by_others(scenario) and not may_end_early(scenario))
+    found = measure(tally_ranks(scenario, seed, lambda batches: None, room))
+    expected = measure(dlsim.simulate_job(scenario, seed, engine="compiled"))
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name] == pytest.approx(expected[name], rel=1e-9, abs=1e-9, nan_ok=True), name
+
+
+def test_long_jobs_keep_no_traces() -> None:
+    """Metrics alone of a long job, its steady state, too, are those of its traces."""
+    scenario = long(70_000, **{"job.ranks": 4, "machine.cores": 8.0, "job.sync": 3})
+    tally, traces = outcome(scenario, 1), dlsim.simulate_job(scenario, 1, engine="compiled")
+    assert isinstance(tally, JobTally)
+    found, expected = measure(tally), measure(traces)
+    for name in expected:
+        near = 0.004 if name in QUANTILES else 1e-9
+        assert found[name] == pytest.approx(expected[name], rel=near, abs=1e-9), name
+    short = long(1000, **{"job.ranks": 4, "machine.cores": 8.0})
+    assert isinstance(outcome(short), JobTrace)
 
 
 def test_across_blocks_and_epochs() -> None:

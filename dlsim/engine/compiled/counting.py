@@ -6,13 +6,15 @@ is still on its way was sent: nothing that is not yet known can change them befo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from dlsim.engine.compiled.messages import EXHAUSTED
+from dlsim.engine.compiled.messages import EXHAUSTED, FINISHED
 from dlsim.engine.draws import Floats
-from dlsim.engine.facts import only_processes
+from dlsim.engine.facts import meets_after, only_processes
 from dlsim.scenario import Scenario
 from dlsim.trace import metrics
 from dlsim.trace import trace as fates
@@ -32,11 +34,75 @@ def goes_on(scenario: Scenario) -> bool:
     return not (early or other or scenario.failures)
 
 
-class Counting:
-    """The tally of a run in the making."""
+class Waits:
+    """How long `next()` waited: each time, while these are few, and how often in each class."""
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
+    def __init__(self) -> None:
+        self.classes = np.zeros(PARTS * EXPONENTS + 1, np.int64)
+        self.counted = 0
+        self._each: list[Floats] = []
+
+    def add(self, waits: Floats) -> None:
+        """Take in some of them, in seconds."""
+        self.counted += len(waits)
+        if self.counted <= KEPT:
+            self._each.append(waits)
+        else:
+            self._each.clear()
+        part, exponent = np.frexp(waits)
+        number = (exponent - 1 - FINEST) * PARTS + ((2 * part - 1) * PARTS).astype(np.int64) + 1
+        number = np.where(waits > 0, np.clip(number, 0, len(self.classes) - 1), 0)
+        np.add.at(self.classes, number, 1)
+
+    @cached_property
+    def in_order(self) -> Floats | None:
+        """All of them, the shortest first; None where there are too many. Asked for at the end."""
+        return np.sort(np.concatenate((*self._each, np.empty(0)))) if self.counted <= KEPT else None
+
+
+class Met:
+    """When the ranks of a job met, in order: what is known of each meeting, and grows."""
+
+    def __init__(self, meetings: int) -> None:
+        self.come = np.zeros(meetings)  # ranks that came
+        self.stepped = np.zeros(meetings)  # sum of the moments at which they did,
+        self.latest = np.full(meetings, -np.inf)  # and the last of these
+        self.released = np.full(meetings, np.nan)  # when all went on
+
+    def add(self, first: int, stepped: Floats, finished: Floats) -> None:
+        """A rank came to the meetings from `first` on."""
+        here = slice(first, first + len(stepped))
+        self.come[here] += 1
+        self.stepped[here] += stepped
+        self.latest[here] = np.maximum(self.latest[here], stepped)
+        self.released[here] = finished
+
+    def amplification(self, begin: float) -> float:
+        """Barrier amplification of a job that began then (see `dlsim.trace.job_metrics`)."""
+        met = self.come > 0
+        before = np.append(begin, self.released[met][:-1])
+        slowest = self.latest[met] - before
+        mean = self.stepped[met] / self.come[met] - before
+        return metrics.ratio(float(slowest.sum()), float(mean.sum()))
+
+
+class Counting:
+    """The tally of a run in the making; of one rank of many, what all have in common is given.
+
+    `meetings`: the first one of each epoch; None where they are counted over all epochs.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        waits: Waits | None = None,
+        met: Met | None = None,
+        meetings: Sequence[int] | None = None,
+    ) -> None:
+        self.scenario, self.waits, self.met = scenario, waits or Waits(), met
+        self._meetings, self._sized = meetings, scenario.dataset.sample_bytes.mean > 0
+        self._attended = 0
+        self.at_barrier = 0.0
         workers = scenario.loader.num_workers
         self.settled = 0  # batches that are not looked at again
         self.counted = 0  # batches returned that are
@@ -44,11 +110,9 @@ class Counting:
         self.wait = self.step = self.buffer = self.lost = 0.0
         self.busy = np.zeros(workers)
         self.ready, self.content, self.credit, self.early = (Level() for _ in range(4))
-        self.classes = np.zeros(PARTS * EXPONENTS + 1, np.int64)
-        self.waits: list[Floats] = []
         self.first = [np.nan, np.nan]  # when the first batch was requested, and returned
         self.marks: list[Marks] = []
-        self._accelerator = self._copied = -np.inf
+        self._accelerator = self._computed = self._copied = -np.inf
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -58,14 +122,22 @@ class Counting:
         self._points: Floats = np.empty((4, 0))
 
     def take(
-        self, columns: dict[str, Any], base: int, returned: Any, oldest: int, until: float
+        self,
+        columns: dict[str, Any],
+        base: int,
+        returned: Any,
+        over: int,
+        oldest: int,
+        until: float,
     ) -> None:
         """Take in the batches `returned` since the last time, and all numbers before `oldest`.
 
-        `columns` begin with batch `base`. Whatever happens before `until` (seconds) is known.
+        Of so many of them the steps are `over`; the others are taken in the next time. `columns`
+        begin with batch `base`. Whatever happens before `until` (seconds) is known.
         """
-        self._count(columns, returned - base)
-        self.counted += len(returned)
+        self._count(columns, returned[:over] - base)
+        self._add_lost(columns, returned - base, over)
+        self.counted += over
         new = slice(self.settled - base, oldest - base)
         self._settle({name: column[new] for name, column in columns.items()}, until)
         self.settled = oldest
@@ -74,8 +146,9 @@ class Counting:
         """Batches returned, in the order of return."""
         if not len(rows):
             return
-        requested, returned, finished, arrived = (
-            columns[name][rows] for name in ("requested", "returned", "finished", "arrived")
+        requested, returned, finished, arrived, stepped = (
+            columns[name][rows]
+            for name in ("requested", "returned", "finished", "arrived", "stepped")
         )
         wait, size = returned - requested, columns["size"][rows].astype(np.int64)
         if self.counted == 0:
@@ -83,22 +156,30 @@ class Counting:
         began, ended = metrics.computing(
             returned, finished, size, self.scenario, self._accelerator, self._copied
         )
-        free = np.append(self._accelerator, ended[:-1])
+        if self.met is not None:
+            ended = np.fmin(ended, stepped)
+            self._meet(stepped, finished)
+        free = np.append(self._computed, ended[:-1])
         copies = self.scenario.copying(1.0) * size
         self._copied = float(metrics.arrivals(returned, copies, self._copied)[-1])
-        self._accelerator = float(ended[-1])
+        self._computed = float(ended[-1])
+        self._accelerator = max(self._accelerator, float(finished.max()))
         self.wait += float(wait.sum())
         self.step += float((ended - began).sum())
         self.buffer += float((returned - arrived).sum())
         self.samples += int(size.sum())
-        if self.counted + len(rows) <= KEPT:
-            self.waits.append(wait)
-        part, exponent = np.frexp(wait)
-        number = (exponent - 1 - FINEST) * PARTS + ((2 * part - 1) * PARTS).astype(np.int64) + 1
-        number = np.where(wait > 0, np.clip(number, 0, len(self.classes) - 1), 0)
-        self.classes += np.bincount(number, minlength=len(self.classes))
+        self.waits.add(wait)
         self._add_marks(returned, wait, ended - began, np.maximum(free - returned, 0.0), size)
-        self._add_lost(columns, rows)
+
+    def _meet(self, stepped: Floats, finished: Floats) -> None:
+        """The rank has done some steps, and met others after some of these."""
+        assert self.met is not None
+        self.at_barrier += float((finished - stepped).sum())
+        every = meets_after(self.scenario)
+        mine = slice(every - 1 - self._returned % every, None, every)
+        if len(some := stepped[mine]):
+            self.met.add(self._attended, some, finished[mine])
+            self._attended += len(some)
 
     def _add_marks(
         self, returned: Floats, wait: Floats, step: Floats, under_way: Floats, size: Any
@@ -119,13 +200,15 @@ class Counting:
             self._points = self._points[:, ::2]
             self._stride *= 2
 
-    def _add_lost(self, columns: dict[str, Any], rows: Any) -> None:
-        """Add what batches were waited for while a later one had arrived."""
+    def _add_lost(self, columns: dict[str, Any], rows: Any, count: int) -> None:
+        """Add what the first `count` batches were waited for while a later one had arrived."""
+        if not count:
+            return
         coming = (columns["status"] == fates.PENDING) & (columns["outcome"] != EXHAUSTED)
         line = np.append(rows, np.flatnonzero(coming))
         arrived = np.nan_to_num(columns["arrived"][line], nan=np.inf)
-        later = np.append(np.minimum.accumulate(arrived[::-1])[::-1][1:], np.inf)[: len(rows)]
-        lost = arrived[: len(rows)] - np.maximum(columns["requested"][rows], later)
+        later = np.append(np.minimum.accumulate(arrived[::-1])[::-1][1:], np.inf)[:count]
+        lost = arrived[:count] - np.maximum(columns["requested"][rows[:count]], later)
         self.lost += float(np.maximum(lost, 0.0).sum())
 
     def _settle(self, new: dict[str, Any], until: float) -> None:
@@ -141,7 +224,8 @@ class Counting:
         done = status == fates.RETURNED
         come, go, size = new["arrived"][done], back[done], new["size"][done].astype(np.int64)
         self.ready.add(come, go, 1, until)
-        self.content.add(come, go, size, until)
+        if self._sized:
+            self.content.add(come, go, size, until)
         early = new["received"] < new["requested"]
         self.held += int(early.sum())
         self.early.add(received[early], back[early], 1, until)
@@ -155,12 +239,13 @@ class Counting:
         if self._returned:
             points = np.column_stack((points, self._last))
         self.marks.append(Marks(self._stride, self._returned, *points))
+        if self._meetings is not None:
+            self._attended = self._meetings[len(self.marks)]
         self._start_epoch()
 
     def tally(self, started: Floats, ended: Floats) -> Tally:
         """What was counted, with the beginnings and ends of the epochs in seconds."""
-        size, few = self.scenario.dataset.sample_bytes.mean, self.counted <= KEPT
-        waits = np.sort(np.concatenate((*self.waits, np.empty(0)))) if few else None
+        size = self.scenario.dataset.sample_bytes.mean
         return Tally(
             batches=self.counted,
             samples=self.samples,
@@ -172,8 +257,8 @@ class Counting:
             wait_first=self.first[1] - self.first[0],
             wait=self.wait,
             step=self.step,
-            waits=waits,
-            classes=self.classes,
+            waits=self.waits.in_order,
+            classes=self.waits.classes,
             buffer=self.buffer,
             buffer_max=int(self.ready.highest),
             buffer_bytes=self.content.highest * size if size else np.nan,
@@ -190,4 +275,6 @@ def columns_of(state: Any, count: int) -> dict[str, Any]:
     """The columns of the first `count` batches of a state, by name."""
     moments = zip(MOMENTS, state.moments[:, :count], strict=True)
     others = {name: getattr(state, name)[:count] for name in ("worker", "size", "status")}
-    return {**dict(moments), **others, "outcome": state.batches["outcome"][:count]}
+    stepped = state.stepped[0, :count] if len(state.stepped) else state.moments[FINISHED, :count]
+    outcome = state.batches["outcome"][:count]
+    return {**dict(moments), **others, "outcome": outcome, "stepped": stepped}

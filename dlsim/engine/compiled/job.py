@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dlsim.engine.compiled.counting import Counting, Met, Waits
 from dlsim.engine.compiled.messages import EPOCH_OVER, LEAVE, NOTHING_LEFT, OVER, RANK_LEFT
 from dlsim.engine.compiled.settings import NONE, Place
 from dlsim.engine.compiled.simulation import Simulation
@@ -15,7 +16,10 @@ from dlsim.engine.draws import SYNC, Stream
 from dlsim.engine.facts import steps_of_ranks
 from dlsim.engine.ranks import rank_scenarios, rank_seed, why_not
 from dlsim.scenario import Scenario
+from dlsim.trace.tally import JobTally
 from dlsim.trace.trace import Meta, Trace
+
+ROOM = 256  # batches of each rank whose columns are kept, where metrics alone are asked for
 
 
 def simulate_ranks(
@@ -35,17 +39,87 @@ def simulate_ranks(
     ]
 
 
-class Job:
-    """The simulations of all ranks, of which those on a node share what it has."""
+def tally_ranks(
+    scenario: Scenario, seed: int, progress: Callable[[int], object], room: int = ROOM
+) -> JobTally:
+    """What the metrics of such a job follow from, in which all that is sent comes to its end.
 
-    def __init__(self, scenario: Scenario, seed: int, *, samples: bool) -> None:
-        self.job = job = scenario.job
+    Columns of each rank have `room` for so many batches, or for as many as are under way.
+    """
+    job = Job(scenario, seed, samples=False, counted=Counted(scenario), room=room)
+    job.run(progress)
+    assert job.counted is not None
+    return job.counted.tally([rank.moments for rank in job.ranks])
+
+
+class Counted:
+    """The tallies of all ranks in the making, and what they have in common."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        job, steps = scenario.job, max(steps_of_ranks(scenario))
+        self.waits, self.met, self.firsts = Waits(), None, None
+        if isinstance(job.sync, int):
+            each = steps // job.sync
+            self.met = Met(each * scenario.epochs)
+            if job.uneven == "join":  # who has no more in an epoch waits for the next one
+                self.firsts = [each * epoch for epoch in range(scenario.epochs + 1)]
+        self.ranks: list[Counting] = []
+
+    def another(self, scenario: Scenario) -> Counting:
+        """That of the next rank."""
+        self.ranks.append(Counting(scenario, self.waits, self.met, self.firsts))
+        return self.ranks[-1]
+
+    def tally(self, moments: Sequence[Sequence[Sequence[float]]]) -> JobTally:
+        """What was counted; `moments`: when each epoch of each rank started, and ended."""
+        times = np.array(moments)  # rank, epoch; started, primed, ended
+        started, ended = times[:, :, 0], times[:, :, 2]
+        begin = float(started.min())
+        return JobTally(
+            ranks=tuple(
+                counting.tally(*each)
+                for counting, *each in zip(self.ranks, started, ended, strict=True)
+            ),
+            waits=self.waits.in_order,
+            classes=self.waits.classes,
+            begin=begin,
+            end=float(ended.max()),
+            at_barrier=sum(counting.at_barrier for counting in self.ranks),
+            amplification=np.nan if self.met is None else self.met.amplification(begin),
+        )
+
+
+class Job:
+    """The simulations of all ranks, of which those on a node share what it has.
+
+    Where they are `counted`, batches that are done are forgotten.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        *,
+        samples: bool,
+        counted: Counted | None = None,
+        room: int = 0,
+    ) -> None:
+        self.job, self.counted = scenario.job, counted
+        job = self.job
         self.ranks: list[Simulation] = []
         states: list[State] = []
         for rank, mine in enumerate(rank_scenarios(scenario)):
-            place, under = Place(rank, job.ranks, job.world), rank_seed(seed, rank)
-            self.ranks.append(Simulation(mine, under, samples=samples, place=place, before=states))
-            states.append(self.ranks[-1].state)
+            made = Simulation(
+                mine,
+                rank_seed(seed, rank),
+                samples=samples,
+                counting=None if counted is None else counted.another(mine),
+                room=room,
+                place=Place(rank, job.ranks, job.world),
+                before=states,
+            )
+            self.ranks.append(made)
+            states.append(made.state)
         most = (max(steps_of_ranks(scenario)) + 1) * scenario.epochs
         times = Stream(job.sync_time, "job.sync_time", (SYNC,), seed)
         drawn = np.asarray(times.array(range(most)), np.float64)

@@ -113,9 +113,6 @@ class Simulation:
                 self.fail(why)
                 break
             self.end_epoch()
-            if self.counting is not None:
-                self.count(int(self.main["sent"]), np.inf)
-                self.counting.end_epoch()
         # Let happen what happens at the very moment the training loop ends.
         self.main["doing"], self.main["wake"] = OVER, self.main["now"]
         self.go_on(progress)
@@ -139,6 +136,9 @@ class Simulation:
     def end_epoch(self) -> None:
         """The training loop has left the epoch."""
         self.moments[-1][1], self.moments[-1][2] = self.main["primed"], self.main["now"]
+        if self.counting is not None:
+            self.count(int(self.main["sent"]), np.inf)
+            self.counting.end_epoch()
 
     def fail(self, why: int) -> None:
         """An exception has ended the training loop."""
@@ -281,12 +281,14 @@ class Simulation:
 
     def count(self, oldest: int, until: float) -> None:
         """Take in what is new; batches before `oldest` are done, as is all before `until`."""
-        state, counting = self.state, self.counting
+        state, counting, main = self.state, self.counting, self.main
         assert counting is not None
         base, before = self.gone["batches"], self.gone["order"]
-        columns = columns_of(state, int(self.main["sent"]) - base)
-        new = state.order[counting.counted - before : int(self.main["returned"]) - before]
-        counting.take(columns, base, new, oldest, until)
+        columns = columns_of(state, int(main["sent"]) - base)
+        new = state.order[counting.counted - before : int(main["returned"]) - before]
+        # Of a rank that meets others it may not be known yet when steps are over.
+        over = main["resolved" if state.rules["sync"][0] else "returned"] - counting.counted
+        counting.take(columns, base, new, int(over), oldest, until)
 
     def forget(self) -> None:
         """Count the batches that are done, and use their columns again."""
@@ -302,12 +304,18 @@ class Simulation:
         # The host may still wait for the ends of some steps.
         ahead = state.order[trained - before : returned - before]
         keep = min([oldest, *ahead.tolist()])
-        count = max(self.room, 2 * (sent - keep)) + len(ahead)
+        count = max(self.room, 2 * (sent - keep))
         made = {}
         for name in COLUMNS:
             first, last = (trained, returned) if name == "order" else (keep, sent)
-            old = getattr(state, name)[..., first - gone[name] : last - gone[name]]
-            made[name], gone[name] = longer(old, count), first
+            column = getattr(state, name)
+            old = column[..., first - gone[name] : last - gone[name]]
+            gone[name] = first
+            if column.shape[-1] < count:
+                made[name] = longer(old, count)
+            else:  # in its place: rooms that come and go leave gaps in memory
+                column[..., : last - first] = old
+                self.known[name] = None, []
         self.state = state._replace(**made)
 
     def expected(self) -> int:
