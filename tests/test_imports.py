@@ -26,7 +26,12 @@ ALLOWED = {
 }
 # Inside a room: which of its parts each part may import from, besides itself. Twins never do.
 PARTS = {
-    "engine": {"processes": set(), "compiled": set(), "pipelines": {"processes"}},
+    "engine": {
+        "processes": set(),
+        "native": set(),
+        "compiled": {"native"},
+        "pipelines": {"processes"},
+    },
     "validation": {
         "virtual": set(),
         "observing": set(),
@@ -35,7 +40,7 @@ PARTS = {
         "diagnosing": {"observing", "calibrating", "fidelity"},
     },
 }
-HEAVY = ("torch", "matplotlib", "numba", "scipy.stats", "joblib")
+HEAVY = ("torch", "matplotlib", "llvmlite", "scipy.stats", "joblib")
 
 
 def imports(path: Path) -> set[str]:

@@ -34,7 +34,7 @@ SECONDS = 50e-6  # that the SimPy engine takes for one unit of effort, on one co
 LOOKING = 2e-3  # seconds that looking at a run of one rank takes, however short it is
 # Seconds on such a core: what was compiled before; or is to be, as the event loop, or where there
 # is a recurrence.
-LOADING, COMPILING, LITTLE = 1.0, 14.0, 3.0
+LOADING, COMPILING, LITTLE = 0.05, 2.0, 0.3
 LOOP, RECURRENCE = "loop.run", "recurrence.schedule"
 
 # Seconds that went into simulations without compiled code until now. Who asks for many, one after
@@ -251,4 +251,6 @@ def compiles_first(kernel: str = LOOP) -> bool:
 
 
 def _loaded(kernel: str) -> bool:
-    return f"dlsim.engine.compiled.{kernel.partition('.')[0]}" in sys.modules
+    module, _, name = kernel.partition(".")
+    found = getattr(sys.modules.get(f"dlsim.engine.compiled.{module}"), name, None)
+    return found is not None and found.code is not None

@@ -85,7 +85,7 @@ def _simulated(
         if lacks:
             why = f"as the compiled engine does not have {lacks}"
         else:
-            why = "which is sooner done" if installed() else "as numba is not installed"
+            why = "which is sooner done" if installed() else "as llvmlite is not installed"
         notes["engine"] = f"simpy, {why}"
 
     def meta(mine: Scenario, problem: Problem | None, caught: Sequence[Problem] = ()) -> Meta:
@@ -111,7 +111,7 @@ def compiled(
     """The job from the compiled engine, which is not loaded before it is wanted."""
     from dlsim.engine.compiled.job import simulate_ranks
 
-    found = versions("numba")
+    found = versions("llvmlite")
 
     def meta(mine: Scenario) -> Meta:
         return Meta(engine="compiled", scenario=mine, seed=seed, versions=found)

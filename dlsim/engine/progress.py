@@ -20,7 +20,8 @@ class Progress:
 
     `prior`: seconds that all of it takes on this machine, as far as was known when it began.
     `compiling`: whether there is something to compile first. `spared`: seconds that all would take
-    with numba, where it is not installed and would help. `heard` is called when more is announced.
+    with the compiled engine, where it is not installed and would help. `heard` is called when more
+    is announced.
     """
 
     expected: float = 0.0

@@ -30,8 +30,8 @@ def simulate(
 ) -> Trace:
     """The trace of `scenario` under `seed`, an integer of at least 0.
 
-    `engine`: `"simpy"`, the processes to read; `"compiled"`, the same faster, with numba, for most
-    of it; or `"auto"`, whichever can and is done sooner (see `dlsim.engine.effort`).
+    `engine`: `"simpy"`, the processes to read; `"compiled"`, the same faster, with llvmlite,
+    for most of it; or `"auto"`, whichever can and is done sooner (see `dlsim.engine.effort`).
     `trace.meta.engine` says which ran, and `trace.meta.notes` why not the compiled one.
     `samples`: keep the times of every sample too. `progress` is called with the number of
     batches finished since it was last called.
@@ -76,7 +76,7 @@ def check(scenario: Scenario, seed: int, engine: Engine) -> None:
     if engine not in get_args(Engine):
         raise ScenarioError(f"engine: expected auto, simpy or compiled, got {engine!r}")
     if engine == "compiled" and not installed():
-        raise ScenarioError(lacking("engine: compiled", "numba", "fast"))
+        raise ScenarioError(lacking("engine: compiled", "llvmlite", "fast"))
     beyond = only_processes(scenario)
     if engine == "compiled" and beyond is not None:
         raise ScenarioError(f"engine: expected simpy or auto for {beyond}, got compiled")
@@ -159,7 +159,7 @@ def _why(scenario: Scenario) -> str:
         return f"as the compiled engine does not have {beyond}"
     if installed():
         return "as it is done before the compiled engine would be loaded"
-    return "as the compiled engine needs numba, which is not installed"
+    return "as the compiled engine needs llvmlite, which is not installed"
 
 
 def processes(
@@ -206,7 +206,7 @@ def compiled(
     """The trace from the compiled engine, of which nothing is loaded that is not wanted."""
     from dlsim.engine.in_order import suits
 
-    meta = Meta(engine="compiled", scenario=scenario, seed=seed, versions=versions("numba"))
+    meta = Meta(engine="compiled", scenario=scenario, seed=seed, versions=versions("llvmlite"))
     if suits(scenario) and not samples:
         from dlsim.engine.compiled.in_order import simulate_in_order
 

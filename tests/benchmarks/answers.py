@@ -3,7 +3,7 @@
     python -m tests.benchmarks.answers --only advise
 
 Prints a row for each command, slowest last: the seconds it took, those of CPU, and its first line.
-Where numba is installed, `--plain` simulates as where it is not.
+Where llvmlite is installed, `--plain` simulates as where it is not.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ QUESTIONS = (
     "advise {scenario} --min-au 90%",
     "report {scenario} --html {folder}/report.html",
 )
-# What every Python process loads that finds it: there is no numba then.
+# What every Python process loads that finds it: there is no llvmlite then.
 HIDDEN = """
 from importlib import util
 found = util.find_spec
-util.find_spec = lambda name, package=None: None if name == "numba" else found(name, package)
+util.find_spec = lambda name, package=None: None if name == "llvmlite" else found(name, package)
 """
 
 
@@ -76,7 +76,7 @@ def main() -> None:
     """Ask, and print what each question took; exit status 1 if any took too long."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", help="commands that this pattern is found in")
-    parser.add_argument("--plain", action="store_true", help="as where numba is not installed")
+    parser.add_argument("--plain", action="store_true", help="as where llvmlite is not installed")
     options = parser.parse_args()
     late = 0
     for answer in asked(options.only, options.plain):

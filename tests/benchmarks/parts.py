@@ -17,6 +17,7 @@ from dlsim.engine.compiled.in_order import InOrder
 from dlsim.engine.compiled.jobs import LARGEST_BLOCK, Jobs
 from dlsim.engine.compiled.recurrence import schedule
 from dlsim.engine.kept import kept
+from dlsim.engine.native.arrays import table
 from dlsim.scenario import Scenario
 from dlsim.trace import Trace
 from dlsim.trace.tally import Tally
@@ -122,7 +123,7 @@ def scheduling(plan: Scenario) -> None:
     """Draw, and find out all moments, but keep none."""
     run = InOrder(plan, keep=False)
     for drawn, _ in run.blocks(0):
-        schedule(run.course, drawn.offsets, drawn.services, drawn.collates, drawn.steps)
+        schedule(run.table, table(drawn))
 
 
 def simulate(plan: Scenario, seed: int = 0) -> None:

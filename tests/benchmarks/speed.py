@@ -45,7 +45,7 @@ from tests.benchmarks.timing import alternate, one_core, ratio, spread
 from tests.benchmarks.waiting import commands, first_use, long_commands, questions
 from tests.benchmarks.watched import watched_epochs
 
-PACKAGES, PEERS = ("numpy", "numba", "simpy"), ("ciw", "salabim")
+PACKAGES, PEERS = ("numpy", "llvmlite", "simpy"), ("ciw", "salabim")
 # A row of a table: name, ratio, and a goal for it.
 GOAL = re.compile(r"^\| (.*?) \| ([\d.,]+) \(.*?\) \| ([≤≥]) ([\d,]+(?:\.\d+)?) \|", re.M)
 MISSED = "Goals that are missed"
@@ -187,7 +187,7 @@ def peers(repeats: int, batches: int) -> Iterator[str]:
 
 
 def at_once(plan: dlsim.Scenario) -> None:
-    """Its replications by NumPy, as where there is no numba."""
+    """Its replications by NumPy, as where there is no llvmlite."""
     metas = [Meta(engine="numpy", scenario=plan, seed=seed) for seed in range(REPLICATIONS)]
     assert len(list(traces(plan, metas))) == REPLICATIONS
 
@@ -325,7 +325,7 @@ def sections(
             first_use(repeats, beside),
         ),
         (
-            "Answers without numba, processor time"
+            "Answers without llvmlite, processor time"
             + (f", over that of {beside.name}" if beside else ""),
             "| question | ratio | goal | takes |",
             questions(repeats, beside),
@@ -336,7 +336,7 @@ def sections(
             watched_epochs(repeats),
         ),
         (
-            "Commands where numba is installed, over the same without it, processor time",
+            "Commands where llvmlite is installed, over the same without it, processor time",
             "| command | ratio | goal | takes |",
             commands(repeats),
         ),

@@ -37,7 +37,7 @@ PEERS = ("in_simpy", "in_salabim", "in_ciw", "loop")
 def test_engines(benchmark: Any, plan: dlsim.Scenario, engine: str) -> None:
     """A run of 2,000 batches, by each engine."""
     if engine == "compiled":
-        pytest.importorskip("numba")
+        pytest.importorskip("llvmlite")
         dlsim.simulate(plan, engine="compiled")  # compiles
     trace = benchmark(dlsim.simulate, plan, engine=engine)
     assert len(trace.order) == BATCHES

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from tests.benchmarks.timing import spread, three_digits
 
 ROOT = Path(__file__).parent.parent.parent
+CACHES = "DLSIM_CACHE_DIR", "NUMBA_CACHE_DIR"  # the latter: of earlier versions
 LONG = """
 [loader]
 batch_size = 1
@@ -34,7 +35,7 @@ FIRST_USE = """
 import dlsim
 dlsim.simulate(dlsim.replace(dlsim.load({path!r}), {changes}), engine="compiled")
 """
-WITHOUT = "import sys; sys.modules['numba'] = None; from dlsim.cli import main; sys.exit(main())"
+WITHOUT = "import sys; sys.modules['llvmlite'] = None; from dlsim.cli import main; sys.exit(main())"
 COMMANDS = (
     ("run", "scenarios/imagenet_a100.toml"),
     ("explain", "scenarios/imagenet_a100.toml"),
@@ -95,12 +96,12 @@ def first_use(repeats: int, other: Path | None) -> Iterator[str]:
             for _ in range(repeats):
                 for root, seconds in taken.items():
                     with TemporaryDirectory() as caches:
-                        seconds.append(spent(root, "-c", code, NUMBA_CACHE_DIR=caches)[0])
+                        seconds.append(spent(root, "-c", code, **dict.fromkeys(CACHES, caches))[0])
             yield _row(name, taken, other, "≤ 0.25")
 
 
 def commands(repeats: int) -> Iterator[str]:
-    """Rows: processor time of commands with numba installed, over that without it."""
+    """Rows: processor time of commands with llvmlite installed, over that without it."""
     for command in COMMANDS:
         here = [spent(ROOT, "-m", "dlsim", *command)[0] for _ in range(repeats + 1)][1:]
         without = [spent(ROOT, "-c", WITHOUT, *command)[0] for _ in range(repeats)]
@@ -110,7 +111,7 @@ def commands(repeats: int) -> Iterator[str]:
 
 
 def questions(repeats: int, other: Path | None) -> Iterator[str]:
-    """Rows: processor time of answers without numba, over that of another version."""
+    """Rows: processor time of answers without llvmlite, over that of another version."""
     for name, (asked, goal) in {**QUESTIONS, "compare": (COMPARED, "")}.items():
         taken: dict[Path, list[float]] = {root: [] for root in (ROOT, other) if root}
         for _ in range(repeats):

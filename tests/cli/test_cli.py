@@ -431,13 +431,18 @@ def test_where_compiled_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Where dlsim is read-only, with one's caches; where nothing can be kept, it runs as well."""
     jit._sources()  # of the files as they are
     monkeypatch.setattr(jit, "__file__", "/proc/none/jit.py")
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/none")
+    monkeypatch.setenv("DLSIM_CACHE_DIR", "/proc/none")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert jit._home() == tmp_path / "dlsim"
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
     assert jit._home() is None
     assert not jit.kept("loop.run")
-    assert jit.compiled(lambda number: 2 * number)(21) == 42
+
+    @jit.compiled
+    def twice(number: int) -> int:
+        return 2 * number
+
+    assert twice(21) == 42
 
 
 def test_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,42 +79,40 @@ def test_what_is_left_follows_from_the_pace(pass_time) -> None:
 
 
 def test_what_will_take_long_is_said_before_it_begins(pass_time, capsys) -> None:
-    """Of what takes an hour it is said at once; without numba, also what numba would make of it."""
+    """Of what takes an hour it is said at once, and what llvmlite would make of it."""
     long = dlsim.replace(SCENARIO, {"dataset.length": 10**9})
-    no_numba = mock.patch("dlsim.engine.effort.installed", return_value=False)
-    with no_numba, working(), announcing(3600.0, long):
+    no_llvmlite = mock.patch("dlsim.engine.effort.installed", return_value=False)
+    with no_llvmlite, working(), announcing(3600.0, long):
         said = capsys.readouterr().err
-    assert said.startswith("dlsim: simulating takes about 1 h; with numba 3 min (in a clone of")
+    assert said.startswith("dlsim: simulating takes about 1 h; with llvmlite 3 min (in a clone of")
     lightning = dlsim.replace(long, {"consumer.loop": "lightning"})  # not compiled anyway
-    with no_numba, working(), announcing(3600.0, lightning):
+    with no_llvmlite, working(), announcing(3600.0, lightning):
         said = capsys.readouterr().err
     assert said == "dlsim: simulating takes about 1 h\n"
 
 
 def test_compiling_is_said(pass_time, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first use of compiled code says that it compiles, and how long that takes."""
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
     monkeypatch.setattr("dlsim.engine.effort.compiles_first", lambda: True)
     monkeypatch.setattr("dlsim.engine.effort.worth_compiling", lambda seconds: True)
     with watched() as known:
         course = Course(Shown("simulating"), known)
         known.heard = course.begin
-        with announcing(20.0, SCENARIO):
+        with announcing(200.0, SCENARIO):
             pass_time(3.0)
-            assert course.state() == (
-                "compiling first, once for each installation; about 12 s left"
-            )
+            assert course.state() == ("compiling first, once for each installation; about 9 s left")
             advance(1.0)
             assert "compiling" not in course.state()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize("engine", ["numba", "no numba"])
+@pytest.mark.parametrize("engine", ["llvmlite", "no llvmlite"])
 def test_what_is_announced_is_done(jobs: int, engine: str) -> None:
     """All that replications were announced as is told, whoever simulates, in whatever process."""
-    if engine == "numba":
-        pytest.importorskip("numba")
-    found = [] if engine == "numba" else [mock.patch("dlsim.engine.compiled.find_spec")]
+    if engine == "llvmlite":
+        pytest.importorskip("llvmlite")
+    found = [] if engine == "llvmlite" else [mock.patch("dlsim.engine.compiled.find_spec")]
     for each in found:
         each.start().return_value = None
     try:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,11 +16,13 @@ from dlsim.scenario import Scenario, ScenarioError
 from dlsim.trace.difference import difference
 from tests.strategies import ideal, on_machines
 
-pytest.importorskip("numba", reason="the compiled engine needs it")
+pytest.importorskip("llvmlite", reason="the compiled engine needs it")
 
 from dlsim.engine.compiled.ahead import AHEAD, ahead
+from dlsim.engine.compiled.jit import compiled
 from dlsim.engine.compiled.jobs import Block, Jobs
 from dlsim.engine.compiled.tournament import leaves, play, tournament
+from dlsim.engine.native.arrays import Table, reader, table
 
 
 @settings(max_examples=500)
@@ -182,13 +183,13 @@ def test_auto_takes_the_fast_engine() -> None:
         assert dlsim.simulate(scenario).meta.engine == "compiled"
 
 
-def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without numba everything runs on the SimPy engine, and the trace says why."""
+def test_without_llvmlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without llvmlite everything runs on the SimPy engine, and the trace says why."""
     monkeypatch.setattr("dlsim.engine.compiled.find_spec", lambda name: None)
     trace = dlsim.simulate(long(batches=10))
     assert trace.meta.engine == "simpy"
-    assert "numba" in trace.meta.notes["engine"]
-    with pytest.raises(ScenarioError, match="compiled needs numba"):
+    assert "llvmlite" in trace.meta.notes["engine"]
+    with pytest.raises(ScenarioError, match="compiled needs llvmlite"):
         dlsim.simulate(long(batches=10), engine="compiled")
 
 
@@ -272,16 +273,26 @@ def test_the_earliest_wins(players: int, data: st.DataObject) -> None:
         assert winners[1] == moments.argmin()
 
 
-@functools.cache
-def player() -> Any:
-    """A tournament's games, for Python."""
-    import numba
+class Games(NamedTuple):
+    """A tournament, and what is played: the moment of who plays, then that of the winner."""
 
-    return numba.njit(
-        lambda moments, winners, who, moment: play(moments, winners, who, moment, True)
-    )
+    moments: Any
+    winners: Any
+    played: Any
+
+
+read = reader(Games(np.empty(0), np.empty(0, np.int64), np.empty(0)))
+
+
+@compiled
+def play_once(table: Table, who: int) -> None:
+    """One player has another moment now."""
+    games = read(table)
+    games.played[0] = play(games.moments, games.winners, who, games.played[0], True)
 
 
 def played(moments: Any, winners: Any, who: int, moment: float) -> float:
     """One player has another moment now: the winner's."""
-    return float(player()(moments, winners, who, moment))
+    games = Games(moments, winners, np.array([moment]))
+    play_once(table(games), who)
+    return float(games.played[0])

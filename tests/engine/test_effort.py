@@ -17,7 +17,7 @@ from dlsim.engine.effort import (
 )
 from dlsim.engine.progress import FAST, watched
 
-pytest.importorskip("numba", reason="there is nothing to choose from without numba")
+pytest.importorskip("llvmlite", reason="there is nothing to choose from without llvmlite")
 
 PROGRAM = """
 import sys, dlsim
@@ -27,7 +27,7 @@ scenario = dlsim.Scenario(
 )
 with deciding({seconds}, scenario):
     trace = dlsim.simulate(scenario)
-print(trace.meta.engine, "numba" in sys.modules, trace.meta.notes.get("engine"))
+print(trace.meta.engine, "llvmlite" in sys.modules, trace.meta.notes.get("engine"))
 """
 
 
@@ -40,7 +40,7 @@ print(trace.meta.engine, "numba" in sys.modules, trace.meta.notes.get("engine"))
     ids=["short", "one of many"],
 )
 def test_what_is_sooner_is_taken(length: int, seconds: float, printed: str) -> None:
-    """A short question loads no numba, and says so; a long one takes the compiled engine."""
+    """A short question loads no llvmlite, and says so; a long one takes the compiled engine."""
     code = PROGRAM.format(length=length, seconds=seconds)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == printed
@@ -110,11 +110,14 @@ def test_how_long_it_takes_is_told_by_what_is_asked_for() -> None:
     assert seconds_of(job) == pytest.approx(8 * seconds_of(computing))
 
 
+LINGERING = {"consumer.loop": "rebind", "epochs": 2, "consumer.stop_after": 3}
+
+
 @pytest.mark.parametrize(
     ("changes", "covered"),
     [
         ({"job.ranks": 2}, True),
-        ({"job.ranks": 2, "loader.timeout": 5.0}, False),
+        ({"job.ranks": 2, "loader.timeout": 5.0, **LINGERING}, False),
         ({"loader.timeout": 5.0}, True),
     ],
     ids=["compiled", "by the processes", "no job"],

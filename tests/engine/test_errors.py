@@ -11,7 +11,7 @@ import dlsim
 from dlsim import Consumer, Failure, IterableDataset, Loader, MapDataset, Scenario, Stage
 from dlsim.scenario import ScenarioError
 
-ENGINES = ["simpy", "compiled"] if find_spec("numba") else ["simpy"]
+ENGINES = ["simpy", "compiled"] if find_spec("llvmlite") else ["simpy"]
 SECOND = [Stage("read", wait=dlsim.Constant(1.0))]
 
 

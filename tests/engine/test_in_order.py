@@ -1,4 +1,4 @@
-"""Replications at once by NumPy, where numba is not installed."""
+"""Replications at once by NumPy, where llvmlite is not installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCENARIO = Scenario(
     dataset=dlsim.MapDataset(600, fetch=[dlsim.Stage("read", wait=dlsim.Exponential(1.0))]),
     consumer=dlsim.Consumer(step=dlsim.Gamma(0.6, 0.5)),
 )
-without_numba = mock.patch("dlsim.engine.compiled.find_spec", return_value=None)
+without_llvmlite = mock.patch("dlsim.engine.compiled.find_spec", return_value=None)
 
 
 @settings(max_examples=150)
@@ -28,7 +28,7 @@ without_numba = mock.patch("dlsim.engine.compiled.find_spec", return_value=None)
 def test_equals_simpy(scenario: Scenario, seeds: list[int]) -> None:
     """Every moment of every batch of each replication is the same as in the SimPy engine."""
     assume(suits(scenario))
-    with without_numba:
+    with without_llvmlite:
         found = list(replications(scenario, seeds))
     assert [trace.meta.seed for trace in found] == seeds
     for seed, trace in zip(seeds, found, strict=True):
@@ -36,23 +36,23 @@ def test_equals_simpy(scenario: Scenario, seeds: list[int]) -> None:
         assert difference(dlsim.simulate(scenario, seed, engine="simpy"), trace) is None
 
 
-def test_replications_do_not_depend_on_numba() -> None:
-    """What is measured without numba is what is measured with it; the trace says what ran."""
+def test_replications_do_not_depend_on_llvmlite() -> None:
+    """What is measured without llvmlite is what is measured with it; the trace says what ran."""
     expected = dlsim.replicate(SCENARIO, 4)
-    with without_numba:
+    with without_llvmlite:
         found = dlsim.replicate(SCENARIO, 4)
         (trace,) = replications(SCENARIO, [0])
-    assert trace.meta.notes["engine"].startswith("numpy, as the compiled engine needs numba")
+    assert trace.meta.notes["engine"].startswith("numpy, as the compiled engine needs llvmlite")
     for metric, values in expected.metrics.items():
         assert found[metric] == pytest.approx(values, rel=1e-12, nan_ok=True), metric
 
 
 def test_the_rest_falls_back_to_simpy() -> None:
     """What the recurrence does not cover runs on the SimPy engine, and the trace says why."""
-    with without_numba:
+    with without_llvmlite:
         (trace,) = replications(dlsim.replace(SCENARIO, {"loader.in_order": False}), [0])
     assert trace.meta.engine == "simpy"
-    assert trace.meta.notes["engine"].startswith("simpy, as the compiled engine needs numba")
+    assert trace.meta.notes["engine"].startswith("simpy, as the compiled engine needs llvmlite")
 
 
 def test_short_records() -> None:
@@ -60,7 +60,7 @@ def test_short_records() -> None:
     short = dlsim.replace(SCENARIO, {"consumer.step": dlsim.Recorded([0.5] * 7)})
     with pytest.raises(ScenarioError) as expected:
         dlsim.simulate(short, engine="simpy")
-    with without_numba, pytest.raises(ScenarioError) as found:
+    with without_llvmlite, pytest.raises(ScenarioError) as found:
         list(replications(short, [0, 1]))
     assert str(found.value) == str(expected.value)
 
@@ -68,7 +68,7 @@ def test_short_records() -> None:
 def test_many_long_replications() -> None:
     """Blocks of random numbers, and replications that are not all at once, change nothing."""
     long = dlsim.replace(SCENARIO, {"dataset.length": 50_000, "epochs": 2})
-    with without_numba, mock.patch("dlsim.engine.in_order.MOST_BATCHES", 100_000):
+    with without_llvmlite, mock.patch("dlsim.engine.in_order.MOST_BATCHES", 100_000):
         found = list(replications(long, [1, 2, 3]))
     for seed, trace in enumerate(found, 1):
         assert difference(dlsim.simulate(long, seed), trace) is None

@@ -24,7 +24,7 @@ from tests.strategies import ideal, jobs, on_machines
 
 SECOND = dlsim.Constant(1.0)
 compiled = pytest.param(
-    "compiled", marks=pytest.mark.skipif(not installed(), reason="the compiled engine needs numba")
+    "compiled", marks=pytest.mark.skipif(not installed(), reason="it needs llvmlite")
 )
 engines = pytest.mark.parametrize("engine", ["simpy", compiled])
 
@@ -90,7 +90,7 @@ def test_compiled_jobs_equal_simpy(scenario: Scenario, seed: int, samples: bool)
     Ranks share the cores of a node, its disk and page cache, and meet after steps, at epochs' ends,
     or never.
     """
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     if not uncovered(scenario):
         slow = simulate_job(scenario, seed, engine="simpy", samples=samples)
         fast = simulate_job(scenario, seed, engine="compiled", samples=samples)
@@ -142,7 +142,7 @@ def of_all_nodes(scenario: Scenario) -> Scenario:
 @given(jobs(on_machines(), remote=False), st.integers(0, 2**32))
 def test_a_storage_of_all_nodes_may_be_like_each_ones_own(scenario: Scenario, seed: int) -> None:
     """Where only a node's share of the network limits it; and so the compiled engine has it."""
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     own = dlsim.replace(scenario, {"machine.storage.requests_per_second": None})
     remote = of_all_nodes(own)
     slow = simulate_job(remote, seed, engine="simpy")
@@ -159,7 +159,7 @@ def test_a_storage_of_all_nodes_may_be_like_each_ones_own(scenario: Scenario, se
 @pytest.mark.parametrize("shards", [(3, 2), (3, 0)])
 def test_whoever_joins_late_lets_the_others_go(shards: tuple[int, int]) -> None:
     """A rank without more steps that leaves its epoch last ends the wait of those who have come."""
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     scenario = Scenario(
         loader=dlsim.Loader(num_workers=1),
         dataset=dlsim.IterableDataset(
@@ -181,7 +181,7 @@ def test_workers_of_a_rank_that_stops_with_others_live_on(sync_time: float) -> N
 
     The rank had not been told to leave: it does so as another one has no more.
     """
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     scenario = Scenario(
         loader=dlsim.Loader(batch_size=None, num_workers=1, in_order=False),
         dataset=dlsim.IterableDataset(2, shards=(2,), collate=dlsim.Constant(1 / 64)),
@@ -201,7 +201,7 @@ def test_workers_of_a_rank_that_stops_with_others_live_on(sync_time: float) -> N
 @pytest.mark.parametrize("sync", [1, 2])
 def test_compiled_hosts_that_run_ahead_of_a_meeting(run_ahead: int, sync: int) -> None:
     """Steps that are given before it is known when the one before is over are begun when it is."""
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     scenario = dlsim.replace(
         job(batches=20, ranks=3, nodes=2, sync=sync, step=dlsim.Exponential(1.0)),
         {
@@ -220,7 +220,7 @@ def test_compiled_hosts_that_run_ahead_of_a_meeting(run_ahead: int, sync: int) -
 
 def test_auto_says_which_engine_ran() -> None:
     """The fast engine runs what it has; where it lacks something, the trace says what."""
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     shared = dlsim.replace(job(ranks=2), {"machine.cores": 4})
     assert simulate_job(shared, engine="compiled").meta.engine == "compiled"
     ahead = dlsim.replace(job(ranks=2), {"consumer.loop": "accelerate"})
@@ -266,7 +266,7 @@ def test_a_host_that_runs_ahead_goes_on_while_accelerators_wait() -> None:
 
 def test_batches_may_be_filled_up_beyond_all_samples_there_are() -> None:
     """Whose shares are short take the first samples again, and each is fetched as often."""
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     scenario = Scenario(
         loader=dlsim.Loader(batch_size=4, num_workers=2, endless=True),
         dataset=dlsim.MapDataset(2, fetch=[dlsim.Stage("read", wait=dlsim.Exponential(1.0))]),
@@ -334,7 +334,7 @@ def test_workers_of_all_ranks_have_shards_of_their_own() -> None:
 
 def test_ranks_without_workers_stand_in_one_line() -> None:
     """Main processes that fetch ask for storage in the turn of main processes, in both engines."""
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     scenario = Scenario(
         loader=dlsim.Loader(batch_size=2),
         dataset=dlsim.MapDataset(
@@ -354,7 +354,7 @@ def test_ranks_without_workers_stand_in_one_line() -> None:
 
 def test_main_processes_that_fetch_do_so_at_once() -> None:
     """Who comes last to a meeting asks for storage before those who had come, in both engines."""
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     scenario = Scenario(
         loader=dlsim.Loader(batch_size=1),
         dataset=dlsim.MapDataset(4, fetch=[dlsim.Stage("read", read_bytes=SECOND)]),
@@ -370,7 +370,7 @@ def test_main_processes_that_fetch_do_so_at_once() -> None:
 @pytest.mark.parametrize(("sync_time", "first"), [(0.0, 1), (2.0, 0)])
 def test_who_ends_an_epoch_last_begins_the_next_one_first(sync_time: float, first: int) -> None:
     """Of the ranks that meet between epochs: or the lowest, if that takes any time."""
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     scenario = Scenario(
         loader=dlsim.Loader(batch_size=1, num_workers=1),
         dataset=dlsim.MapDataset(2, fetch=[dlsim.Stage("read", read_bytes=SECOND)]),
@@ -419,7 +419,7 @@ def test_ranks_of_a_node_share_its_page_cache() -> None:
 
 def test_ranks_stand_in_one_line_for_storage() -> None:
     """Of requests at one moment those of all ranks' workers 0 come first, then workers 1's."""
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     stages = [{"name": "ask", "wait": 1.0}, {"name": "read", "read_bytes": 100.0}]
     changes = {"dataset.fetch": stages, "machine.storage.requests_per_second": 1.0}
     scenario = dlsim.replace(reading(1, 2), {**changes, "dataset.length": 8})

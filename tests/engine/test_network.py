@@ -150,6 +150,6 @@ def reading_jobs(draw: st.DrawFn) -> Scenario:
 @given(reading_jobs(), st.integers(0, 2**32))
 def test_compiled_nodes_that_read_from_one_storage(scenario: Scenario, seed: int) -> None:
     """Every moment is the same in the compiled engine, whichever of them are full."""
-    pytest.importorskip("numba", reason="the compiled engine needs it")
+    pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     slow, fast = (simulate_job(scenario, seed, engine=engine) for engine in ("simpy", "compiled"))
     assert job_difference(slow, fast) is None

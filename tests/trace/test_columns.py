@@ -95,7 +95,7 @@ def same(one: object, other: object) -> bool:
 @pytest.mark.parametrize("samples", [False, True])
 def test_files_make_no_difference(changes: dict[str, object], samples: bool) -> None:
     """A run whose columns are in files is the same run, and the same is said of it."""
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
     scenario = long(**changes)
     whole = dlsim.simulate(scenario, 1, engine="compiled", samples=samples)
     columns.LONG, columns.PART = 64, 500

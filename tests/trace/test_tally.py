@@ -17,7 +17,7 @@ from dlsim.trace.tally import JobTally, Tally, middle
 from dlsim.whatif import measure
 from tests.strategies import ideal, in_order, jobs, on_machines
 
-pytest.importorskip("numba", reason="only the compiled engine makes tallies")
+pytest.importorskip("llvmlite", reason="only the compiled engine makes tallies")
 from dlsim.engine.compiled import simulation
 from dlsim.engine.compiled.counting import goes_on
 from dlsim.engine.compiled.in_order import InOrder

@@ -16,7 +16,7 @@ from dlsim.trace.difference import difference
 from tests.strategies import scenarios
 
 virtual = pytest.importorskip("dlsim.validation.virtual.loader", reason="needs torch")
-ENGINES = ["simpy", "compiled"] if find_spec("numba") else ["simpy"]
+ENGINES = ["simpy", "compiled"] if find_spec("llvmlite") else ["simpy"]
 
 
 @settings(max_examples=1000)

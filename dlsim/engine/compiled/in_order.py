@@ -16,6 +16,7 @@ from dlsim.engine.compiled.settings import most_samples
 from dlsim.engine.compiled.tally import Counts, count, new_counts
 from dlsim.engine.facts import round_trip
 from dlsim.engine.in_order import all_started, epochs, joined
+from dlsim.engine.native.arrays import table
 from dlsim.scenario import MapDataset, Scenario
 from dlsim.trace.columns import new_column, parts, put_away
 from dlsim.trace.tally import Marks, Tally
@@ -42,6 +43,7 @@ class InOrder:
             scenario.consumer.run_ahead,
             self.total if keep else None,
         )
+        self.table = table(self.course)
         self.jobs: Jobs | None = None  # those of the last epoch
         self.moments: list[list[float]] = []  # of each epoch: started, primed, ended
         main = self.course.main
@@ -104,7 +106,7 @@ def simulate_in_order(
     """The trace of a scenario that suits; `meta` is put into it."""
     run = InOrder(scenario, keep=True)
     for drawn, _ in run.blocks(seed):
-        schedule(run.course, drawn.offsets, drawn.services, drawn.collates, drawn.steps)
+        schedule(run.table, table(drawn))
         put_away()
         progress(len(drawn.steps))
     columns: dict[str, Any] = dict(zip(MOMENTS, run.course.moments, strict=True))
@@ -135,10 +137,9 @@ def tallies(
 def tally(run: InOrder, seed: int, progress: Callable[[int], object]) -> Tally:
     """The tally of the run under `seed`."""
     counts = new_counts(run.course, run.total)
-    marks = []
+    counted, marks = table(counts), []
     for drawn, last in run.blocks(seed):
-        numbers = drawn.offsets, drawn.services, drawn.collates, drawn.steps
-        count(run.course, counts, *numbers, last)
+        count(run.table, counted, table(drawn), last)
         progress(len(drawn.steps))
         if last:
             marks.append(marks_of(counts, run.batches))

@@ -1,122 +1,160 @@
-"""Compilation. Only this file and `arrays.py` import numba."""
+"""Compilation: from functions in Python to machine code, which is kept on disk."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from ctypes import CFUNCTYPE, c_int64
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryFile
-from types import SimpleNamespace
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any, TypeVar, cast
 
+from numpy.typing import NDArray
+
+from dlsim.engine.native.arrays import begin
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+ROOMS = ("engine", "trace", "scenario")  # of dlsim, that what is compiled has something of
+
+
+class Kernel:
+    """A function that is compiled when it is first called, or read from disk.
+
+    It gets integers, of which some are the addresses of arrays that it is called with.
+    """
+
+    def __init__(self, function: Any, *, vectorised: bool) -> None:
+        self.function, self.vectorised = function, vectorised
+        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        self.code: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: NDArray[Any] | int) -> Any:
+        """What the function does and returns."""
+        if self.code is None:
+            self.code = self.load()
+        return self.code(*[each if isinstance(each, int) else begin(each) for each in arguments])
+
+    def load(self) -> Callable[..., Any]:
+        """The machine code."""
+        home = _home()
+        here = _text(Path(self.function.__code__.co_filename))
+        path = home / _sources() / f"{self.name}-{here}-{_processor()}.o" if home else None
+        code = _read(path) if path else None
+        if code is None:
+            code = self.compile()
+            if path is not None:
+                _write(path, code)
+        known = _llvm().JITLibraryBuilder().add_current_process().add_object_img(code)
+        name = f"{self.function.__module__}.{self.function.__name__}"
+        linked = known.export_symbol(name).link(_linker(), f"{self.name}.{len(_kept)}")
+        arguments = [c_int64] * self.function.__code__.co_argcount
+        made: Callable[..., Any] = CFUNCTYPE(c_int64, *arguments)(linked[name])
+        _kept.append(linked)  # the code goes with it
+        return made
+
+    def compile(self) -> bytes:
+        """Translate, and optimise: an event loop, most of whose loops have one turn, but little."""
+        from dlsim.engine.native.module import Module
+
+        llvm, machine = _llvm(), _machine()
+        text = Module().text(self.function, self.function.__code__.co_argcount)
+        module = llvm.parse_assembly(text)
+        module.triple, module.data_layout = machine.triple, str(machine.target_data)
+        tuning = llvm.create_pipeline_tuning_options(2 if self.vectorised else 1)
+        tuning.loop_vectorization = tuning.slp_vectorization = self.vectorised
+        passes = llvm.create_pass_builder(machine, tuning)
+        passes.getModulePassManager().run(module, passes)
+        return bytes(machine.emit_object(module))
 
 
 def compiled(function: Function) -> Function:
-    """`function` compiled for the types it is called with; the result is kept on disk."""
-    return cast(Function, _compile(function, cache=True))
+    """`function`, of integers, in machine code that is as fast as can be over long arrays."""
+    return cast(Function, Kernel(function, vectorised=True))
 
 
 def event_loop(function: Function) -> Function:
-    """The same for one from an integer to an integer, at once.
-
-    Most of its loops have one turn. What makes long ones faster would cost it a twentieth, and what
-    is optimised beyond the first level makes it no faster, and a sixth of compiling.
-    """
-    with _settings(OPT=1, LOOP_VECTORIZE=0):
-        return cast(Function, _compile(function, "int64(int64)", cache=True))
+    """The same for one that does something else at each turn."""
+    return cast(Function, Kernel(function, vectorised=False))
 
 
 def inlined(function: Function) -> Function:
-    """The same for what only compiled functions call: it becomes a part of each caller."""
-    alone = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _as_part()}
-    return cast(Function, _compile(function, forceinline=True, **alone))
+    """What only compiled functions call: it becomes a part of each caller."""
+    function.__dict__["inlined"] = True
+    return function
+
+
+_kept: list[Any] = []
 
 
 @cache
-def _as_part() -> type:
-    """A compiler of what nobody calls but what is compiled later, and then optimised as a whole.
+def _llvm() -> Any:
+    from llvmlite import binding
 
-    Numba would optimise it, with all that it calls, and make machine code of it that is never run:
-    as often as others call it, and more than half of the time that compiling takes.
-    """
-    import numba.core.codegen
-    import numba.core.compiler
-
-    core: Any = numba.core
-
-    class Part(core.codegen.JITCodeLibrary):  # type: ignore[misc]
-        def _optimize_final_module(self) -> None:
-            pass
-
-        def _finalize_final_module(self) -> None:
-            self._finalize_dynamic_globals()
-            self._finalized = True
-
-        def get_pointer_to_function(self, name: str) -> int:
-            self._ensure_finalized()
-            return 0
-
-        @property
-        def codegen(self) -> Any:
-            return SimpleNamespace(set_env=lambda name, env: None)  # of Python, which is not used
-
-    class Parts(core.compiler.Compiler):  # type: ignore[misc]
-        def __init__(self, typing: Any, target: Any, library: Any, *rest: Any) -> None:
-            super().__init__(typing, target, Part(target.codegen(), "part"), *rest)
-
-    return Parts
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding
 
 
-def _compile(function: Callable[..., Any], *signature: str, **options: Any) -> object:
-    import numba
-
-    njit: Any = numba.njit
-    config: Any = numba.config
-    root = _home() if options.get("cache") else None
-    if root is None:
-        options["cache"] = False
-    # Numba looks for changes in the file of a function only, not in those it calls.
-    with _settings(CACHE_DIR=str(root / _sources()) if root else config.CACHE_DIR):
-        # Nothing compiled here makes arrays, so nobody has to count who uses them (_nrt): that
-        # would take ten times as long as all the rest.
-        made: object = njit(*signature, nogil=True, error_model="numpy", _nrt=False, **options)(
-            function
-        )
-        return made
+@cache
+def _machine() -> Any:
+    llvm = _llvm()
+    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=2,
+        reloc="pic",
+        jit=True,
+    )
 
 
-@contextmanager
-def _settings(**wanted: object) -> Iterator[None]:
-    """Numba's settings are these for a while."""
-    import numba
+@cache
+def _linker() -> Any:
+    return _llvm().create_lljit_compiler()
 
-    config: Any = numba.config
-    before = {name: getattr(config, name) for name in wanted}
-    try:
-        for name, value in wanted.items():
-            setattr(config, name, type(before[name])(value))
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(config, name, value)
+
+@cache
+def _processor() -> str:
+    """A name for the processor, and for who compiles: code is not for others."""
+    import llvmlite
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features().flatten()
+    known = f"{binding.get_process_triple()} {binding.get_host_cpu_name()} {features}"
+    return sha256(f"{known} {llvmlite.__version__}".encode()).hexdigest()[:12]
 
 
 def kept(kernel: str) -> bool:
     """Whether this function, as `module.name`, is on disk, compiled of the present text."""
     root = _home()
-    return root is not None and any((root / _sources()).rglob(f"{kernel}-*.nbi"))
+    return root is not None and any((root / _sources()).glob(f"{kernel}-*.o"))
+
+
+def _read(path: Path) -> bytes | None:
+    """What is in a file, if it is what was written."""
+    with suppress(OSError):
+        known, code = (data := path.read_bytes())[:32], data[32:]
+        return code if sha256(code).digest() == known else None
+    return None
+
+
+def _write(path: Path, code: bytes) -> None:
+    """Write a file at once, for whoever reads it; or not at all, where there is no room."""
+    with suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(sha256(code).digest() + code)
+        Path(file.name).replace(path)
 
 
 def _home() -> Path | None:
-    """Where what is compiled is kept: as numba is told, beside this file, or with one's caches.
+    """Where what is compiled is kept: as one is told, beside this file, or with one's caches.
 
     None where none of these can be written to: then nothing is kept.
     """
-    given, caches = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    given, caches = os.environ.get("DLSIM_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
     for root in (
         *([Path(given)] if given else []),
         Path(__file__).parent / "__pycache__",
@@ -131,8 +169,10 @@ def _home() -> Path | None:
 
 @cache
 def _sources() -> str:
-    """A name for the present text of all compiled files."""
-    here = Path(__file__).parent
-    files = [*sorted(here.glob("*.py")), here.with_name("sums.py")]
-    text = b"".join(path.read_bytes() for path in files)
-    return sha256(text).hexdigest()[:12]
+    """A name for the present text of all that compiled code depends on."""
+    root = Path(__file__).parents[2]
+    return _text(*sorted(path for room in ROOMS for path in (root / room).rglob("*.py")))
+
+
+def _text(*files: Path) -> str:
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]

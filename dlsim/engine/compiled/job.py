@@ -14,6 +14,7 @@ from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.together import run_ranks
 from dlsim.engine.draws import SYNC, Stream
 from dlsim.engine.facts import steps_of_ranks
+from dlsim.engine.native.arrays import begin
 from dlsim.engine.ranks import rank_scenarios, rank_seed, why_not
 from dlsim.scenario import Scenario
 from dlsim.trace.tally import JobTally
@@ -139,7 +140,7 @@ class Job:
             self.common["changed"] = len(self.changed)
             self.ranks[0].state.changed[: len(self.changed)] = sorted(self.changed)
             self.changed.clear()
-            why = run_ranks(self.ranks[0].table.ctypes.data)
+            why = run_ranks(self.ranks[0].table)
             if why == NOTHING_LEFT:
                 return
             self.answer(int(self.common["current"]), why, progress)
@@ -241,7 +242,7 @@ class Job:
     def place(self, rank: int) -> None:
         """Say where the rank's arrays are now."""
         made = self.ranks[rank]
-        made.state.ranks[rank] = made.where()
+        made.state.ranks[rank] = begin(made.where())
 
     def again(self, rank: int, moment: float = np.inf) -> None:
         """The main process of the rank goes on at this moment, in its turn."""

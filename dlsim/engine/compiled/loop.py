@@ -24,6 +24,7 @@ from dlsim.engine.compiled.jit import event_loop, inlined
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State, read
 from dlsim.engine.compiled.worker import work
+from dlsim.engine.native.arrays import Table
 
 
 @inlined
@@ -100,12 +101,12 @@ def do(s: State, doing: int) -> int:
 
 
 @event_loop
-def run(address: int) -> int:
+def run(table: Table) -> int:
     """Simulate until the epoch is over, an exception ends it, or something is missing.
 
-    `address` is that of the table of the state's arrays (see `arrays.table`).
+    `table` is that of the state's arrays (see `arrays.table`).
     """
-    s: State = read(address)
+    s: State = read(table)
     m = s.main[0]
     m.amount = 0.0
     while True:

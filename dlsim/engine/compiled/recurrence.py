@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.engine.compiled.arrays import columns
 from dlsim.engine.compiled.jit import compiled, inlined
+from dlsim.engine.compiled.jobs import Block
 from dlsim.engine.compiled.messages import (
     FETCHED_AT,
     FINISHED,
@@ -35,6 +35,7 @@ from dlsim.engine.compiled.messages import (
     STARTED,
 )
 from dlsim.engine.draws import Floats
+from dlsim.engine.native.arrays import Table, reader
 from dlsim.engine.sums import after_equal_ones
 from dlsim.trace.columns import new_column
 from dlsim.trace.trace import MOMENTS
@@ -108,28 +109,30 @@ def new_course(workers: int, window: int, run_ahead: int, batches: int | None) -
     return course
 
 
+# In compiled code: the arrays of which a table is at an address.
+read = reader(new_course(1, 1, 0, 1))
+_whole, _real = np.empty(0, np.int64), np.empty(0)
+read_block = reader(Block(_whole, _whole, np.empty((0, 0)), _real, _real, _real))
+
+
 @compiled
-def schedule(
-    course: Course, offsets: Integers, services: Floats, collates: Floats, steps: Floats
-) -> None:
+def schedule(course: Table, drawn: Table) -> None:
     """Fill in the columns of the next batches, whose numbers are given in seconds.
 
-    The samples of the i-th of them are those from `offsets[i]` to `offsets[i + 1]`; `services` has
-    one row for all of them, if it has only one.
+    They are tables (see `arrays.table`) of a `Course` and of a `Block`.
     """
-    c = columns(course)
-    for done in range(0, len(steps), len(c.later)):
-        advance(c, done, offsets, services, collates, steps)
+    c, d = read(course), read_block(drawn)
+    for done in range(0, len(d.steps), len(c.later)):
+        advance(c, d, done)
 
 
 @inlined
-def advance(
-    c: Course, done: int, offsets: Integers, services: Floats, collates: Floats, steps: Floats
-) -> int:
+def advance(c: Course, d: Block, done: int) -> int:
     """Fill in the next columns, a piece of those that `schedule` does; it has `done` so many.
 
     Returns how many there are in the piece.
     """
+    offsets, services, collates, steps = d.offsets, d.services, d.collates, d.steps
     count = min(len(c.later), len(steps) - done)
     make_room(c, count)
     m, free = c.main[0], c.free

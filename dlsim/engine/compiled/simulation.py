@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from msgspec import structs
 
-from dlsim.engine.compiled.arrays import table
 from dlsim.engine.compiled.counting import Counting, columns_of
 from dlsim.engine.compiled.in_order import simulate_in_order
 from dlsim.engine.compiled.jobs import Block, Jobs, largest_block
@@ -37,6 +36,7 @@ from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
 from dlsim.engine.draws import SampleDraws
 from dlsim.engine.facts import MAIN, epoch_batches, failure, meets_after, shard_of
 from dlsim.engine.in_order import all_started, epochs, suits
+from dlsim.engine.native.arrays import Table, changed_table
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace.columns import moved, new_column, parts, put_away
 from dlsim.trace.tally import KEPT, Tally
@@ -173,10 +173,10 @@ class Simulation:
             if not self.supply(why):
                 return why
 
-    def where(self) -> int:
-        """The address of the table of the state's arrays, which holds until one is another."""
-        self.table = table(self.state._asdict(), self.gone, self.known)
-        return int(self.table.ctypes.data)
+    def where(self) -> Table:
+        """The table of the state's arrays, which holds until one is another."""
+        self.table = changed_table(self.state._asdict(), self.gone, self.known)
+        return self.table
 
     # ---- numbers and room ----
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.engine.compiled.arrays import fields, reader
 from dlsim.engine.compiled.messages import POINTS
 from dlsim.engine.compiled.settings import (
     ALONE,
@@ -24,6 +23,7 @@ from dlsim.engine.compiled.settings import (
     rules,
 )
 from dlsim.engine.compiled.tournament import leaves, tournament
+from dlsim.engine.native.arrays import reader
 from dlsim.scenario import IterableDataset, Loader, MapDataset, Scenario
 from dlsim.trace.trace import MOMENTS
 
@@ -405,5 +405,7 @@ def new_state(
     return made._replace(**{**theirs, **common})
 
 
-FIELDS = fields(new_state(Scenario(loader=Loader(), dataset=MapDataset(1)), samples=False))
-read = reader(FIELDS)  # in compiled code: the state of which a table is at an address
+# In compiled code: the state of which a table is at an address.
+read = reader(
+    new_state(Scenario(loader=Loader(), dataset=MapDataset(1)), samples=False), fixed=("rules",)
+)

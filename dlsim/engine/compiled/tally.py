@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.engine.compiled.arrays import columns
 from dlsim.engine.compiled.counting import FIRST_STRIDE
 from dlsim.engine.compiled.jit import compiled, inlined
 from dlsim.engine.compiled.messages import (
@@ -25,8 +24,17 @@ from dlsim.engine.compiled.messages import (
     RETURNED_AT,
     STARTED,
 )
-from dlsim.engine.compiled.recurrence import Course, Integers, advance, count_later
+from dlsim.engine.compiled.recurrence import (
+    Course,
+    Integers,
+    advance,
+    count_later,
+    new_course,
+    read,
+    read_block,
+)
 from dlsim.engine.draws import Floats
+from dlsim.engine.native.arrays import Table, bits_of, reader
 from dlsim.trace.tally import EXPONENTS, FINEST, KEPT, MOST_MARKS, PARTS
 
 BUFFER, SAMPLES, HELD = range(3)  # levels: batches ready, samples in them, batches held
@@ -95,21 +103,17 @@ def new_counts(course: Course, batches: int) -> Counts:
     )
 
 
+# In compiled code: the arrays of which a table is at an address.
+read_counts = reader(new_counts(new_course(1, 1, 0, 1), 0))
+
+
 @compiled
-def count(
-    course: Course,
-    counts: Counts,
-    offsets: Integers,
-    services: Floats,
-    collates: Floats,
-    steps: Floats,
-    last: bool,
-) -> None:
+def count(course: Table, counts: Table, drawn: Table, last: bool) -> None:
     """Schedule the next batches, as `schedule` does, and take them in; `last` of the epoch?"""
-    c, t = columns(course), columns(counts)
-    for done in range(0, len(steps), len(c.later)):
-        some = advance(c, done, offsets, services, collates, steps)
-        take_in(c, t, c.main[0].next - some, last and done + some == len(steps))
+    c, t, d = read(course), read_counts(counts), read_block(drawn)
+    for done in range(0, len(d.steps), len(c.later)):
+        some = advance(c, d, done)
+        take_in(c, t, c.main[0].next - some, last and done + some == len(d.steps))
 
 
 @inlined
@@ -197,7 +201,7 @@ def note_wait(t: Counts, k: int, wait: float) -> None:
     if len(t.waits) > 0:
         t.waits[k] = wait
         return
-    number = int(np.float64(wait).view(np.int64) >> BITS) - (1023 + FINEST) * PARTS + 1
+    number = (bits_of(wait) >> BITS) - (1023 + FINEST) * PARTS + 1
     t.classes[min(max(number, 0), len(t.classes) - 1)] += 1
 
 

@@ -18,6 +18,7 @@ from dlsim.engine.compiled.meeting import look_at, look_at_node, meet
 from dlsim.engine.compiled.network import advance_all, bring_up, look_at_reads
 from dlsim.engine.compiled.settings import NONE, OWNER
 from dlsim.engine.compiled.state import State, read
+from dlsim.engine.native.arrays import Table
 
 
 @inlined
@@ -69,13 +70,13 @@ def ring(s: State, node: int, of_all: bool) -> None:
 
 
 @event_loop
-def run_ranks(address: int) -> int:
+def run_ranks(table: Table) -> int:
     """As `loop.run` for all ranks of a job; `job.current` is then the one that something is for.
 
-    `address` is that of the table of any rank: all have `job`, and where the others are, in common.
+    `table` is that of any rank: all have `job`, and where the others are, in common.
     At one moment alarms come first, then all others by their turns, and of equal turns by ranks.
     """
-    s: State = read(address)
+    s: State = read(table)
     j = s.job[0]
     for i in range(j.changed):
         look_at(read(s.ranks[s.changed[i]]), s.changed[i])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.engine.compiled.arrays import either
 from dlsim.engine.compiled.jit import inlined
+from dlsim.engine.native.arrays import either
 
 
 def leaves(players: int) -> int:
