@@ -64,6 +64,7 @@ def sample_by_sample(scenario: Scenario) -> bool:
     stages = enumerate(scenario.dataset.fetch)
     return (
         bool(scenario.failures)
+        or scenario.downloads
         or round_trip(scenario) > 0
         or any(
             stage.wait is not None
@@ -231,6 +232,8 @@ def only_processes(scenario: Scenario) -> str | None:
         return "loader.stateful = true"
     if scenario.charged.worker_waits:
         return "costs.worker_waits"
+    if scenario.downloads:
+        return "dataset.download"
     loop = scenario.consumer.loop
     # What is shared, two sets of workers would share.
     if loop != "plain" and (loop != "rebind" or (lingers(scenario) and not scenario.ideal)):

@@ -122,9 +122,9 @@ def fair_share(scenario: Scenario) -> Scenario:
             counts = tuple(kept(length, mine, loader) for length in read)
             dataset = structs.replace(
                 dataset,
-                sharding=counts,
+                sharding="none" if scenario.downloads else counts,
                 length=sum(counts),
-                shards=None,
+                shards=counts if scenario.downloads else None,
                 fetch=tuple(read_times(stage, read_for_one) for stage in dataset.fetch),
             )
         elif loader.batch_sampler is not None:

@@ -2,7 +2,7 @@
 
 from dlsim.scenario.catalogue import Catalogue, Instance, load_catalogue
 from dlsim.scenario.consumer import Consumer
-from dlsim.scenario.dataset import Dataset, IterableDataset, MapDataset, Stage
+from dlsim.scenario.dataset import Dataset, Download, IterableDataset, MapDataset, Stage
 from dlsim.scenario.distributions import (
     Constant,
     Distribution,
@@ -36,6 +36,7 @@ __all__ = [
     "Differs",
     "Distribution",
     "DlsimError",
+    "Download",
     "Empirical",
     "Exponential",
     "Failure",

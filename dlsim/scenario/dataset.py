@@ -14,10 +14,12 @@ from dlsim.scenario.checks import (
     check_distribution,
     check_flags,
     check_integer,
+    check_positive,
+    check_struct,
     check_text,
     check_tuples,
 )
-from dlsim.scenario.distributions import Constant, Duration, Share, Size
+from dlsim.scenario.distributions import Bytes, Constant, Duration, Share, Size
 from dlsim.scenario.errors import is_integer, is_number, require
 
 Dealt: TypeAlias = Literal["turns", "runs"]
@@ -112,6 +114,38 @@ class MapDataset(
         check_flags(self, "batched")
 
 
+class Download(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Files that a thread of each worker downloads ahead, into a cache on the node's disk.
+
+    A file has as many bytes as its samples' stages read (`read_bytes`), and comes from the storage
+    in one read; samples wait until theirs is there. One of `shards` and `samples` says how far.
+
+    Args:
+        shards: How many files a worker has, or downloads, at a time, with the one it is in: 2 with
+            litdata; more, and `at_once`, from a remote storage. Example: 2
+        samples: The files of how many samples beyond the next: `predownload` of
+            mosaicml-streaming, 8 * batch_size by default. Example: 256
+        at_once: How many files a worker downloads at a time. Example: 4
+        cache: Bytes that files on the disk of a node may take, in all epochs; those used longest
+            ago make room, and are downloaded again. None: any number. Example: "100 GB"
+    """
+
+    shards: int | None = None
+    samples: int | None = None
+    at_once: int = 1
+    cache: Bytes | None = None
+
+    def __post_init__(self) -> None:
+        one = (self.shards is None) != (self.samples is None)
+        check_conflict(not one, "shards", "expected shards or samples, to say how far ahead")
+        if self.shards is not None:
+            check_integer(self, "shards", 1)
+        if self.samples is not None:
+            check_integer(self, "samples", 0)
+        check_integer(self, "at_once", 1)
+        check_positive(self, "cache", optional=True)
+
+
 class IterableDataset(
     Struct,
     frozen=True,
@@ -133,11 +167,14 @@ class IterableDataset(
             Example: "split"
         shards: Files whose samples go to one worker each: how many samples each has (iterable
             only). They are dealt to any number of workers, and `length` is what they add up to;
-            `sharding` is then not used. Example: [1300, 100, 100, 100]
+            `sharding` is then not used, unless it is litdata or streaming, which deal samples.
+            Example: [1300, 100, 100, 100]
         dealt: How shards are dealt (iterable only). turns: shard i to worker i mod num_workers, of
             a job first to rank i mod the ranks, and there so, as webdataset and Hugging Face
             datasets do; runs: `ceil(shards / num_workers)` consecutive
             ones to each. Example: "runs"
+        download: Whether files are downloaded whole, ahead of their samples (iterable only); none:
+            samples are read one by one. Example: { shards = 2 }
     """
 
     length: int
@@ -149,6 +186,7 @@ class IterableDataset(
     path: Path = "shm"
     shards: tuple[int, ...] | None = None
     dealt: Dealt = "turns"
+    download: Download | None = None
 
     def __post_init__(self) -> None:
         _check_dataset(self)
@@ -165,6 +203,9 @@ class IterableDataset(
         require(self.dealt in get_args(Dealt), "dealt", "turns or runs", self.dealt)
         if self.shards is not None:
             self._check_shards()
+        if self.download is not None:
+            check_struct(self, "download", Download)
+            check_conflict(self.shards is None, "download", "needs shards, the files")
 
     def _check_shards(self) -> None:
         check_tuples(self, "shards")
@@ -176,7 +217,9 @@ class IterableDataset(
             self.shards,
         )
         check_conflict(
-            self.sharding != "none", "sharding", "excludes shards, which are dealt as `dealt` says"
+            self.sharding not in ("none", *get_args(Streaming)),
+            "sharding",
+            "excludes shards, which are dealt as `dealt` says",
         )
         structs.force_setattr(self, "length", sum(self.shards))
 
@@ -198,7 +241,7 @@ class IterableDataset(
     @property
     def uneven(self) -> bool:
         """Whether workers may have more than their share: what each has is given."""
-        return self.given or self.shards is not None
+        return self.given or (self.shards is not None and self.sharding == "none")
 
     def shard(self, worker: int, num_workers: int) -> Sequence[int]:
         """The dataset indices that `worker`'s iterator yields (`num_workers=0`: the main's).

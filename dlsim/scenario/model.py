@@ -237,6 +237,11 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         return self.charged.share.of(self.dataset.tensors, size) if self.through_shm else 0.0
 
     @property
+    def downloads(self) -> bool:
+        """Whether files are downloaded ahead of their samples."""
+        return isinstance(self.dataset, IterableDataset) and self.dataset.download is not None
+
+    @property
     def through_shm(self) -> bool:
         """Whether batches come from workers in shared memory."""
         return self._moves and self.dataset.path == "shm"

@@ -86,7 +86,7 @@ def _stated(scenario: Scenario, size: float) -> tuple[dict[str, float], float, f
             read += calls * stage.read_bytes.mean / storage.bandwidth if storage.bandwidth else 0.0
             # a rate of requests takes no time of its own, but there can be waiting for it
             read = max(read, 1e-12) if storage.requests_per_second else read
-    seconds[STORAGE] = read
+    seconds[STORAGE] = 0.0 if scenario.downloads else read  # beside all else, if files come ahead
     if scenario.policy == "row":
         seconds[SEND] = calls * scenario.charged.index_latency
     collated = 0.0 if dataset.collate is None else dataset.collate.mean

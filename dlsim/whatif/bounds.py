@@ -250,4 +250,4 @@ def _one_after_the_other(scenario: Scenario, need: Demand) -> float:
     rate = machine.storage.requests_per_second
     queued = workers * need.requests / rate if rate else 0.0
     other = need.latency + need.waits + need.copies + (0.0 if need.threads else need.step)
-    return slowed * threads * computed + workers * need.reads + queued + other
+    return slowed * threads * computed + workers * (need.reads + need.downloads) + queued + other

@@ -107,6 +107,14 @@ def programs(scenario: Scenario) -> Iterator[Change]:
     if repeated(scenario):
         split = structs.replace(dataset, sharding="split")
         yield Change("a part for each worker", structs.replace(scenario, dataset=split))
+    if isinstance(dataset, IterableDataset) and (ahead := dataset.download) is not None:
+        further = structs.replace(
+            ahead,
+            shards=None if ahead.shards is None else 2 * ahead.shards,
+            samples=None if ahead.samples is None else 2 * ahead.samples,
+        )
+        changed = structs.replace(dataset, download=further)
+        yield Change("twice as far downloaded ahead", structs.replace(scenario, dataset=changed))
     together = _at_a_time(scenario)
     if together > loader.start_together:
         beside = structs.replace(loader, start_together=together)
@@ -282,7 +290,8 @@ def _even(scenario: Scenario) -> Scenario | None:
     shares = [len(dataset.shard(worker, workers)) for worker in range(workers)]
     if max(shares) - min(shares) < (scenario.loader.batch_size or 1):
         return None
-    even = structs.replace(dataset, length=sum(shares), sharding="split", shards=None)
+    split = {"sharding": "split", "shards": None, "download": None}
+    even = structs.replace(dataset, length=sum(shares), **split)
     return structs.replace(scenario, dataset=even)
 
 

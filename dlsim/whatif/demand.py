@@ -34,7 +34,8 @@ class Demand:
     In a worker: `reads` at full bandwidth, `waits`, `computes` (stages, collate and taking the
     message), `helps` (other threads of libraries meanwhile), `serialises`; `writes`, beside all
     else; `hands_over`, while the main process waits; `writes_along`, while the main process reads.
-    `latency`: until an index list is there. In the
+    `downloads`: as `reads`, where threads download files ahead, and workers wait only for what is
+    not there. `latency`: until an index list is there. In the
     main process: `dispatches` (sending an index list), `receives` (reading and rebuilding),
     `pins`, `copies`, `step` on `threads` threads of its cores (0: on an accelerator). Of storage:
     `bytes` and `requests`.
@@ -44,6 +45,7 @@ class Demand:
     samples: float
     longest: float
     reads: float
+    downloads: float
     waits: float
     computes: float
     helps: float
@@ -94,17 +96,22 @@ def demand(scenario: Scenario) -> Demand:
     read = [s.read_bytes for s in dataset.fetch if s.read_bytes is not None]
     read_bytes = missed * calls * sum(_mean(d, indices, made) for d in read)
     requests = missed * calls * len(read)
+    if scenario.downloads:
+        requests = missed * per_batch * len(dataset.shards) / dataset.length  # type: ignore[union-attr,arg-type]
     waited = sum(_mean(s.wait, indices, made) for s in dataset.fetch if s.wait is not None)
     computed = sum(_mean(s.cpu, indices, made) for s in dataset.fetch if s.cpu is not None)
     round_trips = calls * costs.index_latency if scenario.policy == "row" else 0.0
     collated = _mean(dataset.collate, None, made) if dataset.collate is not None else 0.0
     step = scenario.consumer
+    reading = (read_bytes / storage.bandwidth if storage.bandwidth else 0.0) + (
+        requests * storage.latency.mean if storage.latency else 0.0
+    )
     return Demand(
         batches=batches,
         samples=samples,
         longest=longest,
-        reads=(read_bytes / storage.bandwidth if storage.bandwidth else 0.0)
-        + (requests * storage.latency.mean if storage.latency else 0.0),
+        reads=0.0 if scenario.downloads else reading,
+        downloads=reading if scenario.downloads else 0.0,
         waits=calls * waited + round_trips,
         computes=calls * computed
         + collated

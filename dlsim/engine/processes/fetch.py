@@ -11,6 +11,7 @@ from typing import Protocol
 from dlsim.engine.draws import CPU, READ, Alike, SampleDraws, Work
 from dlsim.engine.facts import Raised, failure, locked, shard_of
 from dlsim.engine.processes.clock import Steps, sleep, until
+from dlsim.engine.processes.downloads import Downloads
 from dlsim.engine.processes.messages import ENDED, Fetched, Outcome
 from dlsim.engine.processes.run import HELPING, Run
 from dlsim.engine.processes.sampler import Job
@@ -28,8 +29,14 @@ class Source(Protocol):
     def made(self, job: Job, taken: int) -> int:
         """How many samples the batch of `job` has, for which so many were taken; 0: no batch."""
 
+    def there(self, place: int) -> Steps:
+        """Wait until what the sample at a `place` of the last ones taken needs has come."""
+
     def broke(self) -> None:
         """An exception went through the source."""
+
+    def close(self) -> None:
+        """The worker wants no more of it."""
 
 
 class MapSource:
@@ -44,8 +51,15 @@ class MapSource:
         """All: every index has its sample."""
         return taken
 
+    def there(self, place: int) -> Steps:
+        """At once."""
+        yield from ()
+
     def broke(self) -> None:
         """Leave the dataset as it is: the next index may well work."""
+
+    def close(self) -> None:
+        """Nothing of it goes on."""
 
 
 class Shard:
@@ -60,12 +74,15 @@ class Shard:
         self._samples = SampleDraws(scenario, run.seed, epoch, worker + 1, at_once=run.at_once)
         self._loader, self._job = scenario.loader, scenario.job
         self._batches = scenario.job.world if scenario.job.keeps else 1  # read for one
-        self._ended = False
+        self._ended, self._first = False, 0
+        ahead = scenario.downloads and run.cores is not None
+        self._files = Downloads(run, worker, self._indices) if ahead else None
 
     def take(self, job: Job) -> tuple[Sequence[int], Work]:
         """As many samples as make the batch that the job asks for, or as there still are."""
         asked = 0 if self._ended else len(job.indices) * self._batches
         indices = self._indices[self._taken : self._taken + asked]
+        self._first = self._taken
         self._taken += asked
         self._ended = self._ended or len(indices) < asked
         return indices, self._samples.work(indices)
@@ -76,9 +93,19 @@ class Shard:
             return kept(taken, self._job, self._loader)
         return 0 if self._loader.drop_last and taken < len(job.indices) else taken
 
+    def there(self, place: int) -> Steps:
+        """Wait until the file of the sample has been downloaded, where files are."""
+        if self._files is not None:
+            yield from self._files.sample(self._first + place)
+
     def broke(self) -> None:
         """End the iterator."""
         self._ended = True
+
+    def close(self) -> None:
+        """End what is downloaded."""
+        if self._files is not None:
+            self._files.stop()
 
 
 def source(run: Run, epoch: int, worker: int) -> Source:
@@ -92,8 +119,10 @@ def fetch(run: Run, job: Job, worker: int, samples: Source) -> Steps:
     """Fetch one sample after another, collate them, and return the outcome and its bytes."""
     indices, work = samples.take(job)
     made = samples.made(job, len(indices))
-    on_this_machine = fetch_undisturbed if run.cores is None else fetch_sharing
-    raised = yield from on_this_machine(run, job, worker, indices, work)
+    if run.cores is None:
+        raised = yield from fetch_undisturbed(run, job, worker, indices, work)
+    else:
+        raised = yield from fetch_sharing(run, job, worker, indices, work, samples)
     outcome: Outcome
     size = work.size
     if raised is not None:
@@ -156,7 +185,9 @@ def _until(run: Run, moment: float, worker: int) -> Steps:
         yield until(run.env, moment, run.turns.of(worker))
 
 
-def fetch_sharing(run: Run, job: Job, worker: int, indices: Sequence[int], work: Work) -> Steps:
+def fetch_sharing(
+    run: Run, job: Job, worker: int, indices: Sequence[int], work: Work, dataset: Source
+) -> Steps:
     """Fetch where cores and storage are shared: each demand takes as long as it takes.
 
     Returns the exception that user code raised, or None. Processor time that follows on
@@ -170,7 +201,12 @@ def fetch_sharing(run: Run, job: Job, worker: int, indices: Sequence[int], work:
     calls = calls_of(run.scenario, indices)
     one_by_one = samples is not None or bool(run.scenario.failures)
     owed = 0.0
-    for call, demands in zip(calls, work.demands, strict=True):
+    ahead = run.scenario.downloads
+    for place, (call, demands) in enumerate(zip(calls, work.demands, strict=True)):
+        if ahead:
+            yield from run.compute(worker, owed)
+            owed = 0.0
+            yield from dataset.there(place)
         if run.round_trip:
             yield from run.compute(worker, owed)
             owed = 0.0
@@ -197,9 +233,9 @@ def fetch_sharing(run: Run, job: Job, worker: int, indices: Sequence[int], work:
                 continue
             yield from run.compute(worker, owed)
             owed = 0.0
-            if demand == READ:
+            if demand == READ and not ahead:
                 yield from run.disk.read(run.customer(worker), turn, stage, call, *amount)
-            elif amount[0] > 0:
+            elif demand != READ and amount[0] > 0:
                 yield sleep(env, amount[0], turn)
         if one_by_one:
             yield from run.compute(worker, owed)

@@ -12,6 +12,7 @@ from dlsim.engine.facts import MAIN, by_index, round_trip, sample_by_sample
 from dlsim.engine.processes.buffer import Turnstile
 from dlsim.engine.processes.clock import Steps, Turns, until
 from dlsim.engine.processes.cores import Sharing, Who
+from dlsim.engine.processes.downloads import Cache
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.sampler import Jobs
 from dlsim.engine.processes.storage import Disk, Source, local
@@ -41,6 +42,7 @@ class Node:
         self.env = env
         machine = scenario.machine
         self.disk = Disk(remote or local(env, machine.storage), machine.storage.cache)
+        self.files = Cache(scenario)
         self.cores: Sharing | None = None
         if not scenario.ideal:
             self.cores = Sharing(env, machine.rate, machine.background)

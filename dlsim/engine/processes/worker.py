@@ -44,6 +44,7 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     while True:
         job = yield from pool.index_queues.get(number)
         if job is STOP:
+            samples.close()
             yield from run.compute(number, costs.worker_stop)
             return
         if job is HELLO:
@@ -51,6 +52,7 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
             continue
         if job is RESUME:
             epoch += 1
+            samples.close()
             samples = source(run, epoch, number)
             ended, equipped = False, True
             yield from save(run, number)
