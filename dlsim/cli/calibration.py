@@ -84,6 +84,9 @@ def calibrate(
         scenario = found.scenario
         for name, fit in found.fits.items():
             print(f"{name}: {fit}")
+        for assumed in dict.fromkeys(run.meta.notes.get("assumed") for run in traces):
+            if assumed:
+                print(f"assumed: {assumed}")
         for check in (*found.checks, *(found.alone.checks if found.alone else ())):
             print(check)
         if str(doubts):

@@ -292,11 +292,43 @@ class Words(Rows):
         return super().__getitem__(len(index))
 
 
-def test_indices_that_no_scenario_has():
-    """Which, why, and what to do is said in one line."""
-    seen = observe(DataLoader(Words(0.0), batch_sampler=10 * [["a", "b"]]))
-    with pytest.raises(dlsim.DlsimError, match="gives other indices than integers of at least 0; "):
-        diagnose_run(seen)
+def test_indices_that_are_no_integers():
+    """Batches are then as many, and of as many samples, as were seen; what that assumes is said."""
+    sizes = [2, 1, 3, 2, 2, 1, 4, 2]
+    lists = [["a" * (n + 1) for n in range(size)] for size in sizes]
+    seen = observe(DataLoader(Words(0.0), batch_sampler=lists))
+    scenario = dlsim.validation.calibrate(seen, transport=dlsim.Costs())
+    assert [len(batch) for batch in scenario.loader.batch_sampler] == sizes
+    assert dlsim.simulate(scenario).size.tolist() == sizes
+    assert "as were seen in the first one" in seen.meta.notes["assumed"]
+    assert "watched" in str(diagnose_run(seen))
+
+
+class Cuts:
+    """What lhotse's samplers give: some cuts, for a data set that makes a whole batch of them."""
+
+    def __init__(self, count):
+        self.cuts = ["cut"] * count
+
+
+class Speech(Dataset):
+    """A data set without a length, asked for batches."""
+
+    def __getitem__(self, cuts):
+        time.sleep(0.002 * len(cuts.cuts))
+        return np.zeros(len(cuts.cuts))
+
+
+def test_a_sampler_of_whole_batches_of_one_s_own():
+    """Each of them counts as a sample of a data set of as many; what each takes is resampled."""
+    loader = DataLoader(Speech(), sampler=[Cuts(1 + n % 3) for n in range(30)], batch_size=None)
+    seen = observe(loader)
+    scenario = dlsim.validation.calibrate(seen, transport=dlsim.Costs())
+    assert scenario.dataset.length == 30
+    assert len(dlsim.simulate(scenario).order) == 30
+    wait = scenario.dataset.fetch[0].wait
+    assert wait.mean == pytest.approx(0.004, rel=0.5)
+    assert len(set(wait.sample(np.random.default_rng(0), 100))) > 2
 
 
 def test_an_interval_of_a_ratio():

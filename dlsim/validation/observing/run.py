@@ -25,7 +25,7 @@ from dlsim.validation.observing import accelerator, machine
 from dlsim.validation.observing.assemble import Assembly, Setup, read, started_with
 from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.observing.rank import Rank
-from dlsim.validation.observing.settings import settings
+from dlsim.validation.observing.settings import assumed, settings
 from dlsim.validation.observing.siblings import siblings
 from dlsim.validation.observing.unwatchable import ObserveError, check_alone, check_handed_on
 from dlsim.validation.observing.wrapped_loader import Failure, Log, Returning, watch
@@ -154,6 +154,8 @@ def observe(
         notes["no_scenario"] = known_as
     else:
         notes["scenario"] = "the settings of the loader, without durations"
+        if (taken := assumed(assembly)) is not None:
+            notes["assumed"] = taken
     seen = assembly.observation(
         Meta(
             engine="observed",

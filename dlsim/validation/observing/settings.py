@@ -40,7 +40,8 @@ def settings(
     """The scenario of a watched run, all of whose durations are zero.
 
     A sampler that is neither sequential nor a shuffle becomes the indices fetched in the first
-    epoch, an iterable-style dataset the number of samples that each worker collated in it, or
+    epoch, or, where it gives no integers, as many places in a dataset of those samples; an
+    iterable-style dataset the number of samples that each worker collated in it, or
     those of its files, where it is known how they are dealt. Of a
     `rank` of a job, what torch's DistributedSampler deals to it; all else is its own. Why, in a few
     words, where that was not seen, or cannot be said in a scenario.
@@ -52,7 +53,8 @@ def settings(
             alone = rank is None or rank.world == 1
             dataset = iterable(assembly, shards.count(loader.dataset) if alone else None)
         else:
-            length = len(loader.dataset)  # type: ignore[arg-type]
+            unnumbered = assumed(assembly) is not None
+            length = seen_samples(assembly) if unnumbered else len(loader.dataset)  # type: ignore[arg-type]
             whole = drawn_whole(loader) or fetches_batches(loader.dataset)
             dataset = MapDataset(length, batched=whole)
             sampling = sampler(loader, assembly, rank)
@@ -142,16 +144,31 @@ def made(sampler: object, kind: type) -> bool:
     return found is kind or theirs
 
 
+def assumed(assembly: Assembly) -> str | None:
+    """What is taken for granted of a sampler that gives other than integers; None of others."""
+    if assembly.setup.iterable or not (assembly.of(SAMPLE)["what"] < 0).any():
+        return None
+    return (
+        "its sampler gives other than indices (integers of at least 0): every epoch has as many "
+        "batches, of as many samples, as were seen in the first one, and what each sample takes is "
+        "drawn from all that were seen"
+    )
+
+
+def seen_samples(assembly: Assembly) -> int:
+    """How many samples of the first epoch were fetched."""
+    return len(first_epoch(assembly, assembly.of(SAMPLE)))
+
+
 def seen_indices(assembly: Assembly) -> list[list[int]]:
-    """The indices of each batch of the first epoch that was fetched."""
+    """The indices of each batch of the first epoch that was fetched, or places, if it has none."""
     samples = first_epoch(assembly, assembly.of(SAMPLE))
     samples = samples[np.argsort(samples["batch"], kind="stable")]
     cuts = np.flatnonzero(np.diff(samples["batch"])) + 1
     if not len(samples):
         raise ScenarioError("samples: expected those of at least one batch, got none")
-    if (samples["what"] < 0).any():
-        raise ScenarioError("its sampler gives other indices than integers of at least 0")
-    return [batch.tolist() for batch in np.split(samples["what"], cuts)]
+    indices = np.arange(len(samples)) if (samples["what"] < 0).any() else samples["what"]
+    return [batch.tolist() for batch in np.split(indices, cuts)]
 
 
 def iterable(assembly: Assembly, files: int | None) -> IterableDataset:
