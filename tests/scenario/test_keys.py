@@ -12,12 +12,15 @@ from tests.scenario.test_scenario import accepts
 
 WORKERS = {"batch_size": 4, "num_workers": 2}
 MAP = {"kind": "map", "length": 64, "fetch": [{"name": "read"}]}
+FILES = {**MAP, "kind": "iterable", "shards": [32, 32]}
 # Scenarios that an example may belong to: not every key fits every other.
 BASES: list[dict[str, Any]] = [
     {"loader": WORKERS, "dataset": MAP},
     {"loader": {"num_workers": 2}, "dataset": MAP},
     {"loader": {"num_workers": 2, "dispatch": "shared"}, "dataset": MAP},
     {"loader": WORKERS, "dataset": {**MAP, "kind": "iterable"}},
+    {"loader": WORKERS, "dataset": FILES},
+    {"loader": WORKERS, "dataset": {**FILES, "download": {"shards": 1}}},
     {"loader": {**WORKERS, "stateful": True}, "dataset": MAP},
     {"loader": WORKERS, "dataset": MAP, "consumer": {"device": "cpu"}},
     {"loader": WORKERS, "dataset": MAP, "consumer": {"loop": "thread"}},
@@ -94,7 +97,8 @@ def test_defaults_are_the_defaults() -> None:
     for name, key in shown.items():
         if key.of_distribution or name in ("loader.batch_size", "loader.num_workers"):
             continue
-        if name in ("dataset.fetch", "dataset.sharding", "dataset.shards", "dataset.dealt"):
+        files = ("sharding", "shards", "dealt", "download")
+        if name.startswith(("dataset.fetch", *(f"dataset.{key}" for key in files))):
             continue  # the base has stages, and no shards
         value = tomllib.loads(f"value = {key.default}" if key.default != "none" else "value='none'")
         assert dlsim.replace(scenario, {name: value["value"]}) == scenario
