@@ -3,11 +3,13 @@
 A `console` block is a command and what it prints, to the end or to a line `...`. A `python` block
 runs; a `text` block right after it is what it prints. All run in the root of the repository.
 
-`python -m tests.documents` writes into the documents what is printed now, and draws their pictures.
+`python -m tests.documents [docs/node.md …]` writes into all documents, or these, what is printed
+now, and draws their pictures.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import re
@@ -96,7 +98,9 @@ def blocks(text: str) -> list[Block]:
 
 def main() -> None:
     """Write into each document what its blocks print now, and draw what it shows."""
-    for path in FILES:
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("files", nargs="*", type=Path, default=FILES, help="all, by default")
+    for path in parser.parse_args().files:
         text = path.read_text(encoding="utf-8")
         for command in _PLOT.findall(text):
             output(*shlex.split(command))
