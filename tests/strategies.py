@@ -345,6 +345,38 @@ costs = st.fixed_dictionaries(
 )
 
 
+every = st.sampled_from([None, None, 1, 2, 3, 12])
+
+
+@st.composite
+def validated(draw: st.DrawFn, some: st.SearchStrategy[Scenario]) -> Scenario:
+    """The same with validation, which is another scenario's loader and loop."""
+    scenario, other = draw(some), draw(some)
+    stopping = {"consumer.on_error": "stop"}
+    plain = scenario.consumer.loop == "plain"  # as endless samplers need it
+    loader = structs.replace(
+        other.loader,
+        in_order=other.loader.in_order or scenario.torch_release < (2, 6),
+        endless=other.loader.endless and plain,
+        pin_memory=scenario.consumer.device == "cpu",  # where that does nothing
+    )
+    return dlsim.replace(
+        scenario,
+        {
+            **stopping,
+            "validation": dlsim.Validation(
+                loader=loader,
+                dataset=other.dataset,
+                step=other.consumer.step,
+                step_per_sample=other.consumer.step_per_sample,
+                every=draw(every),
+                stop_after=other.consumer.stop_after,
+                failures=other.failures,
+            ),
+        },
+    )
+
+
 worlds = st.sampled_from([(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
 differs = st.lists(
     st.builds(

@@ -16,6 +16,7 @@ from dlsim.scenario.keys import Key, described
 
 Pattern = Annotated[str, arg(metavar="[PATTERN]", help_behavior_hint="")]
 WIDTH = 100
+ALIKE = tuple(f"validation.{part}." for part in ("loader", "dataset", "failures"))
 
 
 def keys(pattern: Positional[Pattern] = "", /) -> None:
@@ -56,7 +57,12 @@ def names(key: Key) -> tuple[str, str]:
 
 
 def once(chosen: Sequence[Key]) -> list[Key]:
-    """The keys without those that others hold alike: all costs have the same three."""
+    """The keys without those that others hold alike: all costs have the same three.
+
+    Of validation, what training has, too, is shown where nothing else is named.
+    """
+    own = [key for key in chosen if not key.name.startswith(ALIKE)]
+    chosen = own or chosen
     return list({(key.holders, key.last): key for key in reversed(chosen)}.values())[::-1]
 
 

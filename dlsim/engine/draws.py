@@ -210,11 +210,19 @@ class SampleDraws:
     """The work of the samples of a dataset, in the order in which they are fetched.
 
     `place` tells the epoch, and the worker if it has an iterator of its own. `at_once`: samples do
-    nothing but compute, and nobody asks which of them does for how long.
+    nothing but compute, and nobody asks which of them does for how long. `ideal`: whether nothing
+    is shared where they are fetched; by default, as the scenario says.
     """
 
-    def __init__(self, scenario: Scenario, seed: int, *place: int, at_once: bool = False) -> None:
-        self.ideal, self.at_once = scenario.ideal, at_once
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        *place: int,
+        at_once: bool = False,
+        ideal: bool | None = None,
+    ) -> None:
+        self.ideal, self.at_once = scenario.ideal if ideal is None else ideal, at_once
         self.sized = not self.ideal and scenario.dataset.sample_bytes != Constant(0.0)
         self.service = ServiceTimes(scenario.dataset.fetch, seed, *place)
         self._reads = [] if self.ideal else _reads(scenario, seed, *place)

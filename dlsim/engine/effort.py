@@ -50,6 +50,9 @@ def effort(scenario: Scenario) -> float:
     dearest case, in which each sample waits by itself, so that what an answer is told from does not
     change with the stages; how long it takes says `seconds_of`. A job is the work of all its ranks.
     """
+    if scenario.validation is not None:
+        alone = structs.replace(scenario, validation=None)
+        return effort(alone) + effort(scenario.validating)
     batches, calls = begun_work(scenario)
     if shares_cores(scenario):  # whoever computes is told when anyone else begins
         return _of_all(scenario, 4 * batches + calls)
@@ -60,6 +63,9 @@ def effort(scenario: Scenario) -> float:
 
 def seconds_of(scenario: Scenario) -> float:
     """About how many seconds the SimPy engine takes for `scenario`, on one core of some 3 GHz."""
+    if scenario.validation is not None:
+        alone = structs.replace(scenario, validation=None)
+        return seconds_of(alone) + seconds_of(scenario.validating)
     batches, calls = begun_work(scenario)
     if scenario.ideal:
         each = batches + 0.01 * calls
@@ -104,7 +110,7 @@ def begun_work(scenario: Scenario) -> tuple[float, float]:
 
 
 def _of_all(scenario: Scenario, epoch: float) -> float:
-    """What all epochs of all ranks take, if an epoch of one takes so much."""
+    """What all epochs of all ranks take, if an epoch of one takes so much; not validation."""
     return max(ranks(scenario) * scenario.epochs * (epoch + shuffled(scenario) / 2500), 1.0)
 
 
@@ -195,7 +201,8 @@ def telling(scenario: Scenario) -> Callable[[int], object]:
     """What tells who watches that so many more batches of a simulation of `scenario` are done."""
     if watching() is None:
         return lambda batches: None
-    batches = max(ranks(scenario) * scenario.epochs * counts(scenario)[0], 1.0)
+    both = [scenario, *([] if scenario.validation is None else [scenario.validating])]
+    batches = max(ranks(scenario) * sum(one.epochs * counts(one)[0] for one in both), 1.0)
     each = seconds_of(scenario) / batches
     return lambda batches: advance(each * batches)
 

@@ -157,6 +157,12 @@ def last_of_epoch(scenario: Scenario) -> int | None:
     return batches if stop_after is None else min(batches, stop_after)
 
 
+def keeps_iterator(scenario: Scenario) -> bool:
+    """Whether an iterator is still there when the loop is over: where its name is rebound."""
+    loop = scenario.consumer.loop
+    return loop in ("rebind", "lightning") or scenario.loader.stateful
+
+
 def lingers(scenario: Scenario) -> bool:
     """Whether there are two sets of workers at a time, where an epoch begins; in a job, of a rank.
 
@@ -234,6 +240,8 @@ def only_processes(scenario: Scenario) -> str | None:
         return "costs.worker_waits"
     if scenario.downloads:
         return "dataset.download"
+    if scenario.validation is not None:
+        return "validation"
     loop = scenario.consumer.loop
     # What is shared, two sets of workers would share.
     if loop != "plain" and (loop != "rebind" or (lingers(scenario) and not scenario.ideal)):
@@ -245,6 +253,8 @@ def only_processes(scenario: Scenario) -> str | None:
 
 def left_to_chance(scenario: Scenario) -> bool:
     """Whether anything depends on the seed but which index is in which batch."""
+    if scenario.validation is not None and left_to_chance(scenario.validating):
+        return True
     dataset, job = scenario.dataset, scenario.job
     stages = [each for s in dataset.fetch for each in (s.wait, s.cpu, s.read_bytes)]
     latencies = (scenario.machine.storage.latency, job.storage.latency)
@@ -293,4 +303,6 @@ def batches_to_simulate(scenario: Scenario) -> int:
         if not isinstance(dataset, MapDataset) and dataset.repeats:
             samples *= max(loader.num_workers, 1)
         an_epoch = -(-samples // (loader.batch_size or 1))
-    return max(1, min(an_epoch, scenario.consumer.stop_after or an_epoch) * scenario.epochs)
+    most = min(an_epoch, scenario.consumer.stop_after or an_epoch)
+    beside = 0 if scenario.validation is None else batches_to_simulate(scenario.validating)
+    return max(1, most * scenario.epochs) + beside

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
-from dlsim.scenario import IterableDataset, Job, Scenario, Stage
+from dlsim.scenario import Dataset, IterableDataset, Job, Loader, Scenario, Stage
 from dlsim.scenario.dealing import batches, kept, shard
 from dlsim.scenario.distributions import times
 from dlsim.trace.trace import Problem
 
 NO_BATCH = -1  # that what ended a rank is about
 RANK_BITS = 128  # of a rank's seed, above those of the job's
+VALIDATION = 1 << 192  # a seed of its own, above those of all ranks
 
 
 def rank_seed(seed: int, rank: int) -> int:
@@ -23,6 +24,11 @@ def rank_seed(seed: int, rank: int) -> int:
 def job_seed(seed: int) -> int:
     """The seed of the job that a rank's seed belongs to."""
     return seed % (1 << RANK_BITS)
+
+
+def validation_seed(seed: int) -> int:
+    """The seed of validation in a rank."""
+    return seed + VALIDATION
 
 
 def rank_scenarios(scenario: Scenario) -> list[Scenario]:
@@ -113,27 +119,39 @@ def fair_share(scenario: Scenario) -> Scenario:
         shm=share(machine.shm, job.ranks),
         storage=storage,
     )
-    loader, dataset = scenario.loader, scenario.dataset
-    if job.deal != "same" and job.world > 1:
-        if isinstance(dataset, IterableDataset):
-            mine, each = job.seen_by(0), range(max(loader.num_workers, 1))
-            read = [len(shard(dataset, mine, worker, loader)) for worker in each]
-            read_for_one = job.world if job.keeps else 1
-            counts = tuple(kept(length, mine, loader) for length in read)
-            dataset = structs.replace(
-                dataset,
-                sharding="none" if scenario.downloads else counts,
-                length=sum(counts),
-                shards=counts if scenario.downloads else None,
-                fetch=tuple(read_times(stage, read_for_one) for stage in dataset.fetch),
-            )
-        elif loader.batch_sampler is not None:
-            loader = structs.replace(loader, batch_sampler=loader.batch_sampler[:: job.world])
-        elif loader.sampler is not None:
-            loader = structs.replace(loader, sampler=loader.sampler[:: job.world])
-        else:
-            dataset = structs.replace(dataset, length=-(-dataset.length // job.world))
-    return structs.replace(scenario, loader=loader, dataset=dataset, machine=machine, job=Job())
+    loader, dataset = share_of_data(scenario.loader, scenario.dataset, job)
+    own = scenario.validation
+    if own is not None:
+        theirs = share_of_data(own.loader, own.dataset, job)
+        own = structs.replace(own, loader=theirs[0], dataset=theirs[1])
+    return structs.replace(
+        scenario, loader=loader, dataset=dataset, machine=machine, job=Job(), validation=own
+    )
+
+
+def share_of_data(loader: Loader, dataset: Dataset, job: Job) -> tuple[Loader, Dataset]:
+    """The loader and dataset of a rank, if what an epoch deals to it is all that there is."""
+    if job.deal == "same" or job.world == 1:
+        return loader, dataset
+    if isinstance(dataset, IterableDataset):
+        mine, each = job.seen_by(0), range(max(loader.num_workers, 1))
+        read = [len(shard(dataset, mine, worker, loader)) for worker in each]
+        read_for_one = job.world if job.keeps else 1
+        counts = tuple(kept(length, mine, loader) for length in read)
+        downloads = dataset.download is not None
+        return loader, structs.replace(
+            dataset,
+            sharding="none" if downloads else counts,
+            length=sum(counts),
+            shards=counts if downloads else None,
+            fetch=tuple(read_times(stage, read_for_one) for stage in dataset.fetch),
+        )
+    if loader.batch_sampler is not None:
+        batches = loader.batch_sampler[:: job.world]
+        return structs.replace(loader, batch_sampler=batches), dataset
+    if loader.sampler is not None:
+        return structs.replace(loader, sampler=loader.sampler[:: job.world]), dataset
+    return loader, structs.replace(dataset, length=-(-dataset.length // job.world))
 
 
 def read_times(stage: Stage, samples: int) -> Stage:
@@ -147,14 +165,27 @@ def slower(scenario: Scenario, loader: float, step: float, disk: float) -> Scena
 
     if loader == step == disk == 1:
         return scenario
-    dataset, storage = scenario.dataset, scenario.machine.storage
-    fetch = tuple(
-        structs.replace(stage, wait=times(stage.wait, loader), cpu=times(stage.cpu, loader))
-        for stage in dataset.fetch
-    )
+    storage, own = scenario.machine.storage, scenario.validation
+    if own is not None:
+        own = structs.replace(
+            own,
+            dataset=slower_dataset(own.dataset, loader),
+            step=times(own.step, step),
+            step_per_sample=step * own.step_per_sample,
+        )
     return structs.replace(
         scenario,
-        dataset=structs.replace(dataset, fetch=fetch, collate=times(dataset.collate, loader)),
+        dataset=slower_dataset(scenario.dataset, loader),
         consumer=scenario.consumer.times(step),
         machine=structs.replace(scenario.machine, storage=storage.times(disk)),
+        validation=own,
     )
+
+
+def slower_dataset(dataset: Dataset, factor: float) -> Dataset:
+    """The dataset with everything in its workers taking so many times as long."""
+    fetch = tuple(
+        structs.replace(stage, wait=times(stage.wait, factor), cpu=times(stage.cpu, factor))
+        for stage in dataset.fetch
+    )
+    return structs.replace(dataset, fetch=fetch, collate=times(dataset.collate, factor))

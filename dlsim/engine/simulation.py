@@ -14,7 +14,7 @@ from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.errors import is_integer, lacking, require
 from dlsim.trace.job import JobTrace
 from dlsim.trace.tally import KEPT, JobTally, Tally
-from dlsim.trace.trace import Meta, Trace
+from dlsim.trace.trace import Meta, Problem, Trace
 
 Engine: TypeAlias = Literal["auto", "simpy", "compiled"]
 Outcome: TypeAlias = Trace | JobTrace | Tally | JobTally
@@ -173,8 +173,7 @@ def processes(
     from simpy import Environment
 
     from dlsim.engine.processes.clock import settle
-    from dlsim.engine.processes.consumer import made, training_loop
-    from dlsim.engine.processes.loops import looped
+    from dlsim.engine.processes.epochs import loop_of, training_loop
     from dlsim.engine.processes.record import Recorder
     from dlsim.engine.processes.run import Node, Run
     from dlsim.engine.processes.storage import remote
@@ -182,22 +181,23 @@ def processes(
     env, job = Environment(), scenario.job
     source = None if not job.remote else remote(env, job.storage, job.ranks, job.nodes)
     run = Run(scenario, seed, Recorder(samples=samples), Node(env, scenario, source))
-    main = env.process(training_loop(run, looped(run, made), progress))
-    env.run(main)
+    loop = loop_of(run, progress)
+    env.run(env.process(training_loop(loop)))
     # What happens at the very moment the training loop ends happens, too.
     env.run(env.process(settle(env, run.turns.last)))
-    return run.recorder.trace(
-        Meta(
+
+    def meta(mine: Scenario, problem: Problem | None, caught: Sequence[Problem]) -> Meta:
+        return Meta(
             engine="simpy",
-            scenario=scenario,
+            scenario=mine,
             seed=seed,
             versions=versions("simpy"),
-            problem=run.recorder.problem,
-            caught=tuple(run.recorder.caught),
+            problem=problem,
+            caught=tuple(caught),
             notes=notes or {},
-        ),
-        end=env.now,
-    )
+        )
+
+    return loop.trace(meta, run.recorder.problem, env.now)
 
 
 def compiled(

@@ -21,7 +21,7 @@ from dlsim.trace.job_metrics import (
 from dlsim.trace.job_summary import span
 from dlsim.trace.memory import DESCRIPTORS, Overflow
 from dlsim.trace.summary import aligned, number, percent
-from dlsim.trace.telling import sentence
+from dlsim.trace.telling import beside, sentence
 from dlsim.whatif.space import space
 
 MOST_ROWS = 8  # ranks in the table: of more, those that were waited for the longest
@@ -47,8 +47,9 @@ def job_verdict(job: JobTrace, late: Lateness) -> str:
     begin, end = span(job)
     elapsed, found = end - begin, job_account(job)
     said = [f"{sentence(found.shares, found.stall)}."]
+    said += filter(None, [beside(found.apart, summarize(job).validation_stall)])
     if not late.meetings:
-        return said[0]
+        return " ".join(said)
     lost = float(late.kept.sum()) / (len(job) * elapsed) if elapsed else 0.0
     if lost >= NEGLIGIBLE:
         worst = late.worst

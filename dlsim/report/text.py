@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from msgspec import structs
+
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import duration
 from dlsim.trace import Problem, Trace, account, metrics, new_memory, own_loop, summarize
@@ -13,7 +15,7 @@ from dlsim.trace.libraries import cores_busy, worth_limiting
 from dlsim.trace.observation import Observation
 from dlsim.trace.rhythm import rhythm
 from dlsim.trace.summary import aligned, number, percent
-from dlsim.trace.telling import limit, regular, sentence, table
+from dlsim.trace.telling import beside, limit, regular, sentence, table
 from dlsim.trace.work import DISTINCT, last_round, told, unit, work
 
 # Workers busier than this have no slack: what they do not fetch is the start and the end.
@@ -42,7 +44,8 @@ def run_text(trace: Trace) -> str:
         part = left_early(trace.meta.scenario, metrics.mean(metrics.epoch_times(trace)))
         parts += [part] if part else []
     if len(trace.order):
-        parts.append(table(found.shares, 1 - found.stall, found.hung))
+        busy = 1 - found.stall - found.apart
+        parts.append(table(found.shares, busy, found.hung, found.apart))
     if trace.meta.scenario is not None:
         room = space(trace.meta.scenario, trace)
         if room.fits is False:
@@ -102,7 +105,12 @@ def setup(scenario: Scenario) -> str:
         words.append(f"{scenario.epochs} epochs")
     if scenario.policy != "torch":
         words.append(f"policy {scenario.policy}")
-    return ", ".join(words)
+    own = scenario.validation
+    if own is None:
+        return ", ".join(words)
+    when = f"every {own.every} batches" if own.every else "at each epoch's end"
+    inner = structs.replace(scenario.validating, epochs=1)
+    return f"{', '.join(words)}; validation {when}: {setup(inner)}"
 
 
 def verdict(trace: Trace, found: Account | None = None) -> str:
@@ -121,7 +129,8 @@ def verdict(trace: Trace, found: Account | None = None) -> str:
     scenario = trace.meta.scenario
     last = last_round(scenario) if scenario is not None and found.cause == LAST_ROUND else ""
     first = f"{sentence(found.shares, found.stall)}.{more}"
-    words = (first, _alike(trace), last, regular(rhythm(trace)), _data(trace))
+    apart = beside(metrics.validation(trace), metrics.validation_stall(trace))
+    words = (first, apart, _alike(trace), last, regular(rhythm(trace)), _data(trace))
     return " ".join(filter(None, words))
 
 

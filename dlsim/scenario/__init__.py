@@ -16,15 +16,17 @@ from dlsim.scenario.distributions import (
     Uniform,
 )
 from dlsim.scenario.errors import DlsimError, ScenarioError
+from dlsim.scenario.failure import Failure
 from dlsim.scenario.files import dump, dumps, load
 from dlsim.scenario.job import Differs, Job, RemoteStorage
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import Cost, Costs, Machine, Storage
-from dlsim.scenario.model import Failure, Scenario
+from dlsim.scenario.model import Scenario
 from dlsim.scenario.pipeline import Pipeline, load_pipeline
 from dlsim.scenario.starts import Start
 from dlsim.scenario.steps import On
 from dlsim.scenario.tree import from_tree, get, replace, schema, to_tree
+from dlsim.scenario.validation import Validation
 
 __all__ = [
     "Catalogue",
@@ -60,6 +62,7 @@ __all__ = [
     "Start",
     "Storage",
     "Uniform",
+    "Validation",
     "dump",
     "dumps",
     "from_tree",

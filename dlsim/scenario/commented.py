@@ -73,7 +73,8 @@ def _table(
     if said is not None:
         yield from _others(path, table, known, said)
     for key, value in inner.items():
-        if path and not value:  # only parts of the whole have to be there
+        # only parts of the whole have to be there, and of what is a loop by itself
+        if path and path != ("validation",) and not value:
             continue
         below = (*path, key)
         about = known[_name(below)]
@@ -117,7 +118,7 @@ def _is_table(path: tuple[str, ...], key: str, value: Any) -> bool:
     """Whether a value is written as a table of its own: distributions stand in a line."""
     if isinstance(value, list):
         return bool(value) and isinstance(value[0], dict)
-    return isinstance(value, dict) and ("kind" not in value or (*path, key) == ("dataset",))
+    return isinstance(value, dict) and ("kind" not in value or key == "dataset")
 
 
 def _name(path: Sequence[str]) -> str:

@@ -19,12 +19,14 @@ from dlsim.scenario.checks import (
 )
 from dlsim.scenario.consumer import Consumer
 from dlsim.scenario.dataset import Dataset, IterableDataset, MapDataset
-from dlsim.scenario.dealing import batches, shard
+from dlsim.scenario.dealing import batches, dealt_to, shard
 from dlsim.scenario.distributions import Recorded
-from dlsim.scenario.errors import require
+from dlsim.scenario.errors import ScenarioError, require
+from dlsim.scenario.failure import Failure
 from dlsim.scenario.job import Job
 from dlsim.scenario.loader import Loader
 from dlsim.scenario.machine import STAGED_BYTES, Costs, Machine
+from dlsim.scenario.validation import Validation
 
 OLD, LAST = ((1, 12), (1, 13)), (2, 15)  # torch's releases before 2.0, and the last one known
 LATEST = f"{LAST[0]}.{LAST[1]}"
@@ -38,26 +40,6 @@ SHARING = {*Costs.__struct_fields__} - {
 }  # costs of what is shared
 
 Policy: TypeAlias = Literal["torch", "row"]
-FailurePoint: TypeAlias = Literal["fetch", "collate", "worker_init_fn"]
-
-
-class Failure(Struct, frozen=True, forbid_unknown_fields=True):
-    """An exception raised by user code.
-
-    Args:
-        where: fetch: when the sample of dataset index `at` is fetched, at the end of its stages;
-            collate: in `collate_fn` of batch number `at` (over all epochs), at its end;
-            worker_init_fn: in worker `at`, in every epoch that starts workers. Example: "fetch"
-        at: The dataset index, batch number or worker number. Example: 17
-    """
-
-    where: FailurePoint
-    at: int
-
-    def __post_init__(self) -> None:
-        points = get_args(FailurePoint)
-        require(self.where in points, "where", " or ".join(points), self.where)
-        check_integer(self, "at", 0)
 
 
 class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -79,6 +61,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             Example: { ranks = 8 }
         failures: Exceptions that user code raises; in a file, one [[failures]] for each.
             Example: [{ where = "fetch", at = 17 }]
+        validation: A loop over a second loader, for which training stops every so often.
+            Example: { loader = { num_workers = 4 }, dataset = { kind = "map", length = 5_000 } }
         torch: The release of torch whose rules apply, from 1.12 to 2.15. Example: "2.6"
         policy: torch: one message for each batch, as torch does it; row: indices are sent one at
             a time. Example: "row"
@@ -93,6 +77,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     costs: Costs = Costs()
     job: Job = Job()
     failures: tuple[Failure, ...] = ()
+    validation: Validation | None = None
     torch: str = LATEST
     policy: Policy = "torch"
     epochs: int = 1
@@ -101,7 +86,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     def __post_init__(self) -> None:
         check_tuples(self, "failures")
         for key, kinds in _PARTS.items():
-            wanted = " or ".join(kind.__name__ for kind in kinds)
+            wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
             require(isinstance(getattr(self, key), kinds), key, f"a {wanted}", getattr(self, key))
         for failure in self.failures:
             require(isinstance(failure, Failure), "failures", "a list of Failure", failure)
@@ -143,6 +128,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             )
         if self.is_job:
             self._check_job()
+        if self.validation is not None:
+            self._check_validation()
 
     @property
     def is_job(self) -> bool:
@@ -162,7 +149,42 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             not shared
             and not limited
             and all(getattr(costs, key) == getattr(FREE, key) for key in SHARING)
+            and (self.validation is None or self.validating.ideal)
         )
+
+    @property
+    def validating(self) -> Scenario:
+        """Validation alone, which is to be there: an epoch for each time that it comes.
+
+        So its epochs are at least those of training. Ranks do not meet in it.
+        """
+        own, consumer = self.validation, self.consumer
+        assert own is not None
+        return structs.replace(
+            self,
+            loader=own.loader,
+            dataset=own.dataset,
+            consumer=structs.replace(
+                consumer,
+                step=own.step,
+                step_per_sample=own.step_per_sample,
+                stop_after=own.stop_after,
+                on=(),
+            ),
+            job=structs.replace(self.job, sync="never", uneven="wait") if self.is_job else ALONE,
+            failures=own.failures,
+            epochs=self.epochs * max(self._validations, 1),
+            validation=None,
+        )
+
+    @property
+    def _validations(self) -> int:
+        """How often validation comes in an epoch."""
+        own, most = self.validation, self.consumer.stop_after
+        if own is None or own.every is None:
+            return int(own is not None)
+        there = batches(self.loader, self.dataset, *dealt_to(self.job))
+        return (there if most is None else min(there, most)) // own.every
 
     @property
     def taken_ahead(self) -> int:
@@ -210,7 +232,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         each = machine.worker_memory if stated is None else stated
         each += machine.copied * machine.main_memory if loader.start_method == "fork" else 0.0
         workers = 0 if loader.threads else loader.num_workers * (2 if self.rebinds else 1)
-        return machine.main_memory + workers * each
+        beside = 0.0 if self.validation is None else self.validating.own_memory
+        return max(machine.main_memory, beside) + workers * each
 
     @property
     def pins(self) -> bool:
@@ -421,6 +444,30 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
                 job.world,
             )
 
+    def _check_validation(self) -> None:
+        """That validation could run by itself, and that training does not go on meanwhile."""
+        check_conflict(
+            self.consumer.on_error == "continue",
+            "validation",
+            'needs consumer.on_error = "stop"',
+        )
+        check_conflict(
+            self.consumer.loop == "thread",
+            "validation",
+            "needs a loop that does not read ahead by a thread, which would go on meanwhile",
+        )
+        check_conflict(self.job.uneven == "join", "validation", 'excludes job.uneven = "join"')
+        assert self.validation is not None
+        check_conflict(
+            getattr(self.validation.dataset, "download", None) is not None,
+            "validation.dataset.download",
+            "expected none, as the cache of files is that of training",
+        )
+        try:
+            _ = self.validating
+        except ScenarioError as error:
+            raise ScenarioError(f"validation.{error}") from None
+
     def _recorded(self) -> list[tuple[str, Recorded]]:
         """Every `Recorded` in the scenario with its dotted key."""
         found: list[tuple[str, Any]] = [("consumer.step", self.consumer.step)]
@@ -441,4 +488,5 @@ _PARTS: dict[str, tuple[type, ...]] = {
     "machine": (Machine,),
     "costs": (Costs,),
     "job": (Job,),
+    "validation": (Validation, type(None)),
 }

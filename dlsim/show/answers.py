@@ -32,6 +32,7 @@ from dlsim.show.pictures import bytes_over_time, lanes, occupancy, stretch, wait
 from dlsim.show.states import Count, State, scenario_of, seen, shown, traced
 from dlsim.trace import JobTrace, Trace, metrics, summarize
 from dlsim.trace.account import Account, account
+from dlsim.trace.causes import VALIDATION
 from dlsim.trace.job_metrics import job_account, lateness
 from dlsim.trace.summary import give_or_take, number, percent
 from dlsim.trace.work import other_workers
@@ -98,6 +99,8 @@ def run(state: State) -> Json:
     job = isinstance(whole, JobTrace)
     found = job_account(whole) if isinstance(whole, JobTrace) else account(whole)
     summary = summarize(whole)
+    used = {"busy": 1 - found.stall - found.apart}
+    used |= {VALIDATION: found.apart} if found.apart else {}
     return {
         "title": asked.name,
         "sentences": [*_sentences(whole, trace, found), *([drawn.part] if drawn.part else [])],
@@ -111,7 +114,7 @@ def run(state: State) -> Json:
             ["wait, mean", summary.shown()["wait_mean"]],
             ["workers busy", percent(summary.worker_utilisation)],
         ],
-        "account": [["busy", 1 - found.stall, percent(1 - found.stall)]]
+        "account": [[name, share, percent(share)] for name, share in used.items()]
         + [[cause, share, percent(share)] for cause, share in found.shares.items()],
         "summary": [
             [line[:LABEL].strip(), line[LABEL:].strip()] for line in str(summary).splitlines()

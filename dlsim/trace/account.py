@@ -1,10 +1,11 @@
 """The account: every second of a run, for the accelerator busy, or for one cause of idleness.
 
-The accelerator (on the CPU, the step) is busy while a step is computed (`dlsim.trace.busy`). Every
-other second is put down to the cause that the critical path names for it: what then kept the run
-from being over sooner kept the accelerator from its work, too. The path names causes for busy
-seconds as well, so that its shares answer another question than the account: not what the
-accelerator waits for, but on what each second of the run hung.
+The accelerator (on the CPU, the step) is busy while a step is computed (`dlsim.trace.busy`). Time
+in validation is apart: what that waits for, its own trace tells. Every other second is put down to
+the cause that the critical path names for it: what then kept the run from being over sooner kept
+the accelerator from its work, too. The path names causes for busy seconds as well, so that its
+shares answer another question than the account: not what the accelerator waits for, but on what
+each second of the run hung.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlsim.scenario import Scenario
 from dlsim.trace import metrics
@@ -26,7 +28,9 @@ from dlsim.trace.trace import Floats, Integers, Trace
 
 @dataclass(frozen=True)
 class Account:
-    """Where the time of a run went, in seconds: `elapsed` is `busy` and all of `idle` together.
+    """Where the time of a run went, in seconds.
+
+    `elapsed` is `busy`, `validation` and all of `idle` together.
 
     `idle`: by cause, the greatest first, none without time (`dlsim.trace.causes`). `path`: by
     cause, too, what the critical path hung on.
@@ -36,11 +40,17 @@ class Account:
     busy: float
     idle: dict[str, float]
     path: dict[str, float]
+    validation: float = 0.0
 
     @property
     def stall(self) -> float:
         """The share of time that is idle; NaN if no time passes."""
-        return 1 - metrics.utilisation(self.busy, self.elapsed)
+        return 1 - metrics.utilisation(self.busy + self.validation, self.elapsed)
+
+    @property
+    def apart(self) -> float:
+        """The share of time in validation; 0 where there is none."""
+        return self.validation / self.elapsed if self.validation else 0.0
 
     @property
     def shares(self) -> dict[str, float]:
@@ -70,35 +80,42 @@ class Account:
 
 
 def account(trace: Trace, clock: Callable[[Floats], Floats] | None = None) -> Account:
-    """Where every second of `trace` went: busy, or idle by cause.
+    """Where every second of `trace` went: busy, in validation, or idle by cause.
 
     With a `clock`, which maps moments to others in the same order, seconds are those between these.
     Of a trace of which no step was observed, all of the time is put down to causes, and `busy` is
     NaN.
     """
-    began, ended = _steps(trace)
+    (began, ended), apart = _steps(trace), metrics.validations(trace)
     parts, beside = fetch_shares(trace), _beside_computing(trace.meta.scenario)
-    idle, hung, busy, elapsed = Spent(parts, {STEP: {beside: 1.0}}), Spent(parts), 0.0, 0.0
+    idle, hung = Spent(parts, {STEP: {beside: 1.0}}), Spent(parts)
+    busy = validation = elapsed = 0.0
     for path in walked_back(trace):
         if not path:
             continue
         bounds = np.array([path[-1].begin, *(piece.end for piece in reversed(path))])
         some = slice(np.searchsorted(ended, bounds[0]), np.searchsorted(began, bounds[-1], "right"))
         steps = began[some], ended[some]
-        moments = np.unique(np.concatenate((bounds, *steps)).clip(bounds[0], bounds[-1]))
+        moments = np.unique(np.concatenate((bounds, *steps, *apart)).clip(bounds[0], bounds[-1]))
         seconds = np.diff(moments if clock is None else clock(moments))
         begins = moments[:-1]
-        computing = np.searchsorted(steps[0], begins, "right") > np.searchsorted(
-            steps[1], begins, "right"
-        )
+        computing, validating = _during(begins, *steps), _during(begins, *apart)
         piece = np.searchsorted(bounds, begins, "right") - 1
         names = [each.cause for each in reversed(path)]
-        idle.add(names, _by(piece[~computing], seconds[~computing], len(names)))
+        neither = ~computing & ~validating
+        idle.add(names, _by(piece[neither], seconds[neither], len(names)))
         hung.add(names, _by(piece, seconds, len(names)))
         busy += float(seconds[computing].sum())
+        validation += float(seconds[validating & ~computing].sum())
         elapsed += float(seconds.sum())
     unseen = len(trace.order) > 0 and not len(ended)
-    return Account(elapsed, metrics.NAN if unseen else busy, ranked(idle.seconds), hung.seconds)
+    known = metrics.NAN if unseen else busy
+    return Account(elapsed, known, ranked(idle.seconds), hung.seconds, validation)
+
+
+def _during(moments: Floats, began: Floats, ended: Floats) -> NDArray[np.bool_]:
+    """Whether each of the `moments` is in one of the times, which do not overlap."""
+    return np.searchsorted(began, moments, "right") > np.searchsorted(ended, moments, "right")
 
 
 def _steps(trace: Trace) -> tuple[Floats, Floats]:

@@ -18,6 +18,7 @@ STARTING, READY, HANDSHAKE = f"{START}: workers", f"{START}: ready", f"{START}: 
 AGAIN = f"{START}: made again"  # what a loader that resumes throws away
 DRAINING, JOINING = "draining", "joining"
 LOOP, BARRIER = "loop", "barrier"
+VALIDATION = "validation"
 ERROR, TIMEOUT, WAITING = "error", "timeout", "waiting"
 
 # Of two causes that take equally long, the first one is named.
@@ -46,6 +47,7 @@ WORDS = {
     TIMEOUT: "a timeout",
     LOOP: "the training loop, between a step and the next batch",
     WAITING: "the loader, of which no more was observed",
+    VALIDATION: "validation",
     STEP: "the training step",
 }
 

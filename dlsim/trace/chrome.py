@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -52,6 +53,8 @@ class Lane(NamedTuple):
 
 
 MAIN, ACCELERATOR = Lane(1, 1), Lane(1, 2)
+_NUMBER = re.compile(r'("(?:pid|tid|sort_index|id)":"?)(\d+)')
+BESIDE = 10_000_000  # what lanes and batches of validation are numbered from
 BARRIER = 3  # the thread of a rank's process in which it waits for others
 
 
@@ -128,6 +131,16 @@ def events_of(trace: Trace) -> Iterator[str]:
     yield from _samples(trace)
     yield from _lives(trace)
     yield from _counters(trace)
+    if trace.validation is not None:
+        yield from map(_beside, events_of(trace.validation))
+
+
+def _beside(event: str) -> str:
+    """An event of validation, in lanes and with numbers that training has none of."""
+    event = _NUMBER.sub(lambda found: f"{found[1]}{BESIDE + int(found[2])}", event)
+    if '"ph":"M"' in event:
+        return event.replace('"args":{"name":"', '"args":{"name":"validation: ')
+    return event
 
 
 def _sets_apart(trace: Trace) -> Trace:
@@ -213,7 +226,10 @@ def _last_next(trace: Trace, free: Floats) -> tuple[Floats, Floats]:
         pending = part.start + np.flatnonzero(trace.status[part] == PENDING)
         left[trace.epoch_of(pending)] = True
     whole = np.isfinite(last) & ~left
-    return last[whole], trace.epochs.ended[whole]
+    last, ended = last[whole], trace.epochs.ended[whole]
+    for began in metrics.validations(trace)[0]:  # which may come before the epoch is over
+        ended = np.where((last <= began) & (began < ended), began, ended)
+    return last, ended
 
 
 def _fetches(trace: Trace) -> Iterator[str]:

@@ -39,6 +39,7 @@ from dlsim.trace.causes import (
     TAKE,
     TIMEOUT,
     TRANSPORT,
+    VALIDATION,
     WAITING,
     ranked,
 )
@@ -49,10 +50,13 @@ from dlsim.trace.metrics import (
     later_arrivals,
     order_by_epoch,
     span,
+    validations,
     worker_count,
 )
 from dlsim.trace.trace import DISCARDED, ENDED, PENDING, SKIPPED, Floats, Integers, Trace
 
+# What the time in validation would be put down to, being between a step and what comes after it.
+AROUND = (STEP, BARRIER, JOINING, DRAINING)
 MANY = 16384  # pieces that are made at a time
 
 
@@ -145,6 +149,7 @@ class _Walk:
         self.begin, self.now = span(trace)
         self.floor = self.begin
         self.pieces: list[Piece] = []
+        self.apart = [*zip(*(m.tolist() for m in validations(trace)), strict=True)]
         scenario = trace.meta.scenario
         self.workers = worker_count(trace)
         self.in_order = scenario is None or scenario.loader.in_order
@@ -210,8 +215,17 @@ class _Walk:
         if moment < self.now:
             if self.filling and cause not in (READY, SEND):
                 cause = FIRST_BATCH
-            self.pieces.append(Piece(cause, moment, self.now, batch))
+            while cause in AROUND and self.apart and self.apart[-1][1] > moment:
+                self.beside(cause, moment, batch, *self.apart.pop())
+            self.pieces += [Piece(cause, moment, self.now, batch)] if moment < self.now else []
             self.now = moment
+
+    def beside(self, cause: str, moment: float, batch: int, began: float, ended: float) -> None:
+        """Put what is after `moment` of a time in validation down to that, what comes after not."""
+        for name, to in ((cause, ended), (VALIDATION, max(began, moment))):
+            if to < self.now:
+                self.pieces.append(Piece(name, to, self.now, batch if name == cause else -1))
+                self.now = to
 
     def numbers(self, epoch: int) -> Iterator[slice]:
         """Those of the batches of an epoch."""

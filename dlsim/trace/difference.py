@@ -44,6 +44,10 @@ def difference(one: Trace, other: Trace, *, rtol: float = 1e-9) -> str | None:
             )
             if found:
                 return found
+    if one.validation is not None and other.validation is not None:
+        found = difference(one.validation, other.validation, rtol=rtol)
+        if found:
+            return f"validation: {found}"
     return _problems(one, other, rtol)
 
 

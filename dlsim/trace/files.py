@@ -3,6 +3,7 @@
 The NPZ file has one array for each array of the trace (`epochs.first`, `samples.index`, … with a
 dot), `meta` as JSON, and `format`, the number of this layout. Observed traces have the columns of
 `Observation` as well (`observed.sample_cpu`, …), as far as the version that observed it had them.
+Those of validation are named as those of the trace, with `validation.` in front.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ SAMPLES = {
 # What zipfile and NumPy raise for damaged files (RuntimeError: "encrypted", by a flipped bit).
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 
+BESIDE = "validation."
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -73,6 +76,9 @@ def arrays_of(trace: Trace) -> dict[str, Any]:
     if isinstance(trace, Observation):
         seen = (*BATCH_COLUMNS, *SAMPLE_COLUMNS)
         arrays |= {f"observed.{name}": getattr(trace, name) for name in seen}
+    if trace.validation is not None:
+        theirs = arrays_of(trace.validation)
+        arrays |= {f"{BESIDE}{name}": array for name, array in theirs.items()}
     arrays["meta"] = np.frombuffer(msgspec.json.encode(trace.meta), np.uint8)
     arrays["format"] = np.array(FORMAT)
     return arrays
@@ -120,6 +126,7 @@ def _arrays(file: IO[bytes], path: str | Path) -> Arrays:
 
 def trace_of(arrays: Arrays, path: str | Path) -> Trace:
     """The trace that the arrays of a file hold. Raises `TraceError` if they hold none."""
+    theirs = {n.removeprefix(BESIDE): a for n, a in arrays.items() if n.startswith(BESIDE)}
     try:
         columns = _columns(arrays, "", COLUMNS)
         sampled = any(name.startswith("samples.") for name in arrays)
@@ -140,6 +147,7 @@ def trace_of(arrays: Arrays, path: str | Path) -> Trace:
             stepped=_columns(arrays, "", {"sent": np.float64, "stepped": np.float64})["stepped"]
             if "stepped" in arrays
             else None,
+            validation=trace_of(theirs, path) if theirs else None,
         )
         check(trace)
         return trace

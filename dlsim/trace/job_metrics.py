@@ -95,7 +95,7 @@ def exchanges(job: JobTrace) -> Floats:
 
 
 def job_account(job: JobTrace) -> Account:
-    """Where the time of all ranks went, added up: busy, or idle by cause.
+    """Where the time of all ranks went, added up: busy, in validation, or idle by cause.
 
     A rank that has left its last epoch, while others have not, waits for them as at a barrier.
     """
@@ -115,7 +115,8 @@ def job_account(job: JobTrace) -> Account:
             for cause, seconds in more.items():
                 sums[cause] = sums.get(cause, 0.0) + seconds
     known = ranked({cause: seconds for cause, seconds in idle.items() if seconds > 0})
-    return Account(len(job) * (end - begin), sum(found.busy for found in each), known, path)
+    busy, apart = (sum(getattr(found, n) for found in each) for n in ("busy", "validation"))
+    return Account(len(job) * (end - begin), busy, known, path, apart)
 
 
 def own_times(job: JobTrace, met: Meetings) -> Floats:

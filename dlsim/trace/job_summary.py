@@ -30,11 +30,12 @@ def summarize_job(job: JobTrace | JobTally) -> Summary:
     found |= {name: float(np.max([row[name] for row in rows])) for name in GREATEST}
     found |= dict(zip(WAITS, _waits(job), strict=True))
     busy = [row["au"] * row["elapsed"] if row["elapsed"] else 0.0 for row in rows]
+    apart = sum(float(np.nan_to_num(row["validation"])) * row["elapsed"] for row in rows)
     found |= {
         "samples_per_s": metrics.ratio(found["samples"], elapsed),
         "distinct_per_s": metrics.ratio(found["distinct"], elapsed),
         "batches_per_s": metrics.ratio(found["batches"], elapsed),
-        "stall": 1 - metrics.utilisation(sum(busy), len(rows) * elapsed),
+        "stall": 1 - metrics.utilisation(sum(busy) + apart, len(rows) * elapsed),
         "au": metrics.utilisation(min(busy), elapsed),
         "elapsed": elapsed,
     }

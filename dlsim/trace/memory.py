@@ -7,13 +7,15 @@ in ordinary memory (`path="pipe"`); a pin-memory thread copies it into pinned me
 in the next epoch, too: so both are there at that moment, and what goes then goes after what came.
 What is sent at a moment cannot have come yet when others go at that moment.
 
+What batches of validation take is there besides: all of it together is what has to fit.
+
 In /dev/shm each batch is a file for each of its tensors. Whoever has one open holds a descriptor:
 its worker until it is received, the main process until it lets go of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,12 +82,20 @@ def memory(trace: Trace) -> Memory:
 
     Raises `TraceError` for a trace without a scenario, which would say how big a sample is.
     """
-    scenario, size = _scenario(trace), _bytes(trace)(ALL)
-    workers = levels(trace.started, trace.fetched, *span(trace), size)
-    claims = _claims(trace, scenario)
+    claimed = [(each, _claims(each, _scenario(each))) for each in _both(trace)]
+    size = np.concatenate([_bytes(each)(ALL) for each, _ in claimed])
+
+    def over_time(stays: Sequence[tuple[Floats, Floats]]) -> Levels:
+        come, go = (np.concatenate(moments) for moments in zip(*stays, strict=True))
+        return levels(come, go, *span(trace), size)
+
+    workers = over_time([(each.started, each.fetched) for each, _ in claimed])
     shm, pinned, total = (
-        replace(levels(*claim.stay(ALL), *span(trace), size), peak=use.needed - claim.own)
-        for claim, use in zip(claims, _uses(trace, claims), strict=True)
+        replace(
+            over_time([claims[i].stay(ALL) for _, claims in claimed]),
+            peak=use.needed - claimed[0][1][i].own,
+        )
+        for i, use in enumerate(_all_uses(claimed))
     )
     return Memory(workers=workers, shm=shm, pinned=pinned, total=total)
 
@@ -97,11 +107,23 @@ def uses(trace: Trace) -> list[Use]:
 
     Raises `TraceError` for a trace without a scenario.
     """
-    scenario = _scenario(trace)
-    opened = _opened(trace, scenario) if scenario.through_shm else []
-    shm, _, whole, *files = _uses(trace, [*_claims(trace, scenario), *opened])
-    most = max(files, key=lambda use: use.needed, default=None)
+    shm, _, whole = _all_uses([(each, _claims(each, _scenario(each))) for each in _both(trace)])
+    most = max(_opened_files(trace), key=lambda use: use.needed, default=None)
     return [shm, whole] if most is None else [shm, whole, most]
+
+
+def _both(trace: Trace) -> list[Trace]:
+    """The trace, and that of validation, where there is any."""
+    return [trace] if trace.validation is None else [trace, trace.validation]
+
+
+def _opened_files(trace: Trace) -> list[Use]:
+    """The descriptors of each process: the main one has those of training and validation."""
+    own = own_descriptors(_scenario(trace))
+    shared = [one for one in _both(trace) if _scenario(one).through_shm]
+    each = [(one, _opened(one, _scenario(one), own)) for one in shared]
+    mains = _all_uses([(one, claims[:1]) for one, claims in each]) if each else []
+    return [*mains, *(use for one, claims in each for use in _uses(one, claims[1:]))]
 
 
 def overflow(trace: Trace) -> Overflow | None:
@@ -136,8 +158,20 @@ def largest_window(scenario: Scenario, resource: str, limit: float, samples: flo
         limit -= scenario.own_memory
     elif resource == SHM and scenario.pins:
         kept -= 1
+    if scenario.validation is not None:
+        limit -= _most_beside(scenario.validating, resource)
     sets = 2 if scenario.rebinds and scenario.epochs > 1 else 1  # of workers at a time
     return max(0, int(limit // each) - kept) // sets if each else 0
+
+
+def _most_beside(validating: Scenario, resource: str) -> float:
+    """What full batches of validation can take of a resource, or the files they have open."""
+    loader, dataset = validating.loader, validating.dataset
+    batch = max(map(len, loader.batch_sampler or ()), default=loader.batch_size or 1)
+    samples = min(batch, dataset.length)
+    each = dataset.tensors if resource == DESCRIPTORS else samples * dataset.sample_bytes.mean
+    sets = 2 if validating.rebinds and validating.epochs > 1 else 1
+    return each * (sets * max(loader.window, 1) + validating.taken_ahead + 1)
 
 
 def crossing(scenario: Scenario) -> bool:
@@ -148,7 +182,9 @@ def crossing(scenario: Scenario) -> bool:
 
 def own_descriptors(scenario: Scenario) -> int:
     """How many descriptors a process of the loader has open besides those of batches, about."""
-    return OWN_DESCRIPTORS + FOR_EACH_WORKER * scenario.loader.num_workers
+    own = scenario.validation
+    workers = scenario.loader.num_workers + (0 if own is None else own.loader.num_workers)
+    return OWN_DESCRIPTORS + FOR_EACH_WORKER * workers
 
 
 @dataclass(frozen=True)
@@ -196,6 +232,31 @@ def _uses(trace: Trace, claims: list[_Claim]) -> list[Use]:
     return found
 
 
+def _all_uses(claimed: list[tuple[Trace, list[_Claim]]]) -> list[Use]:
+    """What comes of the claims of training, and of those of validation beside them."""
+    (trace, claims), *others = claimed
+    if not others:
+        return _uses(trace, claims)
+    found = []
+    for i, claim in enumerate(claims):
+        peak, most, each = Peak(None if claim.limit is None else claim.limit - claim.own), 0.0, 0.0
+        rows = []
+        for one, theirs in claimed:
+            numbers = np.arange(len(one)) if one is trace else np.full(len(one), -1)
+            weight = theirs[i].weight(ALL)
+            rows.append((numbers, *theirs[i].stay(ALL), one.sent, weight))
+            most += theirs[i].most * float(weight.max(initial=0.0))
+            workers = np.unique(one.worker[(one.worker >= 0) & ~np.isnan(one.fetched)])
+            each += len(workers) * float(weight.max(initial=0.0)) if theirs[i].each else 0.0
+        numbers, come, go, sent, weight = map(np.concatenate, zip(*rows, strict=True))
+        peak.add(numbers, come, go, sent, weight, np.inf)
+        needed = claim.own + max(min(peak.highest, most), each)
+        found.append(
+            Use(resource=claim.resource, needed=needed, limit=claim.limit, batch=peak.over)
+        )
+    return found
+
+
 def _bytes(trace: Trace) -> Callable[[slice], Floats]:
     """Bytes of each batch of a part.
 
@@ -235,13 +296,13 @@ def _claims(trace: Trace, scenario: Scenario) -> list[_Claim]:
     ]
 
 
-def _opened(trace: Trace, scenario: Scenario) -> list[_Claim]:
-    """The file descriptors that main and each of the workers have open.
+def _opened(trace: Trace, scenario: Scenario, own: float) -> list[_Claim]:
+    """The file descriptors that main and each of the workers have open, besides their `own`.
 
     A pin-memory thread has those of one batch open.
     """
     loader, released, limit = scenario.loader, _released(trace), scenario.machine.descriptors
-    own, tensors = own_descriptors(scenario), float(scenario.dataset.tensors)
+    tensors = float(scenario.dataset.tensors)
 
     def main(part: slice) -> tuple[Floats, Floats]:
         here = np.where(np.isnan(trace.fetched[part]), np.nan, trace.received[part])

@@ -5,6 +5,7 @@ time                    `span`, `elapsed`, `epoch_times`, `first_batch`
 throughput              `samples`, `samples_per_second`, `batches_per_second`
 the training loop       `waits`, `steps`
 the accelerator         `busy`, `stall`, `accelerator_utilisation`
+validation              `validations`, `validation`, `validation_stall`
 what is ready, on hold  `buffer`, `credit`, `held`, `buffer_bytes`, `head_of_line`
 workers                 `fetches`, `worker_count`, `worker_utilisation`
 ======================  ===========================================================
@@ -241,10 +242,11 @@ def arrivals(asked: Floats, copies: Floats, copied: float = -np.inf) -> Floats:
 def stall(trace: Trace) -> float:
     """The share of time that the accelerator (or the CPU step) is idle: 1 - `busy` / `elapsed`.
 
-    Start-up, the edges of epochs and copying are part of it. NaN where no time passes, and where
-    batches were returned and no step was observed.
+    Start-up, the edges of epochs and copying are part of it; time in `validation` is not. NaN where
+    no time passes, and where batches were returned and no step was observed.
     """
-    return 1 - accelerator_utilisation(trace)
+    trained = accelerator_utilisation(trace)
+    return 1 - trained if trace.validation is None else max(1 - trained - validation(trace), 0.0)
 
 
 def accelerator_utilisation(trace: Trace) -> float:
@@ -254,6 +256,32 @@ def accelerator_utilisation(trace: Trace) -> float:
         ended.clip(begin, end) - began.clip(begin, end) for _, began, ended in computed(trace)
     )
     return utilisation(spent, elapsed(trace))
+
+
+def validations(trace: Trace) -> tuple[Floats, Floats]:
+    """When validation began and ended, each time that it came, in order; seconds in the `span`."""
+    if trace.validation is None:
+        return np.empty(0), np.empty(0)
+    (begin, end), epochs = span(trace), trace.validation.epochs
+    ended = np.nan_to_num(epochs.ended, nan=end)
+    return epochs.started.clip(begin, end), ended.clip(begin, end)
+
+
+def validation(trace: Trace) -> float:
+    """The share of time spent in validation; NaN where there is none, or no time passes."""
+    if trace.validation is None:
+        return NAN
+    began, ended = validations(trace)
+    return ratio(float((ended - began).sum()), elapsed(trace))
+
+
+def validation_stall(trace: Trace) -> float:
+    """The share of the time in validation for which the accelerator is idle; NaN of no time."""
+    if trace.validation is None:
+        return NAN
+    spent = float(np.subtract(*reversed(validations(trace))).sum())
+    began, ended = busy(trace.validation)
+    return 1 - utilisation(total(ended - began), spent)
 
 
 def epoch_ends(trace: Trace, part: slice = ALL) -> Floats:

@@ -63,9 +63,11 @@ class Summary:
     `batches`, `samples`: returned to the user; `distinct`: samples, each once in an epoch; `lost`:
     samples that never came in epochs that ran to their end (`dlsim.trace.work`). `wait_*`: mean and
     percentiles of `waits`, and the first one. `stall`, `au`: shares of time the accelerator is
-    idle and busy. `first_batch`: time to the first batch. `epoch_time`: mean time of an epoch.
-    `buffer_*`, `credit_max`: batches ready, and sent but not returned. `held`: batches received
-    before they were wanted; `held_max`: the most at a time. `head_of_line`: time waited while a
+    idle and busy. `validation`: the share of time in validation, which is neither, and
+    `validation_stall`: the share of that for which the accelerator is idle; NaN where there is
+    none. `first_batch`: time to the first batch. `epoch_time`: mean time of an epoch. `buffer_*`,
+    `credit_max`: batches ready, and sent but not returned. `held`: batches received before they
+    were wanted; `held_max`: the most at a time. `head_of_line`: time waited while a
     later batch was ready. `worker_utilisation`: mean over the workers. `buffer_bytes`: the most
     in the buffer. Formulas: `dlsim.trace.metrics`.
     """
@@ -80,6 +82,8 @@ class Summary:
     wait_first: float = _metric(duration)
     stall: float = _metric(percent)
     au: float = _metric(percent)
+    validation: float = _metric(percent)
+    validation_stall: float = _metric(percent)
     first_batch: float = _metric(duration)
     epoch_time: float = _metric(duration)
     elapsed: float = _metric(duration)
@@ -135,6 +139,7 @@ _LINES = (
         "mean {wait_mean}, p50 {wait_p50}, p95 {wait_p95}, p99 {wait_p99}, first {wait_first}",
     ),
     ("training", "busy {au} of the time, idle {stall}"),
+    ("validation", "takes {validation} of the time, idle {validation_stall} of that"),
     ("workers", "busy {worker_utilisation} of the time"),
     (
         "buffer",
@@ -173,8 +178,10 @@ def summarize(trace: Trace | Tally | JobTrace | JobTally) -> Summary:
         distinct_per_s=metrics.ratio(distinct, metrics.elapsed(trace)),
         batches_per_s=metrics.batches_per_second(trace),
         **waits,
-        stall=1 - utilisation,
+        stall=metrics.stall(trace),
         au=utilisation,
+        validation=metrics.validation(trace),
+        validation_stall=metrics.validation_stall(trace),
         first_batch=metrics.first_batch(trace),
         epoch_time=metrics.mean(metrics.epoch_times(trace)),
         elapsed=metrics.elapsed(trace),
@@ -218,6 +225,8 @@ def _of_tally(tally: Tally) -> Summary:
         wait_first=tally.wait_first,
         stall=1 - busy,
         au=busy,
+        validation=NAN,
+        validation_stall=NAN,
         first_batch=tally.first_batch,
         epoch_time=float(tally.epoch_times.mean()),
         elapsed=time,

@@ -28,7 +28,8 @@ class Marks:
     """Where an epoch stood after every so many batches returned, in the order of return.
 
     `time`: when that batch was returned; and sums until then: of the `waited` seconds, of those for
-    which the accelerator `stepped`, and of `samples`. The first mark is at the first batch; one
+    which the accelerator `stepped`, of `samples`, and of seconds in validation, where there is any
+    (`apart`). The first mark is at the first batch; one
     follows on every `stride` batches, and the last is at the last batch, the `batches`-th.
     """
 
@@ -38,6 +39,7 @@ class Marks:
     waited: Floats
     stepped: Floats
     samples: Floats
+    apart: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dlsim.scenario.units import duration
 from dlsim.trace import rhythm
-from dlsim.trace.causes import FETCH, STEP, WORDS, greatest, group, grouped, ranked
+from dlsim.trace.causes import FETCH, STEP, VALIDATION, WORDS, greatest, group, grouped, ranked
 from dlsim.trace.summary import aligned, percent
 
 NEGLIGIBLE = 0.05  # a training that is idle for less is limited by its step
@@ -91,18 +91,30 @@ def _part(cause: str, share: float, idle: Mapping[str, float]) -> str:
     return f"{percent(share)} for {WORDS.get(cause, cause)}{which}"
 
 
-def table(idle: Mapping[str, float], busy: float, path: Mapping[str, float]) -> str:
+def beside(share: float, idle: float) -> str:
+    """A sentence on validation: the share of time it takes, and of that, for which it is idle."""
+    if not share > 0:
+        return ""
+    waits = f", {percent(idle)} of it idle" if idle >= NEGLIGIBLE else ""
+    return f"Validation takes {percent(share)} of the time{waits}."
+
+
+def table(
+    idle: Mapping[str, float], busy: float, path: Mapping[str, float], apart: float = 0.0
+) -> str:
     """The account and the critical path beside each other, shares of the elapsed time by cause.
 
-    Last, in what they differ.
+    `apart`: the share in validation, of `busy` no part. Last, in what they differ.
     """
     causes = ranked({cause: max(idle.get(cause, 0.0), 0.0) for cause in {**idle, **path}})
     by_path = sorted(causes, key=lambda cause: (-idle.get(cause, 0.0), -path.get(cause, 0.0)))
     rows = [("where the time goes", "idle", "path")]
     for cause in by_path:
         shares = idle.get(cause, 0.0), path.get(cause, 0.0)
-        if cause != STEP and max(shares) >= SHOWN:
+        if cause not in (STEP, VALIDATION) and max(shares) >= SHOWN:
             idle_for, hung_on = (percent(share) if share else "" for share in shares)
             rows.append((f"  {cause}", idle_for, hung_on))
+    if apart:
+        rows.insert(1, ("  validation", f"({percent(apart)})", percent(path.get(VALIDATION, 0.0))))
     rows.insert(1, ("  busy", f"({percent(busy)})", percent(path.get(STEP, 0.0))))
     return f"{aligned(rows)}\n{DIFFERENCE}"

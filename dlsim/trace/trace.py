@@ -118,6 +118,9 @@ class Trace:
     has ended. `worker`: who fetched it, -1 the main process; `size`: its number of samples;
     `status`: what became of it, an index into `STATUSES`.
 
+    `validation`: what happened in validation, where there is any, on the same clock: an epoch for
+    each time that it came, of a scenario of its own (`Scenario.validating`).
+
     `stepped`, of a rank that meets others after its steps: when its own part of the step has ended,
     and it waits; `finished` is then when all go on.
     """
@@ -138,6 +141,7 @@ class Trace:
     meta: Meta
     samples: Samples | None = field(default=None)
     stepped: Floats | None = field(default=None)
+    validation: Trace | None = field(default=None)
 
     def __len__(self) -> int:
         return len(self.sent)

@@ -126,6 +126,8 @@ def together(scenario: Scenario, period: float) -> float:
     loader, machine = scenario.loader, scenario.machine
     if not loader.num_workers or machine.cores is None or scenario.is_job:
         return 0.0
+    if scenario.validation is not None:  # the period has its time, too
+        return 0.0
     if loader.slots is not None or isinstance(scenario.dataset, IterableDataset):
         return 0.0
     workers = structs.replace(loader, num_workers=2 * loader.num_workers)
@@ -175,8 +177,14 @@ def disagrees(limits: Bounds, found: Replications) -> str | None:
             f"simulated runs of {duration(took)} are shorter than is possible, "
             f"{duration(least)} ({limits.binds}-bound): one of the two is wrong"
         )
-    if scenario.consumer.stop_after is not None or scenario.is_job:
-        return None  # how long leaving an epoch early takes, or the slowest, is not bounded here
+    if (
+        scenario.consumer.stop_after is not None
+        or scenario.is_job
+        or scenario.validation is not None
+    ):
+        return (
+            None  # how long validation, leaving an epoch early, or the slowest takes, is not here
+        )
     returned = demand(scenario).batches
     costs, workers = scenario.charged, scenario.loader.num_workers
     edges = workers * (costs.worker_start + costs.worker_ready + costs.worker_stop)

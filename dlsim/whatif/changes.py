@@ -9,8 +9,10 @@ from typing import Any
 
 from msgspec import structs
 
+from dlsim.engine.ranks import slower_dataset
 from dlsim.scenario import (
     Costs,
+    Dataset,
     IterableDataset,
     Machine,
     MapDataset,
@@ -53,7 +55,7 @@ class Change:
 def changes(scenario: Scenario) -> list[Change]:
     """The single changes that make sense for `scenario`, each of which changes something."""
     others = (Change(name, changed) for name, changed in combinations(scenario))
-    ours = (*_loader_changes(scenario), *_other_rules(scenario))
+    ours = (*_loader_changes(scenario), *_beside(scenario), *_other_rules(scenario))
     found = (*ours, *programs(scenario), *others, *_faster(scenario))
     return [change for change in found if change.scenario != scenario]
 
@@ -124,15 +126,22 @@ def programs(scenario: Scenario) -> Iterator[Change]:
 
 
 def perfect_loader(scenario: Scenario) -> Scenario:
-    """`scenario` with a loader that has every batch ready at once, at no cost."""
-    machine = scenario.machine
+    """`scenario` with loaders that have every batch ready at once, at no cost."""
+    machine, own = scenario.machine, scenario.validation
+    if own is not None:
+        own = structs.replace(own, dataset=_at_once(own.dataset), failures=())
     return structs.replace(
         scenario,
-        dataset=structs.replace(scenario.dataset, fetch=(), collate=None),
+        dataset=_at_once(scenario.dataset),
+        validation=own,
         costs=Costs(copy_byte=scenario.costs.copy_byte),
         machine=Machine(cores=machine.cores, background=machine.background),
         failures=(),
     )
+
+
+def _at_once(dataset: Dataset) -> Dataset:
+    return structs.replace(dataset, fetch=(), collate=None)
 
 
 def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Scenario:
@@ -140,8 +149,14 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
 
     Loading: all stages, reading, collating and what the machinery costs.
     """
-    dataset, costs = scenario.dataset, scenario.costs
-    storage = scenario.machine.storage
+    costs, storage, own = scenario.costs, scenario.machine.storage, scenario.validation
+    if own is not None:
+        own = structs.replace(
+            own,
+            dataset=slower_dataset(own.dataset, loading),
+            step=times(own.step, step),
+            step_per_sample=step * own.step_per_sample,
+        )
     part: dict[str, Any] = {name: loading * getattr(costs, name) for name in _SECONDS}
     part["worker_waits"] = tuple(loading * wait for wait in costs.worker_waits)
     starts = tuple(
@@ -153,11 +168,8 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
     }
     return structs.replace(
         scenario,
-        dataset=structs.replace(
-            dataset,
-            fetch=tuple(_stage(stage, loading) for stage in dataset.fetch),
-            collate=times(dataset.collate, loading),
-        ),
+        dataset=slower_dataset(scenario.dataset, loading),
+        validation=own,
         costs=structs.replace(costs, **part, **handling, starts=starts),
         machine=structs.replace(
             scenario.machine,
@@ -232,6 +244,26 @@ def _loader_changes(scenario: Scenario) -> Iterator[Change]:
         and costs.receive.of(1, 1.0) + costs.hand_over.of(1, 1.0) > 0
     ):
         yield with_loader("pinned memory", pin_memory=True)
+
+
+def _beside(scenario: Scenario) -> Iterator[Change]:
+    """What keyword arguments of validation's DataLoader can change."""
+    own = scenario.validation
+    if own is None:
+        return
+    loader, workers, dataset = own.loader, own.loader.num_workers, own.dataset
+
+    def with_loader(name: str, **settings: object) -> Change:
+        written = ", ".join(f"validation {pasted(key, value)}" for key, value in settings.items())
+        changed = structs.replace(own, loader=structs.replace(loader, **settings))
+        return Change(name, structs.replace(scenario, validation=changed), written)
+
+    if not isinstance(dataset, IterableDataset) or dataset.divisible:
+        more = 2 * workers or scenario.loader.num_workers or 1
+        name = "twice the workers in validation" if workers else "workers in validation"
+        yield with_loader(name, num_workers=more)
+    if workers > 0 and not loader.persistent_workers and scenario.validating.epochs > 1:
+        yield with_loader("persistent workers in validation", persistent_workers=True)
 
 
 def _other_rules(scenario: Scenario) -> Iterator[Change]:

@@ -15,7 +15,7 @@ from dlsim.trace.causes import LAST_ROUND
 from dlsim.trace.metrics import mean
 from dlsim.trace.rhythm import Rhythm, rhythm
 from dlsim.trace.summary import number
-from dlsim.trace.telling import limit, regular, sentence, table
+from dlsim.trace.telling import beside, limit, regular, sentence, table
 from dlsim.trace.work import given_shares, in_an_epoch, last_round, told, unit
 from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.changes import ONE_THREAD, Change, changes, perfect_loader, without_workers
@@ -88,6 +88,11 @@ class Explanation:
     def stall(self) -> float:
         """The share of the time for which training is idle; NaN where no time passes."""
         return self.runs.interval("stall").mean
+
+    @property
+    def apart(self) -> float:
+        """The share of the time in validation; 0 where there is none."""
+        return float(np.nan_to_num(self.runs.interval("validation").mean))
 
     @property
     def limit(self) -> str:
@@ -245,13 +250,15 @@ def _speed(scenario: Scenario, seed: int) -> float:
 
 def _text(found: Explanation) -> str:
     more = told(found.scenario, in_an_epoch(found.scenario))
+    apart = beside(found.apart, found.runs.interval("validation_stall").mean)
     last = last_round(found.scenario) if found.limit == LAST_ROUND else ""
     first = " ".join(
-        filter(None, (_threads(found), _sentence(found), last, regular(found.rhythm), more))
+        filter(None, (_threads(found), _sentence(found), apart, last, regular(found.rhythm), more))
     )
     lines = [first, _fitting(found), ""]
     if found.shares:
-        lines += [table(means(found.idle), 1 - found.stall, means(found.shares))]
+        busy = 1 - found.stall - found.apart
+        lines += [table(means(found.idle), busy, means(found.shares), found.apart)]
     lines += ["", "what single changes would gain, in samples a second"]
     rows = [*found.gains, *([found.pair] if found.pair else []), found.headspace]
     width = max(len(gain.change.name) for gain in rows)

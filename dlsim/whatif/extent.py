@@ -211,8 +211,10 @@ def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
         "wait_mean": metrics.ratio(metrics.total(waited), float(weights.sum())),
         "epoch_time": metrics.ratio(metrics.total(epochs), float(found.epochs)),
         "wait_p95": float(np.percentile(waits, 95)) if len(waits) else metrics.NAN,
-        "stall": 1 - busy,
+        "stall": metrics.stall(trace) if trace.validation is not None else 1 - busy,
         "au": busy,
+        "validation": metrics.validation(trace),
+        "validation_stall": metrics.validation_stall(trace),
         "failed": float(trace.meta.problem is not None),
         "basis": float((weights > 0).sum()),
         "drift": found.drift,
@@ -357,5 +359,5 @@ def _alike(scenario: Scenario) -> bool:
     listed = loader.batch_sampler is not None or scenario.failures or loader.timeout > 0
     endless = loader.endless and scenario.epochs > 1
     wild = not np.isfinite(variation(scenario))
-    apart = scenario.is_job
+    apart = scenario.is_job or scenario.validation is not None
     return not (uneven or recorded or cached or listed or endless or wild or apart)

@@ -58,19 +58,21 @@ class Space:
     @property
     def stated(self) -> bool:
         """Whether the scenario says how large a sample is: more than nothing, or one byte."""
-        return self.scenario.dataset.sample_bytes.mean > UNSTATED
+        own = self.scenario.validation
+        beside = 0.0 if own is None else own.dataset.sample_bytes.mean
+        return max(self.scenario.dataset.sample_bytes.mean, beside) > UNSTATED
 
     @property
     def shared(self) -> bool:
         """Whether batches wait in /dev/shm."""
-        return self.scenario.through_shm
+        beside = self.scenario.validation is not None and self.scenario.validating.through_shm
+        return self.scenario.through_shm or beside
 
     @property
     def most(self) -> float:
         """The most bytes that they can take, however slow the training step is."""
-        batches = at_most(self.scenario, self.where)
         own = self.scenario.own_memory if self.where == MEMORY else 0.0
-        return batches * a_batch(self.scenario) + own if self.stated else 0.0
+        return bytes_at_most(self.scenario, self.where) + own if self.stated else 0.0
 
     @property
     def needed(self) -> float:
@@ -101,7 +103,7 @@ class Space:
 
     def fits_within(self, most: float) -> bool:
         """Whether nothing is known to be outgrown, nor `most` bytes in all."""
-        bound = at_most(self.scenario) * a_batch(self.scenario) + self.scenario.own_memory
+        bound = bytes_at_most(self.scenario) + self.scenario.own_memory
         return self.fits is not False and (bound <= most or self.needed <= most)
 
     @property
@@ -209,6 +211,12 @@ def at_most(scenario: Scenario, resource: str = MEMORY) -> float:
     return under_way + 1 if several else min(under_way + 1, batches)
 
 
+def bytes_at_most(scenario: Scenario, resource: str = MEMORY) -> float:
+    """The bytes of so many, and those of validation's."""
+    beside = 0.0 if scenario.validation is None else bytes_at_most(scenario.validating, resource)
+    return at_most(scenario, resource) * a_batch(scenario) + beside
+
+
 def a_batch(scenario: Scenario) -> float:
     """Bytes of the largest batch."""
     return _samples(scenario) * scenario.dataset.sample_bytes.mean
@@ -296,8 +304,8 @@ def beginning(scenario: Scenario) -> Scenario:
     """As much of `scenario` as is simulated at first: whole epochs, or the first batches of one."""
     batches, samples, _ = counts(scenario)
     most = min(BATCHES, int(SAMPLES * batches / samples) if samples else BATCHES)
-    if batches * scenario.epochs <= most:
-        return scenario
+    if batches * scenario.epochs <= most or scenario.validation is not None:
+        return scenario  # validation comes when it comes
     if 2 * batches <= most:
         return structs.replace(scenario, epochs=int(most // batches))
     left = structs.replace(scenario.consumer, stop_after=max(most, 1))
@@ -306,9 +314,10 @@ def beginning(scenario: Scenario) -> Scenario:
 
 def _surely_fits(scenario: Scenario) -> bool:
     """Whether all fits, however long a step takes."""
-    machine, each = scenario.machine, a_batch(scenario)
-    needed = [(at_most(scenario) * each + scenario.own_memory, machine.memory)]
-    if scenario.through_shm:
+    machine, own = scenario.machine, scenario.validation
+    needed = [(bytes_at_most(scenario) + scenario.own_memory, machine.memory)]
+    if scenario.through_shm or own is not None:
         files = own_descriptors(scenario) + at_most(scenario) * scenario.dataset.tensors
-        needed += [(at_most(scenario, SHM) * each, machine.shm), (files, machine.descriptors)]
+        files += 0 if own is None else at_most(scenario.validating) * own.dataset.tensors
+        needed += [(bytes_at_most(scenario, SHM), machine.shm), (files, machine.descriptors)]
     return all(limit is None or need <= limit for need, limit in needed)

@@ -20,7 +20,8 @@ class Steady:
 
     `warmup`: batches deleted, over all epochs; `batches`: those that are left. `period`: seconds
     from one return to the next; `batches_per_s`, `samples_per_s`; `wait_mean` in seconds;
-    `stall` and `au`: shares of the time that the accelerator is idle and busy.
+    `stall` and `au`: shares of the time that the accelerator is idle and busy; what is left is
+    validation.
     """
 
     warmup: float
@@ -67,7 +68,7 @@ def steady_states(runs: Sequence[Sequence[Marks]]) -> list[Steady]:
 def _steady(epochs: Sequence[tuple[Marks, int | None]]) -> Steady:
     """The steady state of a run, given how many marks of each epoch are deleted."""
     deleted = left = samples = 0.0
-    time = waited = stepped = 0.0
+    time = waited = stepped = apart = 0.0
     for marks, cut in epochs:
         if cut is None:
             continue
@@ -77,6 +78,7 @@ def _steady(epochs: Sequence[tuple[Marks, int | None]]) -> Steady:
         waited += float(marks.waited[-1] - marks.waited[cut])
         stepped += float(marks.stepped[-1] - marks.stepped[cut])
         samples += float(marks.samples[-1] - marks.samples[cut])
+        apart += 0.0 if marks.apart is None else float(marks.apart[-1] - marks.apart[cut])
     if left == 0 or time <= 0:
         return Steady(**dict.fromkeys(Steady.__dataclass_fields__, NAN))
     return Steady(
@@ -86,7 +88,7 @@ def _steady(epochs: Sequence[tuple[Marks, int | None]]) -> Steady:
         batches_per_s=left / time,
         samples_per_s=samples / time,
         wait_mean=waited / left,
-        stall=1 - stepped / time,
+        stall=1 - (stepped + apart) / time,
         au=stepped / time,
     )
 
@@ -103,6 +105,8 @@ def _marks(trace: Trace) -> Iterator[Marks]:
     step = ended - began
     free = np.append(-np.inf, ended[:-1])
     returned, size = trace.returned[order], trace.size[order]
+    since, until = metrics.validations(trace)
+    apart = np.append(0.0, np.cumsum(until - since))[np.searchsorted(until, returned, "right")]
     under_way = np.fmax(free - returned, 0.0)  # what was counted and is still to be computed
     ends = np.flatnonzero(np.diff(trace.epoch_of(order), append=-1)) + 1
     for start, stop in zip([0, *ends[:-1]], ends, strict=True) if len(order) else ():
@@ -117,4 +121,5 @@ def _marks(trace: Trace) -> Iterator[Marks]:
             waited=np.cumsum(wait[start:stop])[at],
             stepped=(np.cumsum(step[start:stop]) - step[start:stop] - under_way[start:stop])[at],
             samples=np.cumsum(size[start:stop], dtype=np.float64)[at],
+            apart=apart[start:stop][at] if len(since) else None,
         )

@@ -10,7 +10,7 @@ from dlsim.engine.facts import batches_to_simulate, left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
 from dlsim.trace.summary import aligned, give_or_take, number, percent
-from dlsim.trace.telling import sentence
+from dlsim.trace.telling import beside, sentence
 from dlsim.trace.work import DISTINCT, in_an_epoch, told, unit
 from dlsim.whatif.bounds import alike
 from dlsim.whatif.controls import gained, paired
@@ -30,6 +30,7 @@ SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "wait_mean": ("wait, mean", duration),
     "wait_p95": ("wait, 95 %", duration),
     "epoch_time": ("epoch", duration),
+    "validation": ("in validation", percent),
     "worker_utilisation": ("workers busy", percent),
 }
 
@@ -143,9 +144,15 @@ def _price(found: Versus) -> str:
         parts.append(
             f"{name}: {sentence(causes, runs.interval('stall').mean)}. "
             f"It takes {loader.num_workers} worker{'s' * (loader.num_workers != 1)}{memory}."
-            f" {_alike(runs)}".rstrip()
+            f" {_validation(runs)}{_alike(runs)}".rstrip()
         )
     return "\n".join(parts)
+
+
+def _validation(runs: Replications) -> str:
+    """How much time validation takes, where there is any."""
+    share, idle = (runs.interval(name).mean for name in ("validation", "validation_stall"))
+    return f"{beside(share, idle)} " if share > 0 else ""
 
 
 def _alike(runs: Replications) -> str:

@@ -3,6 +3,7 @@
     python -m tests.benchmarks.equality --scenarios 20000 --seed 1
     python -m tests.benchmarks.equality --engine compiled --scenarios 10000
     python -m tests.benchmarks.equality --jobs --scenarios 2000 --seed 2
+    python -m tests.benchmarks.equality --validation --scenarios 2000 --seed 3
 
 With `--engine compiled` it is the compiled engine that is compared, with the SimPy engine (on any
 machine, and under older rules and policies too) or, with `--against torch`, with torch's code.
@@ -26,7 +27,7 @@ from dlsim.trace.difference import difference, job_difference
 from dlsim.validation import run_virtual
 from dlsim.validation.virtual.job import run_virtual_job
 from tests.benchmarks.drawing import drawn
-from tests.strategies import jobs, on_machines, scenarios
+from tests.strategies import jobs, on_machines, scenarios, validated
 
 
 def features(scenario: Scenario, trace: dlsim.Trace) -> list[str]:
@@ -52,10 +53,30 @@ def features(scenario: Scenario, trace: dlsim.Trace) -> list[str]:
         "batches through the pipe": not scenario.ideal and scenario.dataset.path == "pipe",
         "steps on the CPU": scenario.consumer.device == "cpu",
         "pinning without an accelerator": loader.pin_memory and not scenario.pins,
+        **of_validation(scenario, trace),
         **{f"caught {error.kind}": True for error in trace.meta.caught},
         f"ended by {problem.kind if problem else ''}": problem is not None,
     }
     return [name for name, present in found.items() if present]
+
+
+def of_validation(scenario: Scenario, trace: dlsim.Trace) -> dict[str, bool]:
+    """The same of validation."""
+    own, seen = scenario.validation, trace.validation
+    if own is None or seen is None:
+        return {}
+    loader, times = own.loader, len(seen.epochs.first)
+    return {
+        "validation never came": times == 0,
+        "validation in mid-epoch": own.every is not None and times > 0,
+        "validation at epochs' ends": own.every is None and times > 0,
+        "validation several times": times > 1,
+        "validation without workers": loader.num_workers == 0,
+        "validation's workers stay": loader.persistent_workers and times > 1,
+        "validation left early": own.stop_after is not None,
+        "validation of an iterable-style dataset": isinstance(own.dataset, dlsim.IterableDataset),
+        "validation failed": seen.meta.problem is not None,
+    }
 
 
 def of_jobs(scenario: Scenario, found: dlsim.JobTrace) -> list[str]:
@@ -79,8 +100,12 @@ def simpy_job(scenario: Scenario, seed: int, *, samples: bool) -> dlsim.JobTrace
     return dlsim.simulate_job(scenario, seed, engine="simpy", samples=samples)
 
 
-def kinds_of_scenarios(against: str, *, jobs_of: bool) -> st.SearchStrategy[Scenario]:
+def kinds_of_scenarios(
+    against: str, *, jobs_of: bool, validation: bool
+) -> st.SearchStrategy[Scenario]:
     """What is drawn: what torch can run, or any machine, too."""
+    if validation:
+        return jobs(validated(scenarios())) if jobs_of else validated(scenarios())
     if jobs_of:
         alone = scenarios(torch_only=against == "torch")
         return jobs(alone if against == "torch" else alone | on_machines())
@@ -94,6 +119,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", choices=["simpy", "compiled"], default="simpy")
     parser.add_argument("--jobs", action="store_true", help="of several ranks each")
+    parser.add_argument("--validation", action="store_true", help="beside training")
     parser.add_argument("--against", choices=["torch", "simpy"])
     options = parser.parse_args()
     against = options.against or ("torch" if options.engine == "simpy" else "simpy")
@@ -107,7 +133,7 @@ def main() -> int:
 
     @drawn(options.scenarios, options.seed)
     @given(
-        kinds_of_scenarios(against, jobs_of=options.jobs),
+        kinds_of_scenarios(against, jobs_of=options.jobs, validation=options.validation),
         st.integers(0, 2**32),
     )
     def compare(scenario: Scenario, seed: int) -> None:

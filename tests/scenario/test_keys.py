@@ -29,6 +29,12 @@ BASES: list[dict[str, Any]] = [
     {"loader": WORKERS, "dataset": MAP, "job": {"ranks": 4, "differs": [{"rank": 0}]}},
     {"loader": WORKERS, "dataset": MAP, "job": {"nodes": 4, "differs": [{"node": 0}]}},
 ]
+BESIDE = [
+    {**BASES[0], "validation": {"failures": [{"where": "fetch", "at": 1}], **base}}
+    for base in ({key: tree[key] for key in ("loader", "dataset")} for tree in BASES)
+    if "download" not in base["dataset"]
+]
+BASES += BESIDE
 
 
 def examples(key: Key) -> list[dict[str, Any]]:
@@ -62,6 +68,8 @@ def test_every_key_is_explained(key: Key) -> None:
     """Every key says what it means and what it takes, and its example makes a scenario."""
     assert key.meaning.endswith(".")
     assert key.takes
+    if key.name.startswith("validation.dataset.download"):
+        return  # which is training's alone
     loaded = [tree for tree in examples(key) if loads(tree)]
     assert loaded, key.example
     whole = schema()
@@ -91,14 +99,17 @@ def test_schema_has_the_same_texts() -> None:
 
 def test_defaults_are_the_defaults() -> None:
     """A default that is shown is what a scenario has that does not say."""
-    scenario = from_tree(BASES[0])
+    scenario = from_tree(BESIDE[0])
     shown = {key.name: key for key in described() if key.default and EACH not in key.name}
     assert shown["loader.prefetch_factor"].default == "none"
     for name, key in shown.items():
-        if key.of_distribution or name in ("loader.batch_size", "loader.num_workers"):
+        part = name.removeprefix("validation.")
+        if key.of_distribution or part in ("loader.batch_size", "loader.num_workers"):
             continue
         files = ("sharding", "shards", "dealt", "download")
-        if name.startswith(("dataset.fetch", *(f"dataset.{key}" for key in files))):
+        if part.startswith(("dataset.fetch", *(f"dataset.{key}" for key in files))):
             continue  # the base has stages, and no shards
+        if name in ("validation", "validation.failures"):
+            continue  # it has these
         value = tomllib.loads(f"value = {key.default}" if key.default != "none" else "value='none'")
         assert dlsim.replace(scenario, {name: value["value"]}) == scenario

@@ -17,7 +17,14 @@ from dlsim.engine.job import simulate_job
 from dlsim.scenario.pipeline import GRAIN, NODES, SPDL, Pipeline
 from dlsim.trace.difference import difference, job_difference
 from dlsim.trace.pipeline import PipelineTrace
-from tests.strategies import grain_pipelines, jobs, nodes_pipelines, scenarios, spdl_pipelines
+from tests.strategies import (
+    grain_pipelines,
+    jobs,
+    nodes_pipelines,
+    scenarios,
+    spdl_pipelines,
+    validated,
+)
 
 virtual = pytest.importorskip("dlsim.validation.virtual.loader", reason="needs torch")
 virtual_jobs = pytest.importorskip("dlsim.validation.virtual.job", reason="needs torch")
@@ -50,6 +57,17 @@ def test_loop_equals_the_package(loop: str, scenario: Scenario, seed: int) -> No
     """accelerate's and Lightning's own code around torch's loader has the moments simulated."""
     changes = {"consumer.loop": loop, "consumer.on_error": "stop", "loader.endless": False}
     assert_equal(dlsim.replace(scenario, changes), seed)
+
+
+@pytest.mark.parametrize(
+    "loop", [pytest.param(p, marks=needs(p)) for p in ("accelerate", "lightning")]
+)
+@settings(max_examples=150)
+@given(validated(scenarios()), st.integers(0, 2**32))
+def test_loop_with_validation_equals_the_package(loop: str, scenario: Scenario, seed: int) -> None:
+    """The same with a second loader and the same loop around it, for which training stops."""
+    changes = {"loader.endless": False, "validation.loader.endless": False}
+    assert_equal(dlsim.replace(scenario, {**changes, "consumer.loop": loop}), seed)
 
 
 stateful = st.fixed_dictionaries(

@@ -26,10 +26,13 @@ RANKS = 1 << 32  # at most, so that each kind of turn has one for each of them
 
 
 class Turns:
-    """When the processes of one rank act at one moment."""
+    """When the processes of one rank act at one moment; `first` stands for its worker 0.
 
-    def __init__(self, rank: int = 0) -> None:
-        self.rank = rank
+    So validation's workers come after those of training.
+    """
+
+    def __init__(self, rank: int = 0, first: int = 0) -> None:
+        self.rank, self.first = rank, first
         self.pinning, self.last = self._of(1 << 21), self._of(1 << 22)
 
     def _of(self, kind: int) -> int:
@@ -37,11 +40,11 @@ class Turns:
 
     def worker(self, number: int) -> int:
         """The turn of a worker's main thread; SimPy's own events come before all of them."""
-        return self._of(2 + number)
+        return self._of(2 + self.first + number)
 
     def feeder(self, worker: int) -> int:
         """The turn of the feeder thread of a worker."""
-        return self._of((1 << 20) + worker)
+        return self._of((1 << 20) + self.first + worker)
 
     def of(self, process: int) -> int:
         """The turn of the main thread of a process (a worker's number, or MAIN)."""

@@ -1,18 +1,16 @@
-"""The main process: `next()`, and the training step.
+"""The main process: `iter(loader)` and `next()`.
 
 `Workers` follows torch's `_MultiProcessingDataLoaderIter`, `MainProcess` its
-`_SingleProcessDataLoaderIter`; both are the loader that `training_loop` iterates over, perhaps
-by way of one of the loops in `loops.py`.
+`_SingleProcessDataLoaderIter`; both are the loader that the loop in `epochs.py` iterates over,
+perhaps by way of one of the loops in `loops.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf
 from typing import Protocol, TypeAlias
 
-from dlsim.engine.facts import MAIN, Raised, goes_on, last_of_epoch, made_again, patience
-from dlsim.engine.processes.barrier import StepsToBarrier
+from dlsim.engine.facts import MAIN, Raised, goes_on, made_again, patience
 from dlsim.engine.processes.buffer import Pool
 from dlsim.engine.processes.clock import Steps, settle, sleep
 from dlsim.engine.processes.dispatcher import Dispatcher, index_queues
@@ -20,7 +18,6 @@ from dlsim.engine.processes.fetch import fetch, source
 from dlsim.engine.processes.messages import ENDED, HELLO, RESUME, STOP, Answer, Batch, Fetched
 from dlsim.engine.processes.run import Run
 from dlsim.engine.processes.sampler import Job
-from dlsim.engine.processes.training import Training
 from dlsim.engine.processes.transport import (
     answers,
     feeder,
@@ -272,7 +269,7 @@ def made(run: Run) -> Loader:
 
 
 class Iterated(Protocol):
-    """What `training_loop` iterates over: a loader, or a loop around one (`loops.py`)."""
+    """What `one_epoch` iterates over: a loader, or a loop around one (`loops.py`)."""
 
     def start_epoch(self, epoch: int) -> Steps:
         """`iter(loader)`."""
@@ -292,52 +289,3 @@ def checked(run: Run, job: Job, answer: Answer) -> Batch:
     samples = answer.outcome.count if isinstance(answer.outcome, Fetched) else 0
     step = job.step + run.scenario.consumer.step_per_sample * samples
     return Batch(job.number, step, answer.size)
-
-
-def training_of(run: Run) -> Training | StepsToBarrier:
-    """Where steps are computed: up to a barrier, if there is one after steps."""
-    every = run.scenario.job.sync
-    if run.barrier is not None and isinstance(every, int):
-        return StepsToBarrier(run, run.barrier, every)
-    return Training(run)
-
-
-def training_loop(run: Run, loader: Iterated, progress: Callable[[int], object]) -> Steps:
-    """All epochs: a step for each batch, until the loader or `stop_after` ends the epoch.
-
-    An exception is written down, and nothing is raised: it ends the loop, or the loop catches what
-    `next()` raises and goes on.
-    """
-    env, recorder, scenario = run.env, run.recorder, run.scenario
-    training = training_of(run)
-    last = last_of_epoch(scenario)
-    catches = scenario.consumer.on_error == "continue"
-    try:
-        for epoch in range(scenario.epochs):
-            recorder.epoch(env.now, endless=scenario.loader.endless)
-            yield from loader.start_epoch(epoch)
-            recorder.epoch_primed[-1] = env.now
-            count = 0
-            while count != last:
-                requested = env.now
-                try:
-                    batch = yield from loader.next()
-                except LoaderError as error:
-                    if not catches:
-                        raise
-                    recorder.caught.append(error.at(env.now))
-                    continue
-                if batch is None:
-                    break
-                recorder.returned_to_user(batch.number, requested, env.now)
-                yield from training.step(batch.number, batch.step, batch.size)
-                count += 1
-                progress(1)
-            yield from training.drain()
-            if count == last:
-                yield from loader.leave()
-            recorder.epoch_ended[-1] = env.now
-            if run.barrier is not None:
-                yield from run.barrier.end_epoch(run.rank, last=epoch + 1 == scenario.epochs)
-    except LoaderError as error:
-        recorder.problem = error.at(env.now)

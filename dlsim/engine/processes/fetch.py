@@ -71,7 +71,9 @@ class Shard:
     def __init__(self, run: Run, epoch: int, worker: int) -> None:
         scenario = run.scenario
         self._indices, self._taken = shard_of(scenario, worker), 0
-        self._samples = SampleDraws(scenario, run.seed, epoch, worker + 1, at_once=run.at_once)
+        self._samples = SampleDraws(
+            scenario, run.seed, epoch, worker + 1, at_once=run.at_once, ideal=run.cores is None
+        )
         self._loader, self._job = scenario.loader, scenario.job
         self._batches = scenario.job.world if scenario.job.keeps else 1  # read for one
         self._ended, self._first = False, 0
@@ -234,7 +236,8 @@ def fetch_sharing(
             yield from run.compute(worker, owed)
             owed = 0.0
             if demand == READ and not ahead:
-                yield from run.disk.read(run.customer(worker), turn, stage, call, *amount)
+                at = run.first_stage + stage  # whose samples may be in the page cache
+                yield from run.disk.read(run.customer(worker), turn, at, call, *amount)
             elif demand != READ and amount[0] > 0:
                 yield sleep(env, amount[0], turn)
         if one_by_one:

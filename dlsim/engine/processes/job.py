@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import simpy
 
 from dlsim.engine.processes.barrier import Barrier
 from dlsim.engine.processes.clock import Steps, settle, sleep
-from dlsim.engine.processes.consumer import Workers, made, training_loop
-from dlsim.engine.processes.loops import looped
+from dlsim.engine.processes.epochs import Loop, Metas, Progress, loop_of, training_loop
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.run import Node, Run
 from dlsim.engine.processes.storage import remote
 from dlsim.engine.ranks import rank_scenarios, rank_seed, why_not
 from dlsim.scenario import Scenario
-from dlsim.trace.trace import Meta, Problem, Trace
+from dlsim.trace.trace import Trace
 
 
 def simulate_ranks(
     scenario: Scenario,
     seed: int,
-    metas: Callable[[Scenario, Problem | None, Sequence[Problem]], Meta],
+    metas: Metas,
     *,
     samples: bool,
-    progress: Callable[[int], object],
+    progress: Progress,
 ) -> list[Trace]:
     """The trace of every rank; `metas` makes what a trace tells about itself.
 
@@ -48,7 +45,8 @@ def simulate_ranks(
         for rank, mine in enumerate(scenarios)
     ]
     failed = env.event()
-    mains = [env.process(one_rank(run, failed, progress)) for run in runs]
+    loops = [loop_of(run, progress) for run in runs]
+    mains = [env.process(one_rank(loop, failed)) for loop in loops]
     stuck = env.event() if barrier is None else barrier.stuck
     env.run(env.all_of(mains) | failed | stuck)
     while env.peek() <= env.now:  # what happens at the very moment the job ends
@@ -62,23 +60,19 @@ def simulate_ranks(
         for rank, main in enumerate(mains)
     ]
     return [
-        run.recorder.trace(
-            metas(run.scenario, problem, run.recorder.caught), end=run.recorder.over or env.now
-        )
-        for run, problem in zip(runs, problems, strict=True)
+        loop.trace(metas, problem, loop.run.recorder.over or env.now)
+        for loop, problem in zip(loops, problems, strict=True)
     ]
 
 
-def one_rank(run: Run, failed: simpy.Event, progress: Callable[[int], object]) -> Steps:
+def one_rank(loop: Loop, failed: simpy.Event) -> Steps:
     """A rank from its start to its end."""
-    loader = looped(run, made)
+    run = loop.run
     yield sleep(run.env, 0.0, run.turns.last)  # who of all begins first, is their turn, too
-    yield from training_loop(run, loader, progress)
+    yield from training_loop(loop)
     yield from settle(run.env, run.turns.last)  # what happens at the very moment its loop ends
     run.recorder.over = run.env.now
-    within = getattr(loader, "loader", loader)  # a loop has the loader that it is around
-    if isinstance(within, Workers):
-        run.terminate(within.pool.processes)
+    loop.end()
     if run.recorder.problem is not None:
         if not failed.triggered:
             failed.succeed()

@@ -16,6 +16,7 @@ from dlsim.engine.processes.downloads import Cache
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.sampler import Jobs
 from dlsim.engine.processes.storage import Disk, Source, local
+from dlsim.engine.ranks import validation_seed
 from dlsim.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -67,25 +68,44 @@ class Run:
         self.rank = scenario.job.rank or 0
         self.turns = Turns(self.rank)
         self.barrier = barrier
+        # whether no other thread of the main process computes when workers are terminated: one that
+        # reads ahead does, and where there are two sets of workers, another one may be pinning
+        self.alone = scenario.consumer.loop in ("plain", "accelerate")
         self.indices = recorder.samples is not None or by_index(scenario)
         self.at_once = recorder.samples is None and not sample_by_sample(scenario)
         self.round_trip = round_trip(scenario)
         self.first = 0  # under which number the node knows worker 0
+        self.first_stage = 0  # and the first stage of the dataset
         self.lock = Turnstile(node.env)  # Python's, which workers share where they are threads
 
     def jobs(self, epoch: int) -> Jobs:
         """What the sampler gives out in an epoch, in no more detail than matters."""
         scenario, at_once = self.scenario, self.at_once
-        return Jobs(scenario, self.seed, epoch, indices=self.indices, at_once=at_once)
+        ideal = self.cores is None
+        return Jobs(scenario, self.seed, epoch, indices=self.indices, at_once=at_once, ideal=ideal)
 
     def beside(self, epoch: int) -> Run:
         """The same for the workers of an epoch that begins while those of the last one live."""
         other = copy(self)
-        other.first = self.scenario.loader.num_workers * (epoch % 2)
+        other.first += self.scenario.loader.num_workers * (epoch % 2)
+        return other
+
+    def validating(self) -> Run | None:
+        """Validation in this rank, if there is any: the same main process, other workers."""
+        if self.scenario.validation is None:
+            return None
+        recorder = Recorder(samples=self.recorder.samples is not None)
+        seed = validation_seed(self.seed)
+        other = Run(self.scenario.validating, seed, recorder, self.node)
+        other.first = 2 * self.scenario.loader.num_workers  # there may be two sets of training's
+        other.first_stage = len(self.scenario.dataset.fetch)
+        other.turns = Turns(self.rank, other.first)
+        other.lock = self.lock
+        other.alone = self.alone = False
         return other
 
     def customer(self, process: int) -> Who:
-        """As whom the node knows a process: of workers there may be two sets at a time."""
+        """As whom the node knows a process: of workers there may be several sets at a time."""
         return self.rank, process + self.first if process >= 0 else process
 
     def compute(self, process: int, seconds: float, turn: int | None = None) -> Steps:
@@ -125,9 +145,6 @@ class Run:
             if shared is not None:
                 threads = max((stage.threads for stage in self.scenario.dataset.fetch), default=1)
                 helping = [HELPING * n + w for n in range(threads) for w in range(len(workers))]
-                # a thread that reads ahead ends workers in the middle of a step, and where there
-                # are two sets of workers, another thread may be pinning
-                alone = self.scenario.consumer.loop in ("plain", "accelerate")
-                main = (MAIN,) if alone else ()
+                main = (MAIN,) if self.alone else ()
                 for customer in (*helping, WRITING, *main):
                     shared.leave(self.customer(customer))

@@ -64,8 +64,10 @@ class Jobs:
         *,
         indices: bool = True,
         at_once: bool = False,
+        ideal: bool | None = None,
     ) -> None:
         self.scenario, self.seed, self._indices, self._at_once = scenario, seed, indices, at_once
+        self._ideal = ideal
         self._begin(epoch)
 
     def _begin(self, epoch: int) -> None:
@@ -73,7 +75,7 @@ class Jobs:
         dataset = scenario.dataset
         self._lists = index_lists(scenario, seed, epoch, indices=self._indices)
         self._samples = (
-            SampleDraws(scenario, seed, epoch, at_once=self._at_once)
+            SampleDraws(scenario, seed, epoch, at_once=self._at_once, ideal=self._ideal)
             if isinstance(dataset, MapDataset)
             else None
         )

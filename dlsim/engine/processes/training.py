@@ -47,6 +47,10 @@ class Training:
         """Wait until the accelerator has done everything, as the end of an epoch does."""
         yield from self._wait(0)
 
+    def catch_up(self) -> Steps:
+        """The same in the middle of an epoch."""
+        yield from self._wait(0)
+
     def _wait(self, ahead: int) -> Steps:
         """Wait until at most `ahead` steps are under way."""
         while len(self._under_way) > ahead:

@@ -215,6 +215,7 @@ class Assembly:
             epochs=self.epochs(),
             meta=meta,
             samples=samples if self.setup.samples else None,
+            validation=None,
             **self.beginnings(),
             collating=self.column(COLLATED, "began") - self.zero,
             collate_cpu=self.column(COLLATED, "cpu"),

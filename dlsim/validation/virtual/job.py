@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
-
-import torch
 
 from dlsim.engine.draws import SYNC, Stream
 from dlsim.engine.facts import MAIN
 from dlsim.engine.job import first_problem
 from dlsim.engine.ranks import rank_scenarios, rank_seed
-from dlsim.engine.simulation import versions
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.trace.job import JobTrace
-from dlsim.trace.trace import Meta, Problem
+from dlsim.trace.trace import Problem
 from dlsim.validation.virtual.clock import MAIN_RANK, Clock, Terminated, Thread
-from dlsim.validation.virtual.loader import check_runnable, training_loop, undisturbed
+from dlsim.validation.virtual.loader import check_runnable, metas, training_loop, undisturbed
 from dlsim.validation.virtual.record import Watcher
 
 
@@ -44,35 +40,18 @@ def run_virtual_job(scenario: Scenario, seed: int = 0, *, samples: bool = False)
         clock.wait()
         end = clock.now
         for rank in ranks:
-            rank.watcher.over = True
+            rank.watcher.is_over()
     for rank in ranks:
         if rank.crash is not None:
             raise rank.crash
-
-    def meta(mine: Scenario, problem: Problem | None, caught: Sequence[Problem] = ()) -> Meta:
-        return Meta(
-            engine="torch",
-            scenario=mine,
-            seed=seed,
-            versions={**versions(), "torch": torch.__version__},
-            problem=problem,
-            caught=tuple(caught),
-        )
-
+    meta = metas(seed)
     failed = next((rank.problem for rank in ranks if rank.problem is not None), None)
     cut = Problem("hang" if failed is None else "job", "cut short", MAIN, end)
     traces = tuple(
-        rank.watcher.recorder.trace(
-            meta(
-                rank.scenario,
-                rank.problem if rank.over else cut,
-                rank.watcher.recorder.caught,
-            ),
-            rank.end if rank.over else end,
-        )
+        rank.watcher.trace(meta, rank.problem if rank.over else cut, rank.end if rank.over else end)
         for rank in ranks
     )
-    return JobTrace(ranks=traces, meta=meta(scenario, first_problem(traces)))
+    return JobTrace(ranks=traces, meta=meta(scenario, first_problem(traces), ()))
 
 
 class Rank:

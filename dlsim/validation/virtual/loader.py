@@ -11,7 +11,7 @@ import random
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 from unittest import mock
@@ -28,6 +28,7 @@ from dlsim.engine.facts import (
     last_of_epoch,
     made_again,
 )
+from dlsim.engine.processes.epochs import Metas
 from dlsim.engine.ranks import rank_seed
 from dlsim.engine.simulation import versions
 from dlsim.scenario import IterableDataset, Scenario, ScenarioError
@@ -67,15 +68,23 @@ def run_virtual(scenario: Scenario, seed: int = 0, *, samples: bool = False) -> 
     watcher = Watcher(scenario, seed, clock, samples=samples)
     with undisturbed(), contextlib.closing(clock):
         end, problem = training_loop(scenario, seed, clock, watcher)
-    meta = Meta(
-        engine="torch",
-        scenario=scenario,
-        seed=seed,
-        versions={**versions(), "torch": torch.__version__},
-        problem=problem,
-        caught=tuple(watcher.recorder.caught),
-    )
-    return watcher.recorder.trace(meta, end)
+    return watcher.trace(metas(seed), problem, end)
+
+
+def metas(seed: int) -> Metas:
+    """What traces of torch's own code tell about themselves, under `seed`."""
+
+    def meta(scenario: Scenario, problem: Problem | None, caught: Sequence[Problem] = ()) -> Meta:
+        return Meta(
+            engine="torch",
+            scenario=scenario,
+            seed=seed,
+            versions={**versions(), "torch": torch.__version__},
+            problem=problem,
+            caught=tuple(caught),
+        )
+
+    return meta
 
 
 def check_runnable(scenario: Scenario) -> None:
@@ -99,6 +108,8 @@ def check_runnable(scenario: Scenario) -> None:
         raise ScenarioError(
             "machine, costs, pin_memory: expected an ideal machine, on which time is virtual"
         )
+    if scenario.validation is not None:
+        check_runnable(scenario.validating)
 
 
 class Others(Protocol):
@@ -114,57 +125,116 @@ class Others(Protocol):
         """The last epoch is over, or something went wrong."""
 
 
+class Loop:
+    """A loop over a loader of torch; `validation`: another one, for which it stops."""
+
+    def __init__(self, scenario: Scenario, seed: int, clock: Clock, watcher: Watcher) -> None:
+        self.scenario, self.clock, self.watcher = scenario, clock, watcher
+        self.work = VirtualWork(scenario, seed, clock, watcher)
+        make = partial(_loader, scenario, clock, watcher, self.work)
+        self.looped, loader = looped(scenario, make)
+        if scenario.loader.resume:
+            loader.load_state_dict(state_after(scenario, seed))
+        self.inner = _Inner(loader, watcher)
+        self.last = last_of_epoch(scenario)
+        self.epoch = 0
+        self.validation: Loop | None = None
+        if watcher.validation is not None:
+            beside = watcher.validation
+            self.validation = Loop(beside.scenario, beside.seed, clock, beside)
+
+    def one_epoch(self, others: Others | None = None) -> None:
+        """`iter(loader)`, and a step for each batch."""
+        scenario, watcher, recorder = self.scenario, self.watcher, self.watcher.recorder
+        epoch, endless, clock = self.epoch, scenario.loader.endless, self.clock
+        self.epoch += 1
+        watcher.start_epoch(epoch)
+        if not endless:
+            self.work.epoch = epoch
+        if epoch == 0:
+            watcher.skip(scenario.loader.resume - made_again(scenario))
+        if epoch == 0 or not endless:
+            try:
+                self.iterator: Iterator[Batch] | None = iter(self.looped)
+            except Exception:
+                watcher.end_epoch(self.inner.passed)
+                raise
+        if epoch == 0 and scenario.loader.resume:  # else a loop has what was passed over
+            watcher.thrown_away(self.inner.passed)
+        recorder.epoch_primed[-1] = clock.now
+        own = scenario.validation
+        every = 0 if own is None or own.every is None else own.every
+        try:
+            assert self.iterator is not None
+            for batch in _returned(self.iterator, watcher, self.inner):
+                clock.sleep(watcher.step(batch))
+                if others is not None:
+                    others.stepped(batch.number)
+                recorder.finished[batch.number] = clock.now
+                if every and watcher.count % every == 0:
+                    self._validate()
+                if watcher.count == self.last:
+                    break
+        finally:
+            watcher.end_epoch(self.inner.passed)
+        keeps = scenario.consumer.loop in ("rebind", "lightning") or scenario.loader.stateful
+        if own is not None and not every and keeps:
+            self._validate()
+        final = epoch + 1 == scenario.epochs
+        if not endless and (final or scenario.consumer.loop != "rebind"):
+            self.iterator = None  # unless workers are persistent, this shuts them down
+        if final and not scenario.loader.persistent_workers:
+            self.looped.close()
+        if own is not None and not every and not keeps:
+            self._validate()
+        recorder.epoch_ended[-1] = clock.now
+
+    def _validate(self) -> None:
+        assert self.validation is not None
+        try:
+            self.validation.one_epoch()
+        except (UserError, UnboundLocalError, RuntimeError) as error:
+            found = self.validation.failed(error)
+            self.validation.watcher.problem = found
+            raise ValidationFailed(found.kind, f"validation: {found.message}") from None
+
+    def failed(self, error: Exception) -> Problem:
+        """What is written down of an error that ended the loop."""
+        if isinstance(error, ValidationFailed):
+            return Problem(error.kind, error.message, MAIN, self.clock.now)
+        return _problem(error, self.clock.now, self.watcher, 0)
+
+    def forget(self) -> None:
+        """Let persistent workers go when the loaders do."""
+        self.inner.forget()
+        if self.validation is not None:
+            self.validation.forget()
+
+
+class ValidationFailed(Exception):
+    """What ended validation ends training, too."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.message = kind, message
+
+
 def training_loop(
     scenario: Scenario, seed: int, clock: Clock, watcher: Watcher, others: Others | None = None
 ) -> tuple[float, Problem | None]:
     """The loop over all epochs; when it ended, and the error that ended it if one did."""
-    work = VirtualWork(scenario, seed, clock, watcher)
-    loop, loader = looped(scenario, partial(_loader, scenario, clock, watcher, work))
-    if scenario.loader.resume:
-        loader.load_state_dict(state_after(scenario, seed))
-    inner = _Inner(loader, watcher)
-    recorder = watcher.recorder
-    endless, last = scenario.loader.endless, last_of_epoch(scenario)
+    loop = Loop(scenario, seed, clock, watcher)
     problem, raised = None, Exception()
     try:
         for epoch in range(scenario.epochs):
-            watcher.start_epoch(epoch)
-            if not endless:
-                work.epoch = epoch
-            if epoch == 0:
-                watcher.skip(scenario.loader.resume - made_again(scenario))
-            if epoch == 0 or not endless:
-                try:
-                    iterator = iter(loop)
-                except Exception:
-                    watcher.end_epoch(inner.passed)
-                    raise
-            if epoch == 0:
-                watcher.thrown_away(inner.passed)
-            recorder.epoch_primed[-1] = clock.now
-            try:
-                for batch in _returned(iterator, watcher, inner):
-                    clock.sleep(watcher.step(batch))
-                    if others is not None:
-                        others.stepped(batch.number)
-                    recorder.finished[batch.number] = clock.now
-                    if watcher.count == last:
-                        break
-            finally:
-                watcher.end_epoch(inner.passed)
-            final = epoch + 1 == scenario.epochs
-            if not endless and (final or scenario.consumer.loop != "rebind"):
-                del iterator  # unless workers are persistent, this shuts them down
-            if final and not scenario.loader.persistent_workers:
-                loop.close()
-            recorder.epoch_ended[-1] = clock.now
+            loop.one_epoch(others)
             if others is not None:
-                others.epoch_over(last=final)
-    except (UserError, RuntimeError) as error:
-        problem, raised = _problem(error, clock.now, watcher, 0), error
-    inner.forget()
+                others.epoch_over(last=epoch + 1 == scenario.epochs)
+    except (UserError, RuntimeError, ValidationFailed) as error:
+        problem, raised = loop.failed(error), error
+    loop.forget()
     clock.after_others()
-    watcher.over = True
+    watcher.is_over()
     if others is not None:
         others.left(problem)
     end = clock.now

@@ -10,10 +10,13 @@ from typing import Any
 from torch.utils.data._utils.worker import _IterableDatasetStopIteration
 
 from dlsim.engine.facts import MAIN
+from dlsim.engine.processes.epochs import Metas
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.sampler import Job, Jobs
+from dlsim.engine.ranks import validation_seed
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace import trace as fates
+from dlsim.trace.trace import Problem, Trace
 from dlsim.validation.virtual.clock import Clock, Thread
 
 
@@ -42,6 +45,11 @@ class Watcher:
     ) -> None:
         self.scenario, self.seed, self.clock = scenario, seed, clock
         self.recorder = Recorder(samples=samples, meets=meets)
+        self.problem: Problem | None = None  # that ended validation
+        self.validation: Watcher | None = None
+        if scenario.validation is not None:
+            theirs = validation_seed(seed)
+            self.validation = Watcher(scenario.validating, theirs, clock, samples=samples)
         self.over = False  # the trace has ended; what still happens is not part of it
         self.count = 0  # batches returned in this epoch
         self.first_job: dict[int, int] = {}  # the batch number each worker answered first
@@ -50,6 +58,18 @@ class Watcher:
         self._in_flight: dict[int, Job] = {}
         self._ended: set[int] = set()
         self._last_received = MAIN
+
+    def is_over(self) -> None:
+        """The trace has ended."""
+        self.over = True
+        if self.validation is not None:
+            self.validation.is_over()
+
+    def trace(self, metas: Metas, problem: Problem | None, end: float) -> Trace:
+        """What happened until `end`, with what ended it; and in validation, with what it raised."""
+        beside, recorder = self.validation, self.recorder
+        theirs = None if beside is None else beside.trace(metas, beside.problem, end)
+        return recorder.trace(metas(self.scenario, problem, recorder.caught), end, theirs)
 
     def start_epoch(self, epoch: int) -> None:
         """`iter(loader)` is about to be called."""
