@@ -123,13 +123,15 @@ def verdict(trace: Trace, found: Account | None = None) -> str:
     found = account(trace) if found is None else found
     more = ""
     if limit(found.shares, found.stall) == STEP:
-        more = f" {_slack(trace)}"
+        more = f" {_slack(trace)}".rstrip()
     elif metrics.worker_count(trace) == 0 and "workers" not in trace.meta.notes:
         more = " Without workers, loading and training take turns."
     scenario = trace.meta.scenario
     last = last_round(scenario) if scenario is not None and found.cause == LAST_ROUND else ""
     first = f"{sentence(found.shares, found.stall)}.{more}"
     apart = beside(metrics.validation(trace), metrics.validation_stall(trace))
+    if trace.validation is not None and not len(trace.validation.epochs.first):
+        apart = "Validation never comes: no epoch has so many batches (validation.every)."
     words = (first, apart, _alike(trace), last, regular(rhythm(trace)), _data(trace))
     return " ".join(filter(None, words))
 
@@ -157,6 +159,8 @@ def _data(trace: Trace) -> str:
 
 def _slack(trace: Trace) -> str:
     """What to make of a run in which the step is the bottleneck."""
+    if trace.validation is not None:  # for which workers are idle, or which is what is slow
+        return ""
     idle = 1 - metrics.mean(metrics.worker_utilisation(trace))
     if metrics.worker_count(trace) > 1 and idle > 1 - BUSY:
         return f"Workers are idle {percent(idle)} of the time: fewer may do."

@@ -132,8 +132,6 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
         )
         check_distribution(self, "sync_time")
         deals = "distributed, batches, same or kept"
-        if self.deal == "dispatched":  # type: ignore[comparison-overlap]
-            deals += " (accelerate's DataLoaderDispatcher is not simulated)"
         require(self.deal in get_args(Deal), "deal", deals, self.deal)
         check_flags(self, "drop_last", "even_batches")
         require(self.uneven in get_args(Uneven), "uneven", "wait, stop or join", self.uneven)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import dlsim
 from dlsim import Scenario, ScenarioError, Validation
+from dlsim.report.text import verdict
 from dlsim.scenario import from_tree, to_tree
 from dlsim.scenario.files import dumps, read_as
 from dlsim.trace import account, memory
@@ -235,6 +236,17 @@ def test_explain_tries_the_settings_of_validation() -> None:
     text = str(found)
     assert "Validation takes" in text
     assert "  validation " in text
+
+
+def test_validation_that_never_comes_is_told() -> None:
+    """After more batches than an epoch has, training is alone, and the verdict says so."""
+    trace = dlsim.simulate(scenario(validation__every=13))
+    assert trace.validation is not None
+    assert len(trace.validation) == 0
+    assert "Validation never comes" in verdict(trace)
+    assert "Validation takes 48.6 % of the time, 66.7 % of it idle." in verdict(
+        dlsim.simulate(scenario())
+    )
 
 
 def test_ranks_validate_their_share() -> None:
