@@ -223,6 +223,8 @@ class Judge:
         An epoch of N batches lasts at least N periods, of which N steps are spent training and
         starting and stopping workers neither trains nor waits. The first batch is waited for.
         """
+        if scenario.validation is not None:  # time in it makes the share of any other less
+            return False
         need, best = demand(fair_share(scenario)), bounds(scenario)
         period, speed = best.period, best.samples_per_s
         if scenario.consumer.run_ahead or need.threads or not need.batches or not period:

@@ -238,6 +238,15 @@ def test_explain_tries_the_settings_of_validation() -> None:
     assert "  validation " in text
 
 
+def test_advice_counts_time_in_validation() -> None:
+    """Where training is idle for a small share of all time, no setting is ruled out for it."""
+    long = scenario(validation__step=50.0, loader__num_workers=1)
+    found = dlsim.advise(long, max_stall=0.05)
+    assert found.chosen is not None
+    assert dlsim.summarize(dlsim.simulate(long)).stall < 0.05
+    assert "num_workers=0" in str(found)
+
+
 def test_validation_that_never_comes_is_told() -> None:
     """After more batches than an epoch has, training is alone, and the verdict says so."""
     trace = dlsim.simulate(scenario(validation__every=13))
