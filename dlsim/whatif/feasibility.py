@@ -28,6 +28,7 @@ from dlsim.whatif.endings import ended_by
 from dlsim.whatif.extent import cost, impossible, measured, shortened
 from dlsim.whatif.parallel import Row, replication_seed
 from dlsim.whatif.replicate import columns, more
+from dlsim.whatif.student import below, quantile
 from dlsim.whatif.targets import NEARLY, SHARES, Target
 
 FIRST = 3  # replications of the first stage
@@ -268,8 +269,6 @@ def _missed(excess: Floats) -> float:
 
 def surely_above(values: Floats, risk: float, *, equal: bool = True) -> bool:
     """Whether the mean of the known `values` is surely above 0 (`equal`: or 0 itself)."""
-    from scipy.special import stdtrit
-
     values = known(values)
     count, middle = len(values), mean(values)
     if count < 2 or not math.isfinite(middle):
@@ -277,13 +276,11 @@ def surely_above(values: Floats, risk: float, *, equal: bool = True) -> bool:
     if np.ptp(values) == 0:  # nothing is random
         return float(values[0]) >= 0 if equal else float(values[0]) > 0
     error = float(np.std(values, ddof=1)) / math.sqrt(count)
-    return middle > float(stdtrit(count - 1, 1 - risk)) * error
+    return middle > quantile(1 - risk, count - 1) * error
 
 
 def likely(excess: Floats) -> float:
     """How likely the true mean is at most 0, given these values, as far as they are known."""
-    from scipy.special import stdtr
-
     excess = known(excess)
     count, middle = len(excess), mean(excess)
     if count < 2 or not math.isfinite(middle):
@@ -291,4 +288,4 @@ def likely(excess: Floats) -> float:
     if np.ptp(excess) == 0:
         return float(middle <= 0)
     error = float(np.std(excess, ddof=1)) / math.sqrt(count)
-    return float(stdtr(count - 1, -middle / error))
+    return below(-middle / error, count - 1)

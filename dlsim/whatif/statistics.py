@@ -16,6 +16,7 @@ import numpy as np
 
 from dlsim.scenario.distributions import Floats
 from dlsim.whatif.errors import WhatIfError
+from dlsim.whatif.student import quantile
 
 GROUP = 5  # MSER-5 looks at the means of five values
 LEAST_GROUPS = 10  # of fewer, MSER-5 says nothing
@@ -117,9 +118,7 @@ def _means(values: Floats, confidence: float) -> tuple[Floats, Floats]:
 
 def t_quantile(confidence: float, count: int) -> float:
     """How many standard errors make a two-sided interval of `count` values."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(count - 1, (1 + confidence) / 2))
+    return quantile((1 + confidence) / 2, count - 1)
 
 
 def mser5(values: Floats) -> int | None:
