@@ -36,6 +36,7 @@ Indices: TypeAlias = Sequence[int] | NDArray[np.int64]
 
 NOTHING: Floats = np.empty(0)
 FEW = 8  # numbers that are sooner added by Python
+TOGETHER = 16  # batches whose numbers are drawn and added at once
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:
@@ -81,15 +82,17 @@ class Stream:
         if not isinstance(self.distribution, (Constant, Recorded)):  # which are the same anywhere
             self._drawn = NOTHING
         self._kept = in_use()
-        self._skipped = 0  # numbers that were kept, and not drawn here
+        self._whole_ones = 0  # numbers drawn whole so far, or kept
+        self._skipped = 0  # of which so many were kept, and are not drawn here yet
         self._rng: np.random.Generator | None = None
 
     def _generator(self) -> np.random.Generator:
         """Made when it is first needed: that takes as long as drawing a thousand numbers."""
         if self._rng is None:
             self._rng = generator(*self._place)
-            if self._skipped:
-                self.distribution.sample(self._rng, self._skipped)
+        if self._skipped:
+            self.distribution.sample(self._rng, self._skipped)
+            self._skipped = 0
         return self._rng
 
     def take(self, indices: Sequence[int]) -> list[float]:
@@ -151,17 +154,18 @@ class Stream:
         return self.distribution.sample(self._generator(), count)
 
     def _whole(self, count: int) -> Floats:
-        """The next `count` numbers. The first ones, which mostly are all, may be kept."""
+        """The next `count` numbers, which may be kept; who takes them so takes all so."""
         kept = self._kept
         if kept is None:
             return self._sample(count)
-        key = (self.distribution, count, *self._place)
+        key = (self.distribution, self._whole_ones, count, *self._place)
         found = kept.get(key)
         if found is None:
-            found = self._sample(count)
+            found = self.distribution.sample(self._generator(), count)
             kept.keep(key, found)
         else:
-            self._kept, self._skipped = None, count
+            self._skipped += count
+        self._whole_ones += count
         return found
 
     def _recorded(self, values: tuple[float, ...], index: int) -> float:
@@ -229,6 +233,8 @@ class SampleDraws:
         self._sizes = Stream(
             scenario.dataset.sample_bytes, "dataset.sample_bytes", (SIZE,), seed, *place
         )
+        # Calls that nobody has taken; and what as many of them as make a batch take, the last first
+        self._ahead, self._sums, self._each = np.empty((0, self.width)), list[float](), 0
 
     def begin(self, seed: int, *place: int) -> None:
         """Begin with the first sample under `seed`, in that place."""
@@ -242,11 +248,30 @@ class SampleDraws:
         if self.ideal:
             return Work(self.service.take(calls), (), 0.0)
         size = self._sizes.total(indices) if self.sized else 0.0
+        if self.at_once and not self.service.recorded:
+            return Work((), (), size, self._computing(len(calls)))
         if self.at_once:
             computing = in_turn(self.amounts(calls, few=True).ravel())
             if computing == computing:
                 return Work((), (), size, computing)
         return Work((), list(zip(*self._columns(calls), strict=True)) or [()] * len(calls), size)
+
+    def _computing(self, calls: int) -> float:
+        """Seconds that so many calls, the next ones, take together.
+
+        As one batch is mostly as long as the next, several are drawn and summed up at once.
+        """
+        if not calls or not self.width:
+            return 0.0
+        if len(self._ahead) < calls:
+            more = self.amounts(range(max(TOGETHER * calls, FIRST_BLOCK)))
+            self._ahead, self._sums = np.concatenate((self._ahead, more)), []
+        if calls != self._each or not self._sums:
+            batches, self._each = len(self._ahead) // calls, calls
+            table = self._ahead[: batches * calls].reshape(batches, -1)
+            self._sums = np.add.accumulate(table, axis=1)[::-1, -1].tolist()
+        self._ahead = self._ahead[calls:]
+        return self._sums.pop()
 
     @property
     def width(self) -> int:
@@ -320,14 +345,14 @@ class ServiceTimes:
         ]
         self.kinds = [[role for role, _ in stage] for stage in parts]
         self.streams = [stream for stage in parts for _, stream in stage]
-        self._recorded = any(isinstance(s.distribution, Recorded) for s in self.streams)
+        self.recorded = any(isinstance(s.distribution, Recorded) for s in self.streams)
         self._alike = all(isinstance(s.distribution, Constant) for s in self.streams)
 
     def take(self, indices: Sequence[int]) -> list[float] | Alike:
         """Seconds for each of the next samples, whose dataset indices are given."""
         if self._alike:
             return Alike(float(self.array(range(1))[0]), len(indices))
-        if not self._recorded:
+        if not self.recorded:
             numbers: list[float] = self.array(indices).tolist()
             return numbers
         parts = [stream.take(indices) for stream in self.streams]

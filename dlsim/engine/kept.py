@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 from dlsim.scenario.distributions import Floats
 
-MOST = 2**21  # numbers, 16 MiB
+MOST = 2**22  # numbers, 32 MiB
 
 
 class Kept:

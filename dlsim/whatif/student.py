@@ -21,7 +21,9 @@ def below(t: float, freedom: float) -> float:
 
 @lru_cache(maxsize=1024)
 def quantile(probability: float, freedom: float) -> float:
-    """The value that one is below with this probability, of which it is the half at least."""
+    """The value that one is below with this probability."""
+    if probability < 0.5:
+        return -quantile(1 - probability, freedom)
     wanted, found = 1 - probability, 0.0
     if not wanted:
         return math.inf

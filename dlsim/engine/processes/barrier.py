@@ -98,7 +98,7 @@ class StepsToBarrier:
             yield from on_cores(run, seconds)
             yield from self._end(number, meets)
             return
-        copy, ready = run.scenario.charged.copy_byte * size, 0.0
+        copy, ready = run.costs.copy_byte * size, 0.0
         if self.consumer.overlap_copy:
             ready = self._copied = max(env.now, self._copied) + copy
             copy = 0.0

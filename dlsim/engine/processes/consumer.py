@@ -73,17 +73,17 @@ class Workers:
 
     def _start_workers(self, epoch: int) -> Steps:
         run = self.run
-        costs = run.scenario.charged
+        costs = run.costs
         loader = run.scenario.loader
         queues = index_queues(run)
-        self.pool = pool = Pool(run.env, loader.num_workers, queues, pin_memory=run.scenario.pins)
+        self.pool = pool = Pool(run.env, loader.num_workers, queues, pin_memory=run.pins)
         for number in range(loader.num_workers):
             if number % loader.start_together == 0:
                 yield from run.compute(MAIN, costs.worker_start)
             pool.processes.append(run.env.process(worker(run, number, epoch, pool)))
-            if run.cores is not None:
+            if run.feeds:
                 run.env.process(feeder(run, number, pool))
-        if run.scenario.pins:
+        if run.pins:
             pool.pin_memory_thread = run.env.process(pin_memory_thread(run, pool))
         self.dispatcher = Dispatcher(run, queues)
 
@@ -111,7 +111,7 @@ class Workers:
         if answer is None:
             message = f"DataLoader timed out after {loader.timeout} seconds"
             raise LoaderError("timeout", message, MAIN)
-        if not self.run.scenario.pins:
+        if not self.run.pins:
             yield from receive(self.run, answer, self.run.turns.last)
         return answer
 
@@ -231,7 +231,7 @@ class MainProcess:
         outcome, size = yield from fetch(self.run, job, MAIN, self.samples)
         answer = Answer(MAIN, number, outcome, size)
         recorder.arrived[number] = recorder.received[number] = env.now
-        if self.run.scenario.pins:
+        if self.run.pins:
             yield from pin(self.run, answer, self.run.turns.last)
         if outcome is ENDED:
             recorder.status[number] = fates.ENDED
@@ -240,7 +240,7 @@ class MainProcess:
 
     def _begin(self) -> Steps:
         """What comes with the first sample of all."""
-        costs = self.run.scenario.charged
+        costs = self.run.costs
         yield from self.run.compute(MAIN, costs.first_cpu)
         if costs.first_sample > 0:
             yield sleep(self.run.env, costs.first_sample, self.run.turns.last)

@@ -54,6 +54,7 @@ class Sharing:
     ) -> None:
         self.env = env
         self.rate, self.background = rate, background
+        self._rates: dict[float, float] = {}  # by how many there are
         self._customers: dict[Who, Customer] = {}
         self._finishes: list[tuple[float, int, int, Customer, Who]] = []
         self._number = count()
@@ -90,7 +91,11 @@ class Sharing:
         self._set_alarm()
 
     def _rate(self) -> float:
-        return self.rate(len(self._customers) + self.background)
+        present = len(self._customers) + self.background
+        found = self._rates.get(present)
+        if found is None:
+            found = self._rates[present] = self.rate(present)
+        return found
 
     def _advance(self) -> None:
         """Bring the level up to this moment."""

@@ -32,7 +32,7 @@ class Dispatcher:
         self.choose = rule(run.scenario)
         self.on_arrival = run.scenario.loader.refill == "arrival"
         # Row by row, the latency is paid for every row, by the worker (see fetch.py).
-        self.latency = run.scenario.charged.index_latency - run.round_trip
+        self.latency = run.costs.index_latency - run.round_trip
 
     def start_epoch(self, jobs: Jobs) -> None:
         """Forget the last epoch: everyone is active, holds nothing, and worker 0 is next."""
@@ -66,7 +66,7 @@ class Dispatcher:
         worker = self.choose(self)
         if worker is None:
             return  # as in torch, the indices drawn are lost; they are all alike (iterables)
-        yield from self.run.compute(MAIN, self.run.scenario.charged.index_put)
+        yield from self.run.compute(MAIN, self.run.costs.index_put)
         job = self.jobs.job(self.sent, indices)
         job.snapshot = snapshots(self.run.scenario, self.drawn, self.given)
         self.run.recorder.sent_to(worker, len(indices), self.run.env.now)

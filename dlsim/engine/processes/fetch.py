@@ -134,7 +134,9 @@ def fetch(run: Run, job: Job, worker: int, samples: Source) -> Steps:
         outcome = ENDED
     else:
         size *= made / len(indices)  # of those that are kept
-        yield from run.compute(worker, job.collate + run.scenario.sharing(size))
+        yield from run.compute(
+            worker, job.collate + run.shares.of(run.scenario.dataset.tensors, size)
+        )
         outcome = failure(run.scenario, "collate", job.number) or Fetched(made)
     recorder = run.recorder
     recorder.size[job.number] = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.sampler import Jobs
 from dlsim.engine.processes.storage import Disk, Source, local
 from dlsim.engine.ranks import validation_seed
-from dlsim.scenario import Scenario
+from dlsim.scenario import Cost, Scenario
 
 if TYPE_CHECKING:
     from dlsim.engine.processes.barrier import Barrier
@@ -74,6 +74,12 @@ class Run:
         self.indices = recorder.samples is not None or by_index(scenario)
         self.at_once = recorder.samples is None and not sample_by_sample(scenario)
         self.round_trip = round_trip(scenario)
+        self.costs = scenario.charged
+        self.pins, self.through_pipe = scenario.pins, scenario.through_pipe
+        self.shares = self.costs.share if scenario.through_shm else Cost()
+        # else the feeder threads have nothing to do that takes time
+        serialises = self.through_pipe or self.costs.serialise != Cost()
+        self.feeds = self.cores is not None and serialises
         self.first = 0  # under which number the node knows worker 0
         self.first_stage = 0  # and the first stage of the dataset
         self.lock = Turnstile(node.env)  # Python's, which workers share where they are threads
@@ -108,17 +114,19 @@ class Run:
         """As whom the node knows a process: of workers there may be several sets at a time."""
         return self.rank, process + self.first if process >= 0 else process
 
-    def compute(self, process: int, seconds: float, turn: int | None = None) -> Steps:
+    def compute(
+        self, process: int, seconds: float, turn: int | None = None
+    ) -> Iterable[simpy.Event]:
         """Use `seconds` of processor time in `process` (a worker's number, or MAIN).
 
         `turn` is that of the thread, if it is not the main one of its process.
         """
-        if seconds > 0:
-            turn = self.turns.of(process) if turn is None else turn
-            if self.cores is None:
-                yield until(self.env, self.env.now + seconds, turn)
-            else:
-                yield self.cores.serve(seconds, self.customer(process), turn)
+        if not seconds > 0:
+            return ()
+        turn = self.turns.of(process) if turn is None else turn
+        if self.cores is None:
+            return (until(self.env, self.env.now + seconds, turn),)
+        return (self.cores.serve(seconds, self.customer(process), turn),)
 
     def compute_together(self, processes: Sequence[int], seconds: float, turn: int) -> Steps:
         """Use `seconds` of processor time in each of the `processes`, at the same time."""

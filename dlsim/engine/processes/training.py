@@ -31,7 +31,7 @@ class Training:
             self.run.recorder.finished[number] = self.run.env.now
             return
         env = self.run.env
-        copy = self.run.scenario.charged.copy_byte * size
+        copy = self.run.costs.copy_byte * size
         if self.consumer.overlap_copy:
             ready = self._copied = max(env.now, self._copied) + copy
         else:

@@ -19,7 +19,7 @@ from dlsim.scenario.machine import PIPE_BYTES
 
 def feeder(run: Run, worker: int, pool: Pool) -> Steps:
     """The feeder thread of one worker: serialises and writes its answers, one after another."""
-    outbox, costs = pool.outboxes[worker], run.scenario.charged
+    outbox, costs = pool.outboxes[worker], run.costs
     while True:
         answer = yield from outbox.get()
         turn, content = run.turns.feeder(worker), _content(run, answer)
@@ -42,7 +42,7 @@ def receive(run: Run, answer: Answer, turn: int) -> Steps:
 
     `turn` is that of the thread of the main process that does it.
     """
-    costs, content = run.scenario.charged, _content(run, answer)
+    costs, content = run.costs, _content(run, answer)
     receiving = costs.receive.of(*content)
     if answer.moved is not None:
         # One side writes while the other reads, which is part of receiving.
@@ -82,12 +82,12 @@ def stop_pinning(run: Run, pool: Pool) -> Steps:
 def pin(run: Run, answer: Answer, turn: int) -> Steps:
     """Copy a batch into pinned memory, in the thread of the main process that has this `turn`."""
     if isinstance(answer.outcome, Fetched):
-        yield from run.compute(MAIN, run.scenario.charged.pin.of(*_content(run, answer)), turn)
+        yield from run.compute(MAIN, run.costs.pin.of(*_content(run, answer)), turn)
 
 
 def answers(run: Run, pool: Pool) -> Mailbox:
     """Where `next()` looks for answers."""
-    return pool.pinned if run.scenario.pins else pool.result_queue
+    return pool.pinned if run.pins else pool.result_queue
 
 
 def _content(run: Run, answer: Answer) -> tuple[int, float]:
@@ -98,7 +98,7 @@ def _content(run: Run, answer: Answer) -> tuple[int, float]:
 
 
 def _goes_through_pipe(run: Run, answer: Answer) -> bool:
-    return run.scenario.through_pipe and isinstance(answer.outcome, Fetched)
+    return run.through_pipe and isinstance(answer.outcome, Fetched)
 
 
 def _arrived(run: Run, answer: Answer) -> None:

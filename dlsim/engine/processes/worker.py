@@ -19,7 +19,7 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     """Worker process `number`, started in `epoch`, until it is told to stop or terminated."""
     try:
         yield sleep(run.env, 0.0, run.turns.worker(number))
-        costs = run.scenario.charged
+        costs = run.costs
         yield from run.compute(number, costs.worker_ready + costs.first_cpu)
         blocked = costs.blocked(number)
         if blocked > 0:
@@ -34,7 +34,7 @@ def worker(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
 
 def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
     """One job after another."""
-    env, recorder, costs = run.env, run.recorder, run.scenario.charged
+    env, recorder, costs = run.env, run.recorder, run.costs
     samples = source(run, epoch, number)
     # What worker_init_fn raised is told once, as the answer to the first job. There is nothing to
     # fetch with then, until a new epoch makes it; jobs before that fail, too.
@@ -80,12 +80,12 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
 def save(run: Run, number: int) -> Steps:
     """A worker of a stateful loader saves its state."""
     if run.scenario.loader.stateful:
-        yield from run.compute(number, run.scenario.charged.snapshot)
+        yield from run.compute(number, run.costs.snapshot)
 
 
 def send(run: Run, pool: Pool, answer: Answer) -> None:
     """Put an answer on the result queue; through the feeder thread where that takes time."""
-    if run.cores is not None:
+    if run.feeds:
         pool.outboxes[answer.worker].put(answer)
         return
     if answer.number != MAIN:
