@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("llvmlite", reason="what is translated needs it")
 
 from dlsim.engine.compiled.jit import Kernel, compiled, event_loop
-from dlsim.engine.native.arrays import Table, bits_of, either, reader, table
+from dlsim.engine.native.arrays import Table, bits_of, either, lowest_bit, reader, table
 from dlsim.engine.native.module import Module
 from dlsim.engine.native.values import Unsupported
 
@@ -76,6 +76,8 @@ def counting(s: Some) -> None:
     found[18] = int(a == b) + int(a != b) + int(not a < b)
     found[19] += a
     found[20] = bits_of(s.reals[0])
+    if a != 0:
+        found[21] = lowest_bit(a)
 
 
 def measuring(s: Some) -> None:

@@ -18,52 +18,51 @@ from dlsim.engine.compiled.messages import (
     SEND,
 )
 from dlsim.engine.compiled.settings import NONE
-from dlsim.engine.compiled.state import State
+from dlsim.engine.compiled.state import WORD, State
+from dlsim.engine.native.arrays import lowest_bit
 
 
 @inlined
 def eligible(s: State, worker: int) -> bool:
     """Whether a worker may get the next batch: it is active and, under that rule, has room."""
-    w, r = s.workers[worker], s.rules[0]
-    return bool(w.active and (not r.with_room or w.held < r.window // s.main[0].active))
+    m, w, r = s.main[0], s.workers[worker], s.rules[0]
+    # as many batches at a time as its share of the window: without a division, which takes long
+    return bool(w.active and (not r.with_room or (w.held + 1) * m.active <= r.window))
 
 
 @inlined
 def note(s: State, worker: int) -> None:
     """Keep `eligible` up to date for a worker that holds more or less now, where that counts."""
-    if not s.rules[0].with_room:
-        return
-    at = worker + len(s.eligible) // 2
-    s.eligible[at] = eligible(s, worker)
-    while at > 1:
-        at //= 2
-        s.eligible[at] = s.eligible[2 * at] or s.eligible[2 * at + 1]
+    if s.rules[0].with_room:
+        mark(s, worker)
 
 
 @inlined
 def note_all(s: State) -> None:
     """The same for all workers."""
-    half = len(s.eligible) // 2
     for worker in range(s.rules[0].workers):
-        s.eligible[half + worker] = eligible(s, worker)
-    for at in range(half - 1, 0, -1):
-        s.eligible[at] = s.eligible[2 * at] or s.eligible[2 * at + 1]
+        mark(s, worker)
+
+
+@inlined
+def mark(s: State, worker: int) -> None:
+    """Write down whether a worker is eligible."""
+    word, bit = worker // WORD, 1 << worker % WORD
+    others = s.eligible[word] - (s.eligible[word] & bit)
+    s.eligible[word] = others | (bit if eligible(s, worker) else 0)
 
 
 @inlined
 def first_eligible(s: State, worker: int) -> int:
     """The first worker from `worker` on that may get the next batch, or NONE."""
-    half = len(s.eligible) // 2
-    at = worker + half
-    while not s.eligible[at]:
-        while at % 2 == 1:  # there is nothing to the right of it under the same parent
-            at //= 2
-        if at == 0:
+    word, before = worker // WORD, worker % WORD
+    bits = s.eligible[word] >> before << before
+    while bits == 0:
+        word += 1
+        if word == len(s.eligible):
             return NONE
-        at += 1
-    while at < half:
-        at = 2 * at if s.eligible[2 * at] else 2 * at + 1
-    return at - half
+        bits = s.eligible[word]
+    return WORD * word + lowest_bit(bits)
 
 
 @inlined

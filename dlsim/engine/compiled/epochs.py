@@ -10,7 +10,7 @@ from dlsim.engine.compiled.consumer import listen
 from dlsim.engine.compiled.cores import compute, leave_all, served_first
 from dlsim.engine.compiled.dispatcher import note_all
 from dlsim.engine.compiled.fetch import failure
-from dlsim.engine.compiled.jit import inlined
+from dlsim.engine.compiled.jit import seldom
 from dlsim.engine.compiled.messages import (
     CORES,
     END_PINNING,
@@ -33,7 +33,7 @@ from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 
 
-@inlined
+@seldom
 def start_epoch(s: State) -> int:
     """`iter(loader)`: start the workers, or wake persistent ones; or there are none."""
     m, r = s.main[0], s.rules[0]
@@ -59,7 +59,7 @@ def start_epoch(s: State) -> int:
     return served_first(s, WORKER_STARTED)
 
 
-@inlined
+@seldom
 def worker_started(s: State) -> int:
     """One worker is started, and the next one is begun with."""
     m, r, worker = s.main[0], s.rules[0], s.main[0].at
@@ -77,7 +77,7 @@ def worker_started(s: State) -> int:
     return served_first(s, WORKER_STARTED)
 
 
-@inlined
+@seldom
 def prime(s: State) -> int:
     """Send the whole credit window: everyone is active and holds nothing."""
     m, r = s.main[0], s.rules[0]
@@ -92,26 +92,26 @@ def prime(s: State) -> int:
     return SEND
 
 
-@inlined
+@seldom
 def resume_workers(s: State) -> int:
     """Wait for all workers to say that they know of the new epoch."""
     m = s.main[0]
     return listen(s) if m.resuming > 0 else prime(s)
 
 
-@inlined
+@seldom
 def close(s: State) -> int:
     """Nothing new is begun, after everyone has done what they do at this moment."""
     return settle(s, END_PINNING)
 
 
-@inlined
+@seldom
 def end_pinning(s: State) -> int:
     """Tell the pin-memory thread to end, and wait until it has: it finishes what it is at."""
     return PINNING_ENDED if s.main[0].pinning == IDLE else wait(s, PINNING_ENDED)
 
 
-@inlined
+@seldom
 def pinning_ended(s: State) -> int:
     """Tell the workers to stop."""
     m = s.main[0]
@@ -125,7 +125,7 @@ def pinning_ended(s: State) -> int:
     return JOIN
 
 
-@inlined
+@seldom
 def join(s: State) -> int:
     """Wait for one worker after another, some seconds at most for each; then terminate them."""
     m, r = s.main[0], s.rules[0]
@@ -139,7 +139,7 @@ def join(s: State) -> int:
     return int(m.closed)
 
 
-@inlined
+@seldom
 def end_all(s: State) -> None:
     """Nobody but the main process acts any more."""
     m = s.main[0]
@@ -149,13 +149,15 @@ def end_all(s: State) -> None:
             cut(s, w.job)
         w.alive = False
     m.ready, m.soon = NONE, inf
+    for who in range(len(s.wake)):
+        s.wake[who] = inf
     for who in range(len(s.awaited)):
-        s.wake[who], s.awaited[who] = inf, 0
+        s.awaited[who] = 0
     leave_all(s, CORES)
     leave_all(s, STORAGE)
 
 
-@inlined
+@seldom
 def leave_job(s: State) -> int:
     """The rank is over: its workers end, whatever they wanted of the machine."""
     end_all(s)
@@ -163,7 +165,7 @@ def leave_job(s: State) -> int:
     return RANK_LEFT
 
 
-@inlined
+@seldom
 def cut(s: State, message: int) -> None:
     """The worker fetching for `message` is terminated: samples of the future are not fetched."""
     job, now = s.messages[message], s.main[0].now

@@ -56,14 +56,14 @@ class Kernel:
         return made
 
     def compile(self) -> bytes:
-        """Translate, and optimise: an event loop, most of whose loops have one turn, but little."""
+        """Translate, and optimise; loops of which most have one turn are left as they are."""
         from dlsim.engine.native.module import Module
 
         llvm, machine = _llvm(), _machine()
         text = Module().text(self.function, self.function.__code__.co_argcount)
         module = llvm.parse_assembly(text)
         module.triple, module.data_layout = machine.triple, str(machine.target_data)
-        tuning = llvm.create_pipeline_tuning_options(2 if self.vectorised else 1)
+        tuning = llvm.create_pipeline_tuning_options(3)
         tuning.loop_vectorization = tuning.slp_vectorization = self.vectorised
         passes = llvm.create_pass_builder(machine, tuning)
         passes.getModulePassManager().run(module, passes)
@@ -82,7 +82,16 @@ def event_loop(function: Function) -> Function:
 
 def inlined(function: Function) -> Function:
     """What only compiled functions call: it becomes a part of each caller."""
-    function.__dict__["inlined"] = True
+    return _told(function, "alwaysinline")
+
+
+def seldom(function: Function) -> Function:
+    """The same for what is called a few times in an epoch: callers are better off without it."""
+    return _told(function, "noinline cold optsize")
+
+
+def _told(function: Function, attributes: str) -> Function:
+    function.__dict__["llvm"] = attributes
     return function
 
 

@@ -230,7 +230,7 @@ class State(NamedTuple):
     wake: Array  # when each one acts next
     first: Array  # a tree of who acts first of all below each node
     awaited: Array  # services that each one still waits for
-    eligible: Array  # a tree of who may get the next batch: whether anyone below each node may
+    eligible: Array  # who may get the next batch: a bit for each worker
     sharing: Array
     rates: Array  # at which the level rises, for each number of customers present
     paces: Array  # and the seconds for which it takes to rise by one
@@ -300,6 +300,7 @@ COMMON = (  # to all ranks
     "meeting_times", "changed",
 )  # fmt: skip
 SAMPLES = ("sample_numbers", "sample_moments")
+WORD = 64  # workers whose bits are in one integer
 SHARD_SAMPLES = 512  # samples whose numbers are kept ready for each shard, besides one batch
 
 
@@ -326,6 +327,7 @@ def new_state(
     # Without workers, the main process fetches with the hands of a worker.
     hands = max(workers, 1)
     actors = 2 * hands + 1  # workers, feeder threads, the pin-memory thread
+    acting = hands if rows["direct"][0] and not rows["pin_memory"][0] else actors
     owner = place.rank - place.rank % place.ranks
     first = owner == place.rank
     sharing = place.ranks * customers(scenario) if first else 1
@@ -337,10 +339,10 @@ def new_state(
         rules=rows,
         main=main,
         workers=np.zeros(hands, WORKER),
-        wake=np.full(leaves(actors), inf),
-        first=tournament(actors),
+        wake=np.full(leaves(acting), inf),
+        first=tournament(acting),
         awaited=np.zeros(actors + 1, np.int64),  # with the main process
-        eligible=np.zeros(2 << max(workers - 1, 0).bit_length(), np.bool_),
+        eligible=np.zeros(workers // WORD + 1, np.int64),
         sharing=np.array(
             [(0, 0, 0.0, 0.0, inf, inf, scenario.machine.storage.cache, True, 0.0)] * 2, SHARING
         ),

@@ -76,6 +76,11 @@ def either(condition: bool, one: Item, other: Item) -> Item:
     return one if condition else other
 
 
+def lowest_bit(number: int) -> int:
+    """The place of the lowest bit of an integer that is not 0."""
+    return (int(number) & -int(number)).bit_length() - 1
+
+
 def bits_of(number: float) -> int:
     """The bits of a float, as an integer."""
     return int(struct.unpack("<q", struct.pack("<d", number))[0])

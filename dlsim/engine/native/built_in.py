@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dlsim.engine.native.arrays import bits_of, either
+from dlsim.engine.native.arrays import bits_of, either, lowest_bit
 from dlsim.engine.native.builder import Builder
 from dlsim.engine.native.memory import length_of
 from dlsim.engine.native.values import BOOL, FLOAT, INT, ONE, ZERO, Range, Several, Value
@@ -58,6 +58,9 @@ BUILT_IN: dict[Any, Callable[..., Value]] = {
     math.ldexp: _ldexp,
     either: lambda b, truth, one, other: b.choose(
         truth.parts[0], one, other, ", !unpredictable !0"
+    ),
+    lowest_bit: lambda b, x: Value(
+        INT, (b.emit(f"call i64 @llvm.cttz.i64(i64 {x.parts[0]}, i1 true)"),)
     ),
     bits_of: lambda b, x: Value(INT, (b.emit(f"bitcast double {x.parts[0]} to i64"),)),
 }

@@ -60,8 +60,8 @@ class Function:
     def text(self, name: str) -> str:
         """All of it."""
         kind = parts_of(self.returns)[0] if self.returns != Known(None) else "void"
-        inline = " alwaysinline" if getattr(self.source, "inlined", False) else ""
-        head = f"define internal fastcc {kind} {name}({', '.join(self.parameters)}) #0{inline} {{"
+        told = self.source.__dict__.get("llvm", "")  # how it is to be compiled
+        head = f"define internal fastcc {kind} {name}({', '.join(self.parameters)}) #0 {told} {{"
         return "\n".join([head, *self.b.slots, *self.b.lines, "}"])
 
     def statements(self, nodes: list[ast.stmt]) -> None:

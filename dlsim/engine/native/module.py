@@ -20,6 +20,7 @@ class Module:
         self.made: dict[tuple[FunctionType, tuple[Any, ...]], tuple[str, Any] | None] = {}
         self.texts = [
             "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
+            "declare i64 @llvm.cttz.i64(i64, i1)",
             "declare double @frexp(double, ptr)",
             "declare double @ldexp(double, i32)",
         ]
