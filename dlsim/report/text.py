@@ -168,7 +168,9 @@ def _slack(trace: Trace) -> str:
 
 
 def ended_early(problem: Problem) -> str:
-    """One line on the error that ended a run."""
+    """One line on the error that ended a run, or on who waits there for ever."""
+    if problem.kind == "hang":
+        return f"Hangs after {duration(problem.time)}: {problem.message}"
     batch = f", for batch {problem.batch}" if problem.batch >= 0 else ""
     return f"Ended after {duration(problem.time)} by an error{batch}: {problem.message}"
 

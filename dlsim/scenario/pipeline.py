@@ -302,7 +302,7 @@ class Pipeline(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         kinds = [type(link) for link in self.links]
         read = kinds.index(Read) if Read in kinds else len(kinds)
         alone = kinds.count(Read) == 1 and all(kind is Batcher for kind in kinds[:read])
-        names = [kind.__name__ for kind in kinds]
+        names = [str(kind.__struct_config__.tag) for kind in kinds]
         require(alone, "links", "one read, with nothing but a batch before it", names)
         require(Workers not in kinds[:-1], "links", "workers behind all others", names)
 

@@ -172,6 +172,11 @@ class _Walk:
         self.sent, self.started = trace.sent.data, trace.started.data
         self.requested, self.returned = trace.requested.data, trace.returned.data
         self.finished = trace.finished.data
+        # A loop that is one batch ahead gives a batch when it has taken the next one.
+        self.ahead = scenario is not None and scenario.taken_ahead == 1
+        self.called, self.given = self.requested, self.returned
+        if self.ahead:
+            self.called, self.given = (each.data for each in _one_ahead(trace, self.places))
         self.before = (_previous_in_time if steals else _previous_on_worker)(trace).data
         # when it was done; and of a run that was watched it is not known when it could be read
         self.done = _first_known(trace.fetched, trace.arrived).data
@@ -254,7 +259,7 @@ class _Walk:
             if epoch == 0 and self.resumes:
                 self.to(AGAIN, float(trace.sent[0]))
             elif self.workers:
-                self.first_batch(epoch, mine[0])
+                self.first_batch(epoch, mine[min(int(self.ahead), len(mine) - 1)])
         if self.fresh or not self.workers:
             self.to(STARTING if self.workers else WAITING, begin)
         self.to(HANDSHAKE, self.drained(epoch - 1, self.now))
@@ -327,8 +332,13 @@ class _Walk:
 
         Returns the place to go on from, in whose step or `next()` the walk now is.
         """
-        batch = order[at]
-        requested, arrived = self.requested[batch], self.arrived[batch]
+        requested, batch = self.requested[order[at]], order[at]
+        if self.ahead:
+            if at + 1 == len(order):  # it took none, but waited for workers to end
+                self.to(JOINING, requested)
+                return at - 1
+            batch = order[at + 1]
+        arrived = self.arrived[batch]
         if not arrived > requested:  # it was there: handing it over took the time
             unknown = arrived != arrived
             self.to(WAITING, requested, batch) if unknown else self.handed_over(batch, requested)
@@ -339,10 +349,10 @@ class _Walk:
     def first_batch(self, epoch: int, batch: int) -> None:
         """From the return of the first batch of an epoch back to where sending began."""
         self.filling = True
-        if self.arrived[batch] > self.requested[batch]:
+        if self.arrived[batch] > self.called[batch]:
             self.fetched(batch)
         else:
-            self.handed_over(batch, self.requested[batch])
+            self.handed_over(batch, self.called[batch])
             if self.rebinds and epoch > 0:
                 # what the name was bound to goes before next() is called
                 began = self.primed(epoch)
@@ -368,9 +378,9 @@ class _Walk:
         """
         put = self.costs.index_put
         if put and self.workers:
-            at = int(np.searchsorted(self.trace.sent, self.returned[batch], "right")) - 1
+            at = int(np.searchsorted(self.trace.sent, self.given[batch], "right")) - 1
             sent = self.sent[at]
-            self.to(SEND, sent - put if sent > self.requested[batch] else NAN, batch)
+            self.to(SEND, sent - put if sent > self.called[batch] else NAN, batch)
         if self.pinning == self.pinning and self.now > since:
             self.to(PIN, self.now - self.pinning * (self.now - since), batch)
         self.to(RECEIVE, since, batch)
@@ -398,11 +408,11 @@ class _Walk:
 
     def kept_back(self, batch: int) -> float:
         """Since when others waited for `batch`: one was ready, and a worker out of work."""
-        requested, started = self.requested[batch], self.started[batch]
+        requested, started = self.called[batch], self.started[batch]
         since = max(requested, self.line[batch], started)
         if requested != requested or started != started:
             return NAN
-        self.sends = _sought(self.sent, self.returned[batch], self.sends)
+        self.sends = _sought(self.sent, self.given[batch], self.sends)
         spare = np.inf  # until this batch is back, nothing more is sent
         for worker, numbers in enumerate(self.lanes):
             last = self.lasts[worker] = _sought(numbers, self.sends, self.lasts[worker])
@@ -495,6 +505,19 @@ def _previous_in_time(trace: Trace) -> Integers:
     same = (trace.worker[numbers[1:]] == trace.worker[numbers[:-1]]) & (epochs[1:] == epochs[:-1])
     before[numbers[1:][same]] = numbers[:-1][same]
     return before
+
+
+def _one_ahead(trace: Trace, places: Sequence[slice]) -> tuple[Floats, Floats]:
+    """When torch's `next()` was called for each batch, and returned, in a loop one batch ahead.
+
+    But for an epoch's first batch, that is when the loop was asked for the one before.
+    """
+    called, given = np.array(trace.requested), np.array(trace.returned)
+    for place in places:
+        order = trace.order[place]
+        called[order[1:]] = trace.requested[order[:-1]]
+        given[order[1:]] = trace.returned[order[:-1]]
+    return called, given
 
 
 def _lanes(trace: Trace, workers: int) -> list[Integers]:

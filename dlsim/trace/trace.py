@@ -46,8 +46,9 @@ class TraceError(DlsimError):
 class Problem(msgspec.Struct, frozen=True):
     """An exception in the training loop at `time` (seconds), raised for `batch`.
 
-    `kind`: where it comes from: fetch, collate, worker_init_fn, or timeout. `batch` is -1 for a
-    timeout that no batch answers for.
+    `kind`: where it comes from: fetch, collate, worker_init_fn, or timeout; in a job also hang, as
+    all others are gone for good, and job, which another rank ended. `batch` is -1 where none
+    answers for it.
     """
 
     kind: str

@@ -50,12 +50,11 @@ def cases(nodes: int, steps: int) -> Iterator[tuple[str, Scenario]]:
     )
     read = dlsim.Stage("read", read_bytes=dlsim.Gamma(1e6, 0.5))
     wanted = 1e6 * RANKS * nodes / jobs.STEP
-    few = max(steps // 10, 20)
     for share, what in ((1.25, "enough for 1.25 times"), (0.8, "enough for 0.8 of")):
         yield (
             f"storage of all nodes, {what} the steps",
             dlsim.replace(
-                jobs.scenario(RANKS, nodes, few),
+                jobs.scenario(RANKS, nodes, steps),
                 {
                     "dataset.fetch": [read],
                     "consumer.step": dlsim.Constant(jobs.STEP),

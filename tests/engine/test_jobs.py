@@ -232,13 +232,17 @@ def test_auto_says_which_engine_ran() -> None:
         simulate_job(ahead, engine="compiled")
 
 
+@engines
 @pytest.mark.parametrize("ranks", [1, 2, 8])
-def test_the_slowest_of_many_takes_as_long_as_the_harmonic_number_says(ranks: int) -> None:
+def test_the_slowest_of_many_takes_as_long_as_the_harmonic_number_says(
+    ranks: int, engine: Engine
+) -> None:
     """The mean time between meetings after exponential steps of mean 1 is 1 + 1/2 + ... + 1/N."""
-    found = simulate_job(job(batches=3000, step=dlsim.Exponential(1.0), ranks=ranks), 1)
+    scenario = job(batches=1000, step=dlsim.Exponential(1.0), ranks=ranks)
+    found = simulate_job(scenario, 1, engine=engine)
     expected = sum(1 / n for n in range(1, ranks + 1))
-    spread = np.sqrt(sum(1 / n**2 for n in range(1, ranks + 1)) / 3000)
-    assert abs(found.end / 3000 - expected) < 4 * spread
+    spread = np.sqrt(sum(1 / n**2 for n in range(1, ranks + 1)) / 1000)
+    assert abs(found.end / 1000 - expected) < 4 * spread
 
 
 def test_all_wait_for_the_last() -> None:
@@ -384,7 +388,8 @@ def test_who_ends_an_epoch_last_begins_the_next_one_first(sync_time: float, firs
         assert order[0] == first
 
 
-def test_ranks_of_a_node_share_its_cores() -> None:
+@engines
+def test_ranks_of_a_node_share_its_cores(engine: Engine) -> None:
     """Eight workers of two ranks on four cores decode four samples at a time, not eight."""
     scenario = dlsim.replace(
         job(ranks=2, sync="never", step=dlsim.Constant(0.0)),
@@ -394,8 +399,9 @@ def test_ranks_of_a_node_share_its_cores() -> None:
             "machine.cores": 4,
         },
     )
-    one_node = simulate_job(scenario)
-    two_nodes = simulate_job(dlsim.replace(scenario, {"job.ranks": 1, "job.nodes": 2}))
+    one_node = simulate_job(scenario, engine=engine)
+    apart = dlsim.replace(scenario, {"job.ranks": 1, "job.nodes": 2})
+    two_nodes = simulate_job(apart, engine=engine)
     assert one_node.end == pytest.approx(200 / 4, rel=0.05)
     assert two_nodes.end == pytest.approx(100 / 4, rel=0.05)
 
@@ -429,6 +435,7 @@ def test_ranks_stand_in_one_line_for_storage() -> None:
         assert first == [[1.0, 3.0], [2.0, 4.0]]
 
 
+@engines
 @pytest.mark.parametrize(
     ("nodes", "ranks", "storage", "expected"),
     [
@@ -439,15 +446,17 @@ def test_ranks_stand_in_one_line_for_storage() -> None:
     ],
 )
 def test_saturated_storage(
-    nodes: int, ranks: int, storage: dict[str, float], expected: float
+    nodes: int, ranks: int, storage: dict[str, float], expected: float, engine: Engine
 ) -> None:
     """A storage that all nodes wait for gives what it has, and a node what it can take."""
-    assert simulate_job(reading(nodes, ranks, **storage)).end == pytest.approx(expected, rel=0.01)
+    found = simulate_job(reading(nodes, ranks, **storage), engine=engine)
+    assert found.end == pytest.approx(expected, rel=0.01)
 
 
-def test_alike_nodes_are_served_alike() -> None:
+@engines
+def test_alike_nodes_are_served_alike(engine: Engine) -> None:
     """Seven nodes that read the same at the same time are done at one moment, to the last bit."""
-    found = simulate_job(reading(7, 1, bandwidth=1000.0))
+    found = simulate_job(reading(7, 1, bandwidth=1000.0), engine=engine)
     assert len({trace.finished[-1] for trace in found.ranks}) == 1
 
 

@@ -16,6 +16,7 @@ from dlsim.report import gantt, occupancy, run_picture, run_text, side_by_side, 
 from dlsim.report.columns import envelope, shares
 from dlsim.report.html import svg
 from dlsim.report.job_plots import job_picture
+from dlsim.report.job_text import job_text
 from dlsim.report.prediction_plots import predicted_against_measured
 from dlsim.report.text import setup
 from dlsim.report.why_plots import account_bars
@@ -129,6 +130,20 @@ def test_error_comes_first() -> None:
     trace = run(failures=(dlsim.Failure("fetch", 4),))
     assert run_text(trace).splitlines()[0] == (
         "Ended after 3.5 s by an error, for batch 1: fetch raised an exception for sample 4"
+    )
+
+
+def test_a_job_that_hangs_says_so_first() -> None:
+    """Ranks that wait for one that is gone: no error is raised, and none is spoken of."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(),
+        dataset=dlsim.MapDataset(3),
+        consumer=dlsim.Consumer(step=dlsim.Constant(1.0)),
+        job=dlsim.Job(ranks=2, deal="batches", even_batches=False),
+    )
+    assert job_text(dlsim.simulate_job(scenario)).splitlines()[0] == (
+        "Hangs after 2 s: rank 0 waits for rank 1 after its step 2: rank 1 took its last, number 1,"
+        " and left at 1 s"
     )
 
 

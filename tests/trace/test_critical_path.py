@@ -21,13 +21,14 @@ def run(
     length: int = 24,
     loader: dict[str, Any] | None = None,
     consumer: dict[str, Any] | None = None,
+    dataset: Any = None,
     **changes: Any,
 ) -> Trace:
     """By default two workers, batches of 3 samples of 1 s, steps of 0.5 s."""
     return dlsim.simulate(
         dlsim.Scenario(
             loader=dlsim.Loader(**{"batch_size": 3, "num_workers": 2} | (loader or {})),
-            dataset=dlsim.MapDataset(length, fetch=[dlsim.Stage("read", wait=read)]),
+            dataset=dataset or dlsim.MapDataset(length, fetch=[dlsim.Stage("read", wait=read)]),
             consumer=dlsim.Consumer(step=dlsim.Constant(step), **(consumer or {})),
             **changes,
         )
@@ -192,3 +193,39 @@ def test_running_ahead() -> None:
     """Where the host runs ahead of an accelerator that limits, the path is made of its steps."""
     found = causes(run(step=2.0, consumer={"run_ahead": 2}))
     assert found == pytest.approx({"step": 16.0, "first batch": 3.0})
+
+
+@pytest.mark.parametrize("sharding", [None, "split"])
+def test_a_loop_one_batch_ahead_waits_for_the_next_batch(sharding: str | None) -> None:
+    """What accelerate's loop waits for is what the next batch hangs on, not handing over this one.
+
+    As much of it has the same causes as without the loop, but for the first batch and the last.
+    """
+    slow = dlsim.Lognormal(1.0, 2.0)
+    dataset: Any = dlsim.MapDataset(600, fetch=[dlsim.Stage("read", wait=slow)])
+    if sharding is not None:
+        dataset = dlsim.IterableDataset(600, sharding, dataset.fetch)  # type: ignore[arg-type]
+    loops = ("plain", "accelerate") if sharding is None else ("plain", "accelerate", "lightning")
+    traces = [run(step=1.2, dataset=dataset, consumer={"loop": loop}) for loop in loops]
+    plain, *ahead = map(causes, traces)
+    for each, trace in zip(ahead, traces[1:], strict=True):
+        whole(trace)
+        assert not {"receive", "waiting"} & each.keys()
+        for cause in ("head of line", "fetch: read"):
+            assert each[cause] == pytest.approx(plain[cause], rel=0.1)
+
+
+def test_a_loop_one_batch_ahead_ends_by_joining() -> None:
+    """Before the last step accelerate's workers end, which is no handing over of its batch."""
+    trace = run(consumer={"loop": "accelerate"}, costs=dlsim.Costs(worker_stop=2.0))
+    last = critical_path(trace)[-2:]
+    assert [piece.cause for piece in last] == ["joining", "step"]
+    assert last[0].end - last[0].begin == pytest.approx(2.0)
+
+
+@settings(max_examples=100)
+@given(scenarios())
+def test_loops_one_batch_ahead_are_walked_through(scenario: dlsim.Scenario) -> None:
+    """Every moment of a run with accelerate's loop has a cause."""
+    changes = {"consumer.loop": "accelerate", "consumer.on_error": "stop", "loader.endless": False}
+    whole(dlsim.simulate(dlsim.replace(scenario, changes)))
