@@ -24,6 +24,9 @@ from dlsim.scenario import (
 
 MAIN = -1  # the worker number of the main process
 CAPACITY_AWARE_SINCE = (2, 7)  # the release of torch that passes over workers with their share
+# What a thread computes at least, of the least that it or another one wants, before it makes room:
+# turns are so few for each batch, however short the interval.
+PART = 2.0**-10
 JOIN_TIMEOUT = 5.0  # torch's MP_STATUS_CHECK_INTERVAL, seconds it waits for a worker to exit
 
 

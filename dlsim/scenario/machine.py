@@ -77,6 +77,10 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
             as in Gunther's universal scalability law (Guerrilla Capacity Planning, 2007, ch. 4).
             Example: "2%"
         crosstalk_power: How fast that grows; about 2 in Gunther's law. Example: 2
+        switch_interval: For how long a thread goes on computing while another one of its process
+            waits for Python's lock (`sys.getswitchinterval`): the feeder thread of a worker that
+            pickles, the pin-memory thread beside the training loop. None: threads of a process
+            share equally what it gets of the cores. Example: "5 ms"
         storage: Shared storage, read by the stages that have `read_bytes`.
             Example: { bandwidth = "2 GB/s" }
         memory: Bytes of RAM, which batches on their way must fit into. Example: "64 GiB"
@@ -100,6 +104,7 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     contention: Share = 0.0
     crosstalk: Share = 0.0
     crosstalk_power: float = 2.0
+    switch_interval: Seconds | None = None
     storage: Storage = Storage()
     memory: Bytes | None = None
     main_memory: Bytes = 0.0
@@ -111,6 +116,7 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
 
     def __post_init__(self) -> None:
         check_positive(self, "cores", "memory", "shm", "price_per_hour", optional=True)
+        check_positive(self, "switch_interval", optional=True)
         check_positive(self, "crosstalk_power")
         check_seconds(self, "main_memory", "worker_memory", unit="bytes")
         require(is_number(self.copied) and 0 <= self.copied <= 1, "copied", "a share", self.copied)

@@ -27,7 +27,7 @@ WORDS = {
     LAST_ROUND: "the last round, in which fewer batches are left than workers",
     HEAD_OF_LINE: "order, as slow batches keep back later ones",
     CORE: "cores, which too many processes want",
-    LOCK: "Python's lock, which workers share as they are threads",
+    LOCK: "Python's lock, which threads of a process share",
     CONTENTION: "contention, as busy cores slow each other down",
     STORAGE: "storage",
     FETCH: "fetching samples",

@@ -28,10 +28,10 @@ def fetch_shares(trace: Trace) -> dict[str, float]:
     took = mean_of(_fetching(trace, part) for part in parts(0, len(trace)))
     limited = machine.storage.bandwidth or machine.storage.requests_per_second
     shared = machine.cores or machine.contention or machine.crosstalk
-    locks = _held(scenario, mean_size(trace))
     asked = {CORE: computed if shared else 0.0, STORAGE: read if limited else 0.0}
+    locks = _locked(scenario, mean_size(trace))
     if locks > 0:
-        asked[LOCK] = locks * (scenario.loader.num_workers - 1)
+        asked[LOCK] = locks
     total = sum(asked.values())
     if took > stated and total > 0:
         for cause, amount in asked.items():
@@ -54,13 +54,19 @@ def mean_size(trace: Trace) -> float:
     return whole / len(trace) if len(trace) else 0.0
 
 
-def _held(scenario: Scenario, size: float) -> float:
-    """Seconds for which a fetch of `size` samples holds the lock that threads share."""
+def _locked(scenario: Scenario, size: float) -> float:
+    """Seconds for which a fetch of `size` samples may find that others hold Python's lock.
+
+    Those are the other workers, where they are threads, or else the feeder thread of a worker.
+    """
+    dataset, loader = scenario.dataset, scenario.loader
     if not scenario.locks:
-        return 0.0
-    dataset = scenario.dataset
+        turns = scenario.machine.switch_interval is not None and loader.num_workers > 0
+        serialise = scenario.charged.serialise
+        return serialise.of(dataset.tensors, size * dataset.sample_bytes.mean) if turns else 0.0
     calls = 1.0 if isinstance(dataset, MapDataset) and dataset.batched else size
-    return calls * sum(stage.lock * stage.cpu.mean for stage in dataset.fetch if stage.cpu)
+    held = calls * sum(stage.lock * stage.cpu.mean for stage in dataset.fetch if stage.cpu)
+    return held * (loader.num_workers - 1)
 
 
 def _slowed(scenario: Scenario) -> float:

@@ -275,6 +275,38 @@ def test_crosstalk_grows_by_its_power() -> None:
 
 
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize(
+    ("interval", "fetched", "arrived"),
+    [("none", [2, 5], 4), (0.75, [2, 5], 4.5), (5.0, [2, 4, 8], 5), (2.0, [2, 4, 8], 5)],
+)
+def test_threads_of_a_process_take_turns_at_its_lock(
+    engine: str, interval: float | str, fetched: list[float], arrived: float
+) -> None:
+    """A feeder that pickles for 1 s waits for the worker, but for no more than the interval.
+
+    The worker computes the second batch from 2 s on, and the feeder has the first one. It waits
+    until 2.75 s, works until the worker has waited as long, at 3.5 s, and ends from 4.25 s on; or
+    until the worker is done, at 4 s. The index list of the third batch then comes at 5 s, when the
+    feeder has the second one. Without an interval both share what the process gets.
+    """
+    changes = {"loader.num_workers": 1, "machine.cores": 2, "dataset.length": 8}
+    changes |= {"costs.serialise.message": 1.0, "machine.switch_interval": interval}
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    assert trace.fetched[: len(fetched)].tolist() == pytest.approx(fetched)
+    assert trace.arrived[0] == pytest.approx(arrived)
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+def test_turns_are_few_however_short(engine: str) -> None:
+    """Both threads of a worker compute for as long as they want, in turns of a part of it each."""
+    changes = {"loader.num_workers": 1, "machine.cores": 2, "dataset.length": 4}
+    changes |= {"costs.serialise.message": 1.0, "machine.switch_interval": 1e-12}
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    assert trace.fetched.tolist() == pytest.approx([2, 5])
+    assert trace.arrived[0] == pytest.approx(4, abs=0.01)
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
 def test_workers_that_wait_to_begin_with_wait_together(engine: str) -> None:
     """Each of two workers is blocked for 5 s, at the same time, however few the cores; once."""
     changes = {"costs.worker_wait": 5.0, "costs.worker_ready": 1.0, "machine.cores": 1}

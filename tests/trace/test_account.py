@@ -184,6 +184,21 @@ def test_contention() -> None:
     assert "core" not in shares
 
 
+def test_waiting_for_a_feeder_is_waiting_for_the_lock() -> None:
+    """What samples take longer as their worker pickles is the lock's, not for want of cores."""
+    decode = dlsim.Stage("decode", cpu=dlsim.Constant(0.01))
+    read = dlsim.Stage("read", wait=dlsim.Constant(0.01))
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=1, num_workers=1),
+        dataset=dlsim.MapDataset(40, fetch=[decode, read]),
+        costs=Costs(serialise=dlsim.Cost(message=0.01)),
+        machine=Machine(switch_interval=0.005),
+    )
+    shares = account(dlsim.simulate(scenario)).shares
+    assert shares["lock"] > 0.15
+    assert "core" not in shares
+
+
 def test_timeout() -> None:
     """The time after the last step, up to a timeout, is put down to it."""
     found = account(run(5.0, 0.1, 4, {"timeout": 2.0}))

@@ -2,7 +2,7 @@
 
 As in the SimPy engine, a level says how much each customer has been served since all began, and
 one alarm rings when the first is due. A customer is a process; its threads, of which no process
-has more than three, share what it gets.
+has more than three, share what it gets, or with a switch interval take turns.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dlsim.engine.compiled.messages import CORES
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.tournament import play
+from dlsim.engine.facts import PART
 
 
 @inlined
@@ -29,20 +30,25 @@ def serve(s: State) -> None:
     advance(s, what)
     x, c, threads = s.sharing[what], s.customers[what, customer], s.threads[what, customer]
     if c.threads == 0:
-        c.level = 0.0
+        c.level, c.handing = 0.0, inf
         x.present += 1
     else:
         c.level += (x.level - c.seen) / c.threads
     c.seen = x.level
     thread = 0
-    while threads[thread].done < inf:
+    while threads[thread].done < inf or threads[thread].wants > 0.0:
         thread += 1
-    threads[thread].done = c.level + m.amount
     threads[thread].who = s.rules[0].place + m.who
-    c.threads += 1
+    if c.threads > 0 and what == CORES and s.rules[0].switch_interval < inf:
+        line_up(s, what, customer, thread, m.amount)
+        if c.waiting == 1:
+            take_turns(s, what, customer)
+    else:
+        threads[thread].done = c.level + m.amount
+        c.threads += 1
     level = x.level + m.amount  # of one thread alone
-    if c.threads > 1:
-        level = x.level + (first_done(s, what, customer) - c.level) * c.threads
+    if c.threads + c.waiting > 1:
+        level = x.level + (next_level(s, what, customer) - c.level) * c.threads
     due(s, what, customer, level)
     set_alarm(s, what)
     s.awaited[m.who] += 1
@@ -98,10 +104,50 @@ def advance(s: State, what: int) -> None:
 
 
 @inlined
-def first_done(s: State, what: int, customer: int) -> float:
-    """The customer's own level when the first of its threads is done."""
+def line_up(s: State, what: int, customer: int, thread: int, amount: float) -> None:
+    """A thread that wants so much waits for its turn."""
+    c, t = s.customers[what, customer], s.threads[what, customer, thread]
+    t.done, t.wants, t.place = inf, amount, c.line
+    c.line += 1
+    c.waiting += 1
+
+
+@inlined
+def next_level(s: State, what: int, customer: int) -> float:
+    """The customer's own level when the first of its threads is done, or makes room."""
     threads = s.threads[what, customer]
-    return float(min(threads[0].done, threads[1].done, threads[2].done))
+    done = min(threads[0].done, threads[1].done, threads[2].done)
+    return float(min(done, s.customers[what, customer].handing))
+
+
+@inlined
+def let_one_compute(s: State, what: int, customer: int) -> None:
+    """Where no thread computes, the one that has waited longest does now."""
+    c, threads = s.customers[what, customer], s.threads[what, customer]
+    if c.threads > 0 or c.waiting == 0:
+        return
+    first = NONE
+    for thread in range(3):
+        waits = threads[thread].wants > 0.0
+        if waits and (first == NONE or threads[thread].place < threads[first].place):
+            first = thread
+    threads[first].done, threads[first].wants = c.level + threads[first].wants, 0.0
+    c.threads, c.handing = 1, inf
+    c.waiting -= 1
+    if c.waiting > 0:
+        take_turns(s, what, customer)
+
+
+@inlined
+def take_turns(s: State, what: int, customer: int) -> None:
+    """The one that computes makes room after the interval, or a part of the least one wants."""
+    c, threads = s.customers[what, customer], s.threads[what, customer]
+    least = next_level(s, what, customer) - c.level  # while `handing` is infinite
+    for thread in range(3):
+        if threads[thread].wants > 0.0:
+            least = min(least, threads[thread].wants)
+    handing = c.level + max(s.rules[0].switch_interval, least * PART)
+    c.handing = handing if handing > c.level else inf
 
 
 @inlined
@@ -141,23 +187,27 @@ def catch_up(s: State, what: int) -> None:
 @inlined
 def next_served(s: State, what: int) -> int:
     """The next one who is done at this level, or NONE."""
-    x = s.sharing[what]
-    if x.next > x.level:
-        return NONE
-    customer = s.first_due[what, 1]
-    c, threads = s.customers[what, customer], s.threads[what, customer]
-    c.level, c.seen = first_done(s, what, customer), x.level
-    thread = 0
-    while threads[thread].done > c.level:
-        thread += 1
-    threads[thread].done = inf
-    c.threads -= 1
-    if c.threads > 0:
-        due(s, what, customer, c.seen + (first_done(s, what, customer) - c.level) * c.threads)
-    else:
-        x.present -= 1
-        due(s, what, customer, inf)
-    return int(threads[thread].who)
+    x, who = s.sharing[what], NONE
+    while who == NONE and x.next <= x.level:
+        customer = s.first_due[what, 1]
+        c, threads = s.customers[what, customer], s.threads[what, customer]
+        c.level, c.seen = next_level(s, what, customer), x.level
+        thread = 0
+        for i in range(1, 3):
+            if threads[i].done < threads[thread].done:
+                thread = i
+        c.threads -= 1
+        if threads[thread].done <= c.level:
+            threads[thread].done, who = inf, threads[thread].who
+        else:
+            line_up(s, what, customer, thread, threads[thread].done - c.level)
+        let_one_compute(s, what, customer)
+        if c.threads > 0:
+            due(s, what, customer, c.seen + (next_level(s, what, customer) - c.level) * c.threads)
+        else:
+            x.present -= 1
+            due(s, what, customer, inf)
+    return int(who)
 
 
 @inlined
@@ -177,10 +227,10 @@ def leave_all(s: State, what: int) -> None:
     for customer in range(r.base, r.base + r.customers):
         c = s.customers[what, customer]
         if c.threads > 0:
-            c.threads = 0
+            c.threads = c.waiting = 0
             x.present -= 1
             for thread in s.threads[what, customer]:
-                thread.done = inf
+                thread.done, thread.wants = inf, 0.0
             due(s, what, customer, inf)
     if x.full:
         set_alarm(s, what)

@@ -87,6 +87,7 @@ RULES = np.dtype(
         ("base", "i8"),  # its first customer among those of the node
         ("customers", "i8"),  # and how many it has
         ("overlap_copy", "?"),
+        ("switch_interval", "f8"),  # after which threads of a process take turns
         ("spin", "?"),  # the main process is on a core while it waits for the accelerator
         ("staged", "f8"),  # bytes of a batch; a larger one the host waits for to be copied
         ("threads", "i8"),  # of a step on the CPU; 0: it has a device of its own
@@ -176,6 +177,7 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
         "step_per_sample": consumer.step_per_sample,
         "run_ahead": consumer.run_ahead,
         "overlap_copy": consumer.overlap_copy,
+        "switch_interval": scenario.machine.switch_interval or inf,
         "spin": consumer.spin and not scenario.ideal,
         "staged": inf if scenario.pins else STAGED_BYTES * max(dataset.tensors, 1),
         "threads": consumer.threads if consumer.device == "cpu" else 0,

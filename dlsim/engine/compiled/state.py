@@ -179,12 +179,17 @@ NETWORK = row(
     ("alarm", "f8"),
 )
 CUSTOMER = row(
-    ("threads", "i8"),
+    ("threads", "i8"),  # that compute
     ("level", "f8"),
     ("seen", "f8"),
+    # Where they take turns:
+    ("waiting", "i8"),
+    ("handing", "f8"),  # its own level at which the one that computes makes room
+    ("line", "i8"),  # threads that have come to wait
 )
-# Its own level when a thread is done (infinity: there is no such thread), and who waits for that.
-THREAD = row(("done", "f8"), ("who", "i8"))
+# Its own level when a thread is done (infinity: it does not compute), and who waits for that. Or
+# what it wants, if it waits for its turn, and its place in the line.
+THREAD = row(("done", "f8"), ("who", "i8"), ("wants", "f8"), ("place", "i8"))
 
 # The iterator over one shard of an iterable-style dataset, and the numbers drawn for it.
 SHARD = row(("index", "i8"), ("rest", "i8"), ("ended", "?"), ("used", "i8"), ("have", "i8"))
@@ -349,7 +354,7 @@ def new_state(
         rates=rising,
         paces=1 / rising,
         customers=np.zeros((2, sharing), CUSTOMER),
-        threads=np.full((2, sharing, 3), np.array((inf, NONE), THREAD)),
+        threads=np.full((2, sharing, 3), np.array((inf, NONE, 0.0, 0), THREAD)),
         due=np.full((2, leaves(sharing)), inf),
         first_due=np.tile(tournament(sharing), (2, 1)),
         messages=np.zeros(messages, MESSAGE),

@@ -5,32 +5,53 @@ much service one process has had since all began, the level: a process that arri
 seconds is done when the level has risen by `s`. Between arrivals and departures the level rises
 in a straight line, and only the process due next needs an alarm; each event costs O(log n).
 
-The threads of one process share what the process gets, as Python's lock makes them; the same
-trick once more, inside each process.
+The threads of one process share what the process gets; the same trick once more, inside each
+process. With a switch interval they take turns instead, as at Python's lock: one computes, until it
+is done or has computed for so long while others waited.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 from typing import TypeAlias
 
 import simpy
 
+from dlsim.engine.facts import PART
 from dlsim.engine.processes.clock import happen
 
 Who: TypeAlias = tuple[int, int]  # a rank, and a process of it
+# Its own level when it is done, or what it wants; a number in the order of coming, and who waits.
+Thread: TypeAlias = tuple[float, int, simpy.Event, int]
 
 
 class Customer:
-    """A process with work to do: its threads, and the level each of them has reached."""
+    """A process with work to do: its threads, and the level each of them has reached.
 
-    def __init__(self, level: float) -> None:
-        self.threads: list[tuple[float, int, simpy.Event, int]] = []  # own level when done
+    With a switch `interval` at most one of the `threads` computes, and others are `waiting`.
+    """
+
+    def __init__(self, level: float, interval: float) -> None:
+        self.threads: list[Thread] = []
+        self.waiting: deque[Thread] = deque()
+        self.interval = interval
+        self.handing = inf  # own level at which the one that computes makes room
         self.level = 0.0
         self.seen = level  # the level outside when `self.level` was brought up to date
         self.version = 0  # entries of earlier versions in the queue of finishes are stale
+
+    def add(self, thread: Thread) -> None:
+        """One more thread, that wants something."""
+        if self.threads and self.interval < inf:
+            self.waiting.append(thread)
+            if len(self.waiting) == 1:
+                self.take_turns()
+        else:
+            heappush(self.threads, (self.level + thread[0], *thread[1:]))
 
     def catch_up(self, level: float) -> None:
         """Bring `self.level` up to date: the rise outside, divided among the threads."""
@@ -39,20 +60,53 @@ class Customer:
         self.seen = level
 
     def due(self) -> float:
-        """The level outside at which the first thread will be done."""
-        return self.seen + (self.threads[0][0] - self.level) * len(self.threads)
+        """The level outside at which the first thread will be done, or make room."""
+        return self.seen + (self.next() - self.level) * len(self.threads)
+
+    def next(self) -> float:
+        """The own level at which that is."""
+        return min(self.threads[0][0], self.handing)
+
+    def reach(self, level: float) -> None:
+        """Now it is, at this level outside."""
+        self.level, self.seen = self.next(), level
+        while self.threads and self.threads[0][0] <= self.level:
+            happen(*heappop(self.threads)[2:])
+        if self.level >= self.handing and self.threads:
+            held = self.threads.pop()
+            self.waiting.append((held[0] - self.level, *held[1:]))
+        if self.waiting and not self.threads:
+            first = self.waiting.popleft()
+            self.threads.append((self.level + first[0], *first[1:]))
+            self.handing = inf
+            if self.waiting:
+                self.take_turns()
+
+    def take_turns(self) -> None:
+        """The one that computes makes room after the interval, or a part of the least one wants.
+
+        What is too short to bring the level on is no turn.
+        """
+        least = min(self.threads[0][0] - self.level, *(thread[0] for thread in self.waiting))
+        handing = self.level + max(self.interval, least * PART)
+        self.handing = handing if handing > self.level else inf
 
 
 class Sharing:
     """Something shared equally among customers: with n of them, each gets `rate(n)` of it.
 
-    `background` is the number of customers that are there besides, and want all they can get.
+    `background` is the number of customers that are there besides, and want all they can get;
+    `interval`: after how long threads of a customer take turns, if they do.
     """
 
     def __init__(
-        self, env: simpy.Environment, rate: Callable[[float], float], background: float = 0.0
+        self,
+        env: simpy.Environment,
+        rate: Callable[[float], float],
+        background: float = 0.0,
+        interval: float | None = None,
     ) -> None:
-        self.env = env
+        self.env, self.interval = env, inf if interval is None else interval
         self.rate, self.background = rate, background
         self._rates: dict[float, float] = {}  # by how many there are
         self._customers: dict[Who, Customer] = {}
@@ -69,9 +123,9 @@ class Sharing:
         """
         done = self.env.event()
         self._advance()
-        served = self._customers.setdefault(customer, Customer(self._level))
+        served = self._customers.setdefault(customer, Customer(self._level, self.interval))
         served.catch_up(self._level)
-        heappush(served.threads, (served.level + amount, next(self._number), done, turn))
+        served.add((amount, next(self._number), done, turn))
         self._queue(customer, served)
         self._set_alarm()
         return done
@@ -131,9 +185,7 @@ class Sharing:
             _, _, version, customer, number = heappop(self._finishes)
             if version != customer.version:
                 continue
-            customer.level, customer.seen = customer.threads[0][0], self._level
-            while customer.threads and customer.threads[0][0] <= customer.level:
-                happen(*heappop(customer.threads)[2:])
+            customer.reach(self._level)
             if customer.threads:
                 self._queue(number, customer)
             else:

@@ -46,7 +46,8 @@ class Node:
         self.files = Cache(scenario)
         self.cores: Sharing | None = None
         if not scenario.ideal:
-            self.cores = Sharing(env, machine.rate, machine.background)
+            interval = machine.switch_interval
+            self.cores = Sharing(env, machine.rate, machine.background, interval)
 
 
 class Run:

@@ -40,6 +40,7 @@ from dlsim.validation.calibrating.work import NEGLIGIBLE, consumer_of, stages
 
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 SIBLING = 0.9  # of what a core does alone: one that does less beside another is its sibling
+SWITCH_INTERVAL = 5e-3  # Python's own, where a run does not tell (sys.getswitchinterval)
 MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put", "ready")
 BETWEEN_RUNS = ("pace", "placing")  # what differs from run to run, not from batch to batch
 
@@ -270,6 +271,7 @@ def machine_of(runs: Sequence[Accounts], slower: float, *, siblings: bool = Fals
         background=others if others >= NOTICED else 0.0,
         siblings=1 / (1 + slower) if siblings else 1.0,
         contention=0.0 if siblings else slower,
+        switch_interval=known[0].get("switch_interval", SWITCH_INTERVAL),
         memory=known[0].get("memory"),
         shm=known[0].get("shm"),
         descriptors=int(known[0]["descriptors"]) if "descriptors" in known[0] else None,

@@ -9,6 +9,7 @@ import pickle
 import platform
 import resource
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -138,6 +139,7 @@ def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[s
     found = {
         "cores": usable_cores(),
         "memory": float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "switch_interval": sys.getswitchinterval(),
         "watch_sample": watching.sample,
         "watch_batch": watching.batch,
     }
