@@ -96,7 +96,9 @@ def test_long_jobs_keep_no_traces() -> None:
     found, expected = measure(tally), measure(traces)
     for name in expected:
         near = 0.004 if name in QUANTILES else 1e-9
-        assert found[name] == pytest.approx(expected[name], rel=near, abs=1e-9), name
+        assert found[name] == pytest.approx(expected[name], rel=near, abs=1e-9, nan_ok=True), (
+            name
+        )  # there is no validation
     short = long(1000, **{"job.ranks": 4, "machine.cores": 8.0})
     assert isinstance(outcome(short), JobTrace)
 
