@@ -144,13 +144,16 @@ def sweep(
 def checked(
     table: Table, keys: list[str], cases: list[Scenario], most: float | None, check: bool
 ) -> None:
-    """Say which configuration holds a target, the cheapest that fits.
+    """Say which configuration holds a target, the cheapest that fits; of more ranks, the most.
 
     With `check`, raise `Missed` where none does, or none fits, or none returns anything.
     """
     stalls = np.where(_too_much(cases), math.inf, table["stall"])
     holding = np.zeros(len(cases), bool) if most is None else stalls <= most
     held_by = cheapest(np.flatnonzero(holding).tolist(), cases)
+    sized = not {"job.ranks", "job.nodes"}.isdisjoint(keys)
+    if held_by is not None and sized:
+        held_by = max(np.flatnonzero(holding).tolist(), key=lambda row: cases[row].job.world)
     if held_by is None and np.isfinite(stalls).any():
         held_by = int(np.nanargmin(stalls))
     if held_by is None:
@@ -158,6 +161,7 @@ def checked(
         return
     returns = bool(table["distinct_per_s"][held_by] > 0)
     who = named(table, keys, held_by)
+    who += f", {cases[held_by].job.world:,} accelerators" if sized else ""
     held(check, fits=returns, stall=float(stalls[held_by]), max_stall=most, who=who)
 
 

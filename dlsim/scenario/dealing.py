@@ -34,7 +34,9 @@ def dealt_in_turn(length: int, rank: int, world: int, *, drop_last: bool) -> Pla
     """
     if drop_last:
         return np.arange(rank, length // world * world, world)
-    return np.arange(rank, -(-length // world) * world, world) % max(length, 1)
+    mine = np.arange(rank, -(-length // world) * world, world)
+    mine[-1:] %= max(length, 1)  # fewer than `world` are repeated, so of one rank's at most one
+    return mine
 
 
 def dealt_in_batches(

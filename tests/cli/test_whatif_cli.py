@@ -370,6 +370,22 @@ def test_a_sweep_can_be_checked(small: Path, capsys: pytest.CaptureFixture[str])
     assert "No configuration fits." in capsys.readouterr().out
 
 
+def test_how_many_accelerators_a_storage_feeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of more ranks, the most that hold the target: 100 B/s are enough for 5 of 20 B/s each."""
+    path = tmp_path / "storage.toml"
+    path.write_text(
+        'loader = { num_workers = 2 }\nconsumer = { step = "0.5 s", stop_after = 300 }\n'
+        'dataset = { kind = "map", length = 3000, fetch = [{ name = "read", read_bytes = 10 }] }\n'
+        "machine.storage = { bandwidth = 100 }\n"
+    )
+    asked = ["sweep", str(path), "--vary", "job.ranks=3:7", "--jobs", "1", "--max-stall", "10%"]
+    assert main(asked) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("Held by job.ranks=5, 5 accelerators: training is idle ")
+
+
 def test_a_sweep_of_batch_sizes_says_that_the_step_stays(
     small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
