@@ -96,11 +96,13 @@ def test_a_sample_is_written_without_a_system_call(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", lambda file, data: writes.append(len(data)) or put(file, data))
     watching = probe.Probe(tmp_path, samples=True)
     watching.open(0)
-    count = probe.ROOM // probe.RECORD.size + 10
+    count = probe.ROOM + 10
     watched = WatchedMap(list(range(count)), watching)
     watching.take(5)
-    assert [watched[i] for i in range(count)] == list(range(count))
-    assert writes == [probe.ROOM, probe.ROOM]
+    assert watched.__getitems__(range(count)) == list(range(count))
+    watching.begin()
+    page = probe.ROOM * probe.FETCHED.size
+    assert writes == [probe.ROOM * probe.RECORD.size, page, page]
     rows = read(tmp_path)
     watching.close()
     assert rows["kind"].tolist() == [probe.TAKEN] + [probe.SAMPLE] * count
@@ -140,3 +142,49 @@ def test_asking_for_siblings_leaves_no_trace():
     assert 0 < siblings() <= 1
     assert os.sched_getaffinity(0) == usable
     assert set(psutil.Process().children()) <= children
+
+
+def test_samples_have_the_time_and_the_cpu_that_they_took(tmp_path, thread, monkeypatch):
+    """Short ones are asked for together; a sample that waits, or sleeps, has that for itself."""
+    monkeypatch.setattr(probe, "monotonic", lambda: thread.time)
+
+    class Rows:
+        def __getitem__(self, index):
+            thread.computes(30e-6)
+            if index == 20:
+                thread.waits(0.004)
+            if index == 30:
+                thread.sleeps(0.01)
+            return index
+
+    watching = probe.Probe(tmp_path, samples=True)
+    watching.open(0)
+    watching.take(0)
+    thread.asked.clear()
+    WatchedMap(Rows(), watching).__getitems__(range(40))
+    watching.begin()
+    assert thread.asked["cpu"] < 15
+    rows = read(tmp_path)
+    watching.close()
+    samples = rows[rows["kind"] == probe.SAMPLE]
+    took = samples["ended"] - samples["began"]
+    assert took == pytest.approx([30e-6] * 20 + [4.03e-3] + [30e-6] * 9 + [0.01003] + [30e-6] * 9)
+    slept = took - samples["cpu"] - samples["queued"]
+    assert samples["queued"][20] == pytest.approx(0.004)
+    assert slept[30] == pytest.approx(0.01)
+    assert samples["cpu"] == pytest.approx(30e-6, rel=1e-6)
+    assert samples["cpu"].sum() == pytest.approx(40 * 30e-6)
+    assert samples["queued"].sum() == pytest.approx(0.004)
+
+
+def test_indices_that_are_no_integers_are_none(tmp_path):
+    """A sample's index is -1 where it is none of 64 bits."""
+    watching = probe.Probe(tmp_path, samples=True)
+    watching.open(0)
+    watching.take(0)
+    indices = ["a", 1 << 70, np.int32(7), 2.5, True]
+    WatchedMap(dict.fromkeys(indices), watching).__getitems__(indices)
+    watching.begin()
+    rows = read(tmp_path)
+    watching.close()
+    assert rows["what"][rows["kind"] == probe.SAMPLE].tolist() == [-1, -1, 7, -1, 1]

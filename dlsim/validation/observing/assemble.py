@@ -30,6 +30,7 @@ from dlsim.validation.observing.probe import (
     RAISED,
     READY,
     SAMPLE,
+    SAMPLES,
     SERIALISED,
     TAKEN,
 )
@@ -40,6 +41,7 @@ Rows: TypeAlias = NDArray[np.void]
 NUMBERS = ("batch", "what", "worker", "process", "kind")
 TIMES = ("began", "ended", "cpu", "queued", "used")
 ROW = np.dtype([(f, "f8") for f in TIMES] + [(f, "i8") for f in NUMBERS])
+FETCHED = np.dtype([("time", "f8"), ("index", "i8")])
 NAN = float("nan")
 MAIN_COLUMNS = tuple(name for name in Return._fields if name.partition("_")[2])
 
@@ -57,11 +59,65 @@ class Setup:
 
 def read(directory: Path) -> Rows:
     """What the processes wrote into `directory`, each process's records in the order written."""
-    contents = [path.read_bytes() for path in sorted(directory.iterdir())]
-    # A process that is killed may leave half a record.
-    parts = [np.frombuffer(b[: len(b) // ROW.itemsize * ROW.itemsize], ROW) for b in contents]
-    rows = np.concatenate([np.empty(0, ROW), *parts])
-    return rows[rows["kind"] > 0]  # without room that was left
+    parts = [np.empty(0, ROW)]
+    for path in sorted(directory.iterdir()):
+        if path.suffix == ".samples":
+            continue
+        rows = entries(path, ROW)
+        rows = rows[rows["kind"] > 0]  # without room that was left
+        seen = path.with_suffix(".samples")
+        parts.append(one_by_one(rows, entries(seen, FETCHED)) if seen.exists() else rows)
+    return np.concatenate(parts)
+
+
+def entries(path: Path, kind: np.dtype[Any]) -> Rows:
+    """What is in a file; a process that is killed may leave half an entry."""
+    content = path.read_bytes()
+    return np.frombuffer(content[: len(content) // kind.itemsize * kind.itemsize], kind)
+
+
+def one_by_one(rows: Rows, seen: Rows) -> Rows:
+    """The records of a process, in which each of the samples that were `seen` has its own.
+
+    It began when the one before was there. Where those that were asked for together were off the
+    cores, the longest of them were: none used more than some limit, the others all their time.
+    """
+    several = rows["kind"] == SAMPLES
+    counts = np.where(several, rows["what"], 1)
+    made, mine = np.repeat(rows, counts), np.repeat(several, counts)
+    of, seen = made[mine], seen[: mine.sum()]
+    if not len(of):
+        return made
+    first = np.cumsum(counts[several]) - counts[several]
+    ended = seen["time"].copy()
+    # as the clock stood when what was used was asked: who is made to wait is so then
+    last = np.append(first[1:], len(of)) - 1
+    ended[last] = of["ended"][last]
+    began = np.append(0.0, ended[:-1])
+    began[first] = of["began"][first]
+    took = ended - began
+    cpu = np.minimum(took, of["cpu"])
+    for begin, end in zip(first.tolist(), (last + 1).tolist(), strict=True):
+        if end - begin > 1:
+            cpu[begin:end] = limited(took[begin:end], float(of["cpu"][begin]))
+    off = took - cpu
+    made["began"][mine], made["ended"][mine] = began, ended
+    made["what"][mine], made["kind"][mine] = seen["index"], SAMPLE
+    made["cpu"][mine] = cpu
+    all_off = np.repeat(np.add.reduceat(off, first), counts[several])
+    alone = np.repeat(counts[several] == 1, counts[several])
+    share = np.divide(off, all_off, out=alone.astype(float), where=(all_off > 0) & ~alone)
+    made["queued"][mine] = share * of["queued"]
+    return made
+
+
+def limited(took: Floats, total: float) -> Floats:
+    """`took`, none above the limit with which they add up to `total`, if they are more."""
+    ascending = np.sort(took)
+    rest = np.arange(len(took), 0, -1)
+    limits = (total - (np.cumsum(ascending) - ascending)) / rest  # if those below were all
+    above = np.flatnonzero(limits <= ascending)
+    return np.minimum(took, limits[above[0]]) if len(above) else took
 
 
 def started_with(rows: Rows) -> float:

@@ -112,8 +112,8 @@ def overhead(*, samples: bool, calls: int = 200) -> Overhead:
         numbers = list(range(calls))
         dataset = WatchedMap(numbers, probe)
         collate = Collate(list, probe)
-        sample = typical(lambda: dataset[7], calls) - typical(lambda: numbers[7], calls)
-        sample += typical(thread_time, calls)  # asked of samples that take more than a moment
+        sample = typical(lambda: dataset.__getitems__(numbers), calls) / calls
+        sample -= typical(lambda: [numbers[index] for index in numbers], calls) / calls
 
         def worker_side() -> None:
             arrive(0, None)

@@ -47,17 +47,13 @@ class WatchedMap(Watched):
     """A map-style dataset."""
 
     def __getitem__(self, index: Any) -> Any:
-        return self._probe.item(self._dataset, index)
+        return self._probe.each(self._dataset, (index,))[0]
 
-    def __getattr__(self, name: str) -> Any:
-        if name != "__getitems__":
-            return getattr(self._dataset, name)
-        if not fetches_batches(self._dataset):
-            raise AttributeError(name)
-        return self._fetch_batch
-
-    def _fetch_batch(self, indices: Any) -> Any:
-        return self._probe.batch_of(self._dataset.__getitems__, indices)
+    def __getitems__(self, indices: Any) -> Any:
+        """The samples of a batch, for which torch asks at once where there is this method."""
+        if fetches_batches(self._dataset):
+            return self._probe.batch_of(self._dataset.__getitems__, indices)
+        return self._probe.each(self._dataset, indices)
 
 
 class WatchedBatches(WatchedMap):
