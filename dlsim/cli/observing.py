@@ -21,11 +21,14 @@ from dlsim.cli.files import (
     watching,
 )
 from dlsim.cli.parsing import Count, File, OutFile
+from dlsim.cli.progress import tell
 from dlsim.cli.stepping import step_of
 
 if TYPE_CHECKING:
     from dlsim.trace.observation import Observation
     from dlsim.validation.observing.rank import Rank
+
+UNTOLD = 100  # batches of an epoch that nothing tells the end of
 
 
 def observe(
@@ -50,6 +53,7 @@ def observe(
     Args:
         target: A DataLoader, or a function that makes one, as module:name or file.py:name.
         batches: Leave each epoch after so many batches.
+            Not given: at its end; after 100 where nothing tells how many there are.
         epochs: Pass over the loader so often.
         step: Sleep so long for each batch, in place of the training step.
             Or call with each batch what train.py:step names.
@@ -60,6 +64,7 @@ def observe(
     """
     check_torch("observe")
     from dlsim import validation
+    from dlsim.validation.observing.settings import length
 
     check_trace(out)
     check_writable(csv)
@@ -67,22 +72,38 @@ def observe(
     check_traceable(trace)
     _, training = step_of("observe", step)
     loader = validation.load_target(target)
+    said, most = length(loader), batches
 
     def watch(rank: Rank | None, advance: Callable[[int], object]) -> Observation:
         return validation.observe(
-            loader, step=training, batches=batches, epochs=epochs, rank=rank, progress=advance
+            loader, step=training, batches=most, epochs=epochs, rank=rank, progress=advance
         )
 
     # A step of the user's own makes ranks meet as it does in training; a pause does not.
     with validation.of_job(meets=":" not in step) as rank:
+        if said is None and batches is None:
+            most = UNTOLD
+            if rank is None or rank.rank == 0:
+                tell(
+                    f"{target} does not say how many batches it has, and may never end: it is left "
+                    f"after {UNTOLD} (--batches N: after N)"
+                )
         if rank is None:
             with kept(out), watching(target) as advance:
                 found = watch(None, advance)
+            tell_left(target, found)
             report_run(found, out, csv, plot, trace)
             return
         seen = of_rank(target, rank, out, watch)
     if seen is not None:
+        tell_left(target, seen[0])
         report_run(validation.join(seen), out, csv, plot, trace)
+
+
+def tell_left(target: str, seen: Observation) -> None:
+    """Say so where the loader went on after its last batch."""
+    if "left" in seen.meta.notes:
+        tell(f"{target} was left {seen.meta.notes['left']} (--batches N: after N)")
 
 
 def of_rank(

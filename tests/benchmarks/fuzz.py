@@ -1,13 +1,14 @@
 """Thousands of bad inputs: each is answered, or refused in one line, and nothing else.
 
-    python -m tests.benchmarks.fuzz --count 10000 --seed 1 [--only scenarios,traces,options]
+    python -m tests.benchmarks.fuzz --count 10000 --seed 1 [--only traces,options]
 
-Files of every kind and options are made from sound ones by random changes (`mutants/`); commands
-run on them in this process. A failure is any of: an exception, an exit status but 0 (an answer), 1
-(a target missed) or 2 (refused), a refusal that is not one line of a readable length, a warning or
-anything else on stderr beside an answer, "nan" or "inf" in an answer, more than `PATIENCE` seconds
-of a processor, a file that is left half-written or cannot be read. What tells how far a command is
-(`dlsim.cli.progress`) is none.
+Files of every kind and options are made from sound ones by random changes (`mutants/`), of each
+kind its share (`CASES`) of the `count`; commands run on them in this process, which has loaded all
+that they need. A failure is any of: an exception, an exit status but 0 (an answer), 1 (a target
+missed) or 2 (refused), a refusal that is not one line of a readable length, a warning or anything
+else on stderr beside an answer, "nan" or "inf" in an answer, more than `PATIENCE` seconds of a
+processor, more than `MOST_MEMORY`, a file that is left half-written or cannot be read. What tells
+how far a command is (`dlsim.cli.progress`) is none.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import sys
 import tempfile
@@ -43,6 +45,7 @@ from tests.benchmarks.mutants.trees import Case
 from tests.benchmarks.mutants.words import change_case, keys_case, option_case, table_case
 
 PATIENCE = 20  # seconds of a processor
+MOST_MEMORY = 2e9  # bytes that a command takes for itself
 PROGRESS = re.compile(
     r"dlsim: (simulating|telling|drawing|fitting|finding out)[^\n]*(so far|left|takes )"
 )
@@ -128,17 +131,19 @@ def left_broken(paths: set[Path]) -> str | None:
     return None
 
 
-CASES: dict[str, Callable[[random.Random, Path], Case]] = {
-    "scenarios": scenario_case,
-    "pipelines": pipeline_case,
-    "machines": machines_case,
-    "traces": trace_case,
-    "journals": journal_case,
-    "profiles": profile_case,
-    "options": option_case,
-    "changes": change_case,
-    "keys": keys_case,
-    "tables": table_case,
+# What makes cases of each kind, and the kind's share: half of all are files that describe
+# something, a third files that record something, a sixth options.
+CASES: dict[str, tuple[Callable[[random.Random, Path], Case], int]] = {
+    "scenarios": (scenario_case, 12),
+    "pipelines": (pipeline_case, 3),
+    "machines": (machines_case, 4),
+    "traces": (trace_case, 4),
+    "journals": (journal_case, 3),
+    "profiles": (profile_case, 3),
+    "options": (option_case, 2),
+    "changes": (change_case, 1),
+    "keys": (keys_case, 1),
+    "tables": (table_case, 1),
 }
 
 
@@ -165,6 +170,11 @@ def files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
+def memory() -> float:
+    """The most bytes that this process has had."""
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def fuzz(kind: str, count: int, seed: int) -> collections.Counter[str]:
     """How often each fault was found in `count` cases; the first of each is printed."""
     found: collections.Counter[str] = collections.Counter()
@@ -174,9 +184,11 @@ def fuzz(kind: str, count: int, seed: int) -> collections.Counter[str]:
         sound = files(folder)
         for number in tqdm(range(count), desc=kind, disable=not sys.stderr.isatty()):
             rng = random.Random(f"{seed} {kind} {number}")
-            args, told = CASES[kind](rng, folder)
-            before = files(folder)
+            args, told = CASES[kind][0](rng, folder)
+            before, most = files(folder), memory()
             wrong = fault(args) or left_broken(files(folder) - before)
+            if wrong is None and memory() > max(most, MOST_MEMORY):
+                wrong = f"memory: {memory() / 1e9:.1f} GB"
             for path in files(folder) - sound:
                 path.unlink()
             if wrong is None:
@@ -198,12 +210,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(CASES))
     options = parser.parse_args()
-    failed = False
-    for kind in options.only.split(","):
-        found = fuzz(kind, options.count, options.seed)
-        print(f"{kind}: {sum(found.values())} of {options.count} ended badly")
-        failed |= bool(found)
-    sys.exit(failed)
+    kinds = options.only.split(",")
+    shares, badly = sum(CASES[kind][1] for kind in kinds), 0
+    for kind in kinds:
+        count = -(-options.count * CASES[kind][1] // shares)
+        found = fuzz(kind, count, options.seed)
+        print(f"{kind}: {found.total()} of {count} ended badly", flush=True)
+        badly += found.total()
+    sys.exit(badly > 0)
 
 
 if __name__ == "__main__":

@@ -370,6 +370,37 @@ def test_observe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "The simulation schedules as seen" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("length", "said", "batches"),
+    [
+        ("None", "does not say how many batches it has, and may never end: it is left after", 100),
+        ("6", "was left as it goes on after the 3 batches that it says it has (--batches N", 4),
+    ],
+)
+def test_observe_ends(length: str, said: str, batches: int, tmp_path: Path, capsys) -> None:
+    """A loader whose sampler never ends is left, and it is said after how many batches, and why."""
+    pytest.importorskip("torch")
+    name = f"without_end_{batches}"
+    (tmp_path / f"{name}.py").write_text(WITHOUT_END.format(length=length))
+    trace = tmp_path / "seen.npz"
+    assert main(["observe", f"{tmp_path / name}.py:make", "-o", str(trace)]) == 0
+    assert said in capsys.readouterr().err
+    assert len(dlsim.load_trace(trace).order) == batches
+
+
+WITHOUT_END = """
+from torch.utils.data import DataLoader, Sampler
+class Endless(Sampler):
+    def __iter__(self):
+        while True:
+            yield from range(6)
+    def __len__(self):
+        return {length}
+def make():
+    return DataLoader(list(range(6)), batch_size=2, sampler=Endless())
+"""
+
+
 def test_observe_wrong_target(capsys: pytest.CaptureFixture[str]) -> None:
     """A target that leads to no loader is refused in one line, as is a bad step."""
     pytest.importorskip("torch")

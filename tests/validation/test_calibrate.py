@@ -376,6 +376,21 @@ def test_the_peak_of_a_table_survives(table: dict[int, float], cores: float | No
     assert found.scenario.machine.crosstalk > 0
 
 
+def test_a_fit_takes_few_simulations(monkeypatch: pytest.MonkeyPatch):
+    """What nothing explains, so that all is tried, takes less than a thousand simulations."""
+    made = list[object]()
+
+    def counted(*given):
+        made.append(given)
+        return simulated(*given)
+
+    monkeypatch.setattr(throughput_models, "BATCHES", 30)
+    monkeypatch.setattr(throughput_models, "simulated", counted)
+    found = fit_throughput({0: 100, 2: 60, 4: 300, 8: 90}, batch_size=8)
+    assert found.worst > 0.05
+    assert len(made) < 1000
+
+
 def test_receiving_is_not_told_from_a_step_without_0_workers():
     """A table that flattens, without a run without workers, may hide a step: that is said."""
     table = {1: 100, 2: 195, 4: 300, 8: 310}

@@ -19,6 +19,7 @@ from dlsim.validation.calibrating.throughput_models import (
     Rates,
     Setting,
     alone,
+    crowded,
     shapes,
     sizes,
 )
@@ -26,6 +27,7 @@ from dlsim.whatif.bounds import bounds
 from dlsim.whatif.space import UNSTATED
 
 MOST = 1_000_000  # samples in a batch; many batches of many settings are simulated
+NEAREST = 4  # shapes that crosstalk is tried with
 GOOD = 0.05  # a fit that is off by more is said to be
 Given: TypeAlias = Mapping[int | Setting, float]  # by workers, or by workers and batch size
 NAMES = {
@@ -128,10 +130,11 @@ def fit_throughput(
     """
     given = checked(throughputs, batch_size, sample_bytes, step)
     fitting = Fitting(given, cores, sample_bytes, step)
-    tried = [fitting.best(shape) for shape in shapes(given, step)]
-    if min(fitting.off(numbers) for numbers in tried) > GOOD:
-        tried += [fitting.best(shape) for shape in shapes(given, step, crosstalk=True)]
-    numbers = min(tried, key=fitting.criterion)
+    tried = fitting.tried(shapes(given, step))
+    if fitting.off(tried[0]) > GOOD:
+        near = [fitting.shape(numbers) for numbers in tried[:NEAREST]]
+        tried = fitting.tried(crowded(near, given), tried)
+    numbers = tried[0]
     found = ThroughputFit(
         scenario=fitting.scenario(numbers),
         given=given,

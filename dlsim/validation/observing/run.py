@@ -25,7 +25,7 @@ from dlsim.validation.observing import accelerator, machine
 from dlsim.validation.observing.assemble import Assembly, Setup, read, started_with
 from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.observing.rank import Rank
-from dlsim.validation.observing.settings import assumed, settings
+from dlsim.validation.observing.settings import assumed, length, settings
 from dlsim.validation.observing.siblings import siblings
 from dlsim.validation.observing.unwatchable import ObserveError, check_alone, check_handed_on
 from dlsim.validation.observing.wrapped_loader import Failure, Log, Returning, watch
@@ -59,10 +59,11 @@ def observe(
     A copy of the loader is run, whose dataset, sampler, `collate_fn` and `worker_init_fn` are
     wrapped; user code sees its own dataset, the same indices and batches, and random numbers as
     without observation. `step` is called with each batch (None: nothing is done with it). Each
-    epoch is left after `batches` batches (None: at its end), the first one also after `seconds`, if
-    these pass before. `samples`: keep the times of every sample, too. `rank`: which rank of a job
-    this process is; all begin together, and where they meet after each step, `stepped` is when this
-    one had come. `progress` is called with the number of batches finished since last time.
+    epoch is left after `batches` batches (None: at its end, or after one batch more than the loader
+    says that it has), the first one also after `seconds`, if these pass before. `samples`: keep the
+    times of every sample, too. `rank`: which rank of a job this process is; all begin together, and
+    where they meet after each step, `stepped` is when this one had come. `progress` is called with
+    the number of batches finished since last time.
 
     Not observed, NaN: `arrived` (but without workers), and `received` of what is not returned; of
     word that a worker's iterator has ended, `received` is the earliest that it can have been.
@@ -108,7 +109,8 @@ def observe(
             rank.meet()
         meet = rank.meet if rank is not None and rank.meets else None
         try:
-            batches = run(watched, log, step, meet, batches, seconds, epochs, memory)
+            told = None if batches is not None else length(loader)
+            batches = run(watched, log, step, meet, batches, told, seconds, epochs, memory)
         except KeyboardInterrupt as interrupt:
             if not log.returns:
                 raise
@@ -147,6 +149,8 @@ def observe(
         "machine": json.dumps(facts),
         **machine.contention(before, after),
     }
+    if told is not None and batches == told + 1:
+        notes["left"] = f"as it goes on after the {told:,} batches that it says it has"
     if rank is not None:
         notes["rank"] = json.dumps(rank.facts(assembly.zero))
     known_as = settings(loader, assembly, batches, epochs, rank)
@@ -176,21 +180,26 @@ def run(
     step: Callable[[Any], object] | None,
     meet: Callable[[], object] | None,
     batches: int | None,
+    told: int | None,
     seconds: float | None,
     epochs: int,
     progress: Callable[[int], object],
 ) -> int | None:
     """The training loop; after how many batches each epoch was left, None for at its end.
 
+    `told`: how many it has by the loader's own word; who goes on beyond that may never end.
     `log` takes down how it goes, and the exception that ends it, if any.
     """
     when = None
     try:
         try:
+            most = batches if told is None else told + 1
             for epoch in range(epochs):
-                limit = seconds if epoch == 0 else None
-                if run_epoch(watched, log, step, meet, batches, limit, progress):
-                    batches = len(log.finished)
+                limit, before = seconds if epoch == 0 else None, len(log.finished)
+                late = run_epoch(watched, log, step, meet, most, limit, progress)
+                done = len(log.finished) - before
+                if late or (told is not None and done == most):
+                    batches = most = done
         except (OSError, EOFError):
             # The connection to a dead worker may break before torch says, by a signal, that the
             # worker died; that exception is raised here, then.

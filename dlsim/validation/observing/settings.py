@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import IterableDataset as TorchIterable
 from torch.utils.data.distributed import DistributedSampler
 
 from dlsim.scenario import (
@@ -79,6 +80,20 @@ def settings(
         )
     except (DlsimError, TypeError, NotImplementedError) as error:
         return str(error) or type(error).__name__
+
+
+def length(loader: DataLoader[Any]) -> int | None:
+    """The most batches that an epoch has by the loader's own word; None: it may never end.
+
+    Of an iterable-style dataset each worker may yield all.
+    """
+    try:
+        if not isinstance(loader.dataset, TorchIterable):
+            return len(loader)
+        samples = len(loader.dataset)  # that of the loader would have torch count, and warn
+    except Exception:  # of a user's own `__len__`, or for want of one
+        return None
+    return max(loader.num_workers, 1) * -(-samples // (loader.batch_size or 1))
 
 
 def snapshots(loader: DataLoader[Any]) -> dict[str, Any]:

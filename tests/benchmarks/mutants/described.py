@@ -129,7 +129,10 @@ def filled(command: list[str], path: Path, folder: Path) -> list[str]:
     """The words of a command on the scenario at `path`, by default its first argument."""
     name, *words = command
     words = words if "{scenario}" in words else ["{scenario}", *words]
-    return [name, *(word.format(folder=folder, scenario=path) for word in words)]
+    named = {"{folder}": str(folder), "{scenario}": str(path)}
+    for mark, stands_for in named.items():
+        words = [word.replace(mark, stands_for) for word in words]
+    return [name, *words]
 
 
 def scenario_case(rng: random.Random, folder: Path) -> Case:
