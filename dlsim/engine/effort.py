@@ -25,7 +25,7 @@ from dlsim.engine.facts import (
     storage_of,
     uncovered,
 )
-from dlsim.engine.progress import FAST, advance, expecting, watching
+from dlsim.engine.progress import advance, expecting, watching
 from dlsim.engine.ranks import rank_scenario
 from dlsim.engine.usable import usable_cores
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
@@ -73,6 +73,13 @@ def seconds_of(scenario: Scenario) -> float:
         each = 2 * batches + (0.3 if sample_by_sample(scenario) else 0.001) * calls
         each += 0.5 * calls * shared_reads(scenario) / max(len(scenario.dataset.fetch), 1)
     return SECONDS * _of_all(scenario, each)
+
+
+def fast_effort(scenario: Scenario) -> float:
+    """What simulating one rank of `scenario` takes by the compiled engine, in units of `effort`."""
+    batches, drawn = begun_work(scenario)
+    epoch = 0.05 * batches + 0.001 * drawn + shuffled(scenario) / 25_000
+    return max(scenario.epochs * epoch, 1.0)
 
 
 def begun(scenario: Scenario, returned: float) -> float:
@@ -187,7 +194,8 @@ def announcing(
     covered = not (uncovered(scenario) if scenario.is_job else only_processes(scenario))
     cores = usable_cores()
     at_once = max(min(float(jobs), cores) if jobs > 0 else cores, 1.0)
-    slow, fast = (seconds + besides) / at_once, (FAST * seconds + besides) / at_once
+    share = SECONDS * ranks(scenario) * fast_effort(scenario) / seconds_of(scenario)
+    slow, fast = (seconds + besides) / at_once, (share * seconds + besides) / at_once
     if not installed():
         return expecting(seconds, slow, fast + COMPILING if covered else None)
     if not covered or not worth_compiling(seconds):

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-FAST = 0.05  # of what the SimPy engine takes, about so much does the compiled one
-
 
 @dataclass(eq=False)
 class Progress:

@@ -22,7 +22,7 @@ import numpy as np
 from msgspec import structs
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import begun_work, counts, effort, shuffled
+from dlsim.engine.effort import counts, effort, fast_effort
 from dlsim.engine.facts import only_processes
 from dlsim.scenario import IterableDataset, MapDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
@@ -57,9 +57,7 @@ def cost(scenario: Scenario, *, fast: bool | None = None) -> float:
     shares = scenario.is_job and not scenario.ideal
     if not (installed() if fast is None else fast) or shares or only_processes(scenario):
         return effort(scenario)
-    batches, drawn = begun_work(scenario)
-    epoch = 0.05 * batches + 0.001 * drawn + shuffled(scenario) / 25_000
-    return max(scenario.epochs * epoch, 1.0)
+    return fast_effort(scenario)
 
 
 def shortened(scenario: Scenario, most: float = RUN, *, fast: bool | None = None) -> Scenario:

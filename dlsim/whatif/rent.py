@@ -8,11 +8,12 @@ for the second: how much dearer that is, is part of the answer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import inf
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import SECONDS, effort
+from dlsim.engine.effort import SECONDS, deciding, effort, ranks, seconds_of
 from dlsim.engine.facts import uncovered
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Catalogue, Instance, Scenario, load_catalogue
@@ -21,7 +22,7 @@ from dlsim.whatif.bounds import bounds
 from dlsim.whatif.changes import WRONG, slower
 from dlsim.whatif.demand import demand
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.extent import cost, replicated
+from dlsim.whatif.extent import cost, replicated, shortened
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.rental import Offer, Rental
 from dlsim.whatif.renting import (
@@ -74,8 +75,27 @@ def rent(
     numbers = WORKERS if workers is None else (workers,)
     left_out: dict[str, str] = {}
     offers = sorted(_offers(training, catalogue, left_out), key=lambda offer: offer.least_cost)
-    done: list[Offer] = []
     targets = {"epoch_time": max_epoch, "stall": max_stall}
+    with _deciding(offers, numbers, replications, jobs):
+        done, unseen = _compared(offers, numbers, targets, left_out, replications, seed, jobs)
+        wrong = dict(_with_wrong_inputs(done, replications, seed, jobs))
+    return Rental(training, catalogue, tuple(done), tuple(unseen), left_out, wrong)
+
+
+def _compared(
+    offers: list[Offer],
+    numbers: tuple[int, ...],
+    targets: dict[str, float | None],
+    left_out: dict[str, str],
+    replications: int,
+    seed: int,
+    jobs: int,
+) -> tuple[list[Offer], list[Offer]]:
+    """The offers that were simulated, the best first; and those that are worse anyway.
+
+    The reason is added to those `left_out` for each that is neither.
+    """
+    done: list[Offer] = []
 
     def rank(offer: Offer) -> tuple[bool, float]:
         return not offer.holds, offer.cost
@@ -112,8 +132,33 @@ def rent(
     if not done:
         raise WhatIfError(_nothing(left_out))
     done.sort(key=rank)
-    wrong = dict(_with_wrong_inputs(done, replications, seed, jobs))
-    return Rental(training, catalogue, tuple(done), tuple(unseen), left_out, wrong)
+    return done, unseen
+
+
+def _deciding(
+    offers: list[Offer], numbers: tuple[int, ...], runs: int, jobs: int
+) -> AbstractContextManager[None]:
+    """Decide, and tell who watches how long it takes, for all machines that may be simulated.
+
+    They are those that are not worse by closed forms, with two numbers of workers each; the first
+    two also with all their ranks, and the first few with wrong inputs.
+    """
+    tried: list[Offer] = []
+    for offer in offers:
+        if len(tried) < 2 or all(o.least_epoch > NEAR * offer.least_epoch for o in tried):
+            tried.append(offer)
+    made, together = list[Scenario](), list[Scenario]()
+    for place, offer in enumerate(tried):
+        times = 2 + len(WRONG) * (place < RIVALS)
+        fitting = loaders(offer.scenario, numbers)[:1]
+        made += [shortened(fair_share(each), PART) for each in fitting for _ in range(times)]
+        if place < 2 and offer.scenario.is_job:
+            together += [each for each in fitting if _soon(each, runs)]
+    if not made:
+        return nullcontext()
+    seconds = runs * sum(map(seconds_of, [*made, *together]))
+    looked = runs * (len(made) + sum(map(ranks, together)))
+    return deciding(seconds, made[0], jobs=jobs, runs=looked)
 
 
 def _offers(training: Scenario, catalogue: Catalogue, left_out: dict[str, str]) -> Iterator[Offer]:

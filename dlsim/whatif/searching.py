@@ -34,4 +34,6 @@ def searching(scenario: Scenario, question: Question) -> AbstractContextManager[
     looking = LOOKING * sum(map(ranks, some)) / len(some)
     tries = SEARCHED if question.targets else SEARCHED_ALL
     whole = FIRST * max(map(seconds_of, map(shortened, options))) if costly else 0.0
-    return announcing(tries * seconds + whole, some[0], jobs=question.jobs, besides=tries * looking)
+    return announcing(
+        tries * seconds + whole, some[-1], jobs=question.jobs, besides=tries * looking
+    )

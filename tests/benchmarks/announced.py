@@ -20,7 +20,7 @@ from dlsim.scenario.shipped import shipped
 CHILD = """
 import json, sys, time
 if {without}:
-    sys.modules["numba"] = None
+    sys.modules["llvmlite"] = None
 from dlsim.cli import main, progress
 said = []
 begin = progress.Course.begin
@@ -66,7 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default=",".join(COMMANDS))
     parser.add_argument("--scenarios", default=",".join(shipped()))
-    parser.add_argument("--without", action="store_true", help="as if numba were not installed")
+    parser.add_argument("--without", action="store_true", help="as if llvmlite were not installed")
     options = parser.parse_args()
     print("| command | scenario | announced | took | times |\n|---|---|---:|---:|---:|")
     failed = False
