@@ -279,8 +279,9 @@ def _labels(ax: Axes, lane: int, numbers: Integers, begins: Floats, ends: Floats
     box, points = ax.get_window_extent(), 72 / ax.figure.dpi
     if box.height * points / abs(np.subtract(*ax.get_ylim())) < LABEL_SIZE:
         return
-    room = (ends - begins) * box.width * points / np.ptp(ax.get_xlim())
-    for number, middle, width in zip(numbers, (begins + ends) / 2, room, strict=True):
+    shown = np.clip([begins, ends], *ax.get_xlim())
+    room = (shown[1] - shown[0]) * box.width * points / np.ptp(ax.get_xlim())
+    for number, middle, width in zip(numbers, shown.mean(axis=0), room, strict=True):
         if width > (len(str(number)) + 0.8) * LABEL_SIZE * 0.6:
             ax.text(
                 middle,

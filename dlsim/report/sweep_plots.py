@@ -43,10 +43,10 @@ def sweep_curve(
 ) -> Axes:
     """`metric` over the values of `key`, with intervals; a line for each value of the key `by`.
 
-    A ring is around the row that is `taken`, and `word` says what that is. Each line is thinner
-    than the one before, and has another marker, so that lines that lie on each other are seen.
-    Rows that differ in other keys lie above each other. Raises `DlsimError` for a column that
-    the table does not have, or more lines than can be told apart.
+    A ring is around the row that is `taken`, and `word` says what that is, with its value. Each
+    line is thinner than the one before, and has another marker, so that lines that lie on each
+    other are seen. Rows that differ in other keys lie above each other. Raises `DlsimError` for a
+    column that the table does not have, or more lines than can be told apart.
     """
     _check(table, key, metric, *([by] if by else []))
     ax = axes(6, 3.8) if ax is None else ax
@@ -72,17 +72,24 @@ def sweep_curve(
             label=None if by is None else plain(f"{_name(by)} = {group}"),
         )
     if taken is not None:
-        ring(ax, x[taken], scale * table[metric][taken], word)
+        value = scale * table[metric][taken]
+        ring(ax, x[taken], value, f"{word}: {number(value)}")
     if names:
         ax.set_xticks([*names], [plain(name) for name in names.values()])
     ax.set_xlabel(_name(key))
     ax.set_ylabel(said)
     ax.set_ylim(bottom=0)
+    _as_tables(ax)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.9", linewidth=0.6)
     if by is not None or taken is not None:
         ax.legend(frameon=False, fontsize=8, markerscale=0.7)
     return ax
+
+
+def _as_tables(ax: Axes) -> None:
+    """Write the numbers of the axis of a metric as tables have them: 14,000."""
+    ax.yaxis.set_major_formatter(lambda value, place: number(value))
 
 
 def ring(ax: Axes, x: float, y: float, label: str = "take") -> None:
@@ -190,6 +197,7 @@ def pareto_front(
             ax.legend(frameon=False, fontsize=8, loc="lower right")
     ax.set_xlabel("num_workers (beside each mark: prefetch_factor; hollow: any order)")
     ax.set_ylabel(NAMES["samples_per_s"])
+    _as_tables(ax)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.set_ylim(bottom=0)
     ax.margins(x=0.08)

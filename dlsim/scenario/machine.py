@@ -120,8 +120,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
         check_positive(self, "crosstalk_power")
         check_seconds(self, "main_memory", "worker_memory", unit="bytes")
         require(is_number(self.copied) and 0 <= self.copied <= 1, "copied", "a share", self.copied)
-        alone = is_number(self.siblings) and 0 < self.siblings <= 1
-        require(alone, "siblings", "a share, above 0", self.siblings)
+        alone = is_number(self.siblings) and 0.01 <= self.siblings <= 1
+        require(alone, "siblings", "a share, at least 1 %", self.siblings)
         if self.descriptors is not None:
             check_integer(self, "descriptors", 1)
         check_non_negative(self, "a number of processes, at least 0", "background")

@@ -18,13 +18,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.scenario.errors import LARGEST
 from dlsim.scenario.files import replacing
 from dlsim.trace.columns import put_away
 from dlsim.trace.observation import ADDED, BATCH_COLUMNS, SAMPLE_COLUMNS, Observation
 from dlsim.trace.trace import MOMENTS, STATUSES, Epochs, Meta, Samples, Trace, TraceError
 
 FORMAT = 2
+LATEST = 1e30  # seconds; many batches of the longest times there may be (1e15) end before
 COLUMNS = {
     **dict.fromkeys(MOMENTS, np.float64),
     "worker": np.int32,
@@ -185,9 +185,13 @@ def check(trace: Trace) -> None:
         named |= {
             f"samples.{name}": getattr(trace.samples, name) for name in ("started", "fetched")
         }
+    if trace.stepped is not None:
+        named["stepped"] = trace.stepped
+    if isinstance(trace, Observation):
+        named |= {name: getattr(trace, name) for name in (*BATCH_COLUMNS, *SAMPLE_COLUMNS)}
     for name, moments in named.items():
-        if np.any(np.abs(moments) > LARGEST):
-            raise ValueError(f"{name}: expected seconds of at most {LARGEST:g}, got more")
+        if np.any(np.abs(moments) > LATEST):
+            raise ValueError(f"{name}: expected seconds of at most {LATEST:g}, got more")
 
 
 def _check_range(name: str, values: NDArray[Any], least: int, end: int) -> None:

@@ -142,6 +142,8 @@ def limit(scenario: Scenario) -> float:
     least = runs * found.period
     if not scenario.consumer.run_ahead:
         least = max(least, runs * (need.step + need.copies) + _first(scenario, need, varies))
+    if not least:  # only what no closed form counts takes time
+        return math.inf
     # the mean of a quotient is greater than the quotient of the means
     fastest = found.samples_per_batch * found.ranks * runs / least
     return float(fastest * (1 + varies**2 / batches))

@@ -214,7 +214,7 @@ class Judge:
             runs=runs,
             held=int(held.sum()),
             means={t.metric: mean(metrics[t.metric]) for t in targets},
-            miss=max(_missed(excess) / (t.limit or 1.0) for t, excess in excesses),
+            miss=max(_missed(excess, t.limit) for t, excess in excesses),
             failed=failed,
         )
 
@@ -261,9 +261,9 @@ def _close(excess: Floats, risk: float, scale: float) -> bool:
     return surely_above(near - excess, risk) and surely_above(near + excess, risk)
 
 
-def _missed(excess: Floats) -> float:
-    """How far the mean is beyond the limit: 0 within it, without end where none is known."""
-    beyond = mean(excess)
+def _missed(excess: Floats, limit: float) -> float:
+    """By what share the mean is beyond the limit: 0 within it, without end where none is known."""
+    beyond = mean(excess) / (limit or 1.0)
     return math.inf if math.isnan(beyond) else max(0.0, beyond)
 
 

@@ -140,8 +140,8 @@ def _deciding(
 ) -> AbstractContextManager[None]:
     """Decide, and tell who watches how long it takes, for all machines that may be simulated.
 
-    They are those that are not worse by closed forms, with two numbers of workers each; the first
-    two also with all their ranks, and the first few with wrong inputs.
+    They are those that are not worse by closed forms, each once; the first two also with all their
+    ranks, and the first few with wrong inputs.
     """
     tried: list[Offer] = []
     for offer in offers:
@@ -149,7 +149,7 @@ def _deciding(
             tried.append(offer)
     made, together = list[Scenario](), list[Scenario]()
     for place, offer in enumerate(tried):
-        times = 2 + len(WRONG) * (place < RIVALS)
+        times = 1 + len(WRONG) * (place < RIVALS)
         fitting = loaders(offer.scenario, numbers)[:1]
         made += [shortened(fair_share(each), PART) for each in fitting for _ in range(times)]
         if place < 2 and offer.scenario.is_job:

@@ -149,6 +149,15 @@ def table() -> dict[str, Any]:
     return sweep(case, vary, 3, jobs=1)
 
 
+def test_a_curve_has_the_numbers_of_its_table() -> None:
+    """The value that is ringed is told as in tables, and so are the numbers of the axis."""
+    found = {"loader.num_workers": np.array([1, 2]), "samples_per_s": np.array([7000.0, 13726.4])}
+    axes = sweep_curve(found, "loader.num_workers", taken=1, word="now")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["now: 13,726"]
+    axes.figure.draw_without_rendering()
+    assert "14,000" in [text.get_text() for text in axes.get_yticklabels()]
+
+
 def test_sweep_curve(table: dict[str, Any]) -> None:
     """A curve has the table's values, percent where they are shares, and names with units."""
     axes = sweep_curve(table, "loader.num_workers", "stall", by="loader.in_order")

@@ -7,6 +7,7 @@ import pytest
 
 import dlsim
 from dlsim.cli import main
+from dlsim.engine.progress import watched
 from dlsim.scenario import Catalogue, Instance, ScenarioError, load_catalogue
 from dlsim.scenario.catalogue import SHIPPED, together
 from dlsim.whatif import WhatIfError, rent
@@ -300,3 +301,14 @@ def test_machines_on_which_no_epoch_ends_are_left_out(keys: dict[str, Any], why:
     short = {"dataset.length": 30, **keys}
     with pytest.raises(WhatIfError, match=rf": {why} \(and 1 more are left out\)"):
         rent(training(**short), machines(SLOWLY, QUICKLY))
+
+
+def test_all_machines_are_announced_at_once() -> None:
+    """How long it takes is announced once, for all machines that are simulated, and with all."""
+    told = list[float]()
+    with watched() as known:
+        known.heard = lambda: told.append(known.prior)
+        found = rent(training(), machines(SLOWLY, QUICKLY))
+        alone = rent(training(), machines(QUICKLY))
+    assert (len(found.offers), len(alone.offers), len(told)) == (2, 1, 2)
+    assert told[0] > 1.5 * told[1]

@@ -90,7 +90,8 @@ def length(loader: DataLoader[Any]) -> int | None:
     try:
         if not isinstance(loader.dataset, TorchIterable):
             return len(loader)
-        samples = len(loader.dataset)  # that of the loader would have torch count, and warn
+        data: Any = loader.dataset
+        samples = len(data)  # that of the loader would have torch count, and warn
     except Exception:  # of a user's own `__len__`, or for want of one
         return None
     return max(loader.num_workers, 1) * -(-samples // (loader.batch_size or 1))
