@@ -15,7 +15,7 @@ import numpy as np
 from dlsim.report.columns import envelope, shares
 from dlsim.report.text import ended_early, setup, verdict
 from dlsim.scenario.errors import cut
-from dlsim.trace import Trace, metrics, summarize
+from dlsim.trace import Trace, metrics, stays, summarize
 from dlsim.trace.levels import Levels
 from dlsim.trace.trace import Floats, Integers, Problem
 
@@ -91,8 +91,8 @@ def occupancy(trace: Trace, ax: Axes | None = None) -> Axes:
     ax.set_xlim(begin, end)
     most, entries = 1, list[tuple[str, str]]()
     for name, colour, came, level in (
-        ("sent, not returned", CREDIT, trace.sent, metrics.credit),
-        ("ready", READY, trace.arrived, metrics.buffer),
+        ("sent, not returned", CREDIT, trace.sent, stays.credit),
+        ("ready", READY, trace.arrived, stays.buffer),
     ):
         if metrics.observed(trace, came):
             found = level(trace)

@@ -37,8 +37,9 @@ from dlsim.show.order import (
 )
 from dlsim.show.why import Why
 from dlsim.trace import MOMENTS
-from dlsim.trace.metrics import given_back, span, worker_count
+from dlsim.trace.metrics import span, worker_count
 from dlsim.trace.narration import sample_sentence, sentence
+from dlsim.trace.stays import given_back
 from dlsim.trace.trace import DISCARDED, ENDED, FAILED, SKIPPED, Trace
 from dlsim.trace.trace import RETURNED as GIVEN
 

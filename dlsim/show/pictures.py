@@ -12,7 +12,7 @@ import numpy as np
 
 from dlsim.report.columns import envelope, shares
 from dlsim.report.plots import BARRIER, COLUMNS, FETCH, MOST_BARS, STEP, WAIT, Spent, spent
-from dlsim.trace import Trace, memory, metrics
+from dlsim.trace import Trace, memory, metrics, stays
 from dlsim.trace.levels import Levels
 from dlsim.trace.trace import Floats
 
@@ -62,7 +62,7 @@ def _within(kind: Spent, begin: float, end: float) -> Spent:
 def occupancy(trace: Trace, begin: float, end: float) -> Json:
     """Batches ready, and sent but not returned, over time; and the credit window."""
     scenario = trace.meta.scenario
-    curves = {"ready": metrics.buffer(trace), "credit": metrics.credit(trace)}
+    curves = {"ready": stays.buffer(trace), "credit": stays.credit(trace)}
     if not metrics.worker_count(trace):
         del curves["credit"]
     return {

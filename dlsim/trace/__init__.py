@@ -21,15 +21,10 @@ from dlsim.trace.memory import Memory, Overflow, memory, overflow
 from dlsim.trace.metrics import (
     accelerator_utilisation,
     batches_per_second,
-    buffer,
-    buffer_bytes,
     busy,
-    credit,
     elapsed,
     epoch_times,
     first_batch,
-    head_of_line,
-    held,
     samples_per_second,
     stall,
     steps,
@@ -38,6 +33,7 @@ from dlsim.trace.metrics import (
 )
 from dlsim.trace.narration import narrate
 from dlsim.trace.profiler import read_profiler
+from dlsim.trace.stays import buffer, buffer_bytes, credit, head_of_line, held
 from dlsim.trace.summary import Summary, summarize
 from dlsim.trace.tables import read_csv, write_csv, write_job_csv
 from dlsim.trace.trace import (

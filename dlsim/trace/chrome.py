@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.scenario.files import replacing
-from dlsim.trace import metrics
+from dlsim.trace import metrics, stays
 from dlsim.trace.columns import new_column, parts
 from dlsim.trace.trace import PENDING, Floats, Integers, Trace, TraceError
 
@@ -306,7 +306,7 @@ def _lives(trace: Trace) -> Iterator[str]:
         begins = np.fmin(trace.started[part], trace.requested[part])
         begins = np.fmin(trace.sent[part], begins)
         finished = trace.finished[part]
-        ends = np.where(np.isnan(finished), metrics.given_back(trace, part), finished)
+        ends = np.where(np.isnan(finished), stays.given_back(trace, part), finished)
         there = np.flatnonzero(~np.isnan(begins))
         yield from _async("batch", part.start + there, begins[there], ends[there])
     epochs = trace.epochs
@@ -352,12 +352,12 @@ def _flow(phase: str, number: int, lane: Lane, ns: int) -> str:
 def _counters(trace: Trace) -> Iterator[str]:
     found = []
     if metrics.observed(trace, trace.arrived):
-        found.append(("ready", metrics.ready(trace)))
+        found.append(("ready", stays.ready(trace)))
     if metrics.observed(trace, trace.sent):
-        found.append(("credit", metrics.under_way(trace)))
+        found.append(("credit", stays.under_way(trace)))
     for name, stay in found:
         head = f'{{"ph":"C","cat":"{name}","name":"{name}","pid":{MAIN.pid},"tid":{MAIN.tid},"ts":'
-        for times, counts in metrics.steps_of(trace, stay):
+        for times, counts in stays.steps_of(trace, stay):
             for ns, count in zip(nanoseconds(times), counts.tolist(), strict=True):
                 if ns is not None:
                     yield f'{head}{ns / 1000:.3f},"args":{{"batches":{count}}}}}'

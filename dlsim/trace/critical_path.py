@@ -45,14 +45,8 @@ from dlsim.trace.causes import (
 )
 from dlsim.trace.columns import new_column, parts, put_away
 from dlsim.trace.fetch_parts import fetch_shares, mean_size
-from dlsim.trace.metrics import (
-    NAN,
-    later_arrivals,
-    order_by_epoch,
-    span,
-    validations,
-    worker_count,
-)
+from dlsim.trace.metrics import NAN, span, validations, worker_count
+from dlsim.trace.stays import later_arrivals, order_by_epoch
 from dlsim.trace.trace import DISCARDED, ENDED, PENDING, SKIPPED, Floats, Integers, Trace
 
 # What the time in validation would be put down to, being between a step and what comes after it.

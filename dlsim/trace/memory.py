@@ -23,7 +23,8 @@ import numpy as np
 from dlsim.scenario import Cost, IterableDataset, Scenario
 from dlsim.trace.columns import ALL, new_column, parts
 from dlsim.trace.levels import Levels, Peak, levels
-from dlsim.trace.metrics import Stay, epoch_ends, given_back, horizons, span
+from dlsim.trace.metrics import epoch_ends, span
+from dlsim.trace.stays import Stay, given_back, horizons
 from dlsim.trace.trace import DISCARDED, FAILED, RETURNED, Floats, Trace, TraceError
 
 SHM, MEMORY, DESCRIPTORS = "/dev/shm", "memory", "file descriptors"

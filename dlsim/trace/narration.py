@@ -13,7 +13,7 @@ import numpy as np
 
 from dlsim.scenario.units import duration
 from dlsim.trace.columns import parts
-from dlsim.trace.metrics import horizons
+from dlsim.trace.stays import horizons
 from dlsim.trace.trace import (
     DISCARDED,
     ENDED,

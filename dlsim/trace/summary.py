@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from string import Formatter
 
 from dlsim.scenario.units import duration, size
-from dlsim.trace import metrics
+from dlsim.trace import metrics, stays
 from dlsim.trace.columns import parts
 from dlsim.trace.job import JobTrace
 from dlsim.trace.quantiles import quantiles
@@ -69,7 +69,7 @@ class Summary:
     `credit_max`: batches ready, and sent but not returned. `held`: batches received before they
     were wanted; `held_max`: the most at a time. `head_of_line`: time waited while a
     later batch was ready. `worker_utilisation`: mean over the workers. `buffer_bytes`: the most
-    in the buffer. Formulas: `dlsim.trace.metrics`.
+    in the buffer. Formulas: `dlsim.trace.metrics` and `stays`.
     """
 
     samples_per_s: float = _metric(number)
@@ -166,8 +166,8 @@ def summarize(trace: Trace | Tally | JobTrace | JobTally) -> Summary:
         return summarize_job(trace)
     if isinstance(trace, Tally):
         return _of_tally(trace)
-    stays = (metrics.ready(trace), metrics.under_way(trace), metrics.early(trace))
-    buffer, credit, held = (metrics.extent(trace, stay) for stay in stays)
+    there = (stays.ready(trace), stays.under_way(trace), stays.early(trace))
+    buffer, credit, held = (stays.extent(trace, stay) for stay in there)
     utilisation, done, waits = metrics.accelerator_utilisation(trace), work(trace), _waits(trace)
     distinct = metrics.samples(trace) if done is None else done.distinct
     sent, arrived, received = (
@@ -187,11 +187,11 @@ def summarize(trace: Trace | Tally | JobTrace | JobTally) -> Summary:
         elapsed=metrics.elapsed(trace),
         buffer_mean=buffer.mean if arrived else NAN,
         buffer_max=buffer.most if arrived else NAN,
-        buffer_bytes=metrics.buffer_bytes(trace) if arrived else NAN,
+        buffer_bytes=stays.buffer_bytes(trace) if arrived else NAN,
         credit_max=credit.most if sent else NAN,
-        held=float(metrics.held_count(trace)) if received else NAN,
+        held=float(stays.held_count(trace)) if received else NAN,
         held_max=held.most if received else NAN,
-        head_of_line=metrics.head_of_line(trace) if arrived else NAN,
+        head_of_line=stays.head_of_line(trace) if arrived else NAN,
         worker_utilisation=metrics.mean(metrics.worker_utilisation(trace)),
         batches=float(len(trace.order)),
         samples=metrics.samples(trace),

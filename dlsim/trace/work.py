@@ -16,7 +16,7 @@ from msgspec import structs
 
 from dlsim.scenario import IterableDataset, Scenario, dealing
 from dlsim.trace.columns import parts
-from dlsim.trace.metrics import order_by_epoch
+from dlsim.trace.stays import order_by_epoch
 from dlsim.trace.trace import FAILED, Integers, Trace
 
 DISTINCT = "distinct samples/s"

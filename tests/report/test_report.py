@@ -20,7 +20,7 @@ from dlsim.report.job_text import job_text
 from dlsim.report.prediction_plots import predicted_against_measured
 from dlsim.report.text import setup
 from dlsim.report.why_plots import account_bars
-from dlsim.trace import Trace, metrics
+from dlsim.trace import Trace, metrics, stays
 from dlsim.trace.levels import levels
 
 
@@ -304,7 +304,7 @@ def test_shared_storage_is_blamed_before_order() -> None:
         epochs=2,
     )
     trace = simulate(scenario)
-    assert metrics.head_of_line(trace) > 0.5 * metrics.waits(trace).sum()
+    assert stays.head_of_line(trace) > 0.5 * metrics.waits(trace).sum()
     assert metrics.worker_utilisation(trace).mean() < 0.8
     assert " % of the time: 23.7 % for storage." in verdict(trace)
 

@@ -15,7 +15,7 @@ from dlsim.show.lesson_page import lesson_page
 from dlsim.show.lessons import lessons
 from dlsim.show.quotes import WORDS, rules
 from dlsim.show.resources import document
-from dlsim.trace import metrics
+from dlsim.trace import metrics, stays
 
 ROWS = lessons()["rows"].films["24 rows"]
 
@@ -61,7 +61,7 @@ def test_the_credit_of_the_film_is_the_metric() -> None:
     for lesson in lessons().values():
         for trace in lesson.traces():
             frames = film(trace).frames
-            level = metrics.credit(trace)
+            level = stays.credit(trace)
             last = {frame.at: frame.credit for frame in frames}
             for at, credit in list(last.items())[:-1]:
                 expected = level.counts[np.searchsorted(level.times, at, side="right") - 1]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 import dlsim
 from dlsim.cli import main
 from dlsim.scenario import Scenario
-from dlsim.trace import Trace, TraceError, metrics, read_profiler, write_chrome
+from dlsim.trace import Trace, TraceError, metrics, read_profiler, stays, write_chrome
 from dlsim.trace.chrome import ITER, WITH_WORKERS, WITHOUT_WORKERS
 from tests.strategies import scenarios
 
@@ -125,7 +125,7 @@ def test_counters(tmp_path: Path) -> None:
     """Two counters follow what is ready, and what is sent and not returned."""
     trace = dlsim.simulate(small())
     events = written(trace, tmp_path / "run.json")
-    for name, level in (("ready", metrics.buffer(trace)), ("credit", metrics.credit(trace))):
+    for name, level in (("ready", stays.buffer(trace)), ("credit", stays.credit(trace))):
         found = [(e["ts"], e["args"]["batches"]) for e in events if e["name"] == name]
         assert found == list(zip(level.times * 1e6, level.counts, strict=True))
 

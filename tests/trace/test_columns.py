@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import dlsim
 from dlsim.report import run_text
 from dlsim.scenario import Scenario
-from dlsim.trace import Trace, columns, metrics, quantiles, summarize
+from dlsim.trace import Trace, columns, quantiles, stays, summarize
 from dlsim.trace.account import account
 from dlsim.trace.critical_path import causes
 from dlsim.trace.memory import uses
@@ -60,12 +60,12 @@ def test_levels_have_the_extents_that_are_said(scenario: Scenario, seed: int, pa
     """The mean and the most of what is ready, under way or early are those of its levels."""
     trace = dlsim.simulate(scenario, seed, engine="simpy")
     for level, stay in (
-        (metrics.buffer, metrics.ready),
-        (metrics.credit, metrics.under_way),
-        (metrics.held, metrics.early),
+        (stays.buffer, stays.ready),
+        (stays.credit, stays.under_way),
+        (stays.held, stays.early),
     ):
         columns.PART = part
-        found, expected = metrics.extent(trace, stay(trace)), level(trace)
+        found, expected = stays.extent(trace, stay(trace)), level(trace)
         assert found.most == expected.max
         assert found.mean == pytest.approx(expected.mean, rel=1e-9, abs=1e-9, nan_ok=True)
 

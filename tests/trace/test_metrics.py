@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import dlsim
 from dlsim.engine import simulate
 from dlsim.scenario import Scenario
-from dlsim.trace import Trace, metrics, summarize
+from dlsim.trace import Trace, metrics, stays, summarize
 from dlsim.trace.levels import levels
 from dlsim.trace.summary import percent
 from dlsim.trace.trace import MOMENTS, RETURNED, SKIPPED
@@ -97,7 +97,7 @@ def test_slow_batch_blocks_the_line() -> None:
 def test_buffer_and_credit_over_time() -> None:
     """Step functions change exactly when batches arrive and are returned."""
     trace = slow_first()
-    buffer, credit = metrics.buffer(trace), metrics.credit(trace)
+    buffer, credit = stays.buffer(trace), stays.credit(trace)
     assert buffer.times.tolist() == [0, 1, 2, 4.5, 5.5]
     assert buffer.counts.tolist() == [0, 1, 2, 1, 0]
     assert credit.times.tolist() == [0, 4, 4.5, 5, 5.5]
@@ -136,10 +136,10 @@ def test_unreturned_batches_wait_until_the_epoch_ends() -> None:
     scenario = dlsim.replace(slow_first().meta.scenario, {"consumer.stop_after": 1, "epochs": 2})
     trace = simulate(scenario)
     # The loop is left at 4.5, and closing the workers waits for batch 2 until 5.
-    buffer = metrics.buffer(trace)
+    buffer = stays.buffer(trace)
     assert buffer.times.tolist() == [0, 1, 2, 5, 6, 7]
     assert buffer.counts.tolist() == [0, 1, 2, 0, 1, 2]
-    assert metrics.credit(trace).counts.tolist() == [4, 3, 4, 3]
+    assert stays.credit(trace).counts.tolist() == [4, 3, 4, 3]
 
 
 def test_skipped_batches_give_their_credit_back() -> None:
@@ -155,7 +155,7 @@ def test_skipped_batches_give_their_credit_back() -> None:
         )
     )
     assert (trace.status == SKIPPED).any()
-    credit = metrics.credit(trace)
+    credit = stays.credit(trace)
     assert credit.counts[np.searchsorted(credit.times, 1.0, side="right") - 1] < 6
 
 
@@ -217,7 +217,7 @@ def test_a_batch_that_is_replaced_counts_no_more() -> None:
     )
     trace = simulate(scenario)
     sent = np.where(trace.sent > 0, trace.sent - 0.001, trace.sent)
-    assert metrics.credit(dataclasses.replace(trace, sent=sent)).max == 2
+    assert stays.credit(dataclasses.replace(trace, sent=sent)).max == 2
 
 
 def test_what_was_not_observed_is_not_told() -> None:
@@ -272,7 +272,7 @@ def test_littles_law(scenario: Scenario, seed: int) -> None:
     back = trace.status == RETURNED
     spent = (trace.returned - trace.arrived)[back]
     expected = metrics.batches_per_second(trace) * float(spent.mean())
-    assert metrics.buffer(trace).mean == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert stays.buffer(trace).mean == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @settings(max_examples=60)
@@ -293,7 +293,7 @@ def test_head_of_line_as_defined(scenario: Scenario, seed: int) -> None:
         arrival = min((t for t in later if t == t), default=math.inf)
         until = min(trace.arrived[b], trace.returned[b])
         lost += max(0.0, until - max(trace.requested[b], arrival))
-    assert metrics.head_of_line(trace) == pytest.approx(lost, abs=1e-9)
+    assert stays.head_of_line(trace) == pytest.approx(lost, abs=1e-9)
 
 
 @settings(max_examples=60)
