@@ -13,11 +13,12 @@ import numpy as np
 
 from dlsim.trace.account import Account, account
 from dlsim.trace.causes import BARRIER, FETCH, STEP, grouped, ranked
-from dlsim.trace.critical_path import Piece, critical_path
+from dlsim.trace.critical_path import critical_path
 from dlsim.trace.fetch_parts import fetch_shares
 from dlsim.trace.job import JobTrace, Meetings, meetings
 from dlsim.trace.metrics import NAN, ratio, span
 from dlsim.trace.trace import Floats, Trace
+from dlsim.trace.walk import Piece
 
 OTHERS = 32  # ranks that one is compared with: to walk back through a thousand takes long
 
