@@ -147,6 +147,9 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
         return 2 * max(pairs, 0.0) / busy
 
 
+UNLIMITED = Machine().storage
+
+
 class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Processor seconds to handle a batch.
 

@@ -6,32 +6,25 @@ All times are seconds, all sizes bytes. A value that torch would refuse is refus
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct, structs
 
-from dlsim.scenario.checks import (
-    check_conflict,
-    check_indices,
-    check_integer,
-    check_text,
-    check_tuples,
-)
+from dlsim.scenario.checks import check_integer, check_text, check_tuples
 from dlsim.scenario.consumer import Consumer
 from dlsim.scenario.dataset import Dataset, IterableDataset, MapDataset
-from dlsim.scenario.dealing import batches, dealt_to, shard
-from dlsim.scenario.distributions import Recorded
-from dlsim.scenario.errors import ScenarioError, require
+from dlsim.scenario.dealing import batches, dealt_to
+from dlsim.scenario.errors import require
 from dlsim.scenario.failure import Failure
+from dlsim.scenario.fitting import check_fit
 from dlsim.scenario.job import Job
 from dlsim.scenario.loader import Loader
-from dlsim.scenario.machine import STAGED_BYTES, Costs, Machine
+from dlsim.scenario.machine import STAGED_BYTES, UNLIMITED, Costs, Machine
 from dlsim.scenario.validation import Validation
 
 OLD, LAST = ((1, 12), (1, 13)), (2, 15)  # torch's releases before 2.0, and the last one known
 LATEST = f"{LAST[0]}.{LAST[1]}"
-UNLIMITED, FREE, ALONE = Machine().storage, Costs(), Job()
-SHORTEST_TIMEOUT = 1e-3  # seconds, where timeouts are caught: each of them is kept
+FREE, ALONE = Costs(), Job()
 SHARING = {*Costs.__struct_fields__} - {
     "worker_start",
     "index_latency",
@@ -93,43 +86,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         check_integer(self, "epochs", 1)
         check_text(self, "name", empty=True)
         require(self.policy in get_args(Policy), "policy", "torch or row", self.policy)
-        release = self.torch_release
-        loader, dataset = self.loader, self.dataset
-        check_conflict(
-            not loader.in_order and release < (2, 6),
-            "loader.in_order",
-            f"torch {self.torch} has no such keyword; it came with 2.6",
-        )
-        self._check_errors()
-        if loader.stateful:
-            self._check_stateful()
-        if isinstance(dataset, IterableDataset):
-            self._check_iterable(dataset)
-        else:
-            check_conflict(
-                dataset.batched and release < (1, 13),
-                "dataset.batched",
-                f"torch {self.torch} does not call __getitems__; 1.13 was the first to",
-            )
-            self._check_indices(dataset)
-        for where, distribution in self._recorded():
-            if (
-                where == "consumer.step"
-                or where == "dataset.collate"
-                or isinstance(dataset, IterableDataset)
-            ):
-                continue  # how many batches there will be is known when they are
-            needed = 0 if isinstance(dataset, MapDataset) and dataset.batched else dataset.length
-            require(
-                len(distribution.values) >= needed,
-                where,
-                f"{needed} values, one for each dataset index",
-                distribution.values,
-            )
-        if self.is_job:
-            self._check_job()
-        if self.validation is not None:
-            self._check_validation()
+        check_fit(self)
 
     @property
     def is_job(self) -> bool:
@@ -293,192 +250,6 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         expected = f"a release from {OLD[0][0]}.{OLD[0][1]} to {LATEST}, whose rules are known"
         require(known, "torch", expected, self.torch)
         return release
-
-    def _check_iterable(self, dataset: IterableDataset) -> None:
-        loader = self.loader
-        for key in ("shuffle", "sampler", "batch_sampler", "endless"):
-            value = getattr(loader, key)
-            require(
-                value is None or value is False,
-                f"loader.{key}",
-                "nothing: an iterable-style dataset has no sampler",
-                value,
-            )
-        require(
-            loader.dispatch in ("turns", "dealt"),
-            "loader.dispatch",
-            "turns or dealt, as each worker has its own part of an iterable-style dataset",
-            loader.dispatch,
-        )
-        if isinstance(dataset.sharding, tuple):
-            dealt = 1 if self.job.reads_all else self.job.world
-            wanted = max(loader.num_workers, 1) * dealt
-            require(
-                len(dataset.sharding) == wanted,
-                "dataset.sharding",
-                f"{wanted} lengths, one for each worker{' of each rank' if dealt > 1 else ''}; or, "
-                'of files that are dealt to any number, dataset.sharding = "none" and '
-                "dataset.shards = these lengths",
-                dataset.sharding,
-            )
-
-    def _check_errors(self) -> None:
-        """Refuse loops that catch errors for ever, or for about as long."""
-        if self.consumer.on_error != "continue":
-            return
-        loader = self.loader
-        check_conflict(
-            self.consumer.loop not in ("plain", "rebind"),
-            "consumer.on_error",
-            f'expected stop, as loop = "{self.consumer.loop}" gives nothing after an error, '
-            "got continue",
-        )
-        check_conflict(
-            0 < loader.timeout < SHORTEST_TIMEOUT,
-            "loader.timeout",
-            f'expected at least {SHORTEST_TIMEOUT} s where consumer.on_error = "continue", '
-            f"got {loader.timeout}",
-        )
-        failures = {failure.where for failure in self.failures}
-        check_conflict(
-            isinstance(self.dataset, IterableDataset) and "worker_init_fn" in failures,
-            "consumer.on_error",
-            "expected stop, as a worker whose worker_init_fn failed never says that its part of an "
-            "iterable-style dataset has ended, got continue",
-        )
-        check_conflict(
-            loader.endless and bool(failures),
-            "consumer.on_error",
-            "expected stop, as an endless sampler (loader.endless) may fail for ever, got continue",
-        )
-
-    def _check_stateful(self) -> None:
-        """Refuse what torchdata's loader cannot, and what is not known of it."""
-        loader, dataset = self.loader, self.dataset
-        check_conflict(
-            self.consumer.loop not in ("plain", "rebind"), "loader.stateful", "needs a plain loop"
-        )
-        check_conflict(
-            self.consumer.on_error == "continue",
-            "loader.stateful",
-            'needs consumer.on_error = "stop": after an exception StatefulDataLoader\'s snapshots '
-            "fail",
-        )
-        if isinstance(dataset, IterableDataset):
-            check_conflict(
-                loader.resume > 0 and self.costs.snapshot > 0,
-                "loader.resume",
-                "goes on without the state of an iterable-style dataset, and costs.snapshot saves "
-                "one",
-            )
-            workers, size = loader.num_workers, loader.batch_size or 1
-            every = range(max(workers, 1))
-            lengths = [len(shard(dataset, self.job, w, loader)) for w in every]
-            there = sum(n // size if loader.drop_last else -(-n // size) for n in lengths)
-        else:
-            there = loader.batches(dataset.length)
-        require(
-            loader.resume <= there,
-            "loader.resume",
-            f"at most the batches of an epoch ({there})",
-            loader.resume,
-        )
-        check_conflict(self.is_job and loader.resume > 0, "loader.resume", "needs a single rank")
-
-    def _check_indices(self, dataset: MapDataset) -> None:
-        loader = self.loader
-        check_conflict(
-            loader.shuffle and dataset.length == 0,
-            "loader.shuffle",
-            "expected false, as torch refuses to shuffle an empty dataset, got true",
-        )
-        if loader.sampler is not None:
-            check_indices("loader.sampler", loader.sampler, dataset.length)
-        for batch in loader.batch_sampler or ():
-            check_indices("loader.batch_sampler", batch, dataset.length)
-        check_conflict(
-            loader.endless and loader.batches(dataset.length) == 0,
-            "loader.endless",
-            "needs a sampler that has at least one batch",
-        )
-        check_conflict(
-            loader.endless and self.consumer.loop != "plain", "loader.endless", "needs a plain loop"
-        )
-
-    def _check_job(self) -> None:
-        """That data can be dealt as the job says, and that everyone gets some."""
-        loader, job, storage = self.loader, self.job, self.machine.storage
-        iterable = isinstance(self.dataset, IterableDataset)
-        many, whole = job.world > 1, job.deal == "batches"
-        check_conflict(whole and iterable, "job.deal", "batches needs a map-style dataset")
-        if job.deal == "kept":
-            needs = "kept needs an iterable-style dataset and loader.batch_size"
-            check_conflict(not iterable or loader.batch_size is None, "job.deal", needs)
-        check_conflict(
-            many and job.deal == "distributed" and loader.batch_sampler is not None,
-            "job.deal",
-            "distributed excludes loader.batch_sampler; batches of it can be dealt",
-        )
-        check_conflict(
-            whole and loader.batch_sampler is None and loader.batch_size is None,
-            "job.deal",
-            "batches needs loader.batch_size",
-        )
-        check_conflict(
-            whole and job.even_batches and loader.batch_sampler is not None,
-            "job.even_batches",
-            "needs loader.batch_size; set it to false to deal a batch_sampler",
-        )
-        check_conflict(
-            job.remote and structs.replace(storage, cache=0.0) != UNLIMITED,
-            "job.storage",
-            "is read in place of machine.storage, of which only the cache may be set",
-        )
-        if many and not iterable and job.deal != "same":
-            last = batches(loader, self.dataset, job, job.world - 1)
-            first = batches(loader, self.dataset, Job(), 0)
-            require(
-                last > 0 or first == 0,
-                "job.ranks" if job.nodes == 1 else "job.nodes",
-                f"no more ranks than an epoch has batches ({first})",
-                job.world,
-            )
-
-    def _check_validation(self) -> None:
-        """That validation could run by itself, and that training does not go on meanwhile."""
-        check_conflict(
-            self.consumer.on_error == "continue",
-            "validation",
-            'needs consumer.on_error = "stop"',
-        )
-        check_conflict(
-            self.consumer.loop == "thread",
-            "validation",
-            "needs a loop that does not read ahead by a thread, which would go on meanwhile",
-        )
-        check_conflict(self.job.uneven == "join", "validation", 'excludes job.uneven = "join"')
-        assert self.validation is not None
-        check_conflict(
-            getattr(self.validation.dataset, "download", None) is not None,
-            "validation.dataset.download",
-            "expected none, as the cache of files is that of training",
-        )
-        try:
-            _ = self.validating
-        except ScenarioError as error:
-            raise ScenarioError(f"validation.{error}") from None
-
-    def _recorded(self) -> list[tuple[str, Recorded]]:
-        """Every `Recorded` in the scenario with its dotted key."""
-        found: list[tuple[str, Any]] = [("consumer.step", self.consumer.step)]
-        found.append(("dataset.collate", self.dataset.collate))
-        for i, stage in enumerate(self.dataset.fetch):
-            found += [
-                (f"dataset.fetch.{i}.wait", stage.wait),
-                (f"dataset.fetch.{i}.cpu", stage.cpu),
-                (f"dataset.fetch.{i}.read_bytes", stage.read_bytes),
-            ]
-        return [(key, d) for key, d in found if isinstance(d, Recorded)]
 
 
 _PARTS: dict[str, tuple[type, ...]] = {
