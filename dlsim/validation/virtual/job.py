@@ -13,8 +13,9 @@ from dlsim.scenario import Scenario, ScenarioError
 from dlsim.trace.job import JobTrace
 from dlsim.trace.trace import Problem
 from dlsim.validation.virtual.clock import MAIN_RANK, Clock, Terminated, Thread
-from dlsim.validation.virtual.loader import check_runnable, metas, training_loop, undisturbed
+from dlsim.validation.virtual.loader import check_runnable, metas, undisturbed
 from dlsim.validation.virtual.record import Watcher
+from dlsim.validation.virtual.training import training_loop
 
 
 def run_virtual_job(scenario: Scenario, seed: int = 0, *, samples: bool = False) -> JobTrace:
