@@ -1,7 +1,7 @@
 """The walk back along the critical path of a trace, from the end to the begin.
 
 What is binding at each moment is said in `critical_path`; what came before what is in
-`predecessors`.
+`predecessors`, and what is known of an epoch as a whole in `edges`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from dlsim.trace.causes import (
     READY,
     RECEIVE,
     SEND,
-    SHARDS,
     STARTING,
     STEP,
     TAKE,
@@ -37,6 +36,7 @@ from dlsim.trace.causes import (
     WAITING,
 )
 from dlsim.trace.columns import new_column, parts, put_away
+from dlsim.trace.edges import drained, first_sent, last_step, primed, shortage
 from dlsim.trace.fetch_parts import mean_size
 from dlsim.trace.metrics import NAN, span, validations, worker_count
 from dlsim.trace.predecessors import (
@@ -47,7 +47,7 @@ from dlsim.trace.predecessors import (
     worker_lanes,
 )
 from dlsim.trace.stays import later_arrivals, order_by_epoch
-from dlsim.trace.trace import DISCARDED, ENDED, PENDING, SKIPPED, Floats, Trace
+from dlsim.trace.trace import DISCARDED, Floats, Trace
 
 # What the time in validation would be put down to, being between a step and what comes after it.
 AROUND = (STEP, BARRIER, JOINING, DRAINING)
@@ -172,9 +172,10 @@ class Walk:
         begin = self.begin if epoch == 0 else started
         problem = trace.meta.problem if epoch == len(trace.epochs.started) - 1 else None
         self.fresh = self.workers > 0 and (epoch == 0 or not self.persistent)
-        self.short = self.shortage(epoch)
+        done = np.asarray(self.done)
+        self.short = shortage(trace, done, self.numbers(epoch), self.workers)
         self.numbered, self.floor = self.first[epoch], begin
-        last = self.last_step(epoch) if len(mine) else float(np.fmax(begin, primed))
+        last = last_step(trace, self.places[epoch]) if len(mine) else float(np.fmax(begin, primed))
         if problem is not None:
             self.to(TIMEOUT if problem.kind == TIMEOUT else ERROR, last)
         self.to(JOINING, max(last, self.drained(epoch, self.now)))
@@ -193,44 +194,11 @@ class Walk:
         self.to(HANDSHAKE, self.drained(epoch - 1, self.now))
         self.to(DRAINING, begin)
 
-    def last_step(self, epoch: int) -> float:
-        """When the last step of an epoch had ended."""
-        order, places, last = self.trace.order, self.places[epoch], NAN
-        for part in parts(places.start, places.stop):
-            last = float(np.fmax.reduce(self.trace.finished[order[part]], initial=last))
-        return last
-
     def drained(self, epoch: int, until: float) -> float:
         """When workers had done all that they were sent in `epoch`: `until` if some never had."""
         if epoch < 0:
             return self.floor
-        trace, done, found = self.trace, np.asarray(self.done), self.floor
-        for part in self.numbers(epoch):
-            cut = np.isnan(done[part]) & ~np.isnan(trace.started[part])
-            if (cut & (trace.status[part] == PENDING)).any():
-                return until
-            found = float(np.fmax.reduce(done[part], initial=found))
-        return found
-
-    def shortage(self, epoch: int) -> tuple[float, str]:
-        """Since when some worker had nothing left to do in `epoch`, while others had; and why.
-
-        It has used up its data, and at least as many batches as there are workers are still to
-        come; or else fewer batches are left than there are workers. NaN if neither ever is.
-        """
-        if self.workers < 2:
-            return NAN, LAST_ROUND
-        last, gone, done = np.empty(0), np.inf, np.asarray(self.done)
-        for part in self.numbers(epoch):
-            status = self.trace.status[part]
-            coming = done[part][(status != ENDED) & (status != SKIPPED)]
-            coming = np.nan_to_num(coming, nan=np.inf)
-            last = np.sort(np.concatenate((last, coming)))[-self.workers :]
-            gone = float(np.fmin.reduce(done[part][status == ENDED], initial=gone))
-        if len(last) < self.workers:
-            return -np.inf, LAST_ROUND
-        first = float(last[0])  # of the last round
-        return (gone, SHARDS) if gone < first else (first, LAST_ROUND)
+        return drained(self.trace, np.asarray(self.done), self.numbers(epoch), self.floor, until)
 
     def batches(self, order: memoryview) -> Iterator[list[Piece]]:
         """From the end of the last step of an epoch back to the floor, along binding causes."""
@@ -283,21 +251,12 @@ class Walk:
             self.handed_over(batch, self.called[batch])
             if self.rebinds and epoch > 0:
                 # what the name was bound to goes before next() is called
-                began = self.primed(epoch)
+                began = primed(self.trace, slice(*self.first[epoch : epoch + 2]), self.window)
                 self.filling = False
                 self.to(JOINING, max(began, self.drained(epoch - 1, self.now)))
                 self.to(DRAINING, began)
         self.filling = False
-        sent = NAN
-        for part in self.numbers(epoch):
-            sent = float(np.fmin.reduce(self.trace.sent[part], initial=sent))
-        self.to(SEND, sent - self.costs.index_put)
-
-    def primed(self, epoch: int) -> float:
-        """When the first window of an epoch was sent."""
-        first, end = self.first[epoch : epoch + 2]
-        sent = self.trace.sent[first:end][: self.window]
-        return float(np.fmax.reduce(sent))
+        self.to(SEND, first_sent(self.trace, self.numbers(epoch)) - self.costs.index_put)
 
     def handed_over(self, batch: int, since: float) -> None:
         """Back from the return of `batch`: the next index list, pinning, receiving; to `since`.
