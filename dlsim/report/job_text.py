@@ -19,7 +19,8 @@ from dlsim.trace.job_metrics import (
     usual_causes,
 )
 from dlsim.trace.job_summary import span
-from dlsim.trace.memory import DESCRIPTORS, Overflow
+from dlsim.trace.memory import DESCRIPTORS
+from dlsim.trace.overflow import Overflow
 from dlsim.trace.summary import aligned, number, percent
 from dlsim.trace.telling import beside, sentence
 from dlsim.whatif.space import space

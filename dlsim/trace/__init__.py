@@ -17,7 +17,7 @@ from dlsim.trace.job_metrics import Lateness, lateness
 from dlsim.trace.job_profiles import read_job_chrome, read_profiles
 from dlsim.trace.levels import Levels
 from dlsim.trace.log import events
-from dlsim.trace.memory import Memory, Overflow, memory, overflow
+from dlsim.trace.memory import Memory, memory
 from dlsim.trace.metrics import (
     accelerator_utilisation,
     batches_per_second,
@@ -32,6 +32,7 @@ from dlsim.trace.metrics import (
     worker_utilisation,
 )
 from dlsim.trace.narration import narrate
+from dlsim.trace.overflow import Overflow, overflow
 from dlsim.trace.profiler import read_profiler
 from dlsim.trace.stays import buffer, buffer_bytes, credit, head_of_line, held
 from dlsim.trace.summary import Summary, summarize

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from dlsim.trace.job import JobTrace
-from dlsim.trace.memory import DESCRIPTORS, MEMORY, SHM, Overflow, largest_window, memory, uses
+from dlsim.trace.memory import DESCRIPTORS, MEMORY, SHM, memory, uses
+from dlsim.trace.overflow import Overflow, largest_window
 from dlsim.trace.trace import Trace
 
 

@@ -63,27 +63,12 @@ class Use:
         return self.limit is not None and self.needed > self.limit
 
 
-@dataclass(frozen=True)
-class Overflow:
-    """What does not fit: `resource` needs `needed` and has `limit`, first for `batch`.
-
-    `largest_window` is the largest credit window (num_workers * prefetch_factor) for which it
-    would, however slow the training step: 0 if none would.
-    """
-
-    resource: str
-    batch: int
-    needed: float
-    limit: float
-    largest_window: int
-
-
 def memory(trace: Trace) -> Memory:
     """The bytes of all batches over time; the most at a time counts what is there for a moment.
 
     Raises `TraceError` for a trace without a scenario, which would say how big a sample is.
     """
-    claimed = [(each, _claims(each, _scenario(each))) for each in _both(trace)]
+    claimed = [(each, _claims(each, scenario_of(each))) for each in _both(trace)]
     size = np.concatenate([_bytes(each)(ALL) for each, _ in claimed])
 
     def over_time(stays: Sequence[tuple[Floats, Floats]]) -> Levels:
@@ -108,7 +93,7 @@ def uses(trace: Trace) -> list[Use]:
 
     Raises `TraceError` for a trace without a scenario.
     """
-    shm, _, whole = _all_uses([(each, _claims(each, _scenario(each))) for each in _both(trace)])
+    shm, _, whole = _all_uses([(each, _claims(each, scenario_of(each))) for each in _both(trace)])
     most = max(_opened_files(trace), key=lambda use: use.needed, default=None)
     return [shm, whole] if most is None else [shm, whole, most]
 
@@ -120,59 +105,11 @@ def _both(trace: Trace) -> list[Trace]:
 
 def _opened_files(trace: Trace) -> list[Use]:
     """The descriptors of each process: the main one has those of training and validation."""
-    own = own_descriptors(_scenario(trace))
-    shared = [one for one in _both(trace) if _scenario(one).through_shm]
-    each = [(one, _opened(one, _scenario(one), own)) for one in shared]
+    own = own_descriptors(scenario_of(trace))
+    shared = [one for one in _both(trace) if scenario_of(one).through_shm]
+    each = [(one, _opened(one, scenario_of(one), own)) for one in shared]
     mains = _all_uses([(one, claims[:1]) for one, claims in each]) if each else []
     return [*mains, *(use for one, claims in each for use in _uses(one, claims[1:]))]
-
-
-def overflow(trace: Trace) -> Overflow | None:
-    """What outgrows the machine (`machine.shm`, `memory`, `descriptors`), and at which batch.
-
-    None if nothing does.
-    """
-    scenario = _scenario(trace)
-    for use in uses(trace):
-        if use.limit is not None and use.outgrown:
-            batch = int(trace.size.max(initial=0))
-            most = largest_window(scenario, use.resource, use.limit, batch)
-            return Overflow(use.resource, max(use.batch, 0), use.needed, use.limit, most)
-    return None
-
-
-def largest_window(scenario: Scenario, resource: str, limit: float, samples: float) -> int:
-    """The largest credit window whose batches, of so many samples, fit into `limit`.
-
-    As many batches as the window has can be fetched and not returned, and the training loop
-    keeps one more; not in /dev/shm, if they are pinned. Where iterators are rebound, there are
-    two windows at a time. None is small enough where what arrives sends for more.
-    """
-    if scenario.loader.refill == "arrival":
-        return 0
-    each = samples * scenario.dataset.sample_bytes.mean
-    kept = 1 + scenario.taken_ahead
-    if resource == DESCRIPTORS:
-        each = float(scenario.dataset.tensors)
-        limit -= own_descriptors(scenario)
-    elif resource == MEMORY:
-        limit -= scenario.own_memory
-    elif resource == SHM and scenario.pins:
-        kept -= 1
-    if scenario.validation is not None:
-        limit -= _most_beside(scenario.validating, resource)
-    sets = 2 if scenario.rebinds and scenario.epochs > 1 else 1  # of workers at a time
-    return max(0, int(limit // each) - kept) // sets if each else 0
-
-
-def _most_beside(validating: Scenario, resource: str) -> float:
-    """What full batches of validation can take of a resource, or the files they have open."""
-    loader, dataset = validating.loader, validating.dataset
-    batch = max(map(len, loader.batch_sampler or ()), default=loader.batch_size or 1)
-    samples = min(batch, dataset.length)
-    each = dataset.tensors if resource == DESCRIPTORS else samples * dataset.sample_bytes.mean
-    sets = 2 if validating.rebinds and validating.epochs > 1 else 1
-    return each * (sets * max(loader.window, 1) + validating.taken_ahead + 1)
 
 
 def crossing(scenario: Scenario) -> bool:
@@ -264,7 +201,7 @@ def _bytes(trace: Trace) -> Callable[[slice], Floats]:
     What is under way when a run ends early has the size it was asked for, which of a stream may be
     more than there is.
     """
-    dataset = _scenario(trace).dataset
+    dataset = scenario_of(trace).dataset
     each = dataset.sample_bytes.mean
     most = dataset.length if isinstance(dataset, IterableDataset) else np.inf
     return lambda part: np.rint(np.minimum(trace.size[part], most) * each)
@@ -354,7 +291,8 @@ def _released(trace: Trace) -> Floats:
     return gone
 
 
-def _scenario(trace: Trace) -> Scenario:
+def scenario_of(trace: Trace) -> Scenario:
+    """The scenario of a trace; raises `TraceError` if it has none."""
     if trace.meta.scenario is None:
         raise TraceError("memory: expected a trace with a scenario, got one that has none")
     return trace.meta.scenario

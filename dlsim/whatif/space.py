@@ -19,15 +19,8 @@ from dlsim.engine.facts import lingers
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.scenario.units import size
-from dlsim.trace.memory import (
-    DESCRIPTORS,
-    MEMORY,
-    SHM,
-    Use,
-    largest_window,
-    own_descriptors,
-    uses,
-)
+from dlsim.trace.memory import DESCRIPTORS, MEMORY, SHM, Use, own_descriptors, uses
+from dlsim.trace.overflow import largest_window
 from dlsim.trace.trace import Trace
 
 UNSTATED = 1.0  # bytes of a sample, at most: only costs that grow with batches need them
