@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from itertools import accumulate, chain, count
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from dlsim.engine.facts import batch_ends, batch_indices, storage_of
 from dlsim.scenario import Constant, Distribution, IterableDataset, MapDataset, Recorded, Scenario
 
 LARGEST_BLOCK, MOST_SAMPLES = 16384, 65536  # jobs in a block, and their samples
+FIRST_BLOCK = 64  # jobs or samples drawn at first
 LEAST_BLOCK = 256  # where many ranks have a block each
 
 
@@ -227,3 +229,26 @@ def replays(dataset: MapDataset | IterableDataset) -> bool:
 def asked(dataset: MapDataset | IterableDataset) -> list[Distribution | None]:
     """What a sample may ask for, stage by stage."""
     return [each for stage in dataset.fetch for each in (stage.wait, stage.cpu, stage.read_bytes)]
+
+
+def without_end(
+    make: Callable[[int, int], Jobs], batches: int, largest: int, *, alone: bool
+) -> Iterator[tuple[Block, bool]]:
+    """The jobs of an endless sampler in blocks, `batches` in each pass, made when it begins."""
+    for number in count():
+        blocks = make(number, number * batches).blocks(FIRST_BLOCK, largest, alone=alone)
+        yield from ((block, True) for block, _ in blocks)
+
+
+def firsts(shards: Sequence[Sequence[int]]) -> list[int]:
+    """At which place each shard begins: a dataset index, where each is a range of them."""
+    if all(isinstance(shard, range) for shard in shards):
+        return [shard.start for shard in shards if isinstance(shard, range)]
+    return [0, *accumulate(map(len, shards))][:-1]
+
+
+def places_of(shards: Sequence[Sequence[int]]) -> Any:
+    """The dataset index at each place; none where places are dataset indices."""
+    if all(isinstance(shard, range) for shard in shards):
+        return np.empty(0, np.int64)
+    return np.fromiter(chain.from_iterable(shards), np.int64)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate, chain, count
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,14 @@ from msgspec import structs
 
 from dlsim.engine.compiled.counting import Counting, columns_of
 from dlsim.engine.compiled.in_order import simulate_in_order
-from dlsim.engine.compiled.jobs import Block, Jobs, largest_block
+from dlsim.engine.compiled.jobs import (
+    FIRST_BLOCK,
+    Jobs,
+    firsts,
+    largest_block,
+    places_of,
+    without_end,
+)
 from dlsim.engine.compiled.loop import run
 from dlsim.engine.compiled.messages import (
     CLOSE,
@@ -31,18 +37,17 @@ from dlsim.engine.compiled.messages import (
     START_EPOCH,
     TIMED_OUT,
 )
+from dlsim.engine.compiled.record import written_down
 from dlsim.engine.compiled.settings import ALONE, NONE, Place
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
 from dlsim.engine.draws import SampleDraws
-from dlsim.engine.facts import MAIN, epoch_batches, failure, meets_after, shard_of
+from dlsim.engine.facts import MAIN, epoch_batches, failure, shard_of
 from dlsim.engine.in_order import all_started, epochs, suits
 from dlsim.engine.native.arrays import Table, changed_table
 from dlsim.scenario import IterableDataset, Scenario
-from dlsim.trace.columns import moved, new_column, parts, put_away
+from dlsim.trace.columns import moved, new_column, put_away
 from dlsim.trace.tally import KEPT, Tally
-from dlsim.trace.trace import MOMENTS, Meta, Problem, Samples, Trace
-
-FIRST_BLOCK = 64  # jobs or samples drawn at first
+from dlsim.trace.trace import Meta, Problem, Trace
 
 Progress = Callable[[int], object]
 
@@ -360,77 +365,10 @@ class Simulation:
 
     def trace(self, meta: Meta, end: float | None = None) -> Trace:
         """What happened until the `end`, by default until now."""
-        state, sent = self.state, int(self.main["sent"])
+        meta = structs.replace(meta, problem=self.problem, caught=tuple(self.caught))
         end = float(self.main["now"]) if end is None else end
-        columns: dict[str, Any] = {
-            name: column[:sent] for name, column in zip(MOMENTS, state.moments, strict=True)
-        }
-        # An accelerator may have been behind the host when an error ended the loop.
-        for part in parts(0, sent):
-            finished = columns["finished"][part]
-            finished[finished > end] = np.nan
-        stepped = None
-        if meets_after(self.scenario):  # alone, nobody is waited for
-            alone = not len(state.stepped)
-            stepped = columns["finished"].copy() if alone else state.stepped[0, :sent]
-            stepped[stepped > end] = np.nan
-        return Trace(
-            **columns,
-            worker=state.worker[:sent],
-            size=state.size[:sent],
-            status=state.status[:sent],
-            order=state.order[: int(self.main["returned"])],
-            epochs=epochs(self.first, self.moments),
-            meta=structs.replace(meta, problem=self.problem, caught=tuple(self.caught)),
-            samples=self.sample_rows(end) if self.samples else None,
-            stepped=stepped,
-        )
-
-    def sample_rows(self, end: float) -> Samples:
-        """The samples begun until `end` (seconds)."""
-        count = 0
-        started, fetched = self.state.sample_moments[:, : int(self.main["rows"])]
-        index, batch, worker = self.state.sample_numbers[:, : len(started)]
-        of = new_column(len(started), np.int32)
-        for part in parts(0, len(started)):
-            rows = part.start + np.flatnonzero(started[part] <= end)
-            kept = slice(count, count + len(rows))
-            for column in (index, batch, started, fetched):
-                column[kept] = column[rows]
-            of[kept] = worker[rows]
-            late = fetched[kept]
-            late[~(late <= end)] = np.nan
-            count += len(rows)
-        return Samples(
-            index=index[:count],
-            batch=batch[:count],
-            worker=of[:count],
-            started=started[:count],
-            fetched=fetched[:count],
-        )
-
-
-def without_end(
-    make: Callable[[int, int], Jobs], batches: int, largest: int, *, alone: bool
-) -> Iterator[tuple[Block, bool]]:
-    """The jobs of an endless sampler in blocks, `batches` in each pass, made when it begins."""
-    for number in count():
-        blocks = make(number, number * batches).blocks(FIRST_BLOCK, largest, alone=alone)
-        yield from ((block, True) for block, _ in blocks)
-
-
-def firsts(shards: Sequence[Sequence[int]]) -> list[int]:
-    """At which place each shard begins: a dataset index, where each is a range of them."""
-    if all(isinstance(shard, range) for shard in shards):
-        return [shard.start for shard in shards if isinstance(shard, range)]
-    return [0, *accumulate(map(len, shards))][:-1]
-
-
-def places_of(shards: Sequence[Sequence[int]]) -> Any:
-    """The dataset index at each place; none where places are dataset indices."""
-    if all(isinstance(shard, range) for shard in shards):
-        return np.empty(0, np.int64)
-    return np.fromiter(chain.from_iterable(shards), np.int64)
+        passed = epochs(self.first, self.moments)
+        return written_down(self.scenario, self.state, passed, meta, end, samples=self.samples)
 
 
 def longer(array: Any, count: int) -> Any:
