@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from dlsim.report.text import ended_early, setup
@@ -64,10 +66,11 @@ def job_verdict(job: JobTrace, late: Lateness) -> str:
             if share > 1.5 * others
             else f"No rank is to blame: each comes last about as often; mostly for {what}."
         )
-    said.append(
-        f"Barrier amplification {late.amplification:.3g}: the slowest takes so many times as long"
-        " from one meeting to the next as a rank does on average."
-    )
+    if not math.isnan(late.amplification):  # between meetings some time passes
+        said.append(
+            f"Barrier amplification {late.amplification:.3g}: the slowest takes so many times as"
+            " long from one meeting to the next as a rank does on average."
+        )
     return " ".join(said)
 
 

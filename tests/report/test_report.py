@@ -133,6 +133,19 @@ def test_error_comes_first() -> None:
     )
 
 
+def test_a_job_in_which_no_time_passes_between_meetings() -> None:
+    """It is not amplified, and nothing that is no number is said of it."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=4, num_workers=2),
+        dataset=dlsim.IterableDataset(40, sharding="none"),
+        consumer=dlsim.Consumer(step=dlsim.Constant(1e-300)),
+        job=dlsim.Job(ranks=2),
+    )
+    said = job_text(dlsim.simulate_job(scenario))
+    assert "nan" not in said
+    assert "amplification" not in said
+
+
 def test_a_job_that_hangs_says_so_first() -> None:
     """Ranks that wait for one that is gone: no error is raised, and none is spoken of."""
     scenario = dlsim.Scenario(
