@@ -157,7 +157,8 @@ def check_names(command: Command, options: Sequence[str]) -> None:
     homes: dict[str, str] = {}
     if "changes" in known:
         known.remove("changes")
-        homes = {key.rpartition(".")[2]: key for key in keys()}
+        for key in keys():  # of a name that is in several tables, the first is meant
+            homes.setdefault(key.rpartition(".")[2], key)
     for word in options:
         option = _OPTION.fullmatch(word)
         if option and option[1].replace("-", "_") not in known:

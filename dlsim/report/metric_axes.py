@@ -12,6 +12,8 @@ NAMES = {
     "distinct_per_s": "throughput (distinct samples/s)",
     "batches_per_s": "throughput (batches/s)",
     "stall": "stall (% of the time)",
+    "validation": "validation (% of the time)",
+    "validation_stall": "stall in validation (% of its time)",
     "au": "accelerator utilisation (%)",
     "worker_utilisation": "workers busy (% of the time)",
     "wait_mean": "mean wait (s)",
@@ -33,7 +35,7 @@ NAMES = {
     "held_max": "most early batches at a time",
     "lost": "samples that never come",
 }
-IN_PERCENT = ("stall", "au", "worker_utilisation")
+IN_PERCENT = ("stall", "validation", "validation_stall", "au", "worker_utilisation")
 IN_BYTES = ("memory", "buffer_bytes")
 STEADY = "steady_"  # metrics of the batches after the warm-up begin with it
 
