@@ -29,7 +29,7 @@ from dlsim.trace.observation import Observation
 from dlsim.trace.summary import percent
 from dlsim.validation.calibrating.costs import accounts, held_up
 from dlsim.validation.fidelity import errors
-from dlsim.validation.fidelity.campaign import OFF, RUNS, typical_paces
+from dlsim.validation.fidelity.campaign import OFF, RUNS, exchange_of, typical_paces
 from dlsim.validation.fidelity.tables import (
     Line,
     aim_lines,
@@ -57,9 +57,11 @@ and **frames** the figures are no longer of work that nothing was mended for.
 {machine}.
 This page is written by
 
-    dlsim validate --suite held-out -o HELD_OUT
-    dlsim validate -o DEVELOPMENT
-    python -m tests.benchmarks.fidelity HELD_OUT DEVELOPMENT
+    dlsim validate --suite held-out{quick} -o HELD_OUT
+    dlsim validate{quick} -o DEVELOPMENT
+    python -m tests.benchmarks.fidelity{quick} HELD_OUT DEVELOPMENT
+
+[Jobs of two ranks](fidelity-ranks.md) are on a page of their own.
 
 ![Predicted against measured, held out](fidelity.png)
 
@@ -101,8 +103,11 @@ RANKS = """# How far to trust a prediction of two ranks
 
 Real jobs of two processes on one machine, to which torch's `DistributedSampler` deals and which
 meet after every step through gloo (where they train, by `DistributedDataParallel`), were predicted
-from {calibrated} of one process with the same work, and measured. How long a
-meeting takes was found out beforehand, without a loader.
+from {calibrated} of one process with the same work, and measured. How long
+meetings take was found out by themselves, of ranks that come to them as those of the job do: they
+have computed or slept before, and others fetch samples meanwhile, or do not. Most meetings take
+{usual}; but who waits there is woken by the system, on busy cores perhaps not before its clock
+ticks, so that one in twenty takes {long} or more.
 {machine}.
 This page is written by
 
@@ -273,11 +278,12 @@ class Suite:
         )
 
 
-def write(held_out: Suite, development: Suite, observed: tuple[int, ...]) -> None:
-    """Write docs/fidelity.md, its picture, and the README's part."""
+def write(held_out: Suite, development: Suite, observed: tuple[int, ...], *, quick: bool) -> None:
+    """Write docs/fidelity.md, its picture, and the README's part; of `quick` runs, if they are."""
     where = machine(held_out.rows, held_out.cases)
     suites = {"held out": held_out, "development": development}
     page = PAGE.format(
+        quick=" --quick" if quick else "",
         calibrated=words(observed),
         machine=where,
         aims=markdown(aim_lines({name: aims(s.cases, s.replays) for name, s in suites.items()})),
@@ -306,7 +312,11 @@ def write(held_out: Suite, development: Suite, observed: tuple[int, ...]) -> Non
 
 def write_ranks(suite: Suite, observed: tuple[int, ...]) -> None:
     """Write docs/fidelity-ranks.md."""
+    names = {exchange_of(case.configuration) for case in suite.cases}
+    meetings = np.concatenate([suite.rows[name]["seconds"] for name in names])
     page = RANKS.format(
+        usual=duration(float(np.median(meetings))),
+        long=duration(float(np.quantile(meetings, 0.95))),
         calibrated=words(observed),
         machine=machine(suite.rows, suite.cases),
         section=suite.section(),
@@ -325,6 +335,7 @@ def main() -> None:
     """Write the tables from the runs in two folders."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="*", metavar="HELD_OUT DEVELOPMENT")
+    parser.add_argument("--quick", action="store_true", help="the runs are of validate --quick")
     parser.add_argument("--ranks", type=Path)
     parser.add_argument("--observed", type=int, nargs="+", default=[2, 1, 0])
     parser.add_argument("--jobs", type=int, default=-1)
@@ -337,7 +348,7 @@ def main() -> None:
         held_out, development = (
             Suite(folder, observed, options.jobs) for folder in options.folders
         )
-        write(held_out, development, observed)
+        write(held_out, development, observed, quick=options.quick)
     elif options.folders or options.ranks is None:
         parser.error("expected HELD_OUT and DEVELOPMENT, or --ranks RANKS")
 
