@@ -249,9 +249,9 @@ def picture(cases: Sequence[Case], title: str) -> Figure:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from dlsim.report.plots import TITLE_SIZE
-    from dlsim.report.plots import title as in_lines
     from dlsim.report.prediction_plots import predicted_against_measured, timelines
+    from dlsim.report.style import TITLE_SIZE
+    from dlsim.report.style import title as in_lines
 
     figure = Figure(figsize=(11, 6), layout="constrained")
     figure.suptitle(in_lines(title, figure.get_figwidth()), fontsize=TITLE_SIZE)

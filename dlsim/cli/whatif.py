@@ -167,7 +167,7 @@ def quantity_of(name: str, text: str | None, quantity: str) -> float | None:
 
 def picture(ax: Axes, path: Path, name: str) -> None:
     """Write the picture, under a title. Raises `DlsimError` when it cannot be written."""
-    from dlsim.report.plots import TITLE_SIZE, title
+    from dlsim.report.style import TITLE_SIZE, title
 
     figure = ax.get_figure(root=True)
     assert figure is not None

@@ -8,7 +8,7 @@ from dlsim.report.html import WIDTH, code, figure, listed, page, paragraphs, tab
 from dlsim.report.job_plots import ranks_gantt
 from dlsim.report.job_text import fitting, job_setup, job_verdict, rank_rows, which_ranks
 from dlsim.report.pages import LABEL, cut, gains, repeated, trust, why, workers
-from dlsim.report.plots import axes
+from dlsim.report.style import axes
 from dlsim.report.text import ended_early, setup
 from dlsim.trace import JobTrace, job_overflow, lateness, summarize
 from dlsim.whatif import Explanation

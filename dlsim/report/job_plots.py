@@ -13,17 +13,8 @@ import numpy as np
 
 from dlsim.report.columns import shares
 from dlsim.report.job_text import job_setup, job_verdict
-from dlsim.report.plots import (
-    BARRIER,
-    COLUMNS,
-    STEP,
-    TITLE_SIZE,
-    WAIT,
-    axes,
-    in_words,
-    legend,
-    title,
-)
+from dlsim.report.plots import COLUMNS, in_words
+from dlsim.report.style import BARRIER, STEP, TITLE_SIZE, WAIT, axes, legend, title
 from dlsim.report.text import setup
 from dlsim.trace import JobTrace, summarize
 from dlsim.trace.job_metrics import lateness

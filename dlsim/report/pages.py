@@ -9,7 +9,8 @@ from msgspec import structs
 
 from dlsim.engine import simulate
 from dlsim.report.html import WIDTH, code, figure, listed, page, paragraphs, table
-from dlsim.report.plots import axes, gantt, occupancy, wait_distribution
+from dlsim.report.plots import gantt, occupancy, wait_distribution
+from dlsim.report.style import axes
 from dlsim.report.sweep_plots import sweep_curve
 from dlsim.report.text import ended_early, setup, verdict
 from dlsim.report.why_plots import account_bars, gains_bar

@@ -13,8 +13,20 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from dlsim.report.columns import envelope, shares
+from dlsim.report.style import (
+    BARRIER,
+    CREDIT,
+    FETCH,
+    READY,
+    STEP,
+    TITLE_SIZE,
+    WAIT,
+    axes,
+    legend,
+    plain,
+    title,
+)
 from dlsim.report.text import ended_early, setup, verdict
-from dlsim.scenario.errors import cut
 from dlsim.trace import Trace, metrics, stays, summarize
 from dlsim.trace.levels import Levels
 from dlsim.trace.trace import Floats, Integers, Problem
@@ -23,10 +35,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind people tell apart.
-WAIT, STEP, FETCH = "#D55E00", "#009E73", "#56B4E9"
-READY, CREDIT = "#0072B2", "#E69F00"
-BARRIER = "#F0E442"
 WINDOW = "0.85"  # a pale band that lines are seen on
 LINES = ((READY, "-", 3.0), (WAIT, "--", 1.5))  # of two curves that may lie on each other
 
@@ -37,11 +45,6 @@ MOST_STEPS = 1500
 LABEL_SIZE = 7  # points
 ON_BAR = "#10222d"  # of letters on bars
 FILL = 0.8  # height of a bar on a lane of height 1
-
-LONGEST_LABEL = 48  # characters
-LONGEST_LINE = 28  # of a label beside an axis: wide letters, too, leave room on a phone's screen
-TITLE_SIZE, TITLE_LINES = 10, 4  # points, and how many lines at most
-PER_INCH = 11  # characters of a title
 
 
 def gantt(trace: Trace, ax: Axes | None = None) -> Axes:
@@ -198,34 +201,6 @@ def _height(lanes: int) -> float:
     return 1 + min(0.3 * max(lanes, 3), 8)
 
 
-def axes(width: float, height: float) -> Axes:
-    """The axes of a new figure of so many inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained").subplots()
-
-
-def plain(text: str) -> str:
-    """A name as a picture shows it: between two dollars, matplotlib would see a formula."""
-    return text.replace("$", r"\$")
-
-
-def title(text: str, inches: float = 10.0) -> str:
-    """What is written above a picture of so many inches, in lines that fit."""
-    width = int(PER_INCH * inches)
-    return plain(fill(cut(text, TITLE_LINES * width), width))
-
-
-def label(text: str) -> str:
-    """A name in a legend, which leaves room for the picture."""
-    return plain(cut(text, LONGEST_LABEL))
-
-
-def row_label(text: str) -> str:
-    """A name beside an axis, in lines that leave room for the picture."""
-    return plain(fill(cut(text, LONGEST_LABEL), LONGEST_LINE))
-
-
 def _range(trace: Trace) -> tuple[float, float]:
     """The span of the trace, never empty."""
     begin, end = metrics.span(trace)
@@ -340,21 +315,3 @@ def _steps(ax: Axes, levels: Levels, begin: float, end: float, colour: str) -> N
     middle = (edges[1:] + edges[:-1]) / 2
     ax.fill_between(middle, least, most, color=colour, alpha=0.25, linewidth=0)
     ax.plot(middle, mean, color=colour, linewidth=1.2)
-
-
-def legend(ax: Axes, entries: list[tuple[str, str]], title: str = "") -> None:
-    """A legend above the axes, out of the data's way."""
-    from matplotlib.patches import Patch
-
-    handles = [Patch(color=colour, label=label(name)) for name, colour in entries]
-    ax.legend(
-        handles=handles,
-        title=title,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=len(handles),
-        frameon=False,
-        fontsize=8,
-        title_fontsize=8,
-        borderaxespad=0.1,
-    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlsim.report.plots import axes, plain
+from dlsim.report.style import axes, plain
 from dlsim.report.sweep_plots import COLOURS, MARKERS
 from dlsim.scenario.distributions import Floats
 

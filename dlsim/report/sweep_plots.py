@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.report.metric_axes import NAMES, axis_of
-from dlsim.report.plots import FETCH, READY, STEP, WAIT, axes, plain
+from dlsim.report.style import FETCH, READY, STEP, WAIT, axes, plain
 from dlsim.scenario import DlsimError
 from dlsim.scenario.units import UNITS, parse
 from dlsim.trace.summary import number

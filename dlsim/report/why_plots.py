@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlsim.report.plots import (
+from dlsim.report.plots import waited_longer
+from dlsim.report.style import (
     CREDIT,
     FETCH,
     READY,
@@ -25,7 +26,6 @@ from dlsim.report.plots import (
     plain,
     row_label,
     title,
-    waited_longer,
 )
 from dlsim.trace import JobTrace, Trace, metrics
 from dlsim.trace.account import Account, account

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from dlsim.report.columns import envelope, shares
-from dlsim.report.plots import BARRIER, COLUMNS, FETCH, MOST_BARS, STEP, WAIT, Spent, spent
+from dlsim.report.plots import COLUMNS, MOST_BARS, Spent, spent
+from dlsim.report.style import BARRIER, FETCH, STEP, WAIT
 from dlsim.trace import Trace, memory, metrics, stays
 from dlsim.trace.levels import Levels
 from dlsim.trace.trace import Floats
