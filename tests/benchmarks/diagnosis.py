@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from dlsim.engine.usable import usable_cores
 from dlsim.trace.metrics import samples_per_second
 from dlsim.validation import diagnose
-from dlsim.validation.diagnosing.answer import keywords, settings_of
+from dlsim.validation.diagnosing.present import keywords, settings_of
 from dlsim.validation.fidelity.trials import timed, with_settings
 from dlsim.validation.fidelity.workloads import WORKLOADS
 from dlsim.validation.observing.machine import pace

@@ -25,8 +25,9 @@ from dlsim.trace.libraries import worth_limiting
 from dlsim.trace.metrics import samples_per_second
 from dlsim.trace.observation import Observation
 from dlsim.validation.calibrating.scenario import Calibration, calibration
-from dlsim.validation.diagnosing.answer import Diagnosis, facts, settings_of
+from dlsim.validation.diagnosing.answer import Diagnosis
 from dlsim.validation.diagnosing.memory import room
+from dlsim.validation.diagnosing.present import facts, settings_of
 from dlsim.validation.diagnosing.starts import LASTING, lasting, there_already
 from dlsim.validation.fidelity.trials import with_settings
 from dlsim.validation.observing.one_thread import limited
