@@ -11,9 +11,10 @@ from dlsim.scenario import Machine, Storage
 from dlsim.trace import summarize
 from dlsim.whatif import WhatIfError, advise, replicate
 from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
+from dlsim.whatif.cheapest import search
 from dlsim.whatif.endings import ended_by
 from dlsim.whatif.fastest import of_all
-from dlsim.whatif.feasibility import Judge
+from dlsim.whatif.feasibility import FIRST, Judge
 from dlsim.whatif.question import Question
 from dlsim.whatif.searching import searching
 from dlsim.whatif.targets import Target
@@ -427,6 +428,42 @@ def test_a_search_is_announced_for_each_rank(monkeypatch: pytest.MonkeyPatch) ->
             priors.append(known.prior)
     assert priors[1] == pytest.approx(4 * priors[0], rel=0.2)
     assert priors[0] > 0.5
+
+
+def test_where_nothing_is_random_each_is_simulated_once() -> None:
+    """Settings of which no speed is known, as no time passes, are not simulated again for that."""
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=4),
+        dataset=dlsim.IterableDataset(40, sharding="litdata"),
+        costs=dlsim.Costs(worker_start=0.01, receive=dlsim.scenario.Cost(message=0.001)),
+    )
+    found = search(case, Question(workers=tuple(range(4))))
+    assert found.judge.simulated <= FIRST * len(found.options)
+    assert found.best.keywords == "num_workers=0"
+
+
+def test_a_search_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All simulations of a search together have a limit, and what is undecided then is said."""
+    noisy = scenario(dlsim.Exponential(1.0), length=40)
+    two = dlsim.replace(noisy, {"loader.num_workers": 2})
+    mean = float(replicate(two, 400, 7)["epoch_time"].mean())
+    question: dict[str, Any] = {"max_epoch": mean, "workers": [2, 3], "prefetch": [2]}
+    usual = advise(noisy, **question)
+    assert not usual.undecided
+    monkeypatch.setattr("dlsim.whatif.feasibility.ALL", 500.0)
+    found = advise(noisy, **question)
+    assert found.judged <= 4 * FIRST * (4 + 4) < usual.judged  # four settings, and four margins
+    assert found.undecided
+    assert "Cheaper ones might do, too: the search ended at its own limit." in str(found)
+
+
+def test_what_is_simulated_of_rivals_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Being as fast as any is judged beside all rivals: their runs have the same limit."""
+    monkeypatch.setattr("dlsim.whatif.feasibility.ALL", 30_000.0)
+    monkeypatch.setattr("dlsim.whatif.fastest.ALL", 30_000.0)
+    case = scenario(dlsim.Gamma(1.0, 7.0), 0.05, 80)
+    judge = search(case, Question(workers=tuple(range(2, 5)))).judge
+    assert judge.simulated * judge.price(case) < 3 * 30_000
 
 
 def test_what_cannot_be_told_apart_is_not_simulated_without_end() -> None:
