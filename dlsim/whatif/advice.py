@@ -61,8 +61,7 @@ class Advice:
     `speed`: of `best`, in samples a second; `speeds`: in each replication. `judged`: simulations
     made. `times`: seconds of an epoch, and of the whole run, with `best`. `tried`: the most workers
     that were looked at, where more might do better, else 0. `ended`: which errors end runs with
-    other settings. `undecided`: whether the search ended at its own limit before what might be
-    better was decided. `as_set`: switches that gain with the number of workers that is set.
+    other settings. `as_set`: switches that gain with the number of workers that is set.
     `with_room`: what were best on a machine with room for all batches, where settings are left out
     that do not fit; `programmed`: with other samplers, shares of data, or ways to start workers.
     """
@@ -80,7 +79,6 @@ class Advice:
     judged: int
     times: tuple[float, float]
     tried: int
-    undecided: bool = False
     as_set: Otherwise | None = None
     ended: str = ""
     with_room: Otherwise | None = None
@@ -115,11 +113,8 @@ class Advice:
 
     @property
     def untried(self) -> str:
-        """What was not tried, or not decided, as the search ended at its own limit."""
-        more = f"More than {self.tried} workers were not tried." if self.tried else ""
-        others = "Other settings might do" if self.chosen is None else "Cheaper ones might do, too"
-        left = f"{others}: the search ended at its own limit." if self.undecided else ""
-        return " ".join(filter(None, (more, left)))
+        """That more workers were not tried, where the search ended at its own limit."""
+        return f"More than {self.tried} workers were not tried." if self.tried else ""
 
     @property
     def kept(self) -> str:

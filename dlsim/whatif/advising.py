@@ -50,7 +50,7 @@ def advise(
     `max_epoch`, seconds. Without any, samples a second within 1 % of the most that any number of
     workers gives. A target holds if the mean over runs does, with `confidence`; one that is only
     met by chance, or still undecided after `maximum` replications, does not (by default up to
-    1,000, fewer of long runs, or where there are many to be told apart, of which it is said).
+    1,000, fewer of long runs).
 
     Cheapest: fewest workers, then least memory for batches on their way (window times bytes of a
     batch), then nearest to torch's defaults. `max_memory` bytes, and `machine.memory` and
@@ -107,7 +107,6 @@ def _told(scenario: Scenario, question: Question, found: Found) -> Advice:
         judged=judge.simulated,
         times=(judge.mean(best.scenario, "epoch_time"), judge.mean(best.scenario, "elapsed")),
         tried=found.most_workers if found.at_the_limit else 0,
-        undecided=found.undecided,
         as_set=_as_set(scenario, found) if limited else None,
         ended=_ended(found),
         with_room=_with_room(scenario, question, found) if limited else None,

@@ -57,13 +57,6 @@ class Found:
         return few and several and self.best.workers > HIGH * self.most_workers
 
     @property
-    def undecided(self) -> bool:
-        """Whether the search ended at its own limit before what might be better was decided."""
-        better = (o for o in self.options if self.chosen is None or o.cost < self.chosen.cost)
-        others = (option.scenario for option in better if option is not self.best)
-        return not self.judge.undecided.isdisjoint(others)
-
-    @property
     def speed(self) -> float:
         """Distinct samples a second of the best."""
         return mean(self.judge.samples_per_s(self.best.scenario))

@@ -25,11 +25,12 @@ from dlsim.trace.work import DISTINCT, in_an_epoch, unit
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.demand import Demand, demand, variation
-from dlsim.whatif.feasibility import ALL, FIRST, NEAR, Judge, likely, surely_above
+from dlsim.whatif.feasibility import FIRST, NEAR, Judge, likely, surely_above
 from dlsim.whatif.targets import NEARLY, Target
 
 SAME = 0.0025  # relative; who is faster by no more is not faster
 MOST = 100  # replications of a candidate
+ALL = 400_000.0  # the effort of all runs of those that cannot be told apart
 DOUBT = 0.02  # by how much a rank alone may be off
 
 

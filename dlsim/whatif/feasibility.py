@@ -6,7 +6,6 @@ on. The risk of an error is divided among the stages, and that of calling a targ
 configurations tried besides (Bonferroni), so that a target met by chance alone is not called met.
 Configurations far from their limits are decided after a few replications; those that are close
 get many, until the mean is known to `CLOSE` and still on neither side: too close is not held.
-There is an end to all of them together, too: of what is undecided then, it is said that it is.
 Feasibility checks of this kind: D. Batur and S.-H. Kim, Finding feasible systems in
 the presence of constraints on multiple performance measures, ACM TOMACS 20(3), 2010.
 """
@@ -14,7 +13,6 @@ the presence of constraints on multiple performance measures, ACM TOMACS 20(3), 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +35,6 @@ from dlsim.whatif.targets import NEARLY, SHARES, Target
 FIRST = 3  # replications of the first stage
 MOST = 1000  # replications of one configuration
 TOTAL = 40_000.0  # the effort of all runs of a configuration
-ALL = 400_000.0  # that of all runs of all of them; of each there are a few in any case
 COSTLY = 40_000.0  # the effort of a simulation that is not made without need
 CALL = LOOKING / SECONDS  # the effort of looking at a run of one rank
 CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes no difference
@@ -88,9 +85,7 @@ class Judge:
         stages = 1 + max(0, math.ceil(math.log2((maximum or MOST) / FIRST)))
         self.risk_no = (1 - confidence) / stages
         self.tries = tries
-        self.undecided = set[Scenario]()  # when all runs together came to an end
         self._rows: dict[Scenario, list[Row]] = {}
-        self._effort = 0.0  # of all simulations
         self._seconds = 0.0  # of all simulations, without compiled code
         self._whole = set[Scenario]()  # what no part stands for
 
@@ -110,17 +105,12 @@ class Judge:
 
         `most`: how many there are at most, if that is fewer than usual.
         """
-        targets = targets or self.targets
-        rivals = [rival for target in targets for rival in target.rivals]
-        most, room = min(most, self.most(scenario)), self._room(scenario, rivals)
+        most = min(most, self.most(scenario))
         wanted = FIRST
         while True:
-            rows = self._simulated(scenario, min(wanted, most, room))
-            found = self._judged(columns(rows), targets)
+            rows = self._simulated(scenario, min(wanted, most))
+            found = self._judged(columns(rows), targets or self.targets)
             if found.decided or len(rows) >= most:
-                return found
-            if len(rows) >= room:
-                self.undecided.add(scenario)
                 return found
             wanted = 2 * len(rows)
 
@@ -130,20 +120,9 @@ class Judge:
         most = max(self.maximum or usual, 2)
         return most if left_to_chance(scenario) else min(most, FIRST)
 
-    def _room(self, scenario: Scenario, rivals: Sequence[Scenario]) -> int:
-        """How often `scenario` can be simulated, by what is left of the effort of all.
-
-        Its rivals, which take about as long, are simulated as often: further than they were.
-        """
-        if self.maximum:
-            return max(self.maximum, 2)
-        there = len(self._rows.get(rivals[0], ())) if rivals else 0
-        left = max(ALL - self._effort, 0.0) / (self.price(scenario) * (1 + len(rivals)))
-        return max(there + int(left), 4 * FIRST)
-
     def price(self, scenario: Scenario) -> float:
         """The effort of simulating `scenario` once, and of looking at the run."""
-        return _effort(shortened(scenario))
+        return cost(shortened(scenario)) + CALL * ranks(scenario)
 
     def samples_per_s(self, scenario: Scenario, wanted: int = FIRST) -> Floats:
         """Distinct samples a second of `scenario` in each of its replications, so many at least."""
@@ -158,8 +137,7 @@ class Judge:
             if surely_above(more, self.risk_no, equal=False):
                 return True
             near = CLOSE * mean(least)
-            enough = min(self.most(scenario), self._room(scenario, [other]))
-            if surely_above(near - more, self.risk_no) or 2 * runs > enough:
+            if surely_above(near - more, self.risk_no) or 2 * runs > self.most(scenario):
                 return False
             runs *= 2
 
@@ -207,7 +185,6 @@ class Judge:
 
         How much there will be to judge is not known before; that there was much, is.
         """
-        self._effort += _effort(part) * (len(numbers) if left_to_chance(part) else 1)
         self._seconds += seconds_of(part) * len(numbers)
         with deciding(self._seconds, part, jobs=self.jobs):
             return more(part, self.seed, numbers, self.jobs, measured(whole))
@@ -270,10 +247,6 @@ class Judge:
             else most[t.metric] < SURELY * t.limit
             for t in self.targets
         )
-
-
-def _effort(part: Scenario) -> float:
-    return cost(part) + CALL * ranks(part)
 
 
 def _first_wait(need: Demand, edge: float) -> float:

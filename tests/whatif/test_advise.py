@@ -442,30 +442,6 @@ def test_where_nothing_is_random_each_is_simulated_once() -> None:
     assert found.best.keywords == "num_workers=0"
 
 
-def test_a_search_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All simulations of a search together have a limit, and what is undecided then is said."""
-    noisy = scenario(dlsim.Exponential(1.0), length=40)
-    two = dlsim.replace(noisy, {"loader.num_workers": 2})
-    mean = float(replicate(two, 400, 7)["epoch_time"].mean())
-    question: dict[str, Any] = {"max_epoch": mean, "workers": [2, 3], "prefetch": [2]}
-    usual = advise(noisy, **question)
-    assert not usual.undecided
-    monkeypatch.setattr("dlsim.whatif.feasibility.ALL", 500.0)
-    found = advise(noisy, **question)
-    assert found.judged <= 4 * FIRST * (4 + 4) < usual.judged  # four settings, and four margins
-    assert found.undecided
-    assert "Cheaper ones might do, too: the search ended at its own limit." in str(found)
-
-
-def test_what_is_simulated_of_rivals_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Being as fast as any is judged beside all rivals: their runs have the same limit."""
-    monkeypatch.setattr("dlsim.whatif.feasibility.ALL", 30_000.0)
-    monkeypatch.setattr("dlsim.whatif.fastest.ALL", 30_000.0)
-    case = scenario(dlsim.Gamma(1.0, 7.0), 0.05, 80)
-    judge = search(case, Question(workers=tuple(range(2, 5)))).judge
-    assert judge.simulated * judge.price(case) < 3 * 30_000
-
-
 def test_what_cannot_be_told_apart_is_not_simulated_without_end() -> None:
     """The more settings are as good as the best, the fewer runs there are of each."""
     judge = Judge((), 0.95, None, 1, 0, 1)
