@@ -108,7 +108,7 @@ def index_order(scenario: Scenario, seed: int, epoch: int) -> Indices:
 def batch_indices(scenario: Scenario, seed: int, epoch: int) -> Indices:
     """The dataset indices of the batches of one epoch, one batch after another."""
     order = index_order(scenario, seed, epoch)
-    places, _ = dealing.places(scenario.loader, scenario.dataset, *dealing.dealt_to(scenario.job))
+    places = dealing.places(scenario.loader, scenario.dataset, *dealing.dealt_to(scenario.job))
     return order if places is None else np.asarray(order, np.int64)[places]
 
 

@@ -103,29 +103,18 @@ def kept(read: int, job: Job, loader: Loader) -> int:
     return size * (rounds + (rest > 0 and not loader.drop_last))
 
 
-def places(
-    loader: Any, dataset: Any, job: Job, rank: int
-) -> tuple[Places | None, NDArray[np.int64]]:
-    """The places in the order of all that a rank takes in an epoch, and where its batches end.
+def places(loader: Any, dataset: Any, job: Job, rank: int) -> Places | None:
+    """The places in the order of all that a rank takes in an epoch of a map-style dataset.
 
-    For a map-style dataset. None for the places stands for all of them, one after another.
+    None stands for all of them, one after another.
     """
     if job.world == 1 or job.deal == "same":
-        return None, ends(loader, dataset, job, rank)
+        return None
     if job.deal == "distributed":
         length = order_length(loader, dataset)
-        mine = dealt_in_turn(length, rank, job.world, drop_last=job.drop_last)
-        return mine, ends(loader, dataset, job, rank)
-    lists = dealt_in_batches(
-        ends(loader, dataset, Job(), 0),
-        rank,
-        job.world,
-        size=None if loader.batch_sampler is not None else loader.batch_size,
-        drop_last=loader.drop_last,
-        even=job.even_batches,
-    )
-    flat = np.concatenate(lists) if lists else np.zeros(0, np.int64)
-    return flat, np.cumsum([len(batch) for batch in lists], dtype=np.int64)
+        return dealt_in_turn(length, rank, job.world, drop_last=job.drop_last)
+    lists = _batches_dealt(loader, dataset, job, rank)
+    return np.concatenate(lists) if lists else np.zeros(0, np.int64)
 
 
 def ends(loader: Any, dataset: Any, job: Job, rank: int) -> Places:
@@ -134,13 +123,42 @@ def ends(loader: Any, dataset: Any, job: Job, rank: int) -> Places:
     Which places they are of is not looked at where that makes no difference: there are millions.
     """
     if job.world > 1 and job.deal == "batches":
-        return places(loader, dataset, job, rank)[1]
+        lists = _batches_dealt(loader, dataset, job, rank)
+        return np.cumsum([len(batch) for batch in lists], dtype=np.int64)
     if loader.batch_sampler is not None:
         return np.cumsum([len(batch) for batch in loader.batch_sampler], dtype=np.int64)
+    length = _length_dealt(loader, dataset, job)
+    return batch_ends(length, loader.batch_size or 1, drop_last=loader.drop_last)
+
+
+def extent(loader: Any, dataset: Any, job: Job, rank: int) -> tuple[int, int]:
+    """How many places a rank takes in an epoch of a map-style dataset, and in how many batches."""
+    if loader.batch_sampler is not None or (job.world > 1 and job.deal == "batches"):
+        last = ends(loader, dataset, job, rank)
+        return (int(last[-1]) if len(last) else 0), len(last)
+    length, size = _length_dealt(loader, dataset, job), loader.batch_size or 1
+    count = length // size if loader.drop_last else -(-length // size)
+    return min(count * size, length), count
+
+
+def _batches_dealt(loader: Any, dataset: Any, job: Job, rank: int) -> list[Places]:
+    """The places of each batch of a rank, where whole batches are dealt."""
+    return dealt_in_batches(
+        ends(loader, dataset, Job(), 0),
+        rank,
+        job.world,
+        size=None if loader.batch_sampler is not None else loader.batch_size,
+        drop_last=loader.drop_last,
+        even=job.even_batches,
+    )
+
+
+def _length_dealt(loader: Any, dataset: Any, job: Job) -> int:
+    """How many places each rank takes, where it is not batches that are dealt."""
     length = order_length(loader, dataset)
     if job.world > 1 and job.deal == "distributed":
         length = length // job.world if job.drop_last else -(-length // job.world)
-    return batch_ends(length, loader.batch_size or 1, drop_last=loader.drop_last)
+    return length
 
 
 def order_length(loader: Any, dataset: Any) -> int:
@@ -159,7 +177,7 @@ def batch_ends(length: int, size: int, *, drop_last: bool) -> NDArray[np.int64]:
 def batches(loader: Any, dataset: Any, job: Job, rank: int) -> int:
     """How many batches a rank has in an epoch that nothing ends early."""
     if not isinstance(dataset, IterableDataset):
-        return len(ends(loader, dataset, job, rank))
+        return extent(loader, dataset, job, rank)[1]
     size, mine = loader.batch_size or 1, job.seen_by(rank)
     workers = range(max(loader.num_workers, 1))
     shards = [kept(len(shard(dataset, mine, w, loader)), mine, loader) for w in workers]

@@ -209,8 +209,8 @@ def _of_shards(scenario: Scenario) -> tuple[Work, int]:
 
 def _of_indices(scenario: Scenario) -> tuple[Work, int]:
     """What comes of an epoch of a map-style dataset, and in how many batches."""
-    indices, ends = _indices(scenario)
-    came = int(ends[-1]) if len(ends) else 0
+    indices, dealt = _indices(scenario), dealing.dealt_to(scenario.job)
+    came, batches = dealing.extent(scenario.loader, scenario.dataset, *dealt)
     if indices is None:
         distinct, there = came, scenario.dataset.length
     else:
@@ -221,18 +221,18 @@ def _of_indices(scenario: Scenario) -> tuple[Work, int]:
         distinct=float(distinct),
         lost=float(there - distinct),
         there=float(there),
-        without=max(scenario.loader.num_workers - len(ends), 0),
+        without=max(scenario.loader.num_workers - batches, 0),
     )
-    return found, len(ends)
+    return found, batches
 
 
-def _indices(scenario: Scenario) -> tuple[Integers | None, Integers]:
-    """Dataset indices of an epoch, as far as they are distinct or not, and where batches end.
+def _indices(scenario: Scenario) -> Integers | None:
+    """Dataset indices of an epoch, as far as they are distinct or not.
 
     None stands for all of the dataset, in any order.
     """
     loader = scenario.loader
-    places, ends = dealing.places(loader, scenario.dataset, *dealing.dealt_to(scenario.job))
+    places = dealing.places(loader, scenario.dataset, *dealing.dealt_to(scenario.job))
     order: Integers | None = None
     if loader.batch_sampler is not None:
         lists = [np.asarray(batch, np.int64) for batch in loader.batch_sampler]
@@ -240,8 +240,8 @@ def _indices(scenario: Scenario) -> tuple[Integers | None, Integers]:
     elif loader.sampler is not None:
         order = np.asarray(loader.sampler, np.int64)
     if places is None:
-        return order, ends
-    return np.asarray(places) if order is None else order[places], ends
+        return order
+    return np.asarray(places) if order is None else order[places]
 
 
 def _ends(scenario: Scenario) -> Integers:
@@ -275,7 +275,7 @@ def _distinct(trace: Trace, scenario: Scenario, batches: Integers) -> float:
     ends, dealt = _ends(scenario), dealing.dealt_to(scenario.job)[0].world > 1
     if dealt and len(batches) == len(ends) and not scenario.loader.endless:  # all of them
         return in_an_epoch(_to_its_end(scenario)).distinct
-    indices, _ = _indices(scenario)
+    indices = _indices(scenario)
     if indices is None or not len(batches):
         return _samples(trace, batches)
     if scenario.loader.endless:

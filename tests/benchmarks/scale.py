@@ -22,8 +22,9 @@ LONG = """
 import json, re, time
 import dlsim
 from dlsim.engine import outcome
+from dlsim.engine.compiled.in_order import tallies
 from tests.benchmarks.models import scenario
-outcome(scenario(1000))
+[tally] = tallies(scenario(1000), [0], lambda batches: None)
 began = time.perf_counter()
 outcome(scenario({batches}))
 taken = time.perf_counter() - began

@@ -15,7 +15,14 @@ from dlsim.engine.facts import lingers, only_processes, uncovered
 from dlsim.engine.job import simulate_job
 from dlsim.engine.simulation import Engine
 from dlsim.scenario import Job, Scenario, ScenarioError
-from dlsim.scenario.dealing import batch_ends, dealt_in_batches, dealt_in_turn, ends, places
+from dlsim.scenario.dealing import (
+    batch_ends,
+    dealt_in_batches,
+    dealt_in_turn,
+    ends,
+    extent,
+    places,
+)
 from dlsim.testing import assert_fits
 from dlsim.trace import metrics
 from dlsim.trace.difference import difference, job_difference
@@ -286,13 +293,18 @@ def test_batches_may_be_filled_up_beyond_all_samples_there_are() -> None:
 def test_where_batches_of_a_rank_end_is_told_without_its_places(drop_last: bool) -> None:
     """Where a rank's batches end goes by how many places it has, and nobody makes them."""
     for length, world, size in product(range(1, 12), range(1, 5), range(1, 4)):
-        loader, dataset = dlsim.Loader(batch_size=size), dlsim.MapDataset(length)
+        loader, dataset = (
+            dlsim.Loader(batch_size=size, drop_last=drop_last),
+            dlsim.MapDataset(length),
+        )
         deal = Job(ranks=world, drop_last=drop_last)
         for rank in range(world):
-            mine, found = places(loader, dataset, deal, rank)
+            mine = places(loader, dataset, deal, rank)
             count = length if mine is None else len(mine)
-            assert found.tolist() == ends(loader, dataset, deal, rank).tolist()
-            assert found.tolist() == batch_ends(count, size, drop_last=False).tolist()
+            found = ends(loader, dataset, deal, rank)
+            assert found.tolist() == batch_ends(count, size, drop_last=drop_last).tolist()
+            whole = found[-1] if len(found) else 0
+            assert extent(loader, dataset, deal, rank) == (whole, len(found))
 
 
 def test_data_are_dealt_as_torch_and_accelerate_do() -> None:
