@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
-from dlsim.scenario import Dataset, IterableDataset, Job, Loader, Scenario, Stage
+from dlsim.scenario import Dataset, IterableDataset, Job, Loader, Scenario, Stage, Validation
 from dlsim.scenario.dealing import batches, kept, shard
 from dlsim.scenario.distributions import times
 from dlsim.trace.trace import Problem
@@ -160,19 +160,23 @@ def read_times(stage: Stage, samples: int) -> Stage:
     return structs.replace(stage, **parts)
 
 
+def slower_validation(own: Validation | None, loader: float, step: float) -> Validation | None:
+    """Validation, if there is any, whose fetching and steps take so many times as long."""
+    if own is None:
+        return None
+    return structs.replace(
+        own,
+        dataset=slower_dataset(own.dataset, loader),
+        step=times(own.step, step),
+        step_per_sample=step * own.step_per_sample,
+    )
+
+
 def slower(scenario: Scenario, loader: float, step: float, disk: float) -> Scenario:
     """The scenario with everything taking so many times as long."""
-
     if loader == step == disk == 1:
         return scenario
-    storage, own = scenario.machine.storage, scenario.validation
-    if own is not None:
-        own = structs.replace(
-            own,
-            dataset=slower_dataset(own.dataset, loader),
-            step=times(own.step, step),
-            step_per_sample=step * own.step_per_sample,
-        )
+    storage, own = scenario.machine.storage, slower_validation(scenario.validation, loader, step)
     return structs.replace(
         scenario,
         dataset=slower_dataset(scenario.dataset, loader),

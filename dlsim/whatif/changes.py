@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import structs
 
-from dlsim.engine.ranks import slower_dataset
+from dlsim.engine.ranks import slower_dataset, slower_validation
 from dlsim.scenario import (
     Costs,
     Dataset,
@@ -149,14 +149,8 @@ def slower(scenario: Scenario, *, loading: float = 1.0, step: float = 1.0) -> Sc
 
     Loading: all stages, reading, collating and what the machinery costs.
     """
-    costs, storage, own = scenario.costs, scenario.machine.storage, scenario.validation
-    if own is not None:
-        own = structs.replace(
-            own,
-            dataset=slower_dataset(own.dataset, loading),
-            step=times(own.step, step),
-            step_per_sample=step * own.step_per_sample,
-        )
+    costs, storage = scenario.costs, scenario.machine.storage
+    own = slower_validation(scenario.validation, loading, step)
     part: dict[str, Any] = {name: loading * getattr(costs, name) for name in _SECONDS}
     part["worker_waits"] = tuple(loading * wait for wait in costs.worker_waits)
     starts = tuple(
