@@ -50,9 +50,10 @@ def effort(scenario: Scenario) -> float:
     dearest case, in which each sample waits by itself, so that what an answer is told from does not
     change with the stages; how long it takes says `seconds_of`. A job is the work of all its ranks.
     """
-    if scenario.validation is not None:
-        alone = structs.replace(scenario, validation=None)
-        return effort(alone) + effort(scenario.validating)
+    return sum(map(_effort, loops(scenario)))
+
+
+def _effort(scenario: Scenario) -> float:
     batches, calls = begun_work(scenario)
     if shares_cores(scenario):  # whoever computes is told when anyone else begins
         return _of_all(scenario, 4 * batches + calls)
@@ -63,9 +64,17 @@ def effort(scenario: Scenario) -> float:
 
 def seconds_of(scenario: Scenario) -> float:
     """About how many seconds the SimPy engine takes for `scenario`, on one core of some 3 GHz."""
-    if scenario.validation is not None:
-        alone = structs.replace(scenario, validation=None)
-        return seconds_of(alone) + seconds_of(scenario.validating)
+    return sum(map(_seconds_of, loops(scenario)))
+
+
+def loops(scenario: Scenario) -> tuple[Scenario, ...]:
+    """Training, and validation beside it, if there is any, each as a scenario of its own."""
+    if scenario.validation is None:
+        return (scenario,)
+    return structs.replace(scenario, validation=None), scenario.validating
+
+
+def _seconds_of(scenario: Scenario) -> float:
     batches, calls = begun_work(scenario)
     if scenario.ideal:
         each = batches + 0.01 * calls
@@ -209,8 +218,8 @@ def telling(scenario: Scenario) -> Callable[[int], object]:
     """What tells who watches that so many more batches of a simulation of `scenario` are done."""
     if watching() is None:
         return lambda batches: None
-    both = [scenario, *([] if scenario.validation is None else [scenario.validating])]
-    batches = max(ranks(scenario) * sum(one.epochs * counts(one)[0] for one in both), 1.0)
+    returned = sum(one.epochs * counts(one)[0] for one in loops(scenario))
+    batches = max(ranks(scenario) * returned, 1.0)
     each = seconds_of(scenario) / batches
     return lambda batches: advance(each * batches)
 

@@ -188,8 +188,5 @@ def slower(scenario: Scenario, loader: float, step: float, disk: float) -> Scena
 
 def slower_dataset(dataset: Dataset, factor: float) -> Dataset:
     """The dataset with everything in its workers taking so many times as long."""
-    fetch = tuple(
-        structs.replace(stage, wait=times(stage.wait, factor), cpu=times(stage.cpu, factor))
-        for stage in dataset.fetch
-    )
+    fetch = tuple(stage.times(factor) for stage in dataset.fetch)
     return structs.replace(dataset, fetch=fetch, collate=times(dataset.collate, factor))

@@ -19,7 +19,7 @@ from dlsim.scenario.checks import (
     check_text,
     check_tuples,
 )
-from dlsim.scenario.distributions import Bytes, Constant, Duration, Share, Size
+from dlsim.scenario.distributions import Bytes, Constant, Duration, Share, Size, times
 from dlsim.scenario.errors import is_integer, is_number, require
 
 Dealt: TypeAlias = Literal["turns", "runs"]
@@ -63,6 +63,10 @@ class Stage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
         check_integer(self, "threads", 1)
         require(is_number(self.spin) and 0 <= self.spin < 1, "spin", "a share below 1", self.spin)
         require(is_number(self.lock) and 0 <= self.lock <= 1, "lock", "a share, 0 to 1", self.lock)
+
+    def times(self, factor: float) -> Stage:
+        """The stage that waits and computes `factor` times as long."""
+        return structs.replace(self, wait=times(self.wait, factor), cpu=times(self.cpu, factor))
 
 
 def _check_dataset(dataset: Any) -> None:

@@ -177,14 +177,9 @@ def disagrees(limits: Bounds, found: Replications) -> str | None:
             f"simulated runs of {duration(took)} are shorter than is possible, "
             f"{duration(least)} ({limits.binds}-bound): one of the two is wrong"
         )
-    if (
-        scenario.consumer.stop_after is not None
-        or scenario.is_job
-        or scenario.validation is not None
-    ):
-        return (
-            None  # how long validation, leaving an epoch early, or the slowest takes, is not here
-        )
+    left = scenario.consumer.stop_after is not None
+    if left or scenario.is_job or scenario.validation is not None:
+        return None  # how long leaving early, the slowest, or validation takes is not bounded here
     returned = demand(scenario).batches
     costs, workers = scenario.charged, scenario.loader.num_workers
     edges = workers * (costs.worker_start + costs.worker_ready + costs.worker_stop)

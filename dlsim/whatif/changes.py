@@ -184,10 +184,6 @@ _SECONDS = (
 )
 
 
-def _stage(stage: Stage, factor: float) -> Stage:
-    return structs.replace(stage, wait=times(stage.wait, factor), cpu=times(stage.cpu, factor))
-
-
 def one_thread(stage: Stage) -> Stage:
     """`stage`, computed by one thread: all that its threads compute but wait for one another."""
     work = stage.threads * (1 - stage.spin)
@@ -326,7 +322,7 @@ def _faster(scenario: Scenario) -> Iterator[Change]:
     dataset, machine, storage = scenario.dataset, scenario.machine, scenario.machine.storage
     for at, stage in enumerate(dataset.fetch):
         if any(time is not None and time.mean > 0 for time in (stage.wait, stage.cpu)):
-            fetch = (*dataset.fetch[:at], _stage(stage, 0.5), *dataset.fetch[at + 1 :])
+            fetch = (*dataset.fetch[:at], stage.times(0.5), *dataset.fetch[at + 1 :])
             changed = structs.replace(dataset, fetch=fetch)
             yield Change(f"{stage.name} twice as fast", structs.replace(scenario, dataset=changed))
     if any(stage.threads > 1 for stage in dataset.fetch):

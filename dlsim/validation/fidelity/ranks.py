@@ -27,7 +27,7 @@ from dlsim.engine.usable import usable_cores
 from dlsim.validation.fidelity.grid import Configuration
 from dlsim.validation.fidelity.training_step import TrainingStep
 from dlsim.validation.fidelity.trials import Trial, spoilt, timed
-from dlsim.validation.fidelity.workloads import WORKLOADS
+from dlsim.validation.fidelity.workloads import WORKLOADS, Workload
 from dlsim.validation.observing import machine
 
 NAMES = ("sleep", "jpeg", "files, warm", "training")
@@ -68,6 +68,11 @@ def _rank(
         return task(rank, world, *given)
 
 
+def workload_of(configuration: Configuration) -> Workload:
+    """The work that a job does."""
+    return {one.name: one for one in OF_JOBS}[configuration.workload]
+
+
 def timed_job(files: Path, configuration: Configuration) -> Trial:
     """One epoch of a job, until its last rank is done; when batches were returned on rank 0.
 
@@ -98,7 +103,7 @@ def timed_rank(
     rank: int, world: int, files: Path, configuration: Configuration
 ) -> tuple[float, Trial]:
     """One epoch of one rank, and when it began, by the clock that all have."""
-    workload = {one.name: one for one in OF_JOBS}[configuration.workload]
+    workload = workload_of(configuration)
     data = workload.dataset(files)
     dealt: DistributedSampler[Any] = DistributedSampler(data, world, rank, shuffle=False)
     settings: dict[str, Any] = {"collate_fn": workload.collate, **configuration.settings}
@@ -128,7 +133,7 @@ def exchange(files: Path, configuration: Configuration) -> list[float]:
     each other, and exchange the gradients of its training step, if it trains. Where there are
     workers, as many as there are cores fetch its samples meanwhile.
     """
-    workload = {one.name: one for one in OF_JOBS}[configuration.workload]
+    workload = workload_of(configuration)
     numbers = sum(p.numel() for p in TrainingStep().model.parameters()) if workload.trains else 0
     computes = workload.trains or not (configuration.step or configuration.num_workers)
     workers = int(usable_cores()) if configuration.num_workers else 0

@@ -11,8 +11,8 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter, thread_time
@@ -164,15 +164,22 @@ def pace(rounds: int = 3) -> float:
     """
     if not hasattr(os, "sched_getaffinity"):
         return min(spin() for _ in range(rounds))
-    usable = os.sched_getaffinity(0)
     slowest = 0.0
-    try:
-        for core in sorted(usable)[:16]:
+    with moving() as usable:
+        for core in usable[:16]:
             os.sched_setaffinity(0, {core})
             slowest = max(slowest, min(spin() for _ in range(rounds)))
+    return slowest
+
+
+@contextmanager
+def moving() -> Iterator[list[int]]:
+    """The cores this process may use, of which it may choose some meanwhile."""
+    usable = os.sched_getaffinity(0)
+    try:
+        yield sorted(usable)
     finally:
         os.sched_setaffinity(0, usable)
-    return slowest
 
 
 def paging(rounds: int = 3, clock: Callable[[], float] = perf_counter) -> float:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from time import thread_time
 
-from dlsim.validation.observing.machine import spin
+from dlsim.validation.observing.machine import moving, spin
 
 SYSTEM = Path("/sys/devices/system/cpu")
 ROUNDS = 10
@@ -33,14 +33,11 @@ def siblings() -> float:
     """
     if not hasattr(os, "sched_getaffinity"):
         return 1.0
-    usable = os.sched_getaffinity(0)
-    first, others = pairs(sorted(usable))
-    try:
+    with moving() as usable:
+        first, others = pairs(usable)
         os.sched_setaffinity(0, {first})
         found = {other: beside(other) for other in others}
         again = [max(share, beside(other)) for other, share in found.items() if share < SUSPECT]
-    finally:
-        os.sched_setaffinity(0, usable)
     return min(again, default=1.0)
 
 
