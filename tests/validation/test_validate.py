@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 import dlsim
 from dlsim.cli import main
 from dlsim.cli.validation import report
-from dlsim.scenario import DlsimError
+from dlsim.scenario import Constant, DlsimError
 from dlsim.validation.calibrating.predict import Estimate, Prediction
 from dlsim.validation.fidelity import campaign, errors, grid, own_loader, tables
 from dlsim.validation.fidelity.grid import Configuration
@@ -302,6 +302,25 @@ def test_undisturbed_runs_are_calibrated_on_before_those_of_the_same_settings():
     ]
     wanted = Configuration("work", 4, 4, step=0.1)
     assert errors.calibrated_on(rows, wanted, (2,)) == ["small, with steps"]
+
+
+def test_steps_that_were_slept_in_are_not_those_of_a_loop_without_any():
+    """Of undisturbed runs only some with a step may be left: other settings have none all the same.
+
+    Where no run slept, steps are what the loop does by itself, and are left as they were watched.
+    """
+    rows = {"step 0.1": {"seconds": 0.1002}}
+    plain = Configuration("work", 4, 2, observed=True)
+    slept = replace(plain, step=0.1)
+    wanted = Configuration("work", 4, 8)
+
+    def step(wanted, watched):
+        return errors.changes_to(wanted, [watched, plain], rows).get("consumer.step")
+
+    assert step(wanted, slept) == Constant(0.0)
+    assert step(replace(wanted, step=0.1), slept) == Constant(0.1002)
+    assert step(replace(wanted, step=0.1), plain) == Constant(0.1002)
+    assert step(wanted, plain) is None
 
 
 def test_a_report_of_disturbed_runs_says_that_none_counts(capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,9 +158,18 @@ def predicted(
     rows = read(folder)
     seen = [load_trace(folder / RUNS / rows[name]["file"]) for name in names]
     found = calibration(*seen, transport=transport(rows, accounts(seen[0]).path))
-    trials, known = measured(rows), {alike(configuration_of(rows[name])) for name in names}
+    watched = [configuration_of(rows[name]) for name in names]
+    trials, known = measured(rows), {alike(one) for one in watched}
     return [
-        case(found, rows, one, trials[one], replications, seen=alike(one) in known) for one in group
+        case(
+            found,
+            changes_to(one, watched, rows),
+            one,
+            trials[one],
+            replications,
+            alike(one) in known,
+        )
+        for one in group
     ]
 
 
@@ -170,23 +179,33 @@ def alike(configuration: Configuration) -> Configuration:
     return replace(configuration, prefetch_factor=factor, observed=False)
 
 
+def changes_to(
+    wanted: Configuration, watched: Sequence[Configuration], rows: Rows
+) -> dict[str, object]:
+    """What a configuration changes of the scenario that is calibrated on those `watched`.
+
+    The first one's steps are the scenario's. Where it slept and the wanted one does not, there are
+    none; where neither does, they are what the loop does by itself.
+    """
+    changes: dict[str, object] = {f"loader.{k}": v for k, v in wanted.settings.items()}
+    if wanted.step or watched[0].step:
+        slept = rows[f"step {wanted.step}"]["seconds"] if wanted.step else 0.0
+        changes["consumer.step"] = Constant(slept)
+    if wanted.ranks > 1:
+        changes["job.ranks"] = wanted.ranks
+        changes["job.sync_time"] = Empirical(rows[exchange_of(wanted)]["seconds"])
+    return changes
+
+
 def case(
     found: Calibration,
-    rows: Rows,
+    changes: Mapping[str, object],
     configuration: Configuration,
     trials: Sequence[Trial],
     replications: int,
-    *,
     seen: bool,
 ) -> Case:
     """One configuration, predicted, and its real runs; `seen`: it was calibrated on."""
-    changes: dict[str, object] = {f"loader.{k}": v for k, v in configuration.settings.items()}
-    if configuration.step:
-        slept = rows[f"step {configuration.step}"]["seconds"]
-        changes["consumer.step"] = Constant(slept)
-    if configuration.ranks > 1:
-        changes["job.ranks"] = configuration.ranks
-        changes["job.sync_time"] = Empirical(rows[exchange_of(configuration)]["seconds"])
     clean = tuple(trial for trial in trials if not trial.spoilt)
     return Case(
         configuration=configuration,
