@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from itertools import cycle
 
 import numpy as np
 import psutil
 import pytest
 
-from dlsim.validation.observing import cpu_time, probe
+from dlsim.validation.observing import cpu_time, machine, probe
 from dlsim.validation.observing.assemble import read
 from dlsim.validation.observing.siblings import pairs, siblings
 from dlsim.validation.observing.wrapped_dataset import WatchedMap
@@ -188,3 +189,10 @@ def test_indices_that_are_no_integers_are_none(tmp_path):
     rows = read(tmp_path)
     watching.close()
     assert rows["what"][rows["kind"] == probe.SAMPLE].tolist() == [-1, -1, 7, -1, 1]
+
+
+def test_the_pace_of_a_core_is_not_that_of_its_best_moment(monkeypatch):
+    """One third of the time it is four times as slow: twice as slow on average."""
+    times = cycle([1.0, 4.0, 1.0])
+    monkeypatch.setattr(machine, "spin", lambda: next(times))
+    assert machine.pace(seconds=0) == 2

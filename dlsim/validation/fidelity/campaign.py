@@ -34,7 +34,10 @@ from dlsim.whatif.journal import Journal
 
 JOURNAL, RUNS = "journal.jsonl", "runs"
 ATTEMPTS = 3  # at a run that others disturb
-PACES = {"pace": pace, "paging": paging}  # measured before and after each run
+PACES: Mapping[str, Callable[[], float]] = {
+    "pace": pace,
+    "paging": paging,
+}  # measured before and after each run
 # So many times the typical pace of the campaign, or its inverse: not the machine it was.
 OFF = {"pace": 1.25, "paging": 1.4}
 

@@ -156,19 +156,21 @@ def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[s
     return found
 
 
-def pace(rounds: int = 3) -> float:
+def pace(seconds: float = 0.1) -> float:
     """Seconds that the slowest of the cores takes for a piece of work that is always the same.
 
     On shared hardware a core can be half as fast as it was a minute ago, and nothing that the
-    system counts says so. All cores this process may use are tried, at most 16, in turn.
+    system counts says so. Nor does a moment: where others' work shares a physical core, it is one
+    or the other for some milliseconds at a time, so that each core is tried for its share of
+    `seconds`, and its mean counts. Of the cores this process may use, at most 16 are tried.
     """
     if not hasattr(os, "sched_getaffinity"):
-        return min(spin() for _ in range(rounds))
+        return spinning(seconds)
     slowest = 0.0
     with moving() as usable:
         for core in usable[:16]:
             os.sched_setaffinity(0, {core})
-            slowest = max(slowest, min(spin() for _ in range(rounds)))
+            slowest = max(slowest, spinning(seconds / len(usable[:16])))
     return slowest
 
 
@@ -210,6 +212,14 @@ def touch(clock: Callable[[], float]) -> float:
         for at in range(0, PAGES * mmap.PAGESIZE, mmap.PAGESIZE):
             memory[at] = 1
         return clock() - began
+
+
+def spinning(seconds: float) -> float:
+    """The mean of as many `spin` as that takes, three at least."""
+    ends, times = perf_counter() + seconds, [spin() for _ in range(3)]
+    while perf_counter() < ends:
+        times.append(spin())
+    return sum(times) / len(times)
 
 
 def spin() -> float:
