@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 from msgspec import structs
@@ -25,7 +25,7 @@ from dlsim.engine.facts import (
     storage_of,
     uncovered,
 )
-from dlsim.engine.progress import advance, expecting, watching
+from dlsim.engine.progress import advance, expecting, unannounced, watching
 from dlsim.engine.ranks import rank_scenario
 from dlsim.engine.usable import usable_cores
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
@@ -200,6 +200,8 @@ def announcing(
 
     `besides`: so many seconds go into what is no simulation, and no compiled code makes shorter.
     """
+    if not unannounced():  # finding it out takes as long as a small simulation
+        return nullcontext()
     covered = not (uncovered(scenario) if scenario.is_job else only_processes(scenario))
     cores = usable_cores()
     at_once = max(min(float(jobs), cores) if jobs > 0 else cores, 1.0)

@@ -178,8 +178,9 @@ class Replications:
 
 def all_started(scenario: Scenario, now: Moment) -> Moment:
     """When all workers are started, one after another or several at a time, from `now` on."""
-    for _ in range(0, scenario.loader.num_workers, scenario.loader.start_together):
-        now = now + scenario.charged.worker_start
+    loader, each = scenario.loader, scenario.charged.worker_start
+    for _ in range(0, loader.num_workers, loader.start_together):
+        now = now + each
     return now
 
 

@@ -50,6 +50,12 @@ def watching() -> Progress | None:
     return _watched.get()
 
 
+def unannounced() -> bool:
+    """Whether somebody wants to know how much is ahead, and has not been told."""
+    progress = _watched.get()
+    return progress is not None and not progress.announced
+
+
 @contextmanager
 def expecting(
     seconds: float, prior: float, spared: float | None = None, *, compiling: bool = False

@@ -23,9 +23,11 @@ def after_equal_ones(now: float, count: int, round_trip: float, seconds: float) 
         each = third - second
         if not each > 0 or not third < math.inf:
             return third  # nothing passes any more
-        _, power = math.frexp(third)
-        now, count = third, count - 3
-        if math.frexp(first)[1] == power:
+        (_, power), now, count = math.frexp(first), third, count - 3
+        last = third + count * each
+        if last < math.inf and math.frexp(last)[1] == power:
+            return last
+        if math.frexp(third)[1] == power:
             half = math.ldexp(1.0, power - 1)  # of that power of two, which may be no float
             room = (half - third + half) / each
             jump = int(min(float(count), room - 1.0)) if room > 1.0 else 0

@@ -48,6 +48,9 @@ class RemoteStorage(
         check_distribution(self, "latency", optional=True)
 
 
+NOWHERE = RemoteStorage()  # each node reads from its own
+
+
 class Differs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A rank, or a node, that is not like the others: how many times as long things take there.
 
@@ -150,7 +153,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     @property
     def remote(self) -> bool:
         """Whether nodes read from the storage they share, and not from their own."""
-        return self.storage != RemoteStorage()
+        return self.storage != NOWHERE
 
     @property
     def reads_all(self) -> bool:

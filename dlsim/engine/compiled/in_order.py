@@ -18,7 +18,7 @@ from dlsim.engine.facts import round_trip
 from dlsim.engine.in_order import all_started, epochs, joined
 from dlsim.engine.native.arrays import table
 from dlsim.scenario import MapDataset, Scenario
-from dlsim.trace.columns import new_column, parts, put_away
+from dlsim.trace.columns import PART, new_column, parts, put_away
 from dlsim.trace.tally import Marks, Tally
 from dlsim.trace.trace import MOMENTS, RETURNED, Meta, Trace
 from dlsim.trace.work import in_an_epoch
@@ -112,8 +112,10 @@ def simulate_in_order(
     columns: dict[str, Any] = dict(zip(MOMENTS, run.course.moments, strict=True))
     columns["arrived"] = columns["fetched"]
     status, order = new_column(run.total, np.uint8), new_column(run.total, np.int64)
+    numbers = np.arange(min(PART, run.total))
     for part in parts(0, run.total):
-        status[part], order[part] = RETURNED, np.arange(part.start, part.stop)
+        status[part] = RETURNED
+        np.add(numbers[: part.stop - part.start], part.start, out=order[part])
     return Trace(
         **columns,
         worker=run.course.worker,

@@ -115,6 +115,7 @@ def _machine() -> Any:
         features=llvm.get_host_cpu_features().flatten(),
         opt=2,
         reloc="pic",
+        codemodel="small",
         jit=True,
     )
 

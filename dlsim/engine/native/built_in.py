@@ -11,6 +11,9 @@ from dlsim.engine.native.builder import Builder
 from dlsim.engine.native.memory import length_of
 from dlsim.engine.native.values import BOOL, FLOAT, INT, ONE, ZERO, Range, Several, Value
 
+FRACTION, EXPONENTS = 52, 2047  # bits of a double's fraction, and those of its exponent
+HALF = 1022  # the exponent of 0.5
+
 
 def _range(b: Builder, *given: Value) -> Value:
     first, last, each = {1: (ZERO, *given, ONE), 2: (*given, ONE), 3: given}[len(given)]
@@ -29,10 +32,24 @@ def _first(sign: str) -> Callable[..., Value]:
 
 
 def _frexp(b: Builder, number: Value) -> Value:
-    (room,) = b.slot(INT)
-    part = b.emit(f"call double @frexp(double {number.parts[0]}, ptr {room})")
-    power = b.emit(f"sext i32 {b.emit(f'load i32, ptr {room}')} to i64")
-    return Value(Several((FLOAT, INT)), (part, power))
+    (real,), ((part,), (power,), (room,)) = number.parts, (b.slot(t) for t in (FLOAT, INT, INT))
+    normal, other, after = b.name("y"), b.name("n"), b.name("a")
+    bits = b.emit(f"bitcast double {real} to i64")
+    exponent = b.emit(f"and i64 {b.emit(f'lshr i64 {bits}, {FRACTION}')}, {EXPONENTS}")
+    less = b.emit(f"sub i64 {exponent}, 1")
+    b.fork(b.emit(f"icmp ult i64 {less}, {EXPONENTS - 1}"), normal, other)
+    b.begin_block(normal)  # both are in its bits
+    fraction = b.emit(f"and i64 {bits}, {~(EXPONENTS << FRACTION)}")
+    b.do(f"store i64 {b.emit(f'or i64 {fraction}, {HALF << FRACTION}')}, ptr {part}")
+    b.do(f"store i64 {b.emit(f'sub i64 {exponent}, {HALF}')}, ptr {power}")
+    b.jump(after)
+    b.begin_block(other)
+    b.do(f"store double {b.emit(f'call double @frexp(double {real}, ptr {room})')}, ptr {part}")
+    wide = b.emit(f"sext i32 {b.emit(f'load i32, ptr {room}')} to i64")
+    b.do(f"store i64 {wide}, ptr {power}")
+    b.begin_block(after)
+    loaded = b.emit(f"load double, ptr {part}"), b.emit(f"load i64, ptr {power}")
+    return Value(Several((FLOAT, INT)), loaded)
 
 
 def _ldexp(b: Builder, part: Value, power: Value) -> Value:
