@@ -13,6 +13,7 @@ from msgspec import structs
 
 import dlsim
 from dlsim import Scenario
+from dlsim.scenario.machine import STEADY
 from dlsim.scenario.pipeline import (
     GRAIN,
     NODES,
@@ -340,6 +341,7 @@ costs = st.fixed_dictionaries(
         "serialise": cost,
         "hand_over": cost,
         "receive": cost,
+        "jitter": st.sampled_from([STEADY, dlsim.Gamma(1.0, 0.5), dlsim.Uniform(0.0, 2.0)]),
         "pin": cost,
         "copy_byte": per_byte,
     }

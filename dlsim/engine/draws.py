@@ -23,7 +23,7 @@ from dlsim.engine.sums import after_equal_ones
 from dlsim.scenario import Constant, Distribution, Mixture, Recorded, Scenario, ScenarioError, Stage
 
 # The roles: first element of every spawn key. A number once given is never reused.
-SAMPLER, WAIT, CPU, COLLATE, STEP, READ, LATENCY, SIZE = range(8)
+SAMPLER, WAIT, CPU, COLLATE, STEP, READ, LATENCY, SIZE, JITTER = range(9)
 SYNC = 64
 
 # Who takes few at a time has them drawn ahead in blocks that grow from 64 to 4096. A mixture is

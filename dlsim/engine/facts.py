@@ -262,7 +262,7 @@ def left_to_chance(scenario: Scenario) -> bool:
     stages = [each for s in dataset.fetch for each in (s.wait, s.cpu, s.read_bytes)]
     latencies = (scenario.machine.storage.latency, job.storage.latency)
     times = (scenario.consumer.step, dataset.collate, dataset.sample_bytes, job.sync_time)
-    drawn = [each for each in (*stages, *latencies, *times) if each is not None]
+    drawn = [each for each in (*stages, *latencies, *times, scenario.jitter) if each is not None]
     if not all(isinstance(each, Constant | Recorded) for each in drawn):
         return True
     recorded = any(isinstance(each, Recorded) for each in drawn)

@@ -330,3 +330,4 @@ def scaled(distribution: D, factor: float) -> D:
 # Where a distribution stands decides the unit of its numbers.
 Duration: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "duration"})]
 Size: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "size"})]
+Factor: TypeAlias = Annotated[Distribution, Meta(extra={"quantity": "share"})]

@@ -14,11 +14,21 @@ from dlsim.scenario.checks import (
     check_struct,
     check_tuples,
 )
-from dlsim.scenario.distributions import Bandwidth, Bytes, Duration, Seconds, Share, times
+from dlsim.scenario.distributions import (
+    Bandwidth,
+    Bytes,
+    Constant,
+    Duration,
+    Factor,
+    Seconds,
+    Share,
+    times,
+)
 from dlsim.scenario.errors import check_non_negative, is_number, require
 from dlsim.scenario.loader import StartMethod
 from dlsim.scenario.starts import Start
 
+ROUNDING = 1e-3  # by which a mean that is to be 1 may miss it: values may be written in few digits
 PIPE_BYTES = 65536  # Linux's default capacity of a pipe
 # CUDA takes over a smaller tensor at once, to be copied later, pinned or not: measured on an H100,
 # 1 MiB was and 4 MiB were not.
@@ -148,6 +158,7 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
 
 
 UNLIMITED = Machine().storage
+STEADY = Constant(1.0)  # as long as on average, each time
 
 
 class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -210,6 +221,9 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             Example: { tensor = "0.1 ms" }
         receive: Taking a batch off the queue and rebuilding it, in the main process: inside
             `next()`, or in the pin-memory thread. Example: { tensor = "0.2 ms" }
+        jitter: How much longer than on average each batch takes to be received, as a factor whose
+            mean is 1: `receive`, and `hand_over` where the main process waits for it, take so many
+            times as long. Example: { kind = "lognormal", mean = 1, cv = "20%" }
         pin: Copying into page-locked memory, in the pin-memory thread (inside `next()` without
             workers). Example: { message = "60 µs", tensor = "20 µs", byte = "0.3 ns" }
         copy_byte: Copying a byte to the accelerator. Example: "0.02 ns"
@@ -232,6 +246,7 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     serialise: Cost = Cost()
     hand_over: Cost = Cost()
     receive: Cost = Cost()
+    jitter: Factor = STEADY
     pin: Cost = Cost()
     copy_byte: Seconds = 0.0
     starts: tuple[Start, ...] = ()
@@ -261,8 +276,11 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
         for key in self.__struct_fields__:
             if key in ("share", "serialise", "hand_over", "receive", "pin"):
                 check_struct(self, key, Cost)
-            elif key not in ("starts", "worker_waits"):
+            elif key not in ("jitter", "starts", "worker_waits"):
                 check_seconds(self, key)
+        check_distribution(self, "jitter")
+        mean = self.jitter.mean
+        require(abs(mean - 1) <= ROUNDING, "jitter", "a distribution whose mean is 1", mean)
         check_tuples(self, "starts", "worker_waits")
         for wait in self.worker_waits:
             good = is_number(wait) and 0 <= wait < inf

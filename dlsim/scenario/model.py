@@ -14,12 +14,13 @@ from dlsim.scenario.checks import check_integer, check_text, check_tuples
 from dlsim.scenario.consumer import Consumer
 from dlsim.scenario.dataset import Dataset, IterableDataset, MapDataset
 from dlsim.scenario.dealing import batches, dealt_to
+from dlsim.scenario.distributions import Distribution
 from dlsim.scenario.errors import require
 from dlsim.scenario.failure import Failure
 from dlsim.scenario.fitting import check_fit
 from dlsim.scenario.job import Job
 from dlsim.scenario.loader import Loader
-from dlsim.scenario.machine import STAGED_BYTES, UNLIMITED, Costs, Machine
+from dlsim.scenario.machine import STAGED_BYTES, STEADY, UNLIMITED, Costs, Machine
 from dlsim.scenario.validation import Validation
 
 OLD, LAST = ((1, 12), (1, 13)), (2, 15)  # torch's releases before 2.0, and the last one known
@@ -29,6 +30,7 @@ SHARING = {*Costs.__struct_fields__} - {
     "worker_start",
     "index_latency",
     "snapshot",
+    "jitter",
     "starts",
 }  # costs of what is shared
 
@@ -174,6 +176,11 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         if loader.threads:
             return self.costs.of_threads()
         return self.costs.of_processes(loader.start_method)
+
+    @property
+    def jitter(self) -> Distribution:
+        """By how much receiving a batch differs from the mean; not at all where none are moved."""
+        return self.charged.jitter if self._moves and not self.ideal else STEADY
 
     @property
     def locks(self) -> bool:

@@ -153,6 +153,7 @@ def variation(scenario: Scenario) -> float:
     dataset, storage = scenario.dataset, scenario.machine.storage
     parts = [scenario.consumer.step, dataset.collate, dataset.sample_bytes, storage.latency]
     parts += [part for s in dataset.fetch for part in (s.wait, s.cpu, s.read_bytes)]
+    parts.append(scenario.jitter)
     return max(cv(part) for part in parts if part is not None)
 
 

@@ -350,7 +350,7 @@ def _alike(scenario: Scenario) -> bool:
     """Whether one part of an epoch is like any other, and one epoch like the next."""
     dataset, loader = scenario.dataset, scenario.loader
     uneven = isinstance(dataset, IterableDataset) and dataset.uneven
-    times = [scenario.consumer.step, dataset.collate]
+    times = [scenario.consumer.step, dataset.collate, scenario.jitter]
     times += [time for s in dataset.fetch for time in (s.wait, s.cpu, s.read_bytes)]
     recorded = any(isinstance(time, Recorded) for time in times)
     cached = scenario.machine.storage.cache > 0 and scenario.epochs > 1

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlsim
+from dlsim.engine.facts import left_to_chance
 from dlsim.engine.processes.cores import Sharing
 from dlsim.scenario import Scenario
+from dlsim.whatif.demand import variation
 
 ENGINES = ["simpy", "compiled"]
 
@@ -222,6 +224,65 @@ def test_descriptors_are_handed_over_while_the_main_process_waits() -> None:
     # From 2 to 4 at half speed, beside the fetching of batch 1, which goes on alone from 4 to 5.
     assert trace.received.tolist() == pytest.approx([4.5, 6.5])
     assert trace.fetched.tolist() == pytest.approx([2, 5])
+
+
+UNEVEN = dlsim.Recorded((0.5, 1.5))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_batches_take_unevenly_long_to_be_received(engine: str) -> None:
+    """One takes half as long as on average, the next one half as long again, handing over too."""
+    changes = {
+        "loader.num_workers": 1,
+        "dataset.length": 4,
+        "costs.hand_over.tensor": 1.0,
+        "costs.receive.tensor": 0.5,
+        "costs.jitter": UNEVEN,
+    }
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    # Half a second is handed over from 2 to 3, at half speed beside the fetching of batch 1, which
+    # goes on alone until 4.5; then 1.5 s are handed over, and it is rebuilt for 0.75 s.
+    assert trace.received.tolist() == pytest.approx([3.25, 6.75])
+    assert trace.fetched.tolist() == pytest.approx([2, 4.5])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_read_from_the_pipe_is_read_unevenly_fast(engine: str) -> None:
+    """Writing a large message is part of receiving it, and takes as much longer."""
+    changes = {
+        "loader.num_workers": 1,
+        "dataset.length": 4,
+        "dataset.path": "pipe",
+        "dataset.sample_bytes": 1e6,
+        "costs.hand_over.byte": 0.5e-6,
+        "costs.receive.byte": 0.75e-6,
+        "costs.jitter": UNEVEN,
+    }
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    assert trace.arrived.tolist() == pytest.approx([2.5, 4 + 1.5])
+    assert trace.received.tolist() == pytest.approx([2.75, 4 + 2.25])
+
+
+def test_jitter_is_chance_where_batches_are_received() -> None:
+    """Without workers there is nothing of it, nor where receiving takes no time."""
+    jitter = {"costs.jitter": dlsim.Gamma(1.0, 0.5)}
+    received = loading(**jitter, **{"costs.receive.message": 0.5})
+    none = {"loader.num_workers": 0, "loader.prefetch_factor": "none"}
+    assert left_to_chance(received)
+    assert variation(received) == 0.5
+    assert not left_to_chance(loading(**jitter))
+    assert not left_to_chance(dlsim.replace(received, none))
+    one, other = dlsim.simulate(received, seed=1), dlsim.simulate(received, seed=2)
+    assert one.received.tolist() != other.received.tolist()
+
+
+def test_receiving_is_on_average_what_it_is_said_to_be() -> None:
+    """So a jitter of another mean than 1 is refused, but for what four digits leave out."""
+    loading(**{"costs.jitter": dlsim.Empirical((0.5717, 1.429))})
+    with pytest.raises(dlsim.ScenarioError, match=r"jitter: expected a distribution whose mean is"):
+        loading(**{"costs.jitter": dlsim.Gamma(1.1, 0.5)})
+    with pytest.raises(dlsim.ScenarioError, match=r"costs\.jitter: expected a record of at least"):
+        dlsim.simulate(loading(**{"costs.jitter": UNEVEN, "costs.receive.message": 0.5}))
 
 
 def test_sharing_a_batch_costs_workers_only() -> None:

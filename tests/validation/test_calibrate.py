@@ -196,6 +196,30 @@ def test_runs_without_workers_tell_of_those():
     assert predict(found, {"loader.batch_size": 6}).scenario.loader.num_workers == 1
 
 
+def test_how_unevenly_batches_are_received_is_seen():
+    """By calls that received one batch, but for the first of all, relative to their mean."""
+    fetch = (Stage("read", wait=Constant(0.01)),)
+    trace = dlsim.simulate(
+        dlsim.Scenario(
+            loader=dlsim.Loader(batch_size=4, num_workers=1),
+            dataset=dlsim.MapDataset(32, fetch),
+            consumer=dlsim.Consumer(step=Constant(0.05)),
+        ),
+        samples=True,
+    )
+    used = np.array([9, 1, 2, 3, 2, 1, 3, 2]) * 1e-3
+    run = accounts(watched(trace, thread_returned=used))
+    assert run.jitter == pytest.approx(np.array([1, 2, 3, 2, 1, 3, 2]) / 2)
+    jitter = calibrate(watched(trace, thread_returned=used), transport=TRANSPORT).costs.jitter
+    assert jitter.mean == pytest.approx(1.0)
+    assert jitter.cv == pytest.approx(np.std([1, 2, 3, 2, 1, 3, 2], ddof=1) / 2)
+    # Those of calls that received others' batches, too, say nothing of one.
+    early = trace.received.copy()
+    early[3] = early[2]
+    run = accounts(watched(replace(trace, received=early), thread_returned=used))
+    assert run.jitter == pytest.approx(np.array([1, 2, 1, 3, 2]) / 1.8)
+
+
 def test_a_main_process_that_rests_tells_of_its_like():
     """What moving a batch takes, runs tell whose main process is blocked in steps as the first's.
 

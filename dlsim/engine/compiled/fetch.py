@@ -118,6 +118,7 @@ def new_job(s: State, worker: int) -> int:
             outcome = RAISED + raised
     job.calls, job.outcome = calls, outcome
     step = s.steps[row] + (r.step_per_sample * taken if r.iterable else 0.0)
+    s.batches[m.sent].jitter = s.jitters[row]
     sent_to(s, worker, asked, step, size if outcome == FETCHED else 0.0)
     return message
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dlsim.engine.compiled.ahead import ahead
 from dlsim.engine.draws import (
     COLLATE,
+    JITTER,
     STEP,
     Floats,
     Indices,
@@ -46,6 +47,7 @@ class Block(NamedTuple):
     sizes: Floats
     collates: Floats
     steps: Floats
+    jitters: Floats
 
 
 class Jobs:
@@ -63,14 +65,16 @@ class Jobs:
         self._samples = SampleDraws(scenario, seed, epoch)
         self._collate = Stream(collate, "dataset.collate", (COLLATE,), seed, epoch)
         self._step = Stream(step, "consumer.step", (STEP,), seed, epoch)
+        self._jitter = Stream(scenario.jitter, "costs.jitter", (JITTER,), seed, epoch)
         # Of an iterable-style dataset it is not known yet how many samples come.
         sized = isinstance(dataset, MapDataset)
         self._step_per_sample = scenario.consumer.step_per_sample if sized else 0.0
         self._alike = alike(scenario)
-        each = (dataset.sample_bytes, collate, step)
+        each = (dataset.sample_bytes, collate, step, scenario.jitter)
         self._constant = self._alike and all(isinstance(one, Constant) for one in each)
         by_index = replays(dataset)
-        self._replayed = by_index or isinstance(collate, Recorded) or isinstance(step, Recorded)
+        of_batches = (collate, step, scenario.jitter)
+        self._replayed = by_index or any(isinstance(one, Recorded) for one in of_batches)
         self._number, self.taken = number, 0
         self._lists: IndexLists | None = None
         self.batches: int | None = None
@@ -83,7 +87,7 @@ class Jobs:
     def begin(self, seed: int, epoch: int, number: int) -> None:
         """Begin with the jobs of another epoch, or under another seed."""
         self._number, self.taken = number, 0
-        for each in (self._samples, self._collate, self._step, self._lists):
+        for each in (self._samples, self._collate, self._step, self._jitter, self._lists):
             if each is not None:
                 each.begin(seed, epoch)
 
@@ -129,24 +133,26 @@ class Jobs:
             services = self._samples.amounts(calls[:1] if self._alike else calls)
             sizes = self._samples.sizes(samples)
             offsets = offsets - offsets[0]
-        collates, steps = self._collate.array(numbers), self._step.array(numbers)
+        collates, steps, jitters = (
+            stream.array(numbers) for stream in (self._collate, self._step, self._jitter)
+        )
         if self._step_per_sample:
             steps = steps + self._step_per_sample * np.diff(offsets)
         if self._replayed:
-            steps = self._marked(steps, collates, services, sizes, offsets)
-        return Block(offsets, indices, services, sizes, collates, steps)
+            steps = self._marked(steps, collates + jitters, services, sizes, offsets)
+        return Block(offsets, indices, services, sizes, collates, steps, jitters)
 
     def _marked(
         self,
         steps: Floats,
-        collates: Floats,
+        others: Floats,
         services: Floats,
         sizes: Floats,
         offsets: NDArray[np.int64],
     ) -> Floats:
         """The steps, with NaN where anything of the batch was not recorded."""
         per_call = services.sum(axis=1)
-        marked = steps + 0.0 * collates
+        marked = steps + 0.0 * others
         if self.batched:
             marked = marked + 0.0 * per_call
         for per_sample in (sizes, () if self.batched else per_call):
@@ -168,8 +174,8 @@ class Jobs:
             order = self._lists.order
             indices = range(begin, end) if order is None else order[begin:end].tolist()
             self._samples.work(indices, at if self.batched else None)
-        self._collate.take(at)
-        self._step.take(at)
+        for stream in (self._collate, self._step, self._jitter):
+            stream.take(at)
 
 
 class IndexLists:

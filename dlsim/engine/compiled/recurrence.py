@@ -112,7 +112,7 @@ def new_course(workers: int, window: int, run_ahead: int, batches: int | None) -
 # In compiled code: the arrays of which a table is at an address.
 read = reader(new_course(1, 1, 0, 1))
 _whole, _real = np.empty(0, np.int64), np.empty(0)
-read_block = reader(Block(_whole, _whole, np.empty((0, 0)), _real, _real, _real))
+read_block = reader(Block(_whole, _whole, np.empty((0, 0)), _real, _real, _real, _real))
 
 
 @compiled

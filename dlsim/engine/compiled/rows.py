@@ -200,4 +200,10 @@ JOB = row(
 )
 
 # What is known of a batch besides its row of the trace.
-BATCH = row(("step", "f8"), ("bytes", "f8"), ("outcome", "i4"), ("early", "?"))
+BATCH = row(
+    ("step", "f8"),
+    ("bytes", "f8"),
+    ("jitter", "f8"),  # receiving it takes so many times as long as on average
+    ("outcome", "i4"),
+    ("early", "?"),
+)

@@ -82,6 +82,7 @@ class State(NamedTuple):
     sizes: Array  # of its samples, bytes
     collates: Array
     steps: Array
+    jitters: Array
     # What user code raises, as in the scenario:
     fail_where: Array
     fail_at: Array
@@ -197,6 +198,7 @@ def new_state(
         sizes=np.empty(0),
         collates=np.empty(0),
         steps=np.empty(0),
+        jitters=np.empty(0),
         fail_where=np.array([POINTS.index(f.where) for f in scenario.failures], np.int64),
         fail_at=np.array([f.at for f in scenario.failures], np.int64),
         moments=np.empty((len(MOMENTS), 0)),

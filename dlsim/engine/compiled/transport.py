@@ -77,10 +77,10 @@ def read(s: State, number: int, owner: int, moved: bool) -> None:
     """Ask for the time that an answer's handing over takes while it is taken."""
     if moved:
         # One side writes while the other, the next customer, reads, which is part of receiving.
-        ask(s, writing(s), hand_over(s, number))
+        ask(s, writing(s), jitter(s, number) * hand_over(s, number))
         s.main[0].customers = 2
     elif not goes_through_pipe(s, number):
-        ask(s, customer_of(s, owner), hand_over(s, number))
+        ask(s, customer_of(s, owner), jitter(s, number) * hand_over(s, number))
 
 
 @inlined
@@ -88,8 +88,9 @@ def rebuild(s: State, number: int, owner: int, moved: bool) -> None:
     """An answer has been read: let its writer go on, and ask for the time that rebuilding takes."""
     r, size = s.rules[0], content(s, number)
     seconds = r.receive_message + r.receive_tensor * tensors(s, number) + r.receive_byte * size
+    seconds *= jitter(s, number)
     if moved:
-        seconds -= hand_over(s, number)
+        seconds -= jitter(s, number) * hand_over(s, number)
         arrived(s, number)
         wake(s, feeder(s, owner), s.main[0].now)
     compute(s, seconds)
@@ -159,6 +160,12 @@ def hand_over(s: State, number: int) -> float:
     return float(
         r.hand_over_message + r.hand_over_tensor * tensors(s, number) + r.hand_over_byte * size
     )
+
+
+@inlined
+def jitter(s: State, number: int) -> float:
+    """By how many times an answer takes longer to be received than on average."""
+    return float(s.batches[number].jitter) if number != NONE else 1.0
 
 
 @inlined

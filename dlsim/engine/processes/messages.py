@@ -39,11 +39,13 @@ class Batch:
 class Answer:
     """What a worker answers: a job's outcome and its bytes; None acknowledges a new epoch.
 
-    `moved` happens when the reader has read a message that did not fit into the pipe.
+    `jitter`: receiving it takes so many times as long as on average. `moved` happens when the
+    reader has read a message that did not fit into the pipe.
     """
 
     worker: int
     number: int
     outcome: Outcome | None
     size: float = 0.0
+    jitter: float = 1.0
     moved: simpy.Event | None = None

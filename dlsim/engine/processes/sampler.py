@@ -8,7 +8,7 @@ from itertools import repeat
 
 import numpy as np
 
-from dlsim.engine.draws import COLLATE, STEP, SampleDraws, Stream, Work
+from dlsim.engine.draws import COLLATE, JITTER, STEP, SampleDraws, Stream, Work
 from dlsim.engine.facts import batch_ends, batch_indices
 from dlsim.scenario import Constant, MapDataset, Scenario
 
@@ -39,7 +39,7 @@ class Job:
     """One batch on its way: what to fetch, and what chance has decided about it.
 
     `work` is that of a map-style dataset; samples of an iterable-style one belong to the worker
-    that takes them. `collate` and `step` are seconds.
+    that takes them. `collate` and `step` are seconds, `jitter` is a factor of receiving it.
     """
 
     number: int
@@ -47,6 +47,7 @@ class Job:
     work: Work | None
     collate: float
     step: float
+    jitter: float
     snapshot: bool = False  # the worker saves its state afterwards
 
 
@@ -83,6 +84,7 @@ class Jobs:
         collate = dataset.collate or Constant(0.0)
         self._collate = Stream(collate, "dataset.collate", (COLLATE,), seed, epoch)
         self._step = Stream(scenario.consumer.step, "consumer.step", (STEP,), seed, epoch)
+        self._jitter = Stream(scenario.jitter, "costs.jitter", (JITTER,), seed, epoch)
 
     def next_indices(self) -> Sequence[int] | None:
         """The next index list, or None when the sampler has no more."""
@@ -98,4 +100,7 @@ class Jobs:
         work = None
         if self._samples is not None:
             work = self._samples.work(indices, at if self._batched else None)
-        return Job(number, indices, work, self._collate.take(at)[0], self._step.take(at)[0])
+        collate, step, jitter = (
+            stream.take(at)[0] for stream in (self._collate, self._step, self._jitter)
+        )
+        return Job(number, indices, work, collate, step, jitter)

@@ -43,16 +43,16 @@ def receive(run: Run, answer: Answer, turn: int) -> Steps:
     `turn` is that of the thread of the main process that does it.
     """
     costs, content = run.costs, _content(run, answer)
-    receiving = costs.receive.of(*content)
+    receiving = answer.jitter * costs.receive.of(*content)
+    handing = answer.jitter * costs.hand_over.of(*content)
     if answer.moved is not None:
         # One side writes while the other reads, which is part of receiving.
-        writing = costs.hand_over.of(*content)
-        yield from run.compute_together((WRITING, MAIN), writing, turn)
-        receiving -= writing
+        yield from run.compute_together((WRITING, MAIN), handing, turn)
+        receiving -= handing
         _arrived(run, answer)
         happen(answer.moved, run.turns.feeder(answer.worker))
     elif not _goes_through_pipe(run, answer):
-        yield from run.compute(answer.worker, costs.hand_over.of(*content), turn)
+        yield from run.compute(answer.worker, handing, turn)
     yield from run.compute(MAIN, receiving, turn)
     if answer.number != MAIN:
         run.recorder.received[answer.number] = run.env.now

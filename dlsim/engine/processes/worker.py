@@ -74,7 +74,7 @@ def work(run: Run, number: int, epoch: int, pool: Pool) -> Steps:
         ended = outcome is ENDED
         if ended or (job.snapshot and not isinstance(outcome, Raised)):
             yield from save(run, number)
-        send(run, pool, Answer(number, job.number, outcome, size))
+        send(run, pool, Answer(number, job.number, outcome, size, job.jitter))
 
 
 def save(run: Run, number: int) -> Steps:

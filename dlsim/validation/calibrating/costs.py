@@ -40,7 +40,8 @@ class Accounts:
     its number. `sizes`, `collate`: of each batch collated, and for how long it was blocked then,
     `collate_wait`. `take`, `serialise`, `hand_over`: CPU of
     workers for each batch. `receive`, `put`: CPU of the main process for each, inside `next()` or
-    in the pin-memory thread; `pin`: of copying it into pinned memory. `latency`: from putting an
+    in the pin-memory thread; `jitter`: receiving, of each that was received by itself, relative to
+    their mean; `pin`: of copying it into pinned memory. `latency`: from putting an
     index list until an idle worker has it. `step_wait`, `step_cpu`: of each step, the main thread;
     `step_threads`: threads busy in it. `device`: what the accelerator took for each, copying
     included, if it was seen; `host`: what passed until the host left it; `ahead`: how many steps it
@@ -64,6 +65,7 @@ class Accounts:
     serialise: Floats
     hand_over: Floats
     receive: Floats
+    jitter: Floats
     put: Floats
     pin: Floats
     latency: Floats
@@ -271,17 +273,41 @@ def main_side(seen: Observation) -> dict[str, Any]:
     Sending is the last thing that `next()` does, and another thread writes what is sent.
     """
     if seen.meta.scenario is None or not seen.meta.scenario.loader.num_workers:
-        return {"receive": np.empty(0), "put": np.empty(0)}
+        return dict.fromkeys(("receive", "jitter", "put"), np.empty(0))
     order = seen.order
     used = (seen.thread_returned - seen.thread_requested)[order]
     if seen.meta.scenario.loader.pin_memory and not np.isnan(seen.pinned).all():
-        return {"receive": by_pin_memory_thread(seen), "put": used}
+        receive = by_pin_memory_thread(seen)
+        return {"receive": receive, "jitter": uneven(receive), "put": used}
     all_threads = np.diff(seen.cpu_returned[order], prepend=np.nan)
     beside = np.maximum(all_threads - np.diff(seen.thread_returned[order], prepend=np.nan), 0.0)
     beside = np.nan_to_num(beside, nan=float(np.nanmean(beside)) if len(order) > 1 else 0.0)
     sending = float(np.quantile((seen.returned - seen.received)[order], 0.25))
     put = np.minimum(sending, used / 2)
-    return {"receive": used - put, "put": put + np.minimum(beside, put)}
+    receive = used - put
+    return {
+        "receive": receive,
+        "jitter": uneven(receive[by_themselves(seen)]),
+        "put": put + np.minimum(beside, put),
+    }
+
+
+def by_themselves(seen: Observation) -> Any:
+    """Which calls, in order, received one batch and no other; not the first of an epoch.
+
+    That one begins what later ones find begun.
+    """
+    order = seen.order
+    received = np.sort(seen.received[~np.isnan(seen.received)])
+    until, since = seen.returned[order], seen.requested[order]
+    count = np.searchsorted(received, until, "right") - np.searchsorted(received, since, "left")
+    return (count == 1) & (np.diff(seen.epoch_of(order), prepend=-1) == 0)
+
+
+def uneven(seconds: Floats) -> Floats:
+    """Relative to their mean; of fewer than `LEAST_BATCHES`, or of nothing, none is told."""
+    mean = float(seconds.mean()) if len(seconds) >= LEAST_BATCHES else 0.0
+    return seconds / mean if mean > 0 else np.empty(0)
 
 
 def by_pin_memory_thread(seen: Observation) -> Floats:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dlsim.scenario import Cost, Costs, Start
 from dlsim.validation.calibrating.costs import Accounts, by_start_method, together
+from dlsim.validation.calibrating.fitting import fit
 
 # About, in a pin-memory thread beside an H100; what was observed decides (docs/device.md).
 PINNING = Cost(message=60e-6, tensor=20e-6, byte=0.3e-9)
@@ -24,7 +25,7 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
         return float(values.mean()) if len(values) else otherwise
 
     waited = mean("begin", 0.0)
-    latency = together(runs, "latency")
+    latency, jitter = together(runs, "latency"), together(runs, "jitter")
     take = mean("take", transport.take)
     known = float(np.quantile(latency, 0.25)) if len(latency) else transport.index_latency
     tensors, size = runs[0].tensors, runs[0].bytes
@@ -51,6 +52,7 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
         serialise=adapted("serialise"),
         hand_over=adapted("hand_over"),
         receive=adapted("receive"),
+        jitter=fit(jitter).distribution if len(jitter) else transport.jitter,
         pin=pinning(runs),
         copy_byte=float(np.nan_to_num(np.mean([run.copy for run in runs]) / max(size, 1.0))),
         starts=tuple(
