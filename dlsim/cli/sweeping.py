@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dlsim.whatif import Between
     from dlsim.whatif.tables import Table
 
-_RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
+_RANGE = re.compile(r"(-?\d{1,18}):(-?\d{1,18})(?::(\d{1,18}))?")
 _BETWEEN = re.compile(r"(.+)\.\.(.+)")
 USUAL_METRIC = "samples_per_s"
 STEP = "consumer.step"

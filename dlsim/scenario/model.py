@@ -6,6 +6,7 @@ All times are seconds, all sizes bytes. A value that torch would refuse is refus
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct, structs
@@ -25,6 +26,7 @@ from dlsim.scenario.validation import Validation
 
 OLD, LAST = ((1, 12), (1, 13)), (2, 15)  # torch's releases before 2.0, and the last one known
 LATEST = f"{LAST[0]}.{LAST[1]}"
+RELEASE = re.compile(r"(\d{1,9})\.(\d{1,9})(\.\d+)?")
 FREE, ALONE = Costs(), Job()
 SHARING = {*Costs.__struct_fields__} - {
     "worker_start",
@@ -245,14 +247,10 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     @property
     def torch_release(self) -> tuple[int, int]:
         """`torch` as a pair of numbers, for comparing."""
-        parts = self.torch.split(".") if isinstance(self.torch, str) else []
-        require(
-            len(parts) in (2, 3) and all(p.isdecimal() for p in parts),
-            "torch",
-            f'a release such as "{LATEST}"',
-            self.torch,
-        )
-        release = (int(parts[0]), int(parts[1]))
+        parts = RELEASE.fullmatch(self.torch) if isinstance(self.torch, str) else None
+        require(parts is not None, "torch", f'a release such as "{LATEST}"', self.torch)
+        assert parts is not None
+        release = (int(parts[1]), int(parts[2]))
         known = release in OLD or (2, 0) <= release <= LAST
         expected = f"a release from {OLD[0][0]}.{OLD[0][1]} to {LATEST}, whose rules are known"
         require(known, "torch", expected, self.torch)

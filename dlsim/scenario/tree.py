@@ -22,6 +22,7 @@ from dlsim.scenario.model import Scenario
 from dlsim.scenario.presets import LIKE, MEANING, PRESETS, changes_of, spelt_out
 
 NONE = "none"
+DIGITS = 18  # of a number that counts elements; Python reads no more than some thousand
 SHORT = 180  # letters of a list that stands beside a guess
 Made = TypeVar("Made", bound=msgspec.Struct)
 
@@ -128,10 +129,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     node: Any = tree
     *path, last = key.split(".")
     for part in path:
-        if isinstance(node, list):
-            node = _element(node, part, key)
-            continue
-        node = node.setdefault(part, {})
+        node = _element(node, part, key) if isinstance(node, list) else node.setdefault(part, {})
         if not isinstance(node, (dict, list)):
             raise ScenarioError(f"{key}: no such key ({part} is {shown(node)})")
     if isinstance(node, list):
@@ -154,8 +152,8 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _element(items: list[Any], part: str, key: str) -> Any:
-    if not part.isdecimal() or int(part) >= len(items):
-        raise ScenarioError(f"{key}: expected a number below {len(items)}, got {part!r}")
+    if not part.isdecimal() or len(part) > DIGITS or int(part) >= len(items):
+        raise ScenarioError(f"{key}: expected a number below {len(items)}, got {shown(part)}")
     return items[int(part)]
 
 

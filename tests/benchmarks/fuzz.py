@@ -30,6 +30,7 @@ import tomllib
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import tomli_w
@@ -39,7 +40,13 @@ import dlsim
 from dlsim.cli import main as dlsim_main
 from dlsim.trace.chrome import write_chrome
 from dlsim.trace.job_files import write_profiles
-from tests.benchmarks.mutants.described import BASE, machines_case, pipeline_case, scenario_case
+from tests.benchmarks.mutants.described import (
+    BASE,
+    VALIDATION,
+    machines_case,
+    pipeline_case,
+    scenario_case,
+)
 from tests.benchmarks.mutants.recorded import journal_case, profile_case, trace_case
 from tests.benchmarks.mutants.trees import Case
 from tests.benchmarks.mutants.words import change_case, keys_case, option_case, table_case
@@ -147,6 +154,16 @@ CASES: dict[str, tuple[Callable[[random.Random, Path], Case], int]] = {
 }
 
 
+@cache
+def observed() -> dlsim.Trace:
+    """What was seen of a small loader of torch's."""
+    from torch.utils.data import DataLoader
+
+    from dlsim.validation import observe
+
+    return observe(DataLoader(list(range(40)), batch_size=4, num_workers=1))  # type: ignore
+
+
 def prepare(folder: Path) -> None:
     """Sound files, of which damaged ones are made."""
     path = folder / "sound.toml"
@@ -157,6 +174,9 @@ def prepare(folder: Path) -> None:
     trace = dlsim.simulate(scenario, samples=True)
     dlsim.save(trace, folder / "sound.npz")
     write_chrome(trace, folder / "sound.json")
+    beside = dlsim.simulate(dlsim.replace(scenario, {"validation": VALIDATION}), samples=True)
+    dlsim.save(beside, folder / "validated.npz")
+    dlsim.save(observed(), folder / "observed.npz")
     job = dlsim.simulate_job(dlsim.replace(scenario, {"job.ranks": 2}))
     dlsim.save_job(job, folder / "job.npz")
     write_profiles(job, folder / "ranks")

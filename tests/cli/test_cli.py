@@ -152,6 +152,9 @@ def test_options_that_are_no_keys_are_left_alone() -> None:
         (["--loader.nom-workers", "1"], "loader.nom_workers: no such key; did you mean num_"),
         (["--consumer.step", "3 parsec"], "in ns, us, ms, s, min, h, d), got '3 parsec'"),
         (["--dataset.fetch.3.wait", "1"], "dataset.fetch.3.wait: expected a number below 1"),
+        ([f"--dataset.fetch.{'9' * 5000}.wait", "1"], "dataset.fetch.9"),
+        (["--torch", f"2.{'9' * 5000}"], "torch: expected a release such as "),
+        (["--failures", "[2]", "--failures.0.at", "1"], "failures.0.at: no such key (0 is 2)"),
         (
             ["--torch", "2.5", "--loader.in-order", "false"],
             "loader.in_order: torch 2.5 has no such",

@@ -97,6 +97,7 @@ def test_advise(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["sweep", "--vary", "consumer.step=1..2"], "consumer.step: expected a list of values for"),
         (["sweep", "--vary", "epochs=1:3:0"], "sweep: --vary: epochs: expected steps of at least"),
         (["sweep", "--vary", "num_workers=1,2"], "num_workers=1: num_workers: no such key; did yo"),
+        (["sweep", "--vary", f"epochs=1:{'9' * 5000}"], "epochs='1:999"),
         (["sweep", "--vary", "epochs=1:1000000000"], "vary: expected at most 100,000 configuratio"),
         (["sweep", "--vary", "epochs=1,2", "--jobs", "1000000"], "jobs: expected at most 10,000 p"),
         (

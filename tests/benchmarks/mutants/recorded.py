@@ -13,13 +13,14 @@ import numpy as np
 
 from tests.benchmarks.mutants.trees import Case
 
+TRACES = ("sound.npz", "job.npz", "validated.npz", "observed.npz")
 ODD = (None, -1, 1e300, "x", [], {}, 0, 5e-324, "enumerate(DataLoader)")
 
 
 def trace_case(rng: random.Random, folder: Path) -> Case:
     """A trace: arrays of another length, type, or with values that cannot be."""
     path = folder / "case.npz"
-    with np.load(folder / rng.choice(["sound.npz", "job.npz"])) as archive:
+    with np.load(folder / rng.choice(TRACES)) as archive:
         arrays = {name: archive[name] for name in archive.files}
     name = rng.choice(list(arrays))
     array = arrays[name]

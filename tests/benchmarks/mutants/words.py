@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from pathlib import Path
 
+from dlsim.cli.commands import COMMANDS as FUNCTIONS
 from dlsim.scenario.keys import described
 from dlsim.scenario.shipped import shipped
-from dlsim.scenario.tree import keys
 from tests.benchmarks.mutants.described import COMMANDS, filled
-from tests.benchmarks.mutants.trees import VALUES, Case, inline
+from tests.benchmarks.mutants.trees import VALUES, Case, inline, scenario_keys
 
 WORDS = (
     "\0", "x\0y.toml", "a" * 5000, "\ud800", "\udcff", "--seed", "-1", "--", "--loader.num-workers",
     "1e400", "9" * 5000, "nan", "--vary", "loader.num_workers=1:3", "loader.num_workers=3:1", "x=",
-    "loader.num_workers=" + "1," * 2000 + "1", "--replications", "0", "--max-stall", "5%", "200%",
+    "loader.num_workers=" + "1," * 2000 + "1", "loader.num_workers=1:" + "9" * 5000,
+    "--replications", "0", "--max-stall", "5%", "200%",
     "--plot", "/dev/null/x.png", "/", ".", "", "x.npz", "--out", "-o", "--jobs", "a\nb", "\x1b[2J",
 )  # fmt: skip
 GLOBS = (
@@ -35,11 +37,7 @@ GLOBS = (
     "ß",
     "a" * 3000,
 )
-DEEPER = (
-    "dataset.fetch.0.wait", "dataset.fetch.0.cpu", "dataset.fetch.0.read_bytes", "dataset.fetch.1",
-    "dataset.fetch.0.wait.mean", "costs.receive.message", "machine.storage.bandwidth",
-    "machine.storage.latency", "job.storage.bandwidth", "consumer.on.0.step", "job.differs",
-)  # fmt: skip
+DEEPER = ("dataset.fetch.1", "dataset.fetch.0.wait.mean", f"dataset.fetch.{'9' * 5000}.wait")
 RATES = (0, -1, 1e-300, 5e-324, 1e300, 1e308, "nan", "inf", "x", "", 1, 517.5)
 COUNTS = (-1, 3, 10**6, 2**64, "x", "", 1.5)
 
@@ -52,8 +50,22 @@ def option_case(rng: random.Random, folder: Path) -> Case:
     else:
         args = filled(rng.choice(COMMANDS), folder / "sound.toml", folder)
     for _ in range(rng.randrange(1, 4)):
-        args.insert(rng.randrange(len(args) + 1), rng.choice(WORDS))
+        if rng.random() < 0.5:
+            args += [rng.choice(own_options(args[0])), inline(rng.choice(VALUES))]
+        else:
+            args.insert(rng.randrange(len(args) + 1), rng.choice(WORDS))
     return args, {}
+
+
+def own_options(name: str) -> list[str]:
+    """The options of a command, but for how many processes it starts."""
+    named = {function.__name__: function for function in FUNCTIONS}
+    if name not in named:
+        return ["--help"]
+    parameters = inspect.signature(named[name]).parameters.values()
+    names = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    taken = [each.strip("_").replace("_", "-") for each in names if each != "jobs"]
+    return [f"--{each}" for each in taken] or ["--help"]
 
 
 def change_case(rng: random.Random, folder: Path) -> Case:
@@ -64,7 +76,9 @@ def change_case(rng: random.Random, folder: Path) -> Case:
     else:
         args = filled(rng.choice(COMMANDS), folder / "sound.toml", folder)
     for _ in range(rng.randrange(1, 3)):
-        args += [f"--{rng.choice([*keys(), *DEEPER])}", inline(rng.choice(VALUES))]
+        key = rng.choice([*scenario_keys(), *DEEPER])
+        value = rng.choice([*VALUES, *scenario_keys().get(key, ())])
+        args += [f"--{key}", inline(value)]
     return args, {}
 
 
