@@ -445,6 +445,34 @@ def jobs(draw: st.DrawFn, alone: st.SearchStrategy[Scenario], *, remote: bool = 
 
 
 @st.composite
+def dispatched(draw: st.DrawFn, alone: st.SearchStrategy[Scenario]) -> Scenario:
+    """Jobs in which rank 0 reads for all others, as accelerate's DataLoaderDispatcher has it."""
+    scenario = draw(jobs(alone))
+    world, size = scenario.job.world, scenario.loader.batch_size or 1
+    if world == 1:
+        reject()
+    try:
+        return dlsim.replace(
+            scenario,
+            {
+                "job.deal": "dispatched",
+                "job.split_batches": size % world == 0 and draw(flags),
+                "job.broadcast_time": draw(
+                    st.sampled_from([dlsim.Constant(0.0)]) | distributions()
+                ),
+                "failures": scenario.failures if draw(flags) else (),
+                "loader.endless": False,
+                "consumer.loop": "accelerate",
+                "consumer.on_error": "stop",
+                "consumer.run_ahead": 0,
+                "consumer.overlap_copy": False,
+            },
+        )
+    except dlsim.ScenarioError:  # no round of batches, or shards for other ranks
+        reject()
+
+
+@st.composite
 def on_machines(draw: st.DrawFn) -> Scenario:
     """Any scenario on any machine: cores, storage, transport, pinning, steps, all together."""
     scenario = draw(scenarios(torch_only=False))

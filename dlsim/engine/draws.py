@@ -24,7 +24,7 @@ from dlsim.scenario import Constant, Distribution, Mixture, Recorded, Scenario, 
 
 # The roles: first element of every spawn key. A number once given is never reused.
 SAMPLER, WAIT, CPU, COLLATE, STEP, READ, LATENCY, SIZE, JITTER = range(9)
-SYNC = 64
+SYNC, BROADCAST = 64, 65
 
 # Who takes few at a time has them drawn ahead in blocks that grow from 64 to 4096. A mixture is
 # always drawn so: its numbers depend on the sizes of blocks, which are part of the definition.

@@ -249,8 +249,8 @@ def only_processes(scenario: Scenario) -> str | None:
     # What is shared, two sets of workers would share.
     if loop != "plain" and (loop != "rebind" or (lingers(scenario) and not scenario.ideal)):
         return f"consumer.loop = {loop}"
-    if scenario.job.keeps:
-        return "job.deal = kept"
+    if scenario.job.keeps or scenario.job.dispatches:
+        return f"job.deal = {scenario.job.deal}"
     return None
 
 

@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
-from dlsim.scenario import Dataset, IterableDataset, Job, Loader, Scenario, Stage, Validation
+from dlsim.scenario import (
+    Dataset,
+    IterableDataset,
+    Job,
+    Loader,
+    MapDataset,
+    Scenario,
+    Stage,
+    Validation,
+)
 from dlsim.scenario.dealing import batches, kept, shard
 from dlsim.scenario.distributions import times
 from dlsim.trace.trace import Problem
@@ -90,31 +99,33 @@ def fair_share(scenario: Scenario) -> Scenario:
     job, machine, storage = scenario.job, scenario.machine, scenario.machine.storage
     if not scenario.is_job:
         return scenario
+    # who reads for all may have the loading of all
+    ranks, world = (1, 1) if job.dispatches else (job.ranks, job.world)
 
     def share(value: float | None, ranks: int) -> float | None:
         return None if value is None else value / ranks
 
     if job.remote:
         limits = [
-            share(job.storage.bandwidth, job.world),
-            share(job.storage.node_bandwidth, job.ranks),
+            share(job.storage.bandwidth, world),
+            share(job.storage.node_bandwidth, ranks),
         ]
         storage = structs.replace(
             storage,
             bandwidth=min((limit for limit in limits if limit is not None), default=None),
-            requests_per_second=share(job.storage.requests_per_second, job.world),
+            requests_per_second=share(job.storage.requests_per_second, world),
             latency=job.storage.latency,
         )
     else:
         storage = structs.replace(
             storage,
-            bandwidth=share(storage.bandwidth, job.ranks),
-            requests_per_second=share(storage.requests_per_second, job.ranks),
+            bandwidth=share(storage.bandwidth, ranks),
+            requests_per_second=share(storage.requests_per_second, ranks),
         )
     machine = structs.replace(
         machine,
-        cores=share(machine.cores, job.ranks),
-        background=machine.background / job.ranks,
+        cores=share(machine.cores, ranks),
+        background=machine.background / ranks,
         memory=share(machine.memory, job.ranks),
         shm=share(machine.shm, job.ranks),
         storage=storage,
@@ -133,6 +144,8 @@ def share_of_data(loader: Loader, dataset: Dataset, job: Job) -> tuple[Loader, D
     """The loader and dataset of a rank, if what an epoch deals to it is all that there is."""
     if job.deal == "same" or job.world == 1:
         return loader, dataset
+    if job.dispatches:
+        return _dispatched_share(loader, dataset, job)
     if isinstance(dataset, IterableDataset):
         mine, each = job.seen_by(0), range(max(loader.num_workers, 1))
         read = [len(shard(dataset, mine, worker, loader)) for worker in each]
@@ -146,12 +159,36 @@ def share_of_data(loader: Loader, dataset: Dataset, job: Job) -> tuple[Loader, D
             shards=counts if downloads else None,
             fetch=tuple(read_times(stage, read_for_one) for stage in dataset.fetch),
         )
+    return _every(loader, dataset, job.world)
+
+
+def _dispatched_share(loader: Loader, dataset: Dataset, job: Job) -> tuple[Loader, Dataset]:
+    """The same of rank 0 that reads for all: all of it for each batch of its own."""
+    fetch = tuple(read_times(stage, job.world) for stage in dataset.fetch)
+    dataset = structs.replace(dataset, fetch=fetch, collate=times(dataset.collate, job.round))
+    if job.split_batches:
+        loader = structs.replace(loader, batch_size=(loader.batch_size or 1) // job.world)
+    if isinstance(dataset, IterableDataset):
+        workers = range(max(loader.num_workers, 1))
+        lengths = (len(shard(dataset, job, worker, loader)) for worker in workers)
+        counts = tuple(-(-length // job.world) for length in lengths)
+        downloads = dataset.download is not None
+        return loader, structs.replace(
+            dataset,
+            sharding="none" if downloads else counts,
+            length=sum(counts),
+            shards=counts if downloads else None,
+        )
+    return _every(loader, dataset, job.world)
+
+
+def _every(loader: Loader, dataset: MapDataset, ranks: int) -> tuple[Loader, Dataset]:
+    """One of so many equal parts of a map-style dataset."""
     if loader.batch_sampler is not None:
-        batches = loader.batch_sampler[:: job.world]
-        return structs.replace(loader, batch_sampler=batches), dataset
+        return structs.replace(loader, batch_sampler=loader.batch_sampler[::ranks]), dataset
     if loader.sampler is not None:
-        return structs.replace(loader, sampler=loader.sampler[:: job.world]), dataset
-    return loader, structs.replace(dataset, length=-(-dataset.length // job.world))
+        return structs.replace(loader, sampler=loader.sampler[::ranks]), dataset
+    return loader, structs.replace(dataset, length=-(-dataset.length // ranks))
 
 
 def read_times(stage: Stage, samples: int) -> Stage:

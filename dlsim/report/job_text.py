@@ -9,7 +9,7 @@ import numpy as np
 from dlsim.report.text import ended_early, setup
 from dlsim.scenario import Scenario
 from dlsim.scenario.units import duration, size
-from dlsim.trace import JobTrace, metrics, summarize
+from dlsim.trace import JobTrace, account, metrics, summarize
 from dlsim.trace.causes import WORDS
 from dlsim.trace.job_memory import job_overflow
 from dlsim.trace.job_metrics import (
@@ -50,7 +50,7 @@ def job_verdict(job: JobTrace, late: Lateness) -> str:
     begin, end = span(job)
     elapsed, found = end - begin, job_account(job)
     said = [f"{sentence(found.shares, found.stall)}."]
-    said += filter(None, [beside(found.apart, summarize(job).validation_stall)])
+    said += filter(None, [beside(found.apart, summarize(job).validation_stall), dispatched(job)])
     if not late.meetings:
         return " ".join(said)
     lost = float(late.kept.sum()) / (len(job) * elapsed) if elapsed else 0.0
@@ -72,6 +72,24 @@ def job_verdict(job: JobTrace, late: Lateness) -> str:
             " long from one meeting to the next as a rank does on average."
         )
     return " ".join(said)
+
+
+def dispatched(job: JobTrace) -> str:
+    """What it costs that rank 0 reads for all, a sentence or two; "" where it does not."""
+    first, *others = job.ranks
+    if first.reading is None:
+        return ""
+    found, said = account(first), f"Rank 0 reads for all {len(job)} ranks"
+    cause = found.cause
+    if cause:
+        said += f", and waits most for {WORDS.get(cause, cause)} ({percent(found.groups[cause])}"
+        said += " of the time)"
+    said += "."
+    behind = [trace.reading for trace in others if trace.reading is not None]
+    unused = sum(int((~np.isnan(each.fetched)).sum()) for each in behind)
+    if unused:
+        said += f" The workers of the others fetch {unused:,} batches that nobody takes."
+    return said
 
 
 def fitting(job: JobTrace, over: Overflow | None) -> str:

@@ -103,12 +103,27 @@ def kept(read: int, job: Job, loader: Loader) -> int:
     return size * (rounds + (rest > 0 and not loader.drop_last))
 
 
+def slices(sizes: Sequence[int], world: int, first: int, *, drop_last: bool) -> list[int]:
+    """How many samples each rank has of a round of batches of these `sizes`, joined.
+
+    As accelerate's DataLoaderDispatcher has it: equally many, so that some may be left over and
+    lost. Of the last round none is, unless with `drop_last`: it is filled up with the epoch's first
+    samples, at most one for each rank, of the `first` there are in its first round. (0: of another
+    round than the last.)
+    """
+    total = sum(sizes)
+    each, rest = divmod(total, world)
+    if rest and first and not drop_last:
+        total, each = total + min(first, world), each + 1
+    return [max(0, min(total - rank * each, each)) for rank in range(world)]
+
+
 def places(loader: Any, dataset: Any, job: Job, rank: int) -> Places | None:
     """The places in the order of all that a rank takes in an epoch of a map-style dataset.
 
     None stands for all of them, one after another.
     """
-    if job.world == 1 or job.deal == "same":
+    if job.world == 1 or job.deal in ("same", "dispatched"):
         return None
     if job.deal == "distributed":
         length = order_length(loader, dataset)
@@ -176,6 +191,9 @@ def batch_ends(length: int, size: int, *, drop_last: bool) -> NDArray[np.int64]:
 
 def batches(loader: Any, dataset: Any, job: Job, rank: int) -> int:
     """How many batches a rank has in an epoch that nothing ends early."""
+    if job.dispatches:
+        read = batches(loader, dataset, ALONE, 0)
+        return read // job.round if loader.drop_last else -(-read // job.round)
     if not isinstance(dataset, IterableDataset):
         return extent(loader, dataset, job, rank)[1]
     size, mine = loader.batch_size or 1, job.seen_by(rank)

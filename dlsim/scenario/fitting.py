@@ -186,6 +186,8 @@ def _check_job(scenario: Scenario) -> None:
     if job.deal == "kept":
         needs = "kept needs an iterable-style dataset and loader.batch_size"
         check_conflict(not iterable or loader.batch_size is None, "job.deal", needs)
+    if job.dispatches:
+        _check_dispatched(scenario)
     check_conflict(
         many and job.deal == "distributed" and loader.batch_sampler is not None,
         "job.deal",
@@ -206,7 +208,7 @@ def _check_job(scenario: Scenario) -> None:
         "job.storage",
         "is read in place of machine.storage, of which only the cache may be set",
     )
-    if many and not iterable and job.deal != "same":
+    if many and not iterable and not job.reads_all:
         last = batches(loader, scenario.dataset, job, job.world - 1)
         first = batches(loader, scenario.dataset, Job(), 0)
         require(
@@ -215,6 +217,33 @@ def _check_job(scenario: Scenario) -> None:
             f"no more ranks than an epoch has batches ({first})",
             job.world,
         )
+
+
+def _check_dispatched(scenario: Scenario) -> None:
+    """That the loop is the one that deals, and that there is something to deal."""
+    loader, job = scenario.loader, scenario.job
+    loop = scenario.consumer.loop
+    needs = f'dispatched needs consumer.loop = "accelerate", got "{loop}"'
+    check_conflict(loop != "accelerate", "job.deal", needs)
+    hosts = scenario.consumer.run_ahead > 0 or scenario.consumer.overlap_copy
+    check_conflict(
+        hosts,
+        "job.deal",
+        "dispatched needs consumer.run_ahead = 0 and overlap_copy = false, as how far hosts run "
+        "ahead of broadcasts is not known",
+    )
+    check_conflict(scenario.validation is not None, "job.deal", "dispatched excludes validation")
+    check_conflict(
+        job.split_batches and (loader.batch_size or 1) % job.world != 0,
+        "job.split_batches",
+        f"needs a loader.batch_size that {job.world} ranks can share equally",
+    )
+    require(
+        batches(loader, scenario.dataset, job, 0) > 0,
+        "job.deal",
+        "data for at least one round of batches, which accelerate fails without",
+        job.deal,
+    )
 
 
 def _check_validation(scenario: Scenario) -> None:

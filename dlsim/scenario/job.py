@@ -19,7 +19,7 @@ from dlsim.scenario.dataset import ZERO
 from dlsim.scenario.distributions import Bandwidth, Duration
 from dlsim.scenario.errors import is_integer, is_positive, require
 
-Deal: TypeAlias = Literal["distributed", "batches", "same", "kept"]
+Deal: TypeAlias = Literal["distributed", "batches", "same", "kept", "dispatched"]
 Uneven: TypeAlias = Literal["wait", "stop", "join"]
 
 
@@ -94,7 +94,12 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
             to each worker of each rank a shard of its own, where an iterable-style dataset is
             split; batches: whole batches in turn, as accelerate's BatchSamplerShard; same: all to
             everyone; kept: everyone reads all of an iterable-style dataset, and keeps one batch of
-            as many as there are ranks, as accelerate's IterableDatasetShard. Example: "batches"
+            as many as there are ranks, as accelerate's IterableDatasetShard; dispatched: rank 0
+            reads for all, and broadcasts a batch for each rank, of which each takes its slice, as
+            accelerate's DataLoaderDispatcher. Example: "batches"
+        split_batches: With dispatched: each rank has a slice of one batch. Example: true
+        broadcast_time: With dispatched: how long broadcasting batches to all ranks takes, from
+            when the last rank has come. Example: "4 ms"
         drop_last: With distributed: the last samples are left out, where not all ranks could have
             one; if not, the first ones are repeated. Example: true
         even_batches: With batches: the first samples are repeated until all ranks have equally
@@ -117,6 +122,8 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     sync: int | Literal["epoch", "never"] = 1
     sync_time: Duration = ZERO
     deal: Deal = "distributed"
+    split_batches: bool = False
+    broadcast_time: Duration = ZERO
     drop_last: bool = False
     even_batches: bool = True
     uneven: Uneven = "wait"
@@ -134,9 +141,10 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
             self.sync,
         )
         check_distribution(self, "sync_time")
-        deals = "distributed, batches, same or kept"
+        deals = "distributed, batches, same, kept or dispatched"
         require(self.deal in get_args(Deal), "deal", deals, self.deal)
-        check_flags(self, "drop_last", "even_batches")
+        check_flags(self, "split_batches", "drop_last", "even_batches")
+        check_distribution(self, "broadcast_time")
         require(self.uneven in get_args(Uneven), "uneven", "wait, stop or join", self.uneven)
         check_struct(self, "storage", RemoteStorage)
         check_tuples(self, "differs")
@@ -158,12 +166,22 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     @property
     def reads_all(self) -> bool:
         """Whether each rank reads what the others read, too."""
-        return self.deal in ("same", "kept")
+        return self.deal in ("same", "kept", "dispatched")
 
     @property
     def keeps(self) -> bool:
         """Whether each rank reads samples of which it keeps some alone."""
         return self.deal == "kept" and self.world > 1
+
+    @property
+    def dispatches(self) -> bool:
+        """Whether rank 0 reads for all ranks, of which there are several."""
+        return self.deal == "dispatched" and self.world > 1
+
+    @property
+    def round(self) -> int:
+        """Of how many batches that rank 0 has read all ranks have a slice at a time."""
+        return 1 if self.split_batches else self.world
 
     @property
     def world(self) -> int:

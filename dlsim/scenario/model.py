@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 
 from dlsim.scenario.checks import check_integer, check_text, check_tuples
 from dlsim.scenario.consumer import Consumer
-from dlsim.scenario.dataset import Dataset, IterableDataset, MapDataset
+from dlsim.scenario.dataset import ZERO, Dataset, IterableDataset, MapDataset
 from dlsim.scenario.dealing import batches, dealt_to
 from dlsim.scenario.distributions import Distribution
 from dlsim.scenario.errors import require
@@ -137,6 +137,15 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             epochs=self.epochs * max(self._validations, 1),
             validation=None,
         )
+
+    @property
+    def reading(self) -> Scenario:
+        """The loader of a rank alone, where rank 0 reads for all: to be read by nothing else."""
+        consumer = structs.replace(
+            self.consumer, loop="plain", step=ZERO, step_per_sample=0.0, stop_after=None
+        )
+        job = structs.replace(self.job, deal="same", sync="never", uneven="wait")
+        return structs.replace(self, consumer=consumer, job=job)
 
     @property
     def _validations(self) -> int:

@@ -17,7 +17,7 @@ START, FIRST_BATCH = "start-up", "first batch"
 STARTING, READY, HANDSHAKE = f"{START}: workers", f"{START}: ready", f"{START}: handshake"
 AGAIN = f"{START}: made again"  # what a loader that resumes throws away
 DRAINING, JOINING = "draining", "joining"
-LOOP, BARRIER = "loop", "barrier"
+LOOP, BARRIER, RANK_0 = "loop", "barrier", "rank 0"
 VALIDATION = "validation"
 ERROR, TIMEOUT, WAITING = "error", "timeout", "waiting"
 
@@ -39,6 +39,7 @@ WORDS = {
     PIN: "pinning batches",
     COPY: "copying batches to the accelerator",
     BARRIER: "the barrier, where other ranks come later",
+    RANK_0: "rank 0, which reads for all ranks",
     START: "starting workers",
     FIRST_BATCH: "the empty pipeline at the beginning of an epoch",
     DRAINING: "draining workers of what nobody wants any more",

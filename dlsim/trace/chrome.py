@@ -131,15 +131,16 @@ def events_of(trace: Trace) -> Iterator[str]:
     yield from _samples(trace)
     yield from _lives(trace)
     yield from _counters(trace)
-    if trace.validation is not None:
-        yield from map(_beside, events_of(trace.validation))
+    for name, other in (("validation", trace.validation), ("loader", trace.reading)):
+        if other is not None:
+            yield from (_beside(name, event) for event in events_of(other))
 
 
-def _beside(event: str) -> str:
-    """An event of validation, in lanes and with numbers that training has none of."""
+def _beside(name: str, event: str) -> str:
+    """An event of validation, or of the loader behind, in lanes and with numbers of its own."""
     event = _NUMBER.sub(lambda found: f"{found[1]}{BESIDE + int(found[2])}", event)
     if '"ph":"M"' in event:
-        return event.replace('"args":{"name":"', '"args":{"name":"validation: ')
+        return event.replace('"args":{"name":"', f'"args":{{"name":"{name}: ')
     return event
 
 

@@ -31,6 +31,11 @@ def critical_path(trace: Trace) -> list[Piece]:
 
 def walked_back(trace: Trace) -> Iterator[list[Piece]]:
     """The same pieces from the last one to the first, some at a time."""
+    if trace.reading is not None:
+        from dlsim.trace.rounds import rounds_path
+
+        yield rounds_path(trace)[::-1]
+        return
     trace = trace.as_one_epoch
     walk = Walk(trace)
     for epoch in reversed(range(len(trace.epochs.started))):

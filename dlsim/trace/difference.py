@@ -44,10 +44,11 @@ def difference(one: Trace, other: Trace, *, rtol: float = 1e-9) -> str | None:
             )
             if found:
                 return found
-    if one.validation is not None and other.validation is not None:
-        found = difference(one.validation, other.validation, rtol=rtol)
+    for name in ("validation", "reading"):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        found = None if mine is None or theirs is None else difference(mine, theirs, rtol=rtol)
         if found:
-            return f"validation: {found}"
+            return f"{name}: {found}"
     return _problems(one, other, rtol)
 
 

@@ -19,6 +19,7 @@ def fetch_shares(trace: Trace) -> dict[str, float]:
     for them: for each in proportion to what was asked of it. Contention has at most its share of
     what was computed.
     """
+    trace = trace.of_loader
     scenario = trace.meta.scenario
     if scenario is None:
         return {FETCH: 1.0}

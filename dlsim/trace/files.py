@@ -3,7 +3,7 @@
 The NPZ file has one array for each array of the trace (`epochs.first`, `samples.index`, … with a
 dot), `meta` as JSON, and `format`, the number of this layout. Observed traces have the columns of
 `Observation` as well (`observed.sample_cpu`, …), as far as the version that observed it had them.
-Those of validation are named as those of the trace, with `validation.` in front.
+Those of a trace in it are named as its own, with `validation.` or `reading.` in front.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SAMPLES = {
 # What zipfile and NumPy raise for damaged files (RuntimeError: "encrypted", by a flipped bit).
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 
-BESIDE = "validation."
+NESTED = "validation", "reading"  # traces in a trace
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -76,9 +76,10 @@ def arrays_of(trace: Trace) -> dict[str, Any]:
     if isinstance(trace, Observation):
         seen = (*BATCH_COLUMNS, *SAMPLE_COLUMNS)
         arrays |= {f"observed.{name}": getattr(trace, name) for name in seen}
-    if trace.validation is not None:
-        theirs = arrays_of(trace.validation)
-        arrays |= {f"{BESIDE}{name}": array for name, array in theirs.items()}
+    for name in NESTED:
+        theirs = getattr(trace, name)
+        if theirs is not None:
+            arrays |= {f"{name}.{key}": array for key, array in arrays_of(theirs).items()}
     arrays["meta"] = np.frombuffer(msgspec.json.encode(trace.meta), np.uint8)
     arrays["format"] = np.array(FORMAT)
     return arrays
@@ -126,7 +127,7 @@ def _arrays(file: IO[bytes], path: str | Path) -> Arrays:
 
 def trace_of(arrays: Arrays, path: str | Path) -> Trace:
     """The trace that the arrays of a file hold. Raises `TraceError` if they hold none."""
-    theirs = {n.removeprefix(BESIDE): a for n, a in arrays.items() if n.startswith(BESIDE)}
+    nested = {name: _nested(arrays, f"{name}.") for name in NESTED}
     try:
         columns = _columns(arrays, "", COLUMNS)
         sampled = any(name.startswith("samples.") for name in arrays)
@@ -147,7 +148,8 @@ def trace_of(arrays: Arrays, path: str | Path) -> Trace:
             stepped=_columns(arrays, "", {"sent": np.float64, "stepped": np.float64})["stepped"]
             if "stepped" in arrays
             else None,
-            validation=trace_of(theirs, path) if theirs else None,
+            validation=trace_of(nested["validation"], path) if nested["validation"] else None,
+            reading=trace_of(nested["reading"], path) if nested["reading"] else None,
         )
         check(trace)
         return trace
@@ -155,6 +157,11 @@ def trace_of(arrays: Arrays, path: str | Path) -> Trace:
         raise TraceError(f"{path}: expected an array {error}, got none") from None
     except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors, too
         raise TraceError(f"{path}: {error}") from None
+
+
+def _nested(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays of a trace in a trace."""
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
 def check(trace: Trace) -> None:

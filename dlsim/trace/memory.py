@@ -99,8 +99,9 @@ def uses(trace: Trace) -> list[Use]:
 
 
 def _both(trace: Trace) -> list[Trace]:
-    """The trace, and that of validation, where there is any."""
-    return [trace] if trace.validation is None else [trace, trace.validation]
+    """The trace of the loader, and that of validation, where there is any."""
+    own = trace.of_loader
+    return [own] if trace.validation is None else [own, trace.validation]
 
 
 def _opened_files(trace: Trace) -> list[Use]:

@@ -303,7 +303,7 @@ def fetches(trace: Trace, part: slice = ALL) -> tuple[Floats, Floats]:
 
 def worker_utilisation(trace: Trace) -> Floats:
     """For each worker, the share of time it spends fetching: `sum(fetches) / elapsed`."""
-    time, workers = elapsed(trace), worker_count(trace)
+    time, workers, trace = elapsed(trace), worker_count(trace), trace.of_loader
     busy, seen = np.zeros(workers), not len(trace.order)
     for part in parts(0, len(trace)):
         began, ended = fetches(trace, part)

@@ -166,12 +166,13 @@ def summarize(trace: Trace | Tally | JobTrace | JobTally) -> Summary:
         return summarize_job(trace)
     if isinstance(trace, Tally):
         return _of_tally(trace)
-    there = (stays.ready(trace), stays.under_way(trace), stays.early(trace))
-    buffer, credit, held = (stays.extent(trace, stay) for stay in there)
+    own = trace.of_loader
+    there = (stays.ready(own), stays.under_way(own), stays.early(own))
+    buffer, credit, held = (stays.extent(own, stay) for stay in there)
     utilisation, done, waits = metrics.accelerator_utilisation(trace), work(trace), _waits(trace)
     distinct = metrics.samples(trace) if done is None else done.distinct
     sent, arrived, received = (
-        metrics.observed(trace, moment) for moment in (trace.sent, trace.arrived, trace.received)
+        metrics.observed(own, moment) for moment in (own.sent, own.arrived, own.received)
     )
     return Summary(
         samples_per_s=metrics.samples_per_second(trace),
@@ -187,11 +188,11 @@ def summarize(trace: Trace | Tally | JobTrace | JobTally) -> Summary:
         elapsed=metrics.elapsed(trace),
         buffer_mean=buffer.mean if arrived else NAN,
         buffer_max=buffer.most if arrived else NAN,
-        buffer_bytes=stays.buffer_bytes(trace) if arrived else NAN,
+        buffer_bytes=stays.buffer_bytes(own) if arrived else NAN,
         credit_max=credit.most if sent else NAN,
-        held=float(stays.held_count(trace)) if received else NAN,
+        held=float(stays.held_count(own)) if received else NAN,
         held_max=held.most if received else NAN,
-        head_of_line=stays.head_of_line(trace) if arrived else NAN,
+        head_of_line=stays.head_of_line(own) if arrived else NAN,
         worker_utilisation=metrics.mean(metrics.worker_utilisation(trace)),
         batches=float(len(trace.order)),
         samples=metrics.samples(trace),

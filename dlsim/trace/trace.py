@@ -122,6 +122,11 @@ class Trace:
     `validation`: what happened in validation, where there is any, on the same clock: an epoch for
     each time that it came, of a scenario of its own (`Scenario.validating`).
 
+    `reading`, of a rank of a job in which rank 0 reads for all: what happened in the loader of its
+    own (`Scenario.reading`). Of rank 0 its batches are what all ranks have slices of; of others
+    nobody takes them. The batches of the trace itself are those slices: `sent` when word of them
+    had come, `received` when they had.
+
     `stepped`, of a rank that meets others after its steps: when its own part of the step has ended,
     and it waits; `finished` is then when all go on.
     """
@@ -143,6 +148,7 @@ class Trace:
     samples: Samples | None = field(default=None)
     stepped: Floats | None = field(default=None)
     validation: Trace | None = field(default=None)
+    reading: Trace | None = field(default=None)
 
     def __len__(self) -> int:
         return len(self.sent)
@@ -159,6 +165,11 @@ class Trace:
         if self.meta.problem is not None:
             return self.meta.problem.time
         return float(self.epochs.ended[-1]) if len(self.epochs.ended) else 0.0
+
+    @property
+    def of_loader(self) -> Trace:
+        """What happened in the loader: the trace itself, unless rank 0 reads for all."""
+        return self if self.reading is None else self.reading
 
     @property
     def as_one_epoch(self) -> Trace:

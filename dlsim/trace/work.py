@@ -47,8 +47,11 @@ class Work:
 def in_an_epoch(scenario: Scenario) -> Work:
     """What comes of each epoch of `scenario`; of a rank, where there are many.
 
-    Where the loop leaves it early nothing is lost: more would have come.
+    Where the loop leaves it early nothing is lost: more would have come. Where rank 0 reads for
+    all, each has its share of that.
     """
+    if scenario.job.dispatches:
+        return _dispatched(scenario)
     if isinstance(scenario.dataset, IterableDataset):
         found, batches = _of_shards(scenario)
     else:
@@ -56,6 +59,22 @@ def in_an_epoch(scenario: Scenario) -> Work:
     stop = scenario.consumer.stop_after
     early = scenario.loader.endless or (stop is not None and stop < batches)
     return replace(found, lost=0.0, without=0) if early else found
+
+
+def _dispatched(scenario: Scenario) -> Work:
+    """What comes of each epoch to one rank of what rank 0 reads; what fills up a round is none."""
+    job, reading = scenario.job, in_an_epoch(scenario.reading)
+    stop, rounds = (
+        scenario.consumer.stop_after,
+        dealing.batches(scenario.loader, scenario.dataset, job, 0),
+    )
+    lost = 0.0 if stop is not None and stop < rounds else reading.lost / job.world
+    returned, distinct, there = (
+        each / job.world for each in (reading.returned, reading.distinct, reading.there)
+    )
+    return Work(
+        returned=returned, distinct=distinct, lost=lost, there=there, without=reading.without
+    )
 
 
 def work(trace: Trace) -> Work | None:
@@ -268,6 +287,9 @@ def _passes(trace: Trace, scenario: Scenario) -> Iterator[tuple[Integers, bool]]
 def _distinct(trace: Trace, scenario: Scenario, batches: Integers) -> float:
     """How many distinct samples are in these batches of one pass."""
     dataset = scenario.dataset
+    if scenario.job.dispatches:
+        found = in_an_epoch(_to_its_end(scenario))
+        return min(found.share * _samples(trace, batches), found.distinct)
     if isinstance(dataset, IterableDataset):
         if not dataset.repeats or scenario.loader.num_workers < 2:
             return _samples(trace, batches)

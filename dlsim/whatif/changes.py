@@ -21,6 +21,7 @@ from dlsim.scenario import (
     Stage,
 )
 from dlsim.scenario.distributions import times
+from dlsim.scenario.job import Deal
 from dlsim.scenario.loader import WITHOUT_WORKERS, StartMethod
 from dlsim.whatif.combinations import combinations
 
@@ -109,6 +110,7 @@ def programs(scenario: Scenario) -> Iterator[Change]:
     if repeated(scenario):
         split = structs.replace(dataset, sharding="split")
         yield Change("a part for each worker", structs.replace(scenario, dataset=split))
+    yield from _each_for_itself(scenario)
     if isinstance(dataset, IterableDataset) and (ahead := dataset.download) is not None:
         further = structs.replace(
             ahead,
@@ -123,6 +125,17 @@ def programs(scenario: Scenario) -> Iterator[Change]:
         yield Change(
             f"{together} workers started at a time", structs.replace(scenario, loader=beside)
         )
+
+
+def _each_for_itself(scenario: Scenario) -> Iterator[Change]:
+    """What ranks can do where rank 0 reads for all: each has a part of the data for itself."""
+    dataset = scenario.dataset
+    iterable = isinstance(dataset, IterableDataset)
+    if scenario.job.dispatches and (not isinstance(dataset, IterableDataset) or dataset.divisible):
+        deal: Deal = "distributed" if iterable else "batches"
+        with suppress(ScenarioError):
+            job = structs.replace(scenario.job, deal=deal, split_batches=False)
+            yield Change("each rank reads its part", structs.replace(scenario, job=job))
 
 
 def perfect_loader(scenario: Scenario) -> Scenario:

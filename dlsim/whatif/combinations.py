@@ -28,7 +28,7 @@ def combinations(scenario: Scenario) -> Iterator[tuple[str, Scenario]]:
 
 def _changes(scenario: Scenario) -> Iterator[tuple[str, Mapping[str, Any]]]:
     loader, consumer = scenario.loader, scenario.consumer
-    if consumer.loop in LOOPS:
+    if consumer.loop in LOOPS and not scenario.job.dispatches:  # which is that loop's
         yield LOOPS[consumer.loop], {"consumer.loop": "plain", "consumer.queue": 1}
     if loader.stateful:
         keys = ("stateful", "snapshot_every_n_steps", "resume")

@@ -18,6 +18,7 @@ from dlsim.scenario.pipeline import GRAIN, NODES, SPDL, Pipeline
 from dlsim.trace.difference import difference, job_difference
 from dlsim.trace.pipeline import PipelineTrace
 from tests.strategies import (
+    dispatched,
     grain_pipelines,
     jobs,
     nodes_pipelines,
@@ -115,6 +116,23 @@ def test_ranks_that_keep_their_own_equal_accelerate(scenario: Scenario, seed: in
         warnings.simplefilter("ignore")
         theirs = virtual_jobs.run_virtual_job(scenario, seed, samples=True)
     ours = simulate_job(scenario, seed, engine="simpy", samples=True)
+    assert job_difference(ours, theirs) is None
+
+
+@needs("accelerate")
+@settings(max_examples=300, suppress_health_check=[HealthCheck.filter_too_much])
+@given(dispatched(scenarios()), st.integers(0, 2**32))
+def test_rank_0_that_reads_for_all_equals_accelerate(scenario: Scenario, seed: int) -> None:
+    """accelerate's own dispatcher on every rank has the moments simulated, also of what is unused.
+
+    That is its DataLoaderDispatcher, unmodified, with torch's loader in it; its broadcasts are
+    virtual.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = virtual_jobs.run_virtual_job(scenario, seed, samples=True)
+    ours = simulate_job(scenario, seed, engine="simpy", samples=True)
+    assert all(trace.reading is not None for trace in (*ours.ranks, *theirs.ranks))
     assert job_difference(ours, theirs) is None
 
 

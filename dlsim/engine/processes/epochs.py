@@ -12,6 +12,7 @@ from dlsim.engine.facts import MAIN, keeps_iterator, last_of_epoch
 from dlsim.engine.processes.barrier import StepsToBarrier
 from dlsim.engine.processes.clock import Steps
 from dlsim.engine.processes.consumer import Iterated, LoaderError, made
+from dlsim.engine.processes.dispatching import Dispatched
 from dlsim.engine.processes.loops import looped
 from dlsim.engine.processes.run import Run
 from dlsim.engine.processes.training import Training
@@ -28,7 +29,10 @@ class Loop:
 
     def __init__(self, run: Run, progress: Progress, validation: Loop | None = None) -> None:
         self.run, self.progress, self.validation = run, progress, validation
-        self.loader: Iterated = looped(run, made)
+        self.reading = run.reading()
+        self.loader: Iterated = (
+            looped(run, made) if self.reading is None else Dispatched(run, made(self.reading))
+        )
         self.training = training_of(run)
         self.last = last_of_epoch(run.scenario)
         self.epoch = 0
@@ -90,10 +94,15 @@ class Loop:
             raise LoaderError(error.kind, f"validation: {error}", MAIN) from None
 
     def trace(self, metas: Metas, problem: Problem | None, end: float) -> Trace:
-        """What happened until `end`, with what ended it; and in validation, with what it raised."""
+        """What happened until `end`, with what ended it; in validation and reading, what theirs."""
         run, beside = self.run, self.validation
         theirs = None if beside is None else beside.trace(metas, beside.run.recorder.problem, end)
-        return run.recorder.trace(metas(run.scenario, problem, run.recorder.caught), end, theirs)
+        behind = None
+        if self.reading is not None:
+            own = self.reading.recorder
+            behind = own.trace(metas(self.reading.scenario, own.problem, ()), end)
+        meta = metas(run.scenario, problem, run.recorder.caught)
+        return run.recorder.trace(meta, end, validation=theirs, reading=behind)
 
     def end(self) -> None:
         """All is over: who still works is terminated."""

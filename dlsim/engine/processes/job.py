@@ -6,6 +6,7 @@ import simpy
 
 from dlsim.engine.processes.barrier import Barrier
 from dlsim.engine.processes.clock import Steps, settle, sleep
+from dlsim.engine.processes.dispatching import Broadcasts
 from dlsim.engine.processes.epochs import Loop, Metas, Progress, loop_of, training_loop
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.run import Node, Run
@@ -34,6 +35,7 @@ def simulate_ranks(
     nodes = [Node(env, mine, source) for mine in scenarios[:: job.ranks]]
     barrier = None if job.sync == "never" else Barrier(env, scenario, seed)
     meets = isinstance(job.sync, int)
+    broadcasts = Broadcasts(env, scenario, seed) if job.dispatches else None
     runs = [
         Run(
             mine,
@@ -41,6 +43,7 @@ def simulate_ranks(
             Recorder(samples=samples, meets=meets),
             nodes[job.node_of(rank)],
             barrier,
+            broadcasts,
         )
         for rank, mine in enumerate(scenarios)
     ]

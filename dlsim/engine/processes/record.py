@@ -86,7 +86,14 @@ class Recorder:
         self.epoch_primed.append(NAN)
         self.epoch_ended.append(NAN)
 
-    def trace(self, meta: Meta, end: float, validation: Trace | None = None) -> Trace:
+    def trace(
+        self,
+        meta: Meta,
+        end: float,
+        *,
+        validation: Trace | None = None,
+        reading: Trace | None = None,
+    ) -> Trace:
         """The finished trace, which ends at `end`; the columns are handed over, not copied."""
         columns = {name: np.frombuffer(getattr(self, name), np.float64) for name in MOMENTS}
         # An accelerator may have been behind the host when an error ended the loop.
@@ -108,6 +115,7 @@ class Recorder:
             meta=meta,
             samples=self.samples.finish(end) if self.samples is not None else None,
             validation=validation,
+            reading=reading,
         )
 
 

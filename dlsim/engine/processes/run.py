@@ -21,6 +21,7 @@ from dlsim.scenario import Cost, Scenario
 
 if TYPE_CHECKING:
     from dlsim.engine.processes.barrier import Barrier
+    from dlsim.engine.processes.dispatching import Broadcasts
 
 # A write releases Python's lock: it needs a core, but shares it with no thread of its process.
 # Only one writes at a time.
@@ -63,12 +64,13 @@ class Run:
         recorder: Recorder,
         node: Node,
         barrier: Barrier | None = None,
+        broadcasts: Broadcasts | None = None,
     ) -> None:
         self.env, self.node, self.cores, self.disk = node.env, node, node.cores, node.disk
         self.scenario, self.seed, self.recorder = scenario, seed, recorder
         self.rank = scenario.job.rank or 0
         self.turns = Turns(self.rank)
-        self.barrier = barrier
+        self.barrier, self.broadcasts = barrier, broadcasts
         # whether no other thread of the main process computes when workers are terminated: one that
         # reads ahead does, and where there are two sets of workers, another one may be pinning
         self.alone = scenario.consumer.loop in ("plain", "accelerate")
@@ -96,6 +98,13 @@ class Run:
         other = copy(self)
         other.first += self.scenario.loader.num_workers * (epoch % 2)
         return other
+
+    def reading(self) -> Run | None:
+        """The loader behind the loop of this rank, where rank 0 reads for all."""
+        if self.broadcasts is None:
+            return None
+        recorder = Recorder(samples=self.recorder.samples is not None)
+        return Run(self.scenario.reading, self.seed, recorder, self.node)
 
     def validating(self) -> Run | None:
         """Validation in this rank, if there is any: the same main process, other workers."""

@@ -272,6 +272,7 @@ class Assembly:
             meta=meta,
             samples=samples if self.setup.samples else None,
             validation=None,
+            reading=None,
             **self.beginnings(),
             collating=self.column(COLLATED, "began") - self.zero,
             collate_cpu=self.column(COLLATED, "cpu"),

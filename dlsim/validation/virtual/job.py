@@ -13,6 +13,7 @@ from dlsim.scenario import Scenario, ScenarioError
 from dlsim.trace.job import JobTrace
 from dlsim.trace.trace import Problem
 from dlsim.validation.virtual.clock import MAIN_RANK, Clock, Terminated, Thread
+from dlsim.validation.virtual.dispatching import VirtualBroadcasts
 from dlsim.validation.virtual.loader import check_runnable, metas, undisturbed
 from dlsim.validation.virtual.record import Watcher
 from dlsim.validation.virtual.training import training_loop
@@ -31,11 +32,14 @@ def run_virtual_job(scenario: Scenario, seed: int = 0, *, samples: bool = False)
     clock = Clock()
     clock.main.rank = MAIN_RANK + 1  # sees to it that the job ends, after all ranks
     barrier = VirtualBarrier(clock, scenario, seed)
+    dispatches = scenario.job.dispatches
+    broadcasts = VirtualBroadcasts(clock, scenario, seed) if dispatches else None
     ranks = [
-        Rank(number, mine, rank_seed(seed, number), barrier, samples=samples)
+        Rank(number, mine, rank_seed(seed, number), barrier, broadcasts, samples=samples)
         for number, mine in enumerate(rank_scenarios(scenario))
     ]
-    with undisturbed(), contextlib.closing(clock):
+    collectives = contextlib.nullcontext() if broadcasts is None else broadcasts.in_place()
+    with undisturbed(), collectives, contextlib.closing(clock):
         for rank in ranks:
             rank.start()
         clock.wait()
@@ -59,8 +63,16 @@ class Rank:
     """One rank: torch's loader and a loop over it, in a thread on the clock."""
 
     def __init__(
-        self, number: int, scenario: Scenario, seed: int, barrier: VirtualBarrier, *, samples: bool
+        self,
+        number: int,
+        scenario: Scenario,
+        seed: int,
+        barrier: VirtualBarrier,
+        broadcasts: VirtualBroadcasts | None,
+        *,
+        samples: bool,
     ) -> None:
+        self.broadcasts = broadcasts
         self.number, self.scenario, self.seed, self.barrier = number, scenario, seed, barrier
         self.clock = barrier.clock
         every = scenario.job.sync

@@ -45,11 +45,14 @@ class Watcher:
     ) -> None:
         self.scenario, self.seed, self.clock = scenario, seed, clock
         self.recorder = Recorder(samples=samples, meets=meets)
-        self.problem: Problem | None = None  # that ended validation
+        self.problem: Problem | None = None  # that ended validation, or reading
         self.validation: Watcher | None = None
         if scenario.validation is not None:
             theirs = validation_seed(seed)
             self.validation = Watcher(scenario.validating, theirs, clock, samples=samples)
+        self.reading: Watcher | None = None  # of the loader behind, where rank 0 reads for all
+        if scenario.job.dispatches:
+            self.reading = Watcher(scenario.reading, seed, clock, samples=samples)
         self.over = False  # the trace has ended; what still happens is not part of it
         self.count = 0  # batches returned in this epoch
         self.first_job: dict[int, int] = {}  # the batch number each worker answered first
@@ -62,14 +65,19 @@ class Watcher:
     def is_over(self) -> None:
         """The trace has ended."""
         self.over = True
-        if self.validation is not None:
-            self.validation.is_over()
+        for beside in (self.validation, self.reading):
+            if beside is not None:
+                beside.is_over()
 
     def trace(self, metas: Metas, problem: Problem | None, end: float) -> Trace:
         """What happened until `end`, with what ended it; and in validation, with what it raised."""
-        beside, recorder = self.validation, self.recorder
-        theirs = None if beside is None else beside.trace(metas, beside.problem, end)
-        return recorder.trace(metas(self.scenario, problem, recorder.caught), end, theirs)
+        recorder = self.recorder
+        theirs, behind = (
+            None if beside is None else beside.trace(metas, beside.problem, end)
+            for beside in (self.validation, self.reading)
+        )
+        meta = metas(self.scenario, problem, recorder.caught)
+        return recorder.trace(meta, end, validation=theirs, reading=behind)
 
     def start_epoch(self, epoch: int) -> None:
         """`iter(loader)` is about to be called."""
@@ -104,6 +112,10 @@ class Watcher:
         """Seconds of the training step on a batch, which is the last asked of it."""
         each = self.scenario.consumer.step_per_sample
         return self._in_flight.pop(batch.number).step + each * batch.size
+
+    def gives(self, job: Job) -> None:
+        """A loop gives a batch that no worker of its own has fetched."""
+        self._in_flight[job.number] = job
 
     # Told by the queues. A label travels beside each message.
 

@@ -15,13 +15,16 @@ from dlsim.scenario import Scenario
 from dlsim.trace.trace import Problem
 from dlsim.validation.virtual.clock import Clock
 from dlsim.validation.virtual.data import UserError, VirtualWork
-from dlsim.validation.virtual.loops import looped
+from dlsim.validation.virtual.dispatching import Dispatched, VirtualBroadcasts
+from dlsim.validation.virtual.loops import Looped, looped
 from dlsim.validation.virtual.new_loader import Inner, new_loader
 from dlsim.validation.virtual.record import Batch, Watcher
 
 
 class Others(Protocol):
     """Other ranks of a job, as one of them meets them."""
+
+    broadcasts: VirtualBroadcasts | None
 
     def stepped(self, batch: int) -> None:
         """The step on a batch is done."""
@@ -36,17 +39,30 @@ class Others(Protocol):
 class Loop:
     """A loop over a loader of torch; `validation`: another one, for which it stops."""
 
-    def __init__(self, scenario: Scenario, seed: int, clock: Clock, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        clock: Clock,
+        watcher: Watcher,
+        broadcasts: VirtualBroadcasts | None = None,
+    ) -> None:
         self.scenario, self.clock, self.watcher = scenario, clock, watcher
+        self.validation: Loop | None = None
+        self.last = last_of_epoch(scenario)
+        self.epoch = 0
+        self.dispatched: Dispatched | None = None
+        if broadcasts is not None:
+            self.dispatched = Dispatched(scenario, seed, clock, watcher, broadcasts)
+            self.looped: Looped = self.dispatched
+            self.inner, self.work = self.dispatched.inner, self.dispatched.work
+            return
         self.work = VirtualWork(scenario, seed, clock, watcher)
         make = partial(new_loader, scenario, clock, watcher, self.work)
         self.looped, loader = looped(scenario, make)
         if scenario.loader.resume:
             loader.load_state_dict(state_after(scenario, seed))
         self.inner = Inner(loader, watcher)
-        self.last = last_of_epoch(scenario)
-        self.epoch = 0
-        self.validation: Loop | None = None
         if watcher.validation is not None:
             beside = watcher.validation
             self.validation = Loop(beside.scenario, beside.seed, clock, beside)
@@ -84,7 +100,10 @@ class Loop:
                 if watcher.count == self.last:
                     break
         finally:
-            watcher.end_epoch(self.inner.passed)
+            if self.dispatched is None:
+                watcher.end_epoch(self.inner.passed)
+            else:
+                self.dispatched.end_epoch()
         keeps = scenario.consumer.loop in ("rebind", "lightning") or scenario.loader.stateful
         if own is not None and not every and keeps:
             self._validate()
@@ -96,6 +115,8 @@ class Loop:
         if own is not None and not every and not keeps:
             self._validate()
         recorder.epoch_ended[-1] = clock.now
+        if self.dispatched is not None:
+            self.dispatched.ended_epoch()
 
     def _validate(self) -> None:
         assert self.validation is not None
@@ -110,6 +131,10 @@ class Loop:
         """What is written down of an error that ended the loop."""
         if isinstance(error, ValidationFailed):
             return Problem(error.kind, error.message, MAIN, self.clock.now)
+        if self.dispatched is not None:
+            behind = self.dispatched.behind
+            behind.problem = found = _problem(error, self.clock.now, behind, 0)
+            return Problem(found.kind, found.message, MAIN, found.time)
         return _problem(error, self.clock.now, self.watcher, 0)
 
     def forget(self) -> None:
@@ -131,7 +156,7 @@ def training_loop(
     scenario: Scenario, seed: int, clock: Clock, watcher: Watcher, others: Others | None = None
 ) -> tuple[float, Problem | None]:
     """The loop over all epochs; when it ended, and the error that ended it if one did."""
-    loop = Loop(scenario, seed, clock, watcher)
+    loop = Loop(scenario, seed, clock, watcher, None if others is None else others.broadcasts)
     problem, raised = None, Exception()
     try:
         for epoch in range(scenario.epochs):
