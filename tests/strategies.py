@@ -373,6 +373,7 @@ def validated(draw: st.DrawFn, some: st.SearchStrategy[Scenario]) -> Scenario:
                 step=other.consumer.step,
                 step_per_sample=other.consumer.step_per_sample,
                 every=draw(every),
+                num_sanity_val_steps=draw(st.sampled_from([0, 0, 1, 2, 5])),
                 stop_after=other.consumer.stop_after,
                 failures=other.failures,
             ),

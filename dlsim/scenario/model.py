@@ -134,7 +134,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             ),
             job=structs.replace(self.job, sync="never", uneven="wait") if self.is_job else ALONE,
             failures=own.failures,
-            epochs=self.epochs * max(self._validations, 1),
+            epochs=self.epochs * max(self._validations, 1) + (own.num_sanity_val_steps > 0),
             validation=None,
         )
 
@@ -157,12 +157,15 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         return (there if most is None else min(there, most)) // own.every
 
     @property
+    def counted(self) -> bool:
+        """Whether a loop can know how many batches an epoch has: of a length, or of a limit."""
+        return isinstance(self.dataset, MapDataset) or self.consumer.stop_after is not None
+
+    @property
     def taken_ahead(self) -> int:
         """How many batches the loop may have taken that the training step has not."""
         loop = self.consumer.loop
-        one = loop == "accelerate" or (
-            loop == "lightning" and not isinstance(self.dataset, MapDataset)
-        )
+        one = loop == "accelerate" or (loop == "lightning" and not self.counted)
         return self.consumer.queue + 1 if loop == "thread" else int(one)
 
     @property
@@ -170,10 +173,10 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         """Whether the workers of an epoch that is left early live until the next one has its own.
 
         So they do where the old iterator does: its name is rebound; or Lightning, which counts
-        the batches of a loader that has a length, or a stateful loader makes the new one first.
+        batches where it can, or a stateful loader makes the new one first.
         """
         loader, loop = self.loader, self.consumer.loop
-        counts = loop == "lightning" and isinstance(self.dataset, MapDataset)
+        counts = loop == "lightning" and self.counted
         return (
             loader.num_workers > 0
             and not loader.persistent_workers

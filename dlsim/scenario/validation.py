@@ -35,6 +35,8 @@ class Validation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
         step_per_sample: How much longer than `step` it takes for each sample. Example: "1 ms"
         every: After how many batches of an epoch validation comes, each time; none: at each
             epoch's end. Example: 1000
+        num_sanity_val_steps: How many batches of validation come before training begins, as
+            Lightning has it, where they are 2 by default. Example: 2
         stop_after: Leave validation after so many batches; none: at its end. Example: 50
         failures: Exceptions that user code of validation raises, as `failures` has them; they end
             the run. Example: [{ where = "fetch", at = 17 }]
@@ -45,6 +47,7 @@ class Validation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     step: Duration = ZERO
     step_per_sample: Seconds = 0.0
     every: int | None = None
+    num_sanity_val_steps: int = 0
     stop_after: int | None = None
     failures: tuple[Failure, ...] = ()
 
@@ -55,6 +58,7 @@ class Validation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
         require(isinstance(self.dataset, kinds), "dataset", wanted, self.dataset)
         check_distribution(self, "step")
         check_seconds(self, "step_per_sample")
+        check_integer(self, "num_sanity_val_steps", 0)
         for key in ("every", "stop_after"):
             if getattr(self, key) is not None:
                 check_integer(self, key, 1)

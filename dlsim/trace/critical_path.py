@@ -40,7 +40,7 @@ def walked_back(trace: Trace) -> Iterator[list[Piece]]:
     walk = Walk(trace)
     for epoch in reversed(range(len(trace.epochs.started))):
         yield from walk.epoch(epoch)
-    yield walk.taken()
+    yield walk.before_training()
 
 
 def causes(trace: Trace, clock: Callable[[Floats], Floats] | None = None) -> dict[str, float]:

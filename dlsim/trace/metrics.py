@@ -81,11 +81,13 @@ def observed(trace: Trace, values: Floats) -> bool:
 
 
 def span(trace: Trace) -> tuple[float, float]:
-    """Begin and end: the first `iter(loader)`, and the end of the last epoch or the error.
+    """Begin and end: the first `iter()` of a loader, and the end of the last epoch or the error.
 
     Where these were not observed, the first and the last moment of any batch that was.
     """
     begin = float(trace.epochs.started[0]) if len(trace.epochs.started) else NAN
+    if trace.validation is not None and len(trace.validation.epochs.started):
+        begin = float(np.fmin(begin, trace.validation.epochs.started[0]))  # a sanity check
     end = trace.end if len(trace.epochs.ended) or trace.meta.problem else NAN
     if np.isnan(begin) or np.isnan(end):
         moments = known(np.concatenate([getattr(trace, name) for name in MOMENTS]))

@@ -14,7 +14,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.scenario import MapDataset
 from dlsim.trace.columns import ALL, new_column, parts
 from dlsim.trace.levels import Level, Levels, levels
 from dlsim.trace.metrics import NAN, epoch_ends, ratio, span, total_of, worker_count
@@ -227,10 +226,10 @@ def _passed(trace: Trace) -> Floats:
         return gone
     epochs = trace.epoch_of(order)
     same = epochs[1:] == epochs[:-1]
-    sized = isinstance(trace.meta.scenario.dataset, MapDataset)
-    if loop == "accelerate" or (loop == "lightning" and not sized):
+    counted = trace.meta.scenario.counted
+    if loop == "accelerate" or (loop == "lightning" and not counted):
         gone[order[1:][same]] = trace.returned[order[:-1][same]]
-    if loop == "lightning" and not sized:  # takes the first one when an epoch begins
+    if loop == "lightning" and not counted:  # takes the first one when an epoch begins
         first = np.append(True, ~same)
         gone[order[first]] = trace.epochs.primed[epochs[first]]
     if loop == "thread":

@@ -169,7 +169,7 @@ class Walk:
         trace = self.trace
         mine = trace.order[self.places[epoch]].data
         started, primed = (float(m[epoch]) for m in (trace.epochs.started, trace.epochs.primed))
-        begin = self.begin if epoch == 0 else started
+        begin = self.begin if started != started else started
         problem = trace.meta.problem if epoch == len(trace.epochs.started) - 1 else None
         self.fresh = self.workers > 0 and (epoch == 0 or not self.persistent)
         done = np.asarray(self.done)
@@ -193,6 +193,13 @@ class Walk:
             self.to(STARTING if self.workers else WAITING, begin)
         self.to(HANDSHAKE, self.drained(epoch - 1, self.now))
         self.to(DRAINING, begin)
+
+    def before_training(self) -> list[Piece]:
+        """What comes before training: there may be validation."""
+        self.floor = self.begin
+        if self.apart:
+            self.to(JOINING, self.begin)
+        return self.taken()
 
     def drained(self, epoch: int, until: float) -> float:
         """When workers had done all that they were sent in `epoch`: `until` if some never had."""

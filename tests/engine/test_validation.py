@@ -87,6 +87,53 @@ def test_a_rebound_iterator_lives_through_validation(loop: str, gone: bool) -> N
     assert began == pytest.approx(3.0 if gone else 2.2)
 
 
+@pytest.mark.parametrize(("loop", "gone"), [("plain", True), ("lightning", False)])
+def test_a_sanity_check_comes_first(loop: str, gone: bool) -> None:
+    """Two batches of validation, 1.2 s, before training begins; Lightning's workers stay for long.
+
+    The one worker is at its third batch then, and drops it where the iterator goes at once.
+    """
+    trace = dlsim.simulate(
+        scenario(
+            validation__num_sanity_val_steps=2,
+            validation__dataset__length=3,
+            consumer__loop=loop,
+        )
+    )
+    beside = trace.validation
+    assert beside is not None
+    assert beside.epochs.started[0] == 0
+    assert beside.returned[beside.order[:2]].tolist() == pytest.approx([0.5, 1.0])
+    assert beside.fetched[2] == pytest.approx(1.5)
+    assert beside.epochs.ended[0] == pytest.approx(1.5 if gone else 1.2)
+    assert trace.epochs.started[0] == beside.epochs.ended[0]
+    found = account(trace)
+    assert found.elapsed == pytest.approx(trace.end)
+    assert found.validation == pytest.approx(
+        float((beside.epochs.ended - beside.epochs.started).sum())
+    )
+    assert found.busy + found.validation + sum(found.idle.values()) == pytest.approx(found.elapsed)
+    assert critical_path(trace)[0][:2] == ("validation", 0.0)
+
+
+def test_a_limit_is_a_length_to_lightning() -> None:
+    """Around an iterable-style dataset its fetcher is one batch ahead, unless there is a limit."""
+    data = dlsim.IterableDataset(12, fetch=[dlsim.Stage("read", wait=dlsim.Constant(1.0))])
+    first = [
+        dlsim.simulate(
+            scenario(
+                dataset=data,
+                loader__num_workers=1,
+                consumer__loop="lightning",
+                consumer__stop_after=most,
+                validation="none",
+            )
+        ).returned[0]
+        for most in (3, "none")
+    ]
+    assert first == [1.0, 2.0]
+
+
 def test_both_loaders_share_the_cores() -> None:
     """What validation's worker computes takes twice as long beside a busy one of training."""
     work = [dlsim.Stage("decode", cpu=dlsim.Constant(1.0))]
@@ -200,6 +247,7 @@ def test_a_file_keeps_validation(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"validation__every": 0}, "validation.every: expected an integer of at least 1, got 0"),
+        ({"validation__num_sanity_val_steps": -1}, "validation.num_sanity_val_steps: expected an"),
         (
             {"validation__loader__prefetch_factor": 2, "validation__loader__num_workers": 0},
             "validation.loader.prefetch_factor: needs num_workers above 0",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import dlsim
 from dlsim.scenario import Scenario
 from dlsim.trace.difference import difference
-from tests.strategies import scenarios
+from tests.strategies import scenarios, validated
 
 virtual = pytest.importorskip("dlsim.validation.virtual.loader", reason="needs torch")
 ENGINES = ["simpy", "compiled"] if find_spec("llvmlite") else ["simpy"]
@@ -27,6 +27,19 @@ def test_equals_torch(scenario: Scenario, seed: int) -> None:
     for engine in ENGINES:
         ours = dlsim.simulate(scenario, seed, engine=engine, samples=True)
         assert difference(ours, theirs) is None
+
+
+@settings(max_examples=50)
+@given(validated(scenarios()), st.integers(0, 2**32))
+def test_validation_beside_training_equals_torch(scenario: Scenario, seed: int) -> None:
+    """Two DataLoaders under one clock, that of validation perhaps before training, too.
+
+    More of them: `python -m tests.benchmarks.equality --validation`.
+    """
+    theirs = virtual.run_virtual(scenario, seed, samples=True)
+    ours = dlsim.simulate(scenario, seed, engine="simpy", samples=True)
+    assert theirs.validation is not None
+    assert difference(ours, theirs) is None
 
 
 @settings(max_examples=200)

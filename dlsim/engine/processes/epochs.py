@@ -37,14 +37,16 @@ class Loop:
         self.last = last_of_epoch(run.scenario)
         self.epoch = 0
 
-    def one_epoch(self) -> Steps:
-        """A step for each batch, until the loader or `stop_after` ends the epoch."""
+    def one_epoch(self, most: int | None = None) -> Steps:
+        """A step for each batch, until the loader, `stop_after` or `most` ends the epoch."""
+        last = self.last if most is None else min(most, self.last or most)
+        self.run.last = last
         run, recorder, env = self.run, self.run.recorder, self.run.env
         recorder.epoch(env.now, endless=run.scenario.loader.endless)
         yield from self.loader.start_epoch(self.epoch)
         recorder.epoch_primed[-1] = env.now
         count, every = 0, self._every
-        while count != self.last:
+        while count != last:
             requested = env.now
             try:
                 batch = yield from self.loader.next()
@@ -62,7 +64,7 @@ class Loop:
             if every and count % every == 0:
                 yield from self._validate()
         yield from self.training.drain()
-        yield from self._leave(early=count == self.last)
+        yield from self._leave(early=count == last)
         recorder.epoch_ended[-1] = env.now
         self.epoch += 1
 
@@ -83,12 +85,18 @@ class Loop:
         if validates and not first:
             yield from self._validate()
 
-    def _validate(self) -> Steps:
+    def sanity_check(self) -> Steps:
+        """Some batches of validation before training begins, as Lightning has it."""
+        own = self.run.scenario.validation
+        if own is not None and own.num_sanity_val_steps > 0:
+            yield from self._validate(own.num_sanity_val_steps)
+
+    def _validate(self, most: int | None = None) -> Steps:
         """Stop for validation, when the accelerator has done all that it was given."""
         assert self.validation is not None
         yield from self.training.catch_up()
         try:
-            yield from self.validation.one_epoch()
+            yield from self.validation.one_epoch(most)
         except LoaderError as error:
             self.validation.run.recorder.problem = error.at(self.run.env.now)
             raise LoaderError(error.kind, f"validation: {error}", MAIN) from None
@@ -139,6 +147,7 @@ def training_loop(loop: Loop) -> Steps:
     run = loop.run
     epochs = run.scenario.epochs
     try:
+        yield from loop.sanity_check()
         for epoch in range(epochs):
             yield from loop.one_epoch()
             if run.barrier is not None:

@@ -15,7 +15,6 @@ from dlsim.engine.processes.clock import Steps, sleep
 from dlsim.engine.processes.consumer import Iterated, Loader, LoaderError
 from dlsim.engine.processes.messages import Batch
 from dlsim.engine.processes.run import Run
-from dlsim.scenario import MapDataset
 
 Make: TypeAlias = Callable[[Run], Loader]
 
@@ -27,9 +26,8 @@ def looped(run: Run, make: Make) -> Iterated:
         return Accelerate(make(run))
     if loop == "rebind" or run.scenario.loader.stateful:
         return Rebinding(run, make)
-    if loop == "lightning":  # whose training loop counts batches where the loader has a length
-        sized, iterators = isinstance(run.scenario.dataset, MapDataset), Rebinding(run, make)
-        return iterators if sized else OneAhead(iterators)
+    if loop == "lightning":
+        return DataFetcher(run, Rebinding(run, make))
     if loop == "thread":
         return ReadingThread(run, make(run))
     return make(run)
@@ -72,8 +70,7 @@ class Rebinding:
 class OneAhead:
     """One batch ahead, to know the last one: before a batch is given, the next has come.
 
-    The data fetcher of Lightning 2.6 around a loader without a length. It takes the first batch
-    when an epoch begins.
+    It takes the first batch when an epoch begins.
     """
 
     def __init__(self, loader: Loader | Rebinding) -> None:
@@ -94,6 +91,28 @@ class OneAhead:
     def leave(self) -> Steps:
         """The loop is left early."""
         yield from self.loader.leave()
+
+
+class DataFetcher(OneAhead):
+    """The data fetcher of Lightning 2.6: one batch ahead where it cannot count.
+
+    It can where the loader has a length, and where an epoch is limited, as that of a sanity check.
+    """
+
+    def __init__(self, run: Run, loader: Rebinding) -> None:
+        self.run, self.loader = run, loader
+
+    def start_epoch(self, epoch: int) -> Steps:
+        """`iter(fetcher)`, which takes the first batch if it is to be ahead."""
+        self.counts = self.run.last is not None
+        if self.counts:
+            yield from self.loader.start_epoch(epoch)
+        else:
+            yield from super().start_epoch(epoch)
+
+    def next(self) -> Steps:
+        """The next batch."""
+        return (yield from self.loader.next() if self.counts else super().next())
 
 
 class Accelerate(OneAhead):

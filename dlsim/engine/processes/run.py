@@ -70,6 +70,7 @@ class Run:
         self.scenario, self.seed, self.recorder = scenario, seed, recorder
         self.rank = scenario.job.rank or 0
         self.turns = Turns(self.rank)
+        self.last: int | None = None  # after how many batches the loop leaves the present epoch
         self.barrier, self.broadcasts = barrier, broadcasts
         # whether no other thread of the main process computes when workers are terminated: one that
         # reads ahead does, and where there are two sets of workers, another one may be pinning

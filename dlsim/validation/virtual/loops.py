@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from math import inf
 from typing import Any, Protocol
 
 from torch.utils.data import DataLoader
@@ -39,17 +40,30 @@ class Plain:
 
 
 class Fetcher:
-    """Lightning's data fetcher, called as its training loop calls it."""
+    """Lightning's data fetcher, called as its training loop or its evaluation loop calls it.
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
+    `limit`: the most batches of the next epoch, if there is such a number.
+    """
+
+    limit: int | None = None
+
+    def __init__(self, loader: DataLoader[Any], *, evaluates: bool) -> None:
         from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
-        self.fetcher = _PrefetchDataFetcher()
-        self.fetcher.setup(CombinedLoader(loader, "max_size_cycle"))
+        self.evaluates = evaluates
+        self.loader = CombinedLoader(loader, "sequential" if evaluates else "max_size_cycle")
+        self.fetcher: Any = None
 
     def __iter__(self) -> Iterator[Any]:
-        iter(self.fetcher)
+        from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
+
+        fetcher = self.fetcher
+        if fetcher is None or self.evaluates:
+            fetcher = _PrefetchDataFetcher()
+            self.loader.limits = [inf if self.limit is None else self.limit]
+            fetcher.setup(self.loader)
+        iter(fetcher)
+        self.fetcher = fetcher
         return self._batches()
 
     def _batches(self) -> Iterator[Any]:
@@ -100,10 +114,13 @@ def of_rank(scenario: Scenario) -> Callable[[Any], Any]:
     )
 
 
-def looped(scenario: Scenario, make: Callable[..., DataLoader[Any]]) -> tuple[Looped, Any]:
+def looped(
+    scenario: Scenario, make: Callable[..., DataLoader[Any]], *, evaluates: bool = False
+) -> tuple[Looped, Any]:
     """The loop of the scenario around the loader of torch that `make` makes, and that loader.
 
-    Raises `ScenarioError` where the package that has the loop is not installed.
+    `evaluates`: whether it is that of validation. Raises `ScenarioError` where the package that has
+    the loop is not installed.
     """
     loop = scenario.consumer.loop
     if loop == "thread":
@@ -119,4 +136,6 @@ def looped(scenario: Scenario, make: Callable[..., DataLoader[Any]]) -> tuple[Lo
         loader = make(stateful_loader())
         return Stateful(loader), loader
     loader = make(DataLoader)
-    return (Fetcher(loader) if loop == "lightning" else Plain(loader)), loader
+    if loop == "lightning":
+        return Fetcher(loader, evaluates=evaluates), loader
+    return Plain(loader), loader

@@ -16,7 +16,7 @@ from dlsim.trace.trace import Problem
 from dlsim.validation.virtual.clock import Clock
 from dlsim.validation.virtual.data import UserError, VirtualWork
 from dlsim.validation.virtual.dispatching import Dispatched, VirtualBroadcasts
-from dlsim.validation.virtual.loops import Looped, looped
+from dlsim.validation.virtual.loops import Fetcher, Looped, looped
 from dlsim.validation.virtual.new_loader import Inner, new_loader
 from dlsim.validation.virtual.record import Batch, Watcher
 
@@ -46,6 +46,8 @@ class Loop:
         clock: Clock,
         watcher: Watcher,
         broadcasts: VirtualBroadcasts | None = None,
+        *,
+        evaluates: bool = False,
     ) -> None:
         self.scenario, self.clock, self.watcher = scenario, clock, watcher
         self.validation: Loop | None = None
@@ -59,16 +61,20 @@ class Loop:
             return
         self.work = VirtualWork(scenario, seed, clock, watcher)
         make = partial(new_loader, scenario, clock, watcher, self.work)
-        self.looped, loader = looped(scenario, make)
+        self.looped, loader = looped(scenario, make, evaluates=evaluates)
         if scenario.loader.resume:
             loader.load_state_dict(state_after(scenario, seed))
         self.inner = Inner(loader, watcher)
         if watcher.validation is not None:
             beside = watcher.validation
-            self.validation = Loop(beside.scenario, beside.seed, clock, beside)
+            self.validation = Loop(beside.scenario, beside.seed, clock, beside, evaluates=True)
 
-    def one_epoch(self, others: Others | None = None) -> None:
-        """`iter(loader)`, and a step for each batch."""
+    def one_epoch(self, others: Others | None = None, most: int | None = None) -> None:
+        """`iter(loader)`, and a step for each batch, of which there are at `most` so many."""
+        limits = [each for each in (self.scenario.consumer.stop_after, most) if each is not None]
+        last = self.last if most is None else min(most, self.last or most)
+        if isinstance(self.looped, Fetcher):
+            self.looped.limit = min(limits, default=None)
         scenario, watcher, recorder = self.scenario, self.watcher, self.watcher.recorder
         epoch, endless, clock = self.epoch, scenario.loader.endless, self.clock
         self.epoch += 1
@@ -97,7 +103,7 @@ class Loop:
                 recorder.finished[batch.number] = clock.now
                 if every and watcher.count % every == 0:
                     self._validate()
-                if watcher.count == self.last:
+                if watcher.count == last:
                     break
         finally:
             if self.dispatched is None:
@@ -118,10 +124,16 @@ class Loop:
         if self.dispatched is not None:
             self.dispatched.ended_epoch()
 
-    def _validate(self) -> None:
+    def sanity_check(self) -> None:
+        """What Lightning's trainer does before it trains."""
+        own = self.scenario.validation
+        if own is not None and own.num_sanity_val_steps > 0:
+            self._validate(own.num_sanity_val_steps)
+
+    def _validate(self, most: int | None = None) -> None:
         assert self.validation is not None
         try:
-            self.validation.one_epoch()
+            self.validation.one_epoch(most=most)
         except (UserError, UnboundLocalError, RuntimeError) as error:
             found = self.validation.failed(error)
             self.validation.watcher.problem = found
@@ -159,6 +171,7 @@ def training_loop(
     loop = Loop(scenario, seed, clock, watcher, None if others is None else others.broadcasts)
     problem, raised = None, Exception()
     try:
+        loop.sanity_check()
         for epoch in range(scenario.epochs):
             loop.one_epoch(others)
             if others is not None:
