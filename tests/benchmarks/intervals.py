@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 
 from dlsim.trace.summary import aligned, percent
-from dlsim.validation.calibrating import cost_errors, predict
+from dlsim.validation.calibrating import cost_errors
 from dlsim.validation.fidelity import errors
 from dlsim.validation.fidelity.tables import foreseen
 
@@ -35,7 +35,7 @@ def constants(pace: float, placing: float, unexplained: float) -> Iterator[None]
     with (
         patch.object(cost_errors, "PACE", pace),
         patch.object(cost_errors, "PLACING", placing),
-        patch.object(predict, "UNEXPLAINED", unexplained),
+        patch.object(cost_errors, "UNEXPLAINED", unexplained),
     ):
         yield
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    now = cost_errors.PACE, cost_errors.PLACING, predict.UNEXPLAINED
+    now = cost_errors.PACE, cost_errors.PLACING, cost_errors.UNEXPLAINED
     tasks = sorted({now, *product(PACES, PLACINGS, UNEXPLAINED)})
     found = {}
     for number, task in enumerate(tasks):

@@ -11,6 +11,7 @@ from dlsim.cli import main
 from dlsim.scenario import Constant, Costs, Exponential, Stage
 from dlsim.validation import calibration, predict
 from dlsim.validation.calibrating.checks import Check, checks, missed
+from dlsim.validation.calibrating.cost_errors import UNEXPLAINED
 from tests.validation.test_replay import watched
 
 
@@ -53,10 +54,10 @@ def test_what_is_all_understood_is_given_back(runs):
 
 
 def test_a_miss_is_said_and_makes_predictions_less_sure():
-    """Beyond 3 % the interval is as much wider; within, a miss is nobody's business."""
+    """Beyond chance the interval is as much wider; within, a miss is nobody's business."""
     found = calibration(seen_with(2, ROWS), transport=Costs())
-    off = replace(found, checks=(Check(workers=2, seen=100.0, simulated=80.0),))
-    near = replace(found, checks=(Check(workers=2, seen=100.0, simulated=98.0),))
+    off = replace(found, checks=(Check(workers=2, seen=100.0, simulated=80.0, chance=0.03),))
+    near = replace(found, checks=(Check(workers=2, seen=100.0, simulated=98.0, chance=0.03),))
     widths = [
         np.log(p.epoch.high / p.epoch.low) for p in (predict(c, {}) for c in (found, near, off))
     ]
@@ -64,6 +65,37 @@ def test_a_miss_is_said_and_makes_predictions_less_sure():
     assert widths[2] > widths[0] + 2 * np.log(1.25)
     assert "(+25.0% of its time): something is not understood" in str(predict(off, {}))
     assert "watched with num_workers=2" in str(predict(near, {}))
+
+
+def test_what_chance_makes_of_runs_is_no_miss():
+    """Squares of misses less those of chance: (0.09 + 0.01) / 2 - 0.04 = 0.01; else nothing."""
+
+    def check(miss: float, chance: float) -> Check:
+        return Check(workers=2, seen=np.exp(miss), simulated=1.0, chance=chance)
+
+    assert missed([check(0.3, 0.2), check(-0.1, 0.2)]) == pytest.approx(0.1)
+    assert missed([check(0.2, 0.2), check(-0.1, 0.2)]) == 0.0
+    assert missed([]) == 0.0
+
+
+def test_runs_differ_from_their_mean_by_chance():
+    """All of a run is computing: of a pace unsure by 12 %, one of three differs by 12 / √2 %.
+
+    One more run than three would differ by 1 + 1/3 of the variance, one of them by 1 - 1/3. Of a
+    single run nothing is left but what is never known.
+    """
+    seen = seen_with(1, ROWS)
+    computes = (Stage("decode", cpu=Constant(0.01)),)
+    found = calibration(seen, transport=Costs())
+    scenario = dlsim.replace(found.scenario, {"dataset.fetch": computes, "costs": Costs()})
+    errors = dict.fromkeys(found.errors, 0.0) | {"pace": 0.12}
+    found = replace(found, scenario=scenario, errors=errors)
+    chances = []
+    for runs in (1, 3):
+        (check,) = checks(replace(found, runs=runs), [(seen, scenario.consumer)])
+        chances.append(check.chance)
+    assert chances[0] == pytest.approx(UNEXPLAINED)
+    assert chances[1] == pytest.approx(np.hypot(UNEXPLAINED, 0.12 / 2**0.5))
 
 
 def test_the_command_prints_the_checks(tmp_path: Path, capsys):
@@ -80,6 +112,6 @@ def test_the_command_prints_the_checks(tmp_path: Path, capsys):
 def test_chance_is_averaged():
     """Of samples whose times are drawn, several runs are simulated."""
     seen = seen_with(2, dlsim.MapDataset(80, fetch=[Stage("read", wait=Exponential(0.01))]))
-    found = calibration(seen, transport=Costs()).scenario
-    (check,) = checks(found, [(seen, found.consumer)])
+    found = calibration(seen, transport=Costs())
+    (check,) = checks(found, [(seen, found.scenario.consumer)])
     assert abs(check.off) < 0.01

@@ -7,8 +7,8 @@ import dlsim
 from dlsim.scenario import Constant, Gamma, ScenarioError
 from dlsim.trace.summary import percent
 from dlsim.validation import predict
+from dlsim.validation.calibrating.cost_errors import UNEXPLAINED
 from dlsim.validation.calibrating.predict import (
-    UNEXPLAINED,
     errors_after,
     estimate,
     shares,

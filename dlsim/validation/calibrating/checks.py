@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import exp, hypot, log, log1p
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -13,9 +14,13 @@ from dlsim.scenario import Consumer, IterableDataset, Scenario
 from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.summary import number
 from dlsim.trace.trace import Trace
+from dlsim.validation.calibrating import cost_errors
 from dlsim.validation.calibrating.running import rate, simulated
 
-CLOSE = 0.03  # relative; a miss beyond it is said, and predictions are less sure by it
+if TYPE_CHECKING:
+    from dlsim.validation.calibrating.scenario import Calibration
+
+CLOSE = 0.03  # relative; a miss beyond it is said
 SEEDS = 3
 
 
@@ -23,12 +28,14 @@ SEEDS = 3
 class Check:
     """Samples a second of a watched run with so many `workers`, and of its simulation.
 
-    Of a job with `ranks`, all of them together.
+    Of a job with `ranks`, all of them together. `chance`: the standard deviation by which such a
+    run's time differs from that of its like, relative.
     """
 
     workers: int
     seen: float
     simulated: float
+    chance: float
     ranks: int = 1
 
     @property
@@ -52,31 +59,52 @@ class Check:
         return f"{said}: something is not understood, and predictions are less sure by that"
 
 
-def checks(scenario: Scenario, watched: Iterable[tuple[Any, Consumer]]) -> tuple[Check, ...]:
-    """One for each watched run and job, and its steps: `scenario` with their settings, simulated.
+def checks(found: Calibration, watched: Iterable[tuple[Any, Consumer]]) -> tuple[Check, ...]:
+    """One for each watched run and job, and its steps: what was `found`, with their settings.
 
     Runs may have been watched with other steps than the scenario's, or with none.
     """
-    found = []
+    made = []
     for seen, consumer in watched:
-        with_steps = msgspec.structs.replace(scenario, consumer=consumer)
-        again = with_settings_of(with_steps, seen)
-        rates = [rate(simulated(again, seed)) for seed in range(SEEDS)]
-        found.append(
+        with_steps = msgspec.structs.replace(found.scenario, consumer=consumer)
+        again = replace(found, scenario=with_settings_of(with_steps, seen))
+        rates = [rate(simulated(again.scenario, seed)) for seed in range(SEEDS)]
+        made.append(
             Check(
-                workers=again.loader.num_workers,
+                workers=again.scenario.loader.num_workers,
                 seen=rate(seen),
                 simulated=float(np.mean(rates)),
-                ranks=again.job.world,
+                chance=chance(again, rates),
+                ranks=again.scenario.job.world,
             )
         )
-    return tuple(found)
+    return tuple(made)
+
+
+def chance(found: Calibration, rates: Sequence[float]) -> float:
+    """By how much a watched run's time differs from its like's, relative, if all is understood.
+
+    It is one of those that the costs were found by, so that it differs less from their mean than
+    one more run would, for which `errors` are. `rates`: those of its simulations, by seed.
+    """
+    among = ((found.runs - 1) / (found.runs + 1)) ** 0.5  # (1 - 1 / n) in place of (1 + 1 / n)
+    apart = [cost_errors.UNEXPLAINED, float(np.std(np.log(rates), ddof=1))]
+    for key in cost_errors.BETWEEN_RUNS:
+        if among * found.errors[key] > 0:
+            slower = found.with_factors({key: exp(among * found.errors[key])})
+            apart.append(log(rates[0] / rate(simulated(slower, 0))))
+    return hypot(*apart)
 
 
 def missed(found: Iterable[Check]) -> float:
-    """The greatest miss, as a logarithm; 0 where none is beyond `CLOSE`."""
-    worst = max((abs(float(np.log1p(check.off))) for check in found), default=0.0)
-    return worst if worst > np.log1p(CLOSE) else 0.0
+    """By how much runs are missed beyond chance: a standard deviation, as a logarithm.
+
+    By the squares of the misses, less what chance makes of them, if more is left than nothing
+    (DerSimonian and Laird, Controlled Clinical Trials 7, 1986): what runs of the same settings
+    differ by, an interval allows for already.
+    """
+    beyond = [log1p(check.off) ** 2 - check.chance**2 for check in found]
+    return max(float(np.mean(beyond)), 0.0) ** 0.5 if beyond else 0.0
 
 
 def with_settings_of(scenario: Scenario, seen: Trace | JobTrace) -> Scenario:

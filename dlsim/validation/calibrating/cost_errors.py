@@ -16,6 +16,10 @@ PACE, PRIOR = 0.09, 2
 # Likewise of what moving a batch costs, beside: the system places the two processes on one core or
 # on two, and a message of 2.4 MB took from 2.8 to 5.7 ms in runs of the same settings.
 PLACING = 0.1
+# Likewise what a real run differs by from the mean of its like though nothing is changed and all
+# else is known: how long the machine takes to wake a process, where memory lies, ...
+UNEXPLAINED = 0.03
+BETWEEN_RUNS = ("pace", "placing")  # what differs from run to run, not from batch to batch
 
 
 def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:

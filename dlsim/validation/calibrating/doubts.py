@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import exp, log
 
 from dlsim.trace.summary import percent
+from dlsim.validation.calibrating.cost_errors import BETWEEN_RUNS
 from dlsim.validation.calibrating.running import epoch, simulated
-from dlsim.validation.calibrating.scenario import BETWEEN_RUNS, Calibration
+from dlsim.validation.calibrating.scenario import Calibration
 
 WORTH_SAYING = 0.1  # of a half-width, relative; an interval as narrow needs no more runs
 LITTLE = 0.005  # relative; so small an error of a cost is none

@@ -18,6 +18,7 @@ from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.metrics import known, waits
 from dlsim.trace.summary import number
 from dlsim.trace.trace import Trace
+from dlsim.validation.calibrating import cost_errors
 from dlsim.validation.calibrating.checks import Check, missed
 from dlsim.validation.calibrating.doubts import Doubts, doubts
 from dlsim.validation.calibrating.running import epoch, rate, simulated
@@ -26,9 +27,6 @@ from dlsim.whatif.parallel import check_counts, replication_seed
 from dlsim.whatif.statistics import t_quantile
 
 CONFIDENCE = 0.95
-# What a real run differs by from the mean of its like, relative, though nothing is changed and
-# everything is known: how long the machine takes to wake a process, where memory lies, ...
-UNEXPLAINED = 0.03
 
 # Which costs a change replaces, so that how sure they were does not matter any more.
 REPLACED = {
@@ -159,7 +157,7 @@ def predict(
 def estimate(sure: Floats, unsure: Floats, missed: float = 0.0) -> Estimate:
     """The mean of some values, and an interval for one more of others like `unsure`.
 
-    `missed`: by how much a watched run is missed, as a logarithm: by as much others may be.
+    `missed`: by how much watched runs are missed, as a logarithm: by as much others may be.
     """
     value = float(sure.mean())
     if not value > 0:
@@ -167,7 +165,7 @@ def estimate(sure: Floats, unsure: Floats, missed: float = 0.0) -> Estimate:
     count = len(unsure)
     # Costs are factors: their errors, and so those of times, are relative.
     spread = float(np.std(np.log(np.maximum(unsure, 1e-9) / value), ddof=1)) if count > 1 else 0.0
-    spread = (spread**2 * (1 + 1 / count) + UNEXPLAINED**2 + missed**2) ** 0.5
+    spread = (spread**2 * (1 + 1 / count) + cost_errors.UNEXPLAINED**2 + missed**2) ** 0.5
     factor = float(np.exp(t_quantile(CONFIDENCE, max(count, 2)) * spread))
     return Estimate(value, value / factor, value * factor, spread)
 

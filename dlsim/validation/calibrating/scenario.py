@@ -24,7 +24,7 @@ from dlsim.scenario.distributions import times
 from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.job_metrics import exchanges
 from dlsim.validation.calibrating.checks import Check, checks
-from dlsim.validation.calibrating.cost_errors import error, errors_of, step_times
+from dlsim.validation.calibrating.cost_errors import BETWEEN_RUNS, error, errors_of, step_times
 from dlsim.validation.calibrating.costs import (
     Accounts,
     CalibrateError,
@@ -42,7 +42,6 @@ NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 SIBLING = 0.9  # of what a core does alone: one that does less beside another is its sibling
 SWITCH_INTERVAL = 5e-3  # Python's own, where a run does not tell (sys.getswitchinterval)
 MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put", "ready")
-BETWEEN_RUNS = ("pace", "placing")  # what differs from run to run, not from batch to batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,7 @@ def calibrated(
     found = of_runs([one for _, ranks in watched for one in ranks], transport, each)
     found = replace(found, scenario=of_job(found.scenario, seen))
     own = [(run, consumer_of(ranks, each)[0]) for run, ranks in watched]
-    return replace(found, checks=checks(found.scenario, own))
+    return replace(found, checks=checks(found, own))
 
 
 def of_job(scenario: Scenario, runs: Sequence[object]) -> Scenario:
