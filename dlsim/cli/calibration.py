@@ -89,6 +89,8 @@ def calibrate(
                 print(f"assumed: {assumed}")
         for check in (*found.checks, *(found.alone.checks if found.alone else ())):
             print(check)
+        if found.memory:
+            print(found.memory)
         if str(doubts):
             print(f"an epoch's time is {doubts}")
     dlsim.dump(scenario, out)

@@ -10,6 +10,7 @@ freed before, or the thresholds are set.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -46,6 +47,25 @@ def told(seen: Observation) -> str:
         f"Each batch of {size(_mean(seen.pickled_bytes))} takes {size(known['new_bytes'])} of new "
         f"memory, some {duration(min(seconds, each))} of {duration(each)} of processor time: what "
         f"is freed goes back to the system. With {SETTING} in the environment it is kept."
+    )
+
+
+def differing(runs: Iterable[Observation]) -> str:
+    """That what workers free is kept in some of the runs and given back in others; "" if not."""
+    told: dict[bool, list[float]] = {True: [], False: []}
+    for seen in runs:
+        known = json.loads(seen.meta.notes.get("machine", "{}"))
+        pickled, shared = (_mean(column) for column in (seen.pickled_bytes, seen.tensor_bytes))
+        if "new_bytes" in known and pickled > shared and (seen.worker >= 0).any():
+            told[returned(seen) > 0].append(known["new_bytes"])
+    if not (told[True] and told[False]):
+        return ""
+    return (
+        f"Watched runs differ in their memory: in {len(told[True])} of "
+        f"{len(told[True]) + len(told[False])} what is freed goes back to the system, and a batch "
+        f"takes {size(max(told[True]))} of new memory, not {size(min(told[False]))}. Another run "
+        f"may do either, and predictions are less sure by that; with {SETTING} in the environment "
+        "all keep it."
     )
 
 

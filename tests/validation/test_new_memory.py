@@ -16,7 +16,8 @@ from msgspec import structs
 import dlsim
 from dlsim.report import run_text
 from dlsim.scenario import Constant, Stage
-from dlsim.trace.new_memory import SETTING, returned, told
+from dlsim.trace.new_memory import SETTING, differing, returned, told
+from dlsim.validation import calibration, predict
 from tests.validation.test_replay import watched
 
 LARGE = """
@@ -86,3 +87,17 @@ def test_what_is_said_of_new_memory():
 def test_nothing_is_said_where_nothing_helps(seen):
     """Of memory that is kept, that nobody can keep, or that costs little, there is no word."""
     assert told(seen_with(**seen)) == ""
+
+
+def test_runs_that_differ_in_their_memory_are_told_of():
+    """Where one keeps what it frees, and another gives it back, a further one may do either."""
+    kept, back = seen_with(new=1.5e6, pickled=1e6), seen_with(new=4e6, pickled=1e6)
+    said = differing([kept, back, back])
+    assert said.startswith("Watched runs differ in their memory: in 2 of 3 what is freed goes back")
+    assert "a batch takes 3.81 MiB of new memory, not 1.43 MiB" in said
+    assert differing([kept, kept]) == differing([back]) == ""
+    assert differing([back, seen_with(new=4e6, pickled=1e6, shared=2e6)]) == ""
+    found = calibration(kept, back, transport=dlsim.Costs())
+    assert found.memory == differing([kept, back])
+    assert found.memory in str(predict(found, {}, replications=2))
+    assert calibration(kept, transport=dlsim.Costs()).memory == ""

@@ -63,8 +63,8 @@ class Prediction:
 
     `epoch`: seconds of an epoch; `throughput`: samples a second; `wait_p95`: seconds, the 95th
     percentile of waits for a batch; of a job, those of all ranks. `trace`: one of the simulated
-    runs; of a job, its first rank. `checks`: the watched runs beside their own simulations.
-    `doubting`: finds `doubts`.
+    runs; of a job, its first rank. `checks`: the watched runs beside their own simulations, and
+    `memory`: how they differ in theirs, if they do. `doubting`: finds `doubts`.
     """
 
     scenario: Scenario
@@ -73,6 +73,7 @@ class Prediction:
     wait_p95: Estimate
     trace: Trace
     checks: tuple[Check, ...] = ()
+    memory: str = ""
     doubting: partial[Doubts] | None = None
 
     @cached_property
@@ -94,7 +95,7 @@ class Prediction:
             for name, e, show in lines
         ]
         why = str(self.doubts) if self.doubts is not None else ""
-        return "\n".join([*said, *([why] if why else []), *map(str, self.checks)])
+        return "\n".join([*said, *filter(None, (why, self.memory)), *map(str, self.checks)])
 
 
 def predict(
@@ -147,6 +148,7 @@ def predict(
         scenario=changed.scenario,
         trace=ranks_of(sure[0])[0],
         checks=calibration.checks,
+        memory=calibration.memory,
         doubting=partial(
             doubts, changed, epoch(sure[0]), estimates["epoch"].spread, reach, seeds[0]
         ),

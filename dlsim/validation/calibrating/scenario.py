@@ -23,6 +23,8 @@ from dlsim.scenario import (
 from dlsim.scenario.distributions import times
 from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.job_metrics import exchanges
+from dlsim.trace.new_memory import differing
+from dlsim.trace.observation import Observation
 from dlsim.validation.calibrating.checks import Check, checks
 from dlsim.validation.calibrating.cost_errors import BETWEEN_RUNS, error, errors_of, step_times
 from dlsim.validation.calibrating.costs import (
@@ -53,7 +55,8 @@ class Calibration:
     `placing` that of receiving and handing over. `runs`: how many were watched.
     `alone`: what runs without workers tell of those, where there were runs of both kinds: the same
     work costs other times in the main process, by its threads and its memory. `checks`: each of the
-    runs beside what the scenario makes of it.
+    runs beside what the scenario makes of it. `memory`: that they differ in what becomes of memory
+    that is freed, if they do.
     """
 
     scenario: Scenario
@@ -62,6 +65,7 @@ class Calibration:
     runs: int = 1
     alone: Calibration | None = None
     checks: tuple[Check, ...] = ()
+    memory: str = ""
 
     def draw(self, rng: np.random.Generator) -> Scenario:
         """A scenario that would have been as likely to be observed as this one was."""
@@ -139,7 +143,8 @@ def calibrated(
     found = of_runs([one for _, ranks in watched for one in ranks], transport, each)
     found = replace(found, scenario=of_job(found.scenario, seen))
     own = [(run, consumer_of(ranks, each)[0]) for run, ranks in watched]
-    return replace(found, checks=checks(found, own))
+    ranks = [rank for run in seen for rank in ranks_of(run) if isinstance(rank, Observation)]
+    return replace(found, checks=checks(found, own), memory=differing(ranks))
 
 
 def of_job(scenario: Scenario, runs: Sequence[object]) -> Scenario:
