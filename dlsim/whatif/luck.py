@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from typing import TypeAlias
@@ -29,7 +29,16 @@ import numpy as np
 
 from dlsim.engine.draws import COLLATE, STEP, SampleDraws, Stream
 from dlsim.engine.effort import counts
-from dlsim.scenario import Constant, Distribution, MapDataset, Recorded, Scenario
+from dlsim.scenario import (
+    Constant,
+    Distribution,
+    Job,
+    MapDataset,
+    Recorded,
+    Scenario,
+    Stage,
+    Storage,
+)
 from dlsim.scenario.dealing import shard
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.trace import Integers
@@ -57,6 +66,17 @@ class Times:
     beyond: Floats
     mean: Floats
     deviation: Floats
+
+
+@dataclass(frozen=True)
+class Source:
+    """What of a `scenario` decides what is drawn for its samples, and the seconds that it takes."""
+
+    fetch: tuple[Stage, ...]
+    storage: Storage
+    job: Job
+    rates: tuple[float, ...]
+    scenario: Scenario = field(compare=False)
 
 
 def told(scenario: Scenario) -> bool:
@@ -191,21 +211,33 @@ def drawn(scenario: Scenario, seeds: Sequence[int]) -> tuple[Times, Times]:
     calls = np.concatenate([sizes for _, sizes in shards])[order]
     took, stepped = np.empty((2, len(order), len(seeds) * scenario.epochs))
     every = range(len(order))
+    source = Source(dataset.fetch, scenario.machine.storage, scenario.job, tuple(rates), scenario)
+    services = [
+        _services(source, place, sizes.tobytes(), tuple(seeds), scenario.epochs)
+        for place, sizes in shards
+    ]
+    took[:] = np.concatenate(services)[order]
     for column, (seed, epoch) in enumerate(product(seeds, range(scenario.epochs))):
-        service = [
-            np.add.reduceat(
-                SampleDraws(scenario, seed, epoch, *place).amounts(range(sizes.sum())) @ rates,
-                np.cumsum(sizes) - sizes,
-            )
-            for place, sizes in shards
-        ]
-        collated = Stream(collate, "", (COLLATE,), seed, epoch).array(every)
-        took[:, column] = np.concatenate(service)[order] + collated
+        took[:, column] += Stream(collate, "", (COLLATE,), seed, epoch).array(every)
         stepped[:, column] = Stream(step, "", (STEP,), seed, epoch).array(every)
     each = np.ones(len(order))
     mean = calls * sum(part.mean * rate for part, rate in parts) + collate.mean
     variance = calls * sum(_variance(part) * rate**2 for part, rate in parts) + _variance(collate)
     return _beyond(took, mean, variance), _beyond(stepped, each * step.mean, each * _variance(step))
+
+
+@lru_cache(maxsize=3)  # drawing takes longer than all else, and most changes leave it as it is
+def _services(
+    source: Source, place: tuple[int, ...], sizes: bytes, seeds: tuple[int, ...], epochs: int
+) -> Floats:
+    """Seconds of the calls of each batch drawn in one place: a column for each run and epoch."""
+    calls = np.frombuffer(sizes, np.int64)
+    begins, count = np.cumsum(calls) - calls, range(calls.sum())
+    made = np.empty((len(calls), len(seeds) * epochs))
+    for column, (seed, epoch) in enumerate(product(seeds, range(epochs))):
+        amounts = SampleDraws(source.scenario, seed, epoch, *place).amounts(count)
+        made[:, column] = np.add.reduceat(amounts @ source.rates, begins)
+    return made
 
 
 def _shards(scenario: Scenario) -> tuple[list[Shard], Integers]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import reduce
 from operator import add
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlsim
 from dlsim.engine.draws import SampleDraws
+from dlsim.engine.kept import Kept
 from tests.strategies import distributions, sizes
 
 
@@ -57,3 +59,23 @@ def test_a_record_that_is_too_short_is_named_where_batches_are_one_sum() -> None
             ),
             engine="simpy",
         )
+
+
+def test_numbers_kept_first_stay_until_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more numbers than there is room for, asked for in turn, those that fit are found again."""
+    monkeypatch.setattr("dlsim.engine.kept.MOST", 20)
+    monkeypatch.setattr("dlsim.engine.kept.UNUSED", 80)
+    kept, numbers = Kept(), np.zeros(10)
+
+    def asked_for() -> list[int]:
+        """Which of three were found; the others are drawn."""
+        found = [one for one in range(3) if kept.get((one,)) is not None]
+        for one in {0, 1, 2}.difference(found):
+            kept.keep((one,), numbers)
+        return found
+
+    assert [asked_for() for _ in range(10)] == [[], *[[0, 1]] * 9]
+    for other in range(100, 109):
+        kept.keep((other,), numbers)
+    assert kept.get((0,)) is None
+    assert kept.get((108,)) is not None
