@@ -788,6 +788,27 @@ class SimpleShardList:
     urls = ("a", "b", "c")
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_whose_size_is_changed_meanwhile_are_known_as_they_came(workers):
+    """As bs-scheduler does it: the sampler has another size after the third step, a window late."""
+    loader = DataLoader(Rows(60), batch_size=4, num_workers=workers)
+    steps = []
+
+    def step(batch):
+        steps.append(batch)
+        if len(steps) == 3:
+            loader.batch_sampler.batch_size = 8
+
+    seen = observe(loader, step=step)
+    late = 3 + 2 * workers
+    sizes = [4] * late + [8] * ((60 - 4 * late) // 8)
+    sizes += [60 - sum(sizes)] * (sum(sizes) < 60)
+    assert seen.size[seen.order].tolist() == sizes
+    scenario = seen.meta.scenario
+    assert [len(batch) for batch in scenario.loader.batch_sampler] == sizes
+    assert simulate(scenario).size.tolist() == sizes
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_files_that_are_dealt_are_known(workers):
     """However many workers there are then, each file goes to one of them."""

@@ -139,7 +139,7 @@ def sampler(
     size: dict[str, Any] = {"batch_size": None, "drop_last": False, "endless": again is not None}
     inner, once = (drawn, None) if again is None else (again, len(again))
     if given or drawn_whole(loader):
-        if not made(inner, BatchSampler):
+        if not made(inner, BatchSampler) or resized(inner.batch_size, assembly):
             lists = seen_indices(assembly)[:once]
             return {"batch_sampler": lists, "endless": size["endless"]}
         size |= {"batch_size": inner.batch_size, "drop_last": inner.drop_last}
@@ -151,6 +151,21 @@ def sampler(
     if (dealing := dealt(loader, rank)) is not None:
         return {**size, "shuffle": dealing.shuffle}
     return {**size, "sampler": [i for batch in seen_indices(assembly)[:once] for i in batch]}
+
+
+def resized(size: int, assembly: Assembly) -> bool:
+    """Whether batches of the first epoch were of other sizes than that, but for the last one.
+
+    So they are where the size is changed meanwhile, as bs-scheduler does it.
+    """
+    collated = first_epoch(assembly, assembly.of(COLLATED))
+    collated = collated[np.argsort(collated["batch"], kind="stable")]
+    fetched = first_epoch(assembly, assembly.of(SAMPLE))["batch"]
+    last = int(collated["batch"].max(initial=-1))
+    asked = np.bincount(fetched, minlength=last + 1)[collated["batch"]]
+    if not np.array_equal(asked, collated["what"]):
+        return False  # who collates may leave some out, or a call may have been for all
+    return bool((asked[:-1] != size).any() or (asked[-1:] > size).any())
 
 
 def made(sampler: object, kind: type) -> bool:
