@@ -22,7 +22,7 @@ def calibrate(
     runs: Runs = (),
     *,
     out: Annotated[Path, arg(metavar="FILE", aliases=["-o"])],
-    throughput: Annotated[str | None, arg(metavar="W=RATE,...", help_behavior_hint="")] = None,
+    throughput: Annotated[Text, arg(metavar="W=RATE,...")] = None,
     batch_size: int = 32,
     cores: Number = None,
     sample_bytes: Text = None,

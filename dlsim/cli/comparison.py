@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dlsim.trace import JobTrace, Trace
     from dlsim.whatif import Versus
 
-Other = Annotated[Path | None, arg(metavar="[B]", help_behavior_hint="")]
+Other = Annotated[File, arg(metavar="[B]")]
 
 
 def compare(

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 import dlsim
 from dlsim.cli.files import check_torch, check_writable, is_profile, is_written, watching
-from dlsim.cli.parsing import NO_CHANGES, Changes, Text, UsageError
+from dlsim.cli.parsing import NO_CHANGES, Changes, File, Text, UsageError
 from dlsim.cli.progress import tell, working
 from dlsim.cli.stepping import step_of
 from dlsim.cli.whatif import quantity_of
@@ -22,7 +22,7 @@ from dlsim.scenario.keys import EACH, described
 from dlsim.scenario.shipped import shipped
 from dlsim.scenario.units import duration
 
-NewFile: TypeAlias = Annotated[Path | None, arg(metavar="[FILE]", help_behavior_hint="")]
+NewFile: TypeAlias = Annotated[File, arg(metavar="[FILE]")]
 Source: TypeAlias = Annotated[Text, arg(name="from", metavar="SOURCE")]
 
 # What is taken for granted until it is said otherwise.

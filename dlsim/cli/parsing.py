@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Optional, TypeAlias
 
 import tyro
 from tyro.conf import arg
@@ -29,15 +29,16 @@ from dlsim.scenario.tree import keys
 
 Command: TypeAlias = Callable[..., None]
 
-# Options that may be left out, by what their values are.
-File: TypeAlias = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
+# Options that may be left out, by what their values are. For `X | None` tyro loads typeguard, which
+# takes longer than many an answer; a typing.Union it looks into itself.
+File: TypeAlias = Annotated[Optional[Path], arg(metavar="FILE", help_behavior_hint="")]  # noqa: UP045
 OutFile: TypeAlias = Annotated[File, arg(aliases=["-o"])]
-Count: TypeAlias = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
-Number: TypeAlias = Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")]
-Text: TypeAlias = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+Count: TypeAlias = Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="")]  # noqa: UP045
+Number: TypeAlias = Annotated[Optional[float], arg(metavar="NUMBER", help_behavior_hint="")]  # noqa: UP045
+Text: TypeAlias = Annotated[Optional[str], arg(metavar="TEXT", help_behavior_hint="")]  # noqa: UP045
 Flag: TypeAlias = Annotated[bool, arg(help_behavior_hint="")]
 
-Changes: TypeAlias = Annotated[Mapping[str, Any], tyro.conf.Fixed, tyro.conf.Suppress]
+Changes: TypeAlias = Mapping[str, Any]
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 HELP = """usage: dlsim COMMAND ...
@@ -179,6 +180,9 @@ def parsed(command: Command, options: Sequence[str]) -> Callable[..., None] | No
     def bind(*args: Any, **kwargs: Any) -> Callable[..., None]:
         return functools.partial(command, *args, **kwargs)
 
+    own = inspect.signature(command)
+    others = [each for each in own.parameters.values() if each.name != "changes"]
+    bind.__signature__ = own.replace(parameters=others)  # type: ignore[attr-defined]
     name, complaint = command.__name__, io.StringIO()
     if {"-h", "--help"} & set(options):
         print(about(command), end="\n\n")

@@ -19,7 +19,7 @@ from dlsim.cli.files import (
     draw,
     saying,
 )
-from dlsim.cli.parsing import Count, File, Flag, Number, UsageError
+from dlsim.cli.parsing import Count, File, Flag, Number, Text, UsageError
 from dlsim.cli.progress import counting
 from dlsim.cli.stepping import Step, step_of
 from dlsim.scenario import DlsimError
@@ -33,17 +33,15 @@ if TYPE_CHECKING:
     from dlsim.validation.fidelity.grid import Configuration
 
 
-Target: TypeAlias = Annotated[
-    Positional[str | None], arg(metavar="[TARGET]", help_behavior_hint="")
-]
+Target: TypeAlias = Annotated[Positional[Text], arg(metavar="[TARGET]")]
 
 
 def validate(
     target: Target = None,
     *,
     out: Annotated[Path, arg(metavar="FOLDER", aliases=["-o"])] = Path("validation"),
-    workers: Annotated[str | None, arg(metavar="W,...", help_behavior_hint="")] = None,
-    prefetch: Annotated[str | None, arg(metavar="P,...", help_behavior_hint="")] = None,
+    workers: Annotated[Text, arg(metavar="W,...")] = None,
+    prefetch: Annotated[Text, arg(metavar="P,...")] = None,
     observed: Annotated[str, arg(metavar="W,...")] = "2,1,0",
     batches: int = 100,
     step: str = "0 s",
