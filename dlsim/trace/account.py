@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dlsim.scenario import Scenario
 from dlsim.trace import metrics
 from dlsim.trace.causes import COPY, LOOP, STEP, greatest, grouped, ranked
-from dlsim.trace.columns import new_column
+from dlsim.trace.columns import distinct_values, new_column
 from dlsim.trace.critical_path import Spent, walked_back
 from dlsim.trace.fetch_parts import fetch_shares
 from dlsim.trace.telling import sentence
@@ -96,7 +96,9 @@ def account(trace: Trace, clock: Callable[[Floats], Floats] | None = None) -> Ac
         bounds = np.array([path[-1].begin, *(piece.end for piece in reversed(path))])
         some = slice(np.searchsorted(ended, bounds[0]), np.searchsorted(began, bounds[-1], "right"))
         steps = began[some], ended[some]
-        moments = np.unique(np.concatenate((bounds, *steps, *apart)).clip(bounds[0], bounds[-1]))
+        moments = distinct_values(
+            np.concatenate((bounds, *steps, *apart)).clip(bounds[0], bounds[-1])
+        )
         seconds = np.diff(moments if clock is None else clock(moments))
         begins = moments[:-1]
         computing, validating = _during(begins, *steps), _during(begins, *apart)

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from dlsim.scenario.files import replacing
 from dlsim.trace import metrics, stays
-from dlsim.trace.columns import new_column, parts
+from dlsim.trace.columns import distinct_values, new_column, parts
 from dlsim.trace.trace import PENDING, Floats, Integers, Trace, TraceError
 
 WITH_WORKERS = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
@@ -263,7 +263,7 @@ def _fetchers(workers: NDArray[np.int32]) -> list[int]:
     """All that there are among these, in order."""
     found: set[int] = set()
     for part in parts(0, len(workers)):
-        found.update(np.unique(workers[part]).tolist())
+        found.update(distinct_values(workers[part]).tolist())
     return sorted(found)
 
 

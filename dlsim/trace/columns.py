@@ -76,6 +76,14 @@ def put_away() -> None:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def distinct_values(values: NDArray[Any]) -> NDArray[Any]:
+    """The values that there are, in order: `numpy.unique`, which loads masked arrays for it."""
+    ordered = np.sort(values, axis=None)
+    new = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return ordered[new]
+
+
 def moved(array: NDArray[Any], made: NDArray[Any]) -> NDArray[Any]:
     """`made`, which now begins with what is in `array` along its last axis."""
     for part in parts(0, array.shape[-1]):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dlsim.scenario import Cost, IterableDataset, Scenario
-from dlsim.trace.columns import ALL, new_column, parts
+from dlsim.trace.columns import ALL, distinct_values, new_column, parts
 from dlsim.trace.levels import Levels, Peak, levels
 from dlsim.trace.metrics import epoch_ends, span
 from dlsim.trace.stays import Stay, given_back, horizons
@@ -150,7 +150,9 @@ def _uses(trace: Trace, claims: list[_Claim]) -> list[Use]:
     largest, workers = np.zeros(len(claims)), set[int]()
     for part, later in zip(parts(0, len(trace)), horizons(trace), strict=True):
         numbers, worker = np.arange(part.start, part.stop), trace.worker[part]
-        workers.update(np.unique(worker[(worker >= 0) & ~np.isnan(trace.fetched[part])]).tolist())
+        workers.update(
+            distinct_values(worker[(worker >= 0) & ~np.isnan(trace.fetched[part])]).tolist()
+        )
         weights = [claim.weight(part) for claim in claims]
         largest = np.maximum(largest, [weight.max() for weight in weights])
         for claim, peak, weight in zip(claims, peaks, weights, strict=True):
@@ -185,7 +187,7 @@ def _all_uses(claimed: list[tuple[Trace, list[_Claim]]]) -> list[Use]:
             weight = theirs[i].weight(ALL)
             rows.append((numbers, *theirs[i].stay(ALL), one.sent, weight))
             most += theirs[i].most * float(weight.max(initial=0.0))
-            workers = np.unique(one.worker[(one.worker >= 0) & ~np.isnan(one.fetched)])
+            workers = distinct_values(one.worker[(one.worker >= 0) & ~np.isnan(one.fetched)])
             each += len(workers) * float(weight.max(initial=0.0)) if theirs[i].each else 0.0
         numbers, come, go, sent, weight = map(np.concatenate, zip(*rows, strict=True))
         peak.add(numbers, come, go, sent, weight, np.inf)

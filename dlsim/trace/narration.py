@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlsim.scenario.units import duration
-from dlsim.trace.columns import parts
+from dlsim.trace.columns import distinct_values, parts
 from dlsim.trace.stays import horizons
 from dlsim.trace.trace import (
     DISCARDED,
@@ -92,7 +92,7 @@ def narrated(trace: Trace) -> Iterator[list[str]]:
         lines = np.empty(len(events.time), object)
         times, at_once = np.unique(events.time, return_inverse=True)
         clocks = np.fromiter(map(clock.__mod__, times.tolist()), object, len(times))[at_once]
-        for kind in np.unique(events.kind).tolist():
+        for kind in distinct_values(events.kind).tolist():
             at = np.flatnonzero(events.kind == kind)
             text, columns = WORDS[KINDS[kind]]
             found = [COLUMNS[name](trace, events.which[at]) for name in columns]
@@ -199,7 +199,7 @@ def _kinds(trace: Trace, batches: Integers) -> Integers:
 
 def _names(workers: Any) -> list[str]:
     """What workers are called."""
-    names = {number: f"worker {number}" for number in np.unique(workers).tolist()}
+    names = {number: f"worker {number}" for number in distinct_values(workers).tolist()}
     names[-1] = "the main process"
     return [names[number] for number in workers.tolist()]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -23,14 +24,27 @@ def quantiles(values: Floats, shares: Sequence[float]) -> list[float]:
     if not count:
         return [math.nan] * len(shares)
     if len(values) <= PART:
-        return [*map(float, np.quantile(values[~np.isnan(values)], shares))]
-    found = []
-    for share in shares:
-        at = share * (count - 1)
-        low = _ranked(values, int(at))
-        high = _ranked(values, min(int(at) + 1, count - 1)) if at > int(at) else low
-        found.append(low + (high - low) * (at - int(at)))
-    return found
+        ordered = np.sort(values)[:count]  # NaN comes last
+        return [quantile_of(ordered, share) for share in shares]
+    return [_interpolated(partial(_ranked, values), count, share) for share in shares]
+
+
+def quantile_of(ordered: Floats, share: float) -> float:
+    """The value that so many of the `ordered` ones, of which there are some, do not exceed.
+
+    That of `numpy.quantile`, which loads masked arrays for it.
+    """
+    return _interpolated(lambda rank: float(ordered[rank]), len(ordered), share)
+
+
+def _interpolated(ranked: Callable[[int], float], count: int, share: float) -> float:
+    """A quantile of so many values, each of which is known by its rank."""
+    at = share * (count - 1)
+    part = at - int(at)
+    low = ranked(int(at))
+    high = ranked(int(at) + 1) if part > 0 else low
+    nearer_to_high = part >= 0.5  # as NumPy rounds
+    return high - (high - low) * (1 - part) if nearer_to_high else low + (high - low) * part
 
 
 def _ranked(values: Floats, rank: int) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsim.trace import metrics
+from dlsim.trace.quantiles import quantile_of
 from dlsim.trace.trace import MOMENTS, Floats, Integers, Trace
 
 Bools: TypeAlias = NDArray[np.bool_]
@@ -58,7 +59,8 @@ def rhythm(trace: Trace) -> Rhythm | None:
         return None
     epochs = trace.epoch_of(order)
     place = np.arange(len(order)) - np.searchsorted(epochs, epochs)
-    each = np.unique(epochs, return_counts=True)[1]
+    counts = np.bincount(epochs)
+    each = counts[counts > 0]
     whole, least = float(waits.sum()), WORTH * metrics.elapsed(trace)
     for period in _periods(trace, each):
         phase = place % period
@@ -116,7 +118,7 @@ def _usual(values: Floats, mine: Bools) -> tuple[float, float]:
     some, others = metrics.known(values[mine]), metrics.known(values[~mine])
     if not len(some) or not len(others):
         return metrics.NAN, metrics.NAN
-    return float(np.median(some)), float(np.median(others))
+    return quantile_of(np.sort(some), 0.5), quantile_of(np.sort(others), 0.5)
 
 
 def _apart(values: Floats, mine: Bools, times: float) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import structs
 
 from dlsim.scenario import IterableDataset, Scenario, dealing
-from dlsim.trace.columns import parts
+from dlsim.trace.columns import distinct_values, parts
 from dlsim.trace.stays import order_by_epoch
 from dlsim.trace.trace import FAILED, Integers, Trace
 
@@ -93,7 +93,7 @@ def work(trace: Trace) -> Work | None:
         returned += _samples(trace, batches)
         distinct += new
         for part in parts(0, len(batches)):
-            used.update(np.unique(trace.worker[batches[part]]).tolist())
+            used.update(distinct_values(trace.worker[batches[part]]).tolist())
         whole += ended
         lost += ended * (there - new)
     without = scenario.loader.num_workers - len(used) if whole and used != {-1} else 0
@@ -331,5 +331,5 @@ def _covered(trace: Trace, scenario: Scenario, batches: Integers) -> float:
         ends = np.cumsum(took[his])
         came = np.isin(mine[his], batches)
         parts = [np.arange(e - t, e) for e, t in zip(ends[came], took[his][came], strict=True)]
-        seen = np.unique(np.concatenate((seen, *parts)))
+        seen = distinct_values(np.concatenate((seen, *parts)))
     return float(len(seen))

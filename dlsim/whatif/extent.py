@@ -28,6 +28,7 @@ from dlsim.scenario import IterableDataset, MapDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace import Trace, metrics
 from dlsim.trace.account import account
+from dlsim.trace.quantiles import quantile_of
 from dlsim.trace.work import work
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import cv, variation
@@ -208,7 +209,7 @@ def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
         "elapsed": elapsed,
         "wait_mean": metrics.ratio(metrics.total(waited), float(weights.sum())),
         "epoch_time": metrics.ratio(metrics.total(epochs), float(found.epochs)),
-        "wait_p95": float(np.percentile(waits, 95)) if len(waits) else metrics.NAN,
+        "wait_p95": quantile_of(np.sort(waits), 0.95) if len(waits) else metrics.NAN,
         "stall": metrics.stall(trace) if trace.validation is not None else 1 - busy,
         "au": busy,
         "validation": metrics.validation(trace),
