@@ -94,7 +94,7 @@ def sweep(
     from dlsim.whatif.extent import part_of, shortened
     from dlsim.whatif.growing import told_of_step
     from dlsim.whatif.leaving import left_early
-    from dlsim.whatif.limits import idle_of_all
+    from dlsim.whatif.limits import idle_in
     from dlsim.whatif.sweep import planned
 
     most = share_of("max-stall", max_stall)
@@ -121,6 +121,7 @@ def sweep(
             out=out,
             design=design,
             samples=samples,
+            causes=True,
         )
     cases = [configured(chosen, row) for row in rows]
     if plot is not None:
@@ -128,7 +129,7 @@ def sweep(
         picture(sweep_picture(table, list(varied), metric, taken), plot, chosen.name)
     if "loader.batch_size" in varied and not any(key.startswith(STEP) for key in varied):
         print(told_of_step(chosen))
-    idle = idle_of_all(cases, table["stall"].tolist(), times, seed, jobs)
+    idle = [idle_in(table, row) for row in range(len(cases))]
     print(sweep_text(table, list(varied), cases, idle))
     some = part_of(shortened(chosen), chosen) if stretched else ""
     if not any(map(left_to_chance, cases)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import chain
 from typing import Literal, TypeAlias, get_args
 
 from dlsim.engine.compiled import installed
@@ -87,19 +88,27 @@ def outcome(scenario: Scenario, seed: int = 0) -> Outcome:
     return next(outcomes(scenario, [seed]))
 
 
-def outcomes(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Outcome]:
+def outcomes(scenario: Scenario, seeds: Sequence[int], traced: int = 0) -> Iterator[Outcome]:
     """For each of `seeds`, what the metrics follow from, as little of it as possible.
 
-    A tally, in memory that does not grow with the number of batches, where the compiled engine
-    can make one: of batches in order of a map-style dataset on the ideal machine, and of every
-    long run or job that nothing ends early; else the trace.
+    Of the first `traced` ones it is the trace. Of others a tally, in memory that does not grow with
+    the number of batches, where the compiled engine can make one: of batches in order of a
+    map-style dataset on the ideal machine, and of every long run or job that nothing ends early;
+    else the trace.
     """
     if scenario.is_job:
-        from dlsim.engine.job import outcome_of_job
+        from dlsim.engine.job import outcome_of_job, simulate_job
 
-        return (outcome_of_job(scenario, seed) for seed in seeds)
+        whole = (simulate_job(scenario, seed) for seed in seeds[:traced])
+        return chain(whole, (outcome_of_job(scenario, seed) for seed in seeds[traced:]))
     if not _compiles(scenario, _seconds(scenario, len(seeds))):
         return replications(scenario, seeds)
+    first = (simulate(scenario, seed, engine="compiled") for seed in seeds[:traced])
+    return chain(first, _tallies(scenario, seeds[traced:]))
+
+
+def _tallies(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Trace | Tally]:
+    """The same by the compiled engine: traces only where it makes no tallies."""
     from dlsim.engine.in_order import suits
 
     if suits(scenario):

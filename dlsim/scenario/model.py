@@ -7,6 +7,7 @@ All times are seconds, all sizes bytes. A value that torch would refuse is refus
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct, structs
@@ -99,19 +100,46 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
     @property
     def ideal(self) -> bool:
-        """Whether nothing is shared or costs anything but fetching, collating and stepping.
+        """Whether nothing is short or costs anything but fetching, collating and stepping.
 
-        Starting workers and the latency of index lists may take time: they share nothing.
+        Starting workers and the latency of index lists may take time: they share nothing. Nor do
+        those who compute, where there is a core for each.
         """
-        machine, costs = self.machine, self.charged
-        shared = machine.cores or machine.background or machine.crosstalk or self.locks
-        limited = machine.storage != UNLIMITED or self.pins or self.job.remote
+        limited = self.machine.storage != UNLIMITED or self.pins or self.job.remote
         return (
-            not shared
+            self._costs_nothing
             and not limited
-            and all(getattr(costs, key) == getattr(FREE, key) for key in SHARING)
+            and not self.locks
+            and not self.crowded
             and (self.validation is None or self.validating.ideal)
         )
+
+    @property
+    def crowded(self) -> bool:
+        """Whether those who compute may have less than a core each, if all do at a time."""
+        machine = self.machine
+        return machine.rate(self._computing * self.job.ranks + machine.background) < 1
+
+    @property
+    def _computing(self) -> float:
+        """The most of a rank that can compute at a time, each on a core of its own.
+
+        Those are workers, with threads of libraries; threads of a step; the main process and one
+        that writes, where what they do costs anything.
+        """
+        loader, consumer = self.loader, self.consumer
+        if self.machine.cores is not None and consumer.loop == "thread" and not loader.num_workers:
+            return inf  # both threads of the main process have one core
+        gang = max((stage.threads for stage in self.dataset.fetch), default=1)
+        fetching = max(loader.num_workers, 1) * gang * (2 if self.rebinds else 1)
+        stepping = consumer.threads if consumer.device == "cpu" else int(consumer.spin)
+        beside = 0.0 if self.validation is None else self.validating._computing
+        return fetching + stepping + (0 if self._costs_nothing else 2) + beside
+
+    @property
+    def _costs_nothing(self) -> bool:
+        costs = self.charged
+        return all(getattr(costs, key) == getattr(FREE, key) for key in SHARING)
 
     @property
     def validating(self) -> Scenario:

@@ -28,8 +28,7 @@ def fetch_shares(trace: Trace) -> dict[str, float]:
     stated = sum(seconds.values())
     took = mean_of(_fetching(trace, part) for part in parts(0, len(trace)))
     limited = machine.storage.bandwidth or machine.storage.requests_per_second
-    shared = machine.cores or machine.contention or machine.crosstalk
-    asked = {CORE: computed if shared else 0.0, STORAGE: read if limited else 0.0}
+    asked = {CORE: computed if scenario.crowded else 0.0, STORAGE: read if limited else 0.0}
     locks = _locked(scenario, mean_size(trace))
     if locks > 0:
         asked[LOCK] = locks

@@ -187,8 +187,8 @@ def explain(
         regularly = _rhythm(scenario, seed)
     return Explanation(
         scenario=scenario,
-        idle=shares(IDLE, now),
-        shares=shares(SHARE, now),
+        idle=shares(IDLE, now.metrics),
+        shares=shares(SHARE, now.metrics),
         gains=gains,
         pair=pair,
         headspace=headspace,

@@ -225,6 +225,14 @@ def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
     return row
 
 
+def causes(run: Run, whole: Scenario) -> Row:
+    """What `measured` has of each cause of idleness: of `whole`, of which `run` is, or a part."""
+    ranks = [run] if isinstance(run, Trace) else run.ranks
+    spent = [account(trace, stretched(trace, whole).clock).shares for trace in ranks]
+    names = {cause: None for each in spent for cause in each}
+    return {IDLE + name: float(np.mean([each.get(name, 0.0) for each in spent])) for name in names}
+
+
 @dataclass(frozen=True)
 class Stretched:
     """How a part stands for the whole: its `clock`, and for how many batches each stands.

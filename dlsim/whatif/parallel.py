@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import islice, takewhile
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,14 @@ Row: TypeAlias = dict[str, float]
 Run: TypeAlias = Trace | JobTrace
 Counted: TypeAlias = Tally | JobTally
 Measure: TypeAlias = Callable[[Run], Row]
+
+
+class Besides(NamedTuple):
+    """What is measured besides of the first `few` replications, as it takes longer than metrics."""
+
+    few: int
+    measured: Measure
+
 
 MOST_JOBS = 10_000  # on a cluster; one machine has room for fewer
 TOGETHER = 32  # runs whose steady states are found at once; each has up to a MiB of marks
@@ -68,11 +76,15 @@ def measure(run: Run | Counted) -> Row:
     return row
 
 
-def measure_all(runs: Iterable[Run | Counted]) -> list[Row]:
-    """What `measure` finds in each of the runs, which are not all kept at a time."""
+def measure_all(runs: Iterable[Run | Counted], besides: Besides | None = None) -> list[Row]:
+    """What `measure` finds in each of the runs, which are not all kept at a time.
+
+    `besides`: what is found in the first ones, too, which are traces.
+    """
+    few, find = besides or (0, None)
+    summed_up = (_summed_up(run, find if number < few else None) for number, run in enumerate(runs))
     rows: list[Row] = []
-    iterator = iter(runs)
-    while some := [_summed_up(run) for run in islice(iterator, TOGETHER)]:
+    while some := list(islice(summed_up, TOGETHER)):
         steady = steady_states([marks for _, _, marks in some])
         for (row, failed, _), state in zip(some, steady, strict=True):
             settled = zip(STEADY, state.as_dict().values(), strict=True)
@@ -80,9 +92,11 @@ def measure_all(runs: Iterable[Run | Counted]) -> list[Row]:
     return rows
 
 
-def _summed_up(run: Run | Counted) -> tuple[Row, float, Sequence[Marks]]:
+def _summed_up(run: Run | Counted, besides: Measure | None) -> tuple[Row, float, Sequence[Marks]]:
     failed = float(not isinstance(run, Counted) and run.meta.problem is not None)
     row = summarize(run).as_dict()
+    if besides is not None and not isinstance(run, Counted):
+        row |= besides(run)
     if isinstance(run, JobTrace | JobTally):
         return {**row, **meeting(run)}, failed, marks_of(run.ranks[0])
     return row, failed, marks_of(run)
@@ -95,21 +109,30 @@ def meeting(run: JobTrace | JobTally) -> Row:
 
 
 def simulations(
-    scenario: Scenario, seed: int, numbers: Iterable[int], measured: Measure = measure
+    scenario: Scenario,
+    seed: int,
+    numbers: Sequence[int],
+    measured: Measure = measure,
+    besides: Besides | None = None,
 ) -> list[Row]:
-    """What is `measured` of each of the replications `numbers` of `scenario`.
+    """What is `measured` of each of the replications `numbers`, which ascend, of `scenario`.
 
     For metrics alone no trace is kept, where the engine can do without. Where nothing is left to
-    chance, one simulation stands for all.
+    chance, one simulation stands for all. `besides`: see `Besides`.
     """
-    seeds = [replication_seed(seed, number) for number in numbers]
-    alike = 1 if left_to_chance(scenario) else max(len(seeds), 1)
+    alike = 1 if left_to_chance(scenario) else max(len(numbers), 1)
+    some = [replication_seed(seed, number) for number in numbers[::alike]]
+    few, find = besides or (0, None)
+    told = sum(number < few for number in numbers[::alike])
     with kept():
-        some = seeds[::alike]
         if measured is measure:
-            rows = measure_all(outcomes(scenario, some))
+            found = None if find is None else Besides(told, find)
+            rows = measure_all(outcomes(scenario, some, told), found)
         else:
-            rows = [measured(trace) for trace in replications(scenario, some)]
+            rows = [
+                measured(run) | (find(run) if find is not None and place < told else {})
+                for place, run in enumerate(replications(scenario, some))
+            ]
     return [dict(row) for row in rows for _ in range(alike)]
 
 

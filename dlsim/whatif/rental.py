@@ -93,7 +93,7 @@ class Offer:
         """What keeps training idle most; the step, where that is not long."""
         if self.found is None:
             return ""
-        return limit(means(shares(IDLE, self.found)), self.mean("stall"))
+        return limit(means(shares(IDLE, self.found.metrics)), self.mean("stall"))
 
     @property
     def at_the_limit(self) -> bool:

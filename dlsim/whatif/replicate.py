@@ -15,6 +15,7 @@ from dlsim.scenario.distributions import Floats
 from dlsim.trace.summary import give_or_take
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.parallel import (
+    Besides,
     Measure,
     Row,
     check_counts,
@@ -89,6 +90,7 @@ def replicate(
     confidence: float = 0.95,
     jobs: int = 1,
     measured: Measure = measure,
+    besides: Besides | None = None,
 ) -> Replications:
     """`replications` of `scenario` under independent random numbers.
 
@@ -98,8 +100,8 @@ def replicate(
     from the results alone, so the same ones are made whatever the `jobs`.)
 
     `jobs`: processes, -1 for all cores; any number but 1 goes through joblib. `measured` is what
-    is measured of each trace. Raises `WhatIfError` for a count, confidence, precision or metric
-    that cannot be.
+    is measured of each trace, `besides` what else is of the first ones. Raises `WhatIfError` for a
+    count, confidence, precision or metric that cannot be.
     """
     check_counts(replications=replications, maximum=maximum)
     check_confidence(confidence)
@@ -111,7 +113,7 @@ def replicate(
     while len(rows) < wanted:
         runs = wanted - len(rows) if left_to_chance(scenario) else 1
         with deciding(seconds_of(scenario) * runs, scenario, jobs=jobs, runs=runs):
-            rows += more(scenario, seed, range(len(rows), wanted), jobs, measured)
+            rows += more(scenario, seed, range(len(rows), wanted), jobs, measured, besides)
         found = Replications(scenario, seed, columns(rows), confidence)
         if precision is not None:
             wanted = min(_needed(found.interval(metric), precision), maximum)
@@ -126,16 +128,25 @@ def columns(rows: Sequence[Row]) -> dict[str, Floats]:
     return {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
 
 
-def more(scenario: Scenario, seed: int, numbers: range, jobs: int, measured: Measure) -> list[Row]:
+def more(
+    scenario: Scenario,
+    seed: int,
+    numbers: range,
+    jobs: int,
+    measured: Measure,
+    besides: Besides | None = None,
+) -> list[Row]:
     """What is `measured` in the replications `numbers` of `scenario`, in order."""
     if jobs == 1 or not left_to_chance(scenario):
-        return simulations(scenario, seed, numbers, measured)
-    tasks = ((scenario, seed, number, measured) for number in numbers)
+        return simulations(scenario, seed, numbers, measured, besides)
+    tasks = ((scenario, seed, number, measured, besides) for number in numbers)
     return [row for _, row in sorted(run_all(_one, tasks, jobs), key=lambda pair: pair[0])]
 
 
-def _one(scenario: Scenario, seed: int, number: int, measured: Measure) -> tuple[int, Row]:
-    return number, simulations(scenario, seed, [number], measured)[0]
+def _one(
+    scenario: Scenario, seed: int, number: int, measured: Measure, besides: Besides | None
+) -> tuple[int, Row]:
+    return number, simulations(scenario, seed, [number], measured, besides)[0]
 
 
 def _needed(found: Interval, precision: float) -> int:

@@ -20,8 +20,9 @@ from dlsim.engine.facts import batches_to_simulate, left_to_chance
 from dlsim.scenario import Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.extent import cost, impossible, measured, shortened
+from dlsim.whatif.extent import IDLE, cost, impossible, measured, shortened
 from dlsim.whatif.journal import Journal
+from dlsim.whatif.limits import looked_into, means, shares
 from dlsim.whatif.parallel import Row, check_counts, check_jobs, measure, run_all, simulations
 from dlsim.whatif.replicate import columns
 from dlsim.whatif.space import space
@@ -52,6 +53,7 @@ def sweep(
     design: Design = "grid",
     samples: int | None = None,
     confidence: float = 0.95,
+    causes: bool = False,
     progress: Progress | None = None,
 ) -> Table:
     """A table of `scenario` in every configuration of the dotted keys in `vary`, as 1-D arrays.
@@ -65,6 +67,9 @@ def sweep(
     `replications=None`: 3 to 30, and of long epochs only a part, which stands for the whole (see
     `dlsim.whatif.extent`), so that all takes some seconds. Where any is cut short, only the main
     metrics are measured.
+
+    `causes`: with columns `idle for ...`, the share of the time for which each cause keeps training
+    idle, as the first few replications tell it; these add up to `stall`, but for what chance does.
 
     `jobs`: processes, -1 for all cores; joblib starts them, so that inside
     `joblib.parallel_config(backend="dask")` the same call runs on a cluster. Numbers do not
@@ -89,7 +94,7 @@ def sweep(
     keep: Callable[[dict[int, Row]], object] = finished.update
     with ExitStack() as stack:
         if path is not None:
-            identity = _identity(scenario, rows, replications, stretched, seed, confidence)
+            identity = _identity(scenario, rows, replications, stretched, seed, confidence, causes)
             journal = stack.enter_context(_journal(path, identity))
             finished, keep = journal.rows, journal.write_all
         left = [number for number in range(len(rows)) if number not in finished]
@@ -107,6 +112,7 @@ def sweep(
                 stretched,
                 seed,
                 confidence,
+                causes,
                 jobs,
             ):
                 keep(ready)
@@ -126,6 +132,7 @@ def _finish(
     stretched: bool,
     seed: int,
     confidence: float,
+    causes: bool,
     jobs: int,
 ) -> Iterator[tuple[int, dict[int, Row]]]:
     """Simulate `rows`; after each task: simulations done, and the rows that it made ready.
@@ -133,8 +140,8 @@ def _finish(
     A row is summed up when all its replications are there, in their order.
     """
     parts: dict[int, dict[int, Row]] = {number: {} for number in rows}
-    pieces = _tasks(shortened(scenario) if stretched else scenario, rows, replications)
-    tasks = ((scenario, seed, stretched, some) for some in pieces)
+    pieces = _tasks(shortened(scenario) if stretched else scenario, rows, replications, jobs)
+    tasks = ((scenario, seed, stretched, causes, some) for some in pieces)
     done = 0
     for results in run_all(_simulate, tasks, jobs):
         ready = {}
@@ -146,22 +153,32 @@ def _finish(
                 all_of_it = [mine[r] for r in sorted(mine)]
                 case = configured(scenario, rows[number])
                 if stretched and impossible(case, columns(all_of_it)):
-                    all_of_it = simulations(case, seed, range(replications), measured(case))
-                ready[number] = _summed(all_of_it, confidence)
+                    besides = looked_into(case) if causes else None
+                    what = measured(case)
+                    all_of_it = simulations(case, seed, range(replications), what, besides)
+                few = looked_into(case).few if causes else 0
+                ready[number] = _summed(all_of_it, confidence, few)
                 del parts[number]
         yield done, ready
 
 
 def _simulate(
-    scenario: Scenario, seed: int, stretched: bool, pieces: list[Piece]
+    scenario: Scenario, seed: int, stretched: bool, causes: bool, pieces: list[Piece]
 ) -> list[tuple[int, int, list[Row]]]:
     """Of each piece: its configuration's number, its first replication, and the rows from there."""
     found = []
     for number, changes, numbers in pieces:
         case = configured(scenario, changes)
-        what = measured(case) if stretched else measure
-        part = shortened(case) if stretched else case
-        found.append((number, numbers.start, simulations(part, seed, numbers, what)))
+        part, besides = shortened(case), looked_into(case) if causes else None
+        if stretched or besides is None or part == case:
+            what, some = (measured(case), part) if stretched else (measure, case)
+            rows = simulations(some, seed, numbers, what, besides)
+        else:  # what limits is told by parts of long runs, which take less than their accounts
+            rows = simulations(case, seed, numbers)
+            first = range(numbers.start, min(numbers.stop, besides.few))
+            told = simulations(part, seed, first, besides.measured)
+            rows[: len(told)] = [row | idle for row, idle in zip(rows, told, strict=False)]
+        found.append((number, numbers.start, rows))
     return found
 
 
@@ -178,9 +195,12 @@ def planned(
 
 
 def _tasks(
-    scenario: Scenario, rows: Mapping[int, Configuration], replications: int
+    scenario: Scenario, rows: Mapping[int, Configuration], replications: int, jobs: int
 ) -> Iterator[list[Piece]]:
     """All pieces, gathered into tasks that are worth their transport, in order."""
+    if jobs == 1:  # nothing is sent anywhere, and replications are best made together
+        yield from ([(number, row, range(replications))] for number, row in rows.items())
+        return
     batches = TASK_BATCHES_COMPILED if installed() else TASK_BATCHES
     most = -(-len(rows) * replications // FEWEST_TASKS)
     size = max(1, min(batches // batches_to_simulate(scenario), most))
@@ -200,20 +220,21 @@ def _tasks(
         yield task
 
 
-def _summed(measured: list[Row], confidence: float) -> Row:
-    """The means of all metrics, then the half-widths of their intervals."""
-    metrics = columns(measured)
+def _summed(measured: list[Row], confidence: float, few: int) -> Row:
+    """The means of all metrics, then half-widths of intervals; what limits, in the first `few`."""
+    metrics = {n: values for n, values in columns(measured).items() if not n.startswith(IDLE)}
     found = intervals(np.array(list(metrics.values())), confidence)
-    means = {name: each.mean for name, each in zip(metrics, found, strict=True)}
-    return means | {
-        name + HALF_WIDTH: each.half_width for name, each in zip(metrics, found, strict=True)
-    }
+    row = {name: each.mean for name, each in zip(metrics, found, strict=True)}
+    for name, each in zip(metrics, found, strict=True):
+        row[name + HALF_WIDTH] = each.half_width
+    told = means(shares(IDLE, columns(measured[:few]))) if few else {}
+    return row | {IDLE + cause: share for cause, share in told.items()}
 
 
 def _table(scenario: Scenario, rows: list[Configuration], finished: Mapping[int, Row]) -> Table:
     table = {key: column([_plain(row[key]) for row in rows]) for key in rows[0]}
-    for name in finished[0]:
-        table[name] = column([finished[number][name] for number in range(len(rows))])
+    for name in dict.fromkeys(name for number in range(len(rows)) for name in finished[number]):
+        table[name] = column([finished[number].get(name, 0.0) for number in range(len(rows))])
     spaces = [space(configured(scenario, row)) for row in rows]
     table["memory"] = np.array([each.needed or math.nan for each in spaces])
     limits = np.array([each.limit for each in spaces])
@@ -235,6 +256,7 @@ def _identity(
     stretched: bool,
     seed: int,
     confidence: float,
+    causes: bool,
 ) -> dict[str, Any]:
     """What the rows of a sweep depend on."""
     from dlsim import __version__
@@ -248,6 +270,7 @@ def _identity(
         "stretched": stretched,
         "seed": seed,
         "confidence": confidence,
+        "causes": causes,
     }
 
 
@@ -274,12 +297,13 @@ def _whole(rows: Mapping[Any, Mapping[str, Any]]) -> set[int]:
     """The numbers of the rows that hold what most of them do, all of it numbers."""
     if not rows:
         return set()
-    ((names, _),) = Counter(map(frozenset, rows.values())).most_common(1)
+    metrics = {n: {m for m in row if not m.startswith(IDLE)} for n, row in rows.items()}
+    ((names, _),) = Counter(map(frozenset, metrics.values())).most_common(1)
     return {
         number
         for number, row in rows.items()
         if type(number) is int
-        and row.keys() == names
+        and metrics[number] == names
         and all(type(value) in (int, float) for value in row.values())
     }
 

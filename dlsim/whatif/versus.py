@@ -15,9 +15,9 @@ from dlsim.trace.work import DISTINCT, in_an_epoch, told, unit
 from dlsim.whatif.bounds import alike
 from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.endings import ended_by
-from dlsim.whatif.limits import idle
+from dlsim.whatif.limits import limited
 from dlsim.whatif.parallel import check_jobs
-from dlsim.whatif.replicate import Replications, replicate
+from dlsim.whatif.replicate import Replications
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval
 
@@ -83,12 +83,9 @@ def compare(
     times = [replications if left_to_chance(each) else 1 for each in (a, b)]
     seconds = seconds_of(a) * times[0] + seconds_of(b) * times[1]
     with deciding(seconds, a, jobs=jobs, runs=sum(times)):
-        one, other = (replicate(each, replications, seed, jobs=jobs) for each in (a, b))
-        causes = (
-            idle(runs.scenario, runs.interval("stall").mean, replications, seed)
-            for runs in (one, other)
-        )
-        return Versus(one, other, gained(one, other), (next(causes), next(causes)))
+        one, its = limited(a, replications, seed, jobs)
+        other, others = limited(b, replications, seed, jobs)
+        return Versus(one, other, gained(one, other), (its, others))
 
 
 def _answer(found: Versus) -> str:

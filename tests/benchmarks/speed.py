@@ -325,10 +325,10 @@ def sections(
             first_use(repeats, beside),
         ),
         (
-            "Answers without llvmlite, processor time"
+            "Answers without llvmlite, processor time, one run"
             + (f", over that of {beside.name}" if beside else ""),
             "| question | ratio | goal | takes |",
-            questions(repeats, beside),
+            questions(beside),
         ),
         (
             "An epoch that is watched, over one that is not, processor time, samples of 20 µs",

@@ -110,14 +110,15 @@ def commands(repeats: int) -> Iterator[str]:
         yield f"| dlsim {' '.join(command)} | {spread(ratios)} | ≤ 1.1 | {costs} |"
 
 
-def questions(repeats: int, other: Path | None) -> Iterator[str]:
-    """Rows: processor time of answers without llvmlite, over that of another version."""
+def questions(other: Path | None) -> Iterator[str]:
+    """Rows: processor time of answers without llvmlite, once each, over that of another version."""
     for name, (asked, goal) in {**QUESTIONS, "compare": (COMPARED, "")}.items():
-        taken: dict[Path, list[float]] = {root: [] for root in (ROOT, other) if root}
-        for _ in range(repeats):
-            for root, seconds in taken.items():
-                each = [spent(root, "-c", WITHOUT, *command)[0] for command in asked]
-                seconds.append(sum(each))
+        taken: dict[Path, list[float]] = {}
+        for root in filter(None, (ROOT, other)):
+            print(f"{name}, {root.name}", end=": ", file=sys.stderr, flush=True)
+            seconds = sum(spent(root, "-c", WITHOUT, *command)[0] for command in asked)
+            print(f"{seconds:.3g} s", file=sys.stderr)
+            taken[root] = [seconds]
         yield _row(name, taken, other, goal)
 
 

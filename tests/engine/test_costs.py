@@ -76,9 +76,11 @@ WIDE = {**READS, "machine.storage.bandwidth": 1e6}
 EVENTS = {
     # The worker's sleep, the bell of the result queue, and the main process's step.
     "ideal": ({}, 3),
-    "shared": ({"machine.cores": 2}, 3),
+    "shared": ({"machine.cores": 0.5}, 3),
     # To be served takes the alarm of all who are, and the event of the one who is done.
-    "processor time": ({"dataset.fetch": [dlsim.Stage("a", cpu=SECOND)], "machine.cores": 2}, 4),
+    "processor time": ({"dataset.fetch": [dlsim.Stage("a", cpu=SECOND)], "machine.cores": 0.5}, 4),
+    # With a core for each who computes, it is slept.
+    "a core for each": ({"dataset.fetch": [dlsim.Stage("a", cpu=SECOND)], "machine.cores": 1}, 3),
     "bandwidth": (WIDE, 4),
     "latency": ({**WIDE, "machine.storage.latency": dlsim.Constant(0.1)}, 5),  # a sleep more
     "requests": ({**READS, "machine.storage.requests_per_second": 1}, 3),  # a sleep, and no service
@@ -95,7 +97,7 @@ EVENTS = {
     # A step on the CPU is slept, where there are cores for all.
     "step": ({"consumer.device": "cpu"}, 3),
     # Where they are limited it is served; an event waits for all of its threads.
-    "step on cores": ({"consumer.device": "cpu", "machine.cores": 4}, 5),
+    "step on cores": ({"consumer.device": "cpu", "machine.cores": 1}, 5),
     # All of the transport: four are served, one after another.
     "transport": (
         {

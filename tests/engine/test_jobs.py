@@ -200,7 +200,7 @@ def test_workers_of_a_rank_that_stops_with_others_live_on(sync_time: float) -> N
     assert job_difference(slow, fast) is None
     assert fast.ranks[0].order.tolist() == [0, 3]
     assert fast.ranks[0].fetched[:2].tolist() == [1 / 64, 2 / 64]
-    shared = dlsim.replace(scenario, {"machine.cores": 4})
+    shared = dlsim.replace(scenario, {"machine.cores": 1})
     assert uncovered(shared) == "consumer.loop = rebind"
 
 
@@ -228,7 +228,7 @@ def test_compiled_hosts_that_run_ahead_of_a_meeting(run_ahead: int, sync: int) -
 def test_auto_says_which_engine_ran() -> None:
     """The fast engine runs what it has; where it lacks something, the trace says what."""
     pytest.importorskip("llvmlite", reason="the compiled engine needs it")
-    shared = dlsim.replace(job(ranks=2), {"machine.cores": 4})
+    shared = dlsim.replace(job(ranks=2), {"machine.cores": 1})
     assert simulate_job(shared, engine="compiled").meta.engine == "compiled"
     ahead = dlsim.replace(job(ranks=2), {"consumer.loop": "accelerate"})
     slow = simulate_job(ahead)

@@ -12,6 +12,7 @@ import dlsim
 from dlsim.engine.facts import left_to_chance
 from dlsim.engine.processes.cores import Sharing
 from dlsim.scenario import Scenario
+from dlsim.trace.trace import MOMENTS
 from dlsim.whatif.demand import variation
 
 ENGINES = ["simpy", "compiled"]
@@ -144,6 +145,42 @@ def test_plenty_of_cores_is_the_ideal_machine() -> None:
     ideal = dlsim.simulate(loading(), samples=True)
     roomy = dlsim.simulate(loading(**{"machine.cores": 64}), samples=True)
     assert dlsim.trace.difference(ideal, roomy, rtol=1e-12) is None
+
+
+WITH_A_CORE_EACH = {
+    "workers": ({"loader.num_workers": 3}, 3),
+    "no workers": ({"loader.num_workers": 0, "consumer.device": "cpu"}, 2),
+    "a step": ({"consumer.device": "cpu", "consumer.threads": 2}, 4),
+    "threads of libraries": ({"dataset.fetch.0.threads": 2}, 4),
+    "a host that spins": ({"consumer.spin": True}, 3),
+    "others": ({"machine.background": 1.5}, 3.5),
+    "two sets of workers": ({"consumer.loop": "rebind", "consumer.stop_after": 5}, 4),
+    "ranks": ({"job.ranks": 2}, 4),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", WITH_A_CORE_EACH)
+def test_with_a_core_for_each_nothing_is_shared(name: str, engine: str) -> None:
+    """Where all who can compute have a core each, a run is what it is if they share them."""
+    changes, cores = WITH_A_CORE_EACH[name]
+    plan = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=2, num_workers=2),
+        dataset=dlsim.MapDataset(40, fetch=[dlsim.Stage("decode", cpu=dlsim.Gamma(1.0, 0.5))]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.9)),
+        epochs=2,
+    )
+    plan = dlsim.replace(plan, {**changes, "machine.cores": cores})
+    shared = dlsim.replace(plan, {"machine.contention": 1e-13})
+    assert plan.ideal
+    assert not shared.ideal
+    assert not dlsim.replace(plan, {"machine.cores": cores - 0.5}).ideal
+    run = dlsim.simulate_job if plan.is_job else dlsim.simulate
+    runs = run(plan, 3, engine=engine), run(shared, 3, engine="simpy")
+    for one, other in zip(*(getattr(each, "ranks", [each]) for each in runs), strict=True):
+        for moment in MOMENTS:
+            expected = pytest.approx(getattr(other, moment), rel=1e-9, nan_ok=True)
+            assert getattr(one, moment) == expected, moment
 
 
 def test_step_on_the_cpu_competes() -> None:

@@ -10,7 +10,7 @@ from dlsim.report import run_text
 from dlsim.testing import assert_stall_below
 from dlsim.trace import account
 from dlsim.whatif import WhatIfError, advise, compare, explain, replicate, sweep
-from dlsim.whatif.limits import idle_of_all
+from dlsim.whatif.limits import idle_in
 from tests.whatif.cases import CASES
 
 SAID = {
@@ -28,9 +28,9 @@ SAID = {
 def swept(case: dlsim.Scenario, workers: list[int]) -> str:
     """What a sweep of `num_workers` prints."""
     key = "loader.num_workers"
-    table = sweep(case, {key: workers}, 2, jobs=1)
+    table = sweep(case, {key: workers}, 2, jobs=1, causes=True)
     cases = [dlsim.replace(case, {key: number}) for number in workers]
-    idle = idle_of_all(cases, table["stall"].tolist(), 2, 0, 1)
+    idle = [idle_in(table, row) for row in range(len(cases))]
     return sweep_text(table, [key], cases, idle)
 
 

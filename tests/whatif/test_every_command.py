@@ -14,7 +14,7 @@ from dlsim.report import run_text
 from dlsim.report.pages import scenario_page
 from dlsim.testing import assert_throughput_above
 from dlsim.whatif import Explanation, advise, compare, explain, loaders, sweep
-from dlsim.whatif.limits import idle_of_all
+from dlsim.whatif.limits import idle_in
 from tests.whatif.cases import CASES
 
 
@@ -27,8 +27,8 @@ def explained(case: dlsim.Scenario) -> Explanation:
 def swept(case: dlsim.Scenario) -> str:
     """What a sweep prints in which nothing varies."""
     key = "loader.num_workers"
-    table = sweep(case, {key: [case.loader.num_workers]}, 2, jobs=1)
-    return sweep_text(table, [key], [case], idle_of_all([case], table["stall"].tolist(), 2, 0, 1))
+    table = sweep(case, {key: [case.loader.num_workers]}, 2, jobs=1, causes=True)
+    return sweep_text(table, [key], [case], [idle_in(table, 0)])
 
 
 def reported(case: dlsim.Scenario) -> str:
