@@ -50,12 +50,13 @@ def times(number: float, count: int) -> float:
     return after_equal_ones(0.0, count, 0.0, number)
 
 
-def in_turn(numbers: Floats) -> float:
-    """The sum of `numbers`, added one after another: np.sum() rounds differently, in pairs."""
+def in_turn(numbers: Floats, begin: float = 0.0) -> float:
+    """`begin` and `numbers`, added one after another: np.sum() rounds differently, in pairs."""
     if len(numbers) > FEW:
+        numbers = numbers if begin == 0 else np.concatenate(((begin,), numbers))
         return float(np.add.accumulate(numbers)[-1])
     # nor sum(), from Python 3.12 on
-    return reduce(add, numbers.tolist(), 0.0)
+    return reduce(add, numbers.tolist(), begin)
 
 
 class Stream:
@@ -204,7 +205,7 @@ class Work:
     after another, that is `computing` for so many seconds, and there are no demands.
     """
 
-    seconds: Sequence[float] | Alike
+    seconds: Sequence[float] | Floats | Alike
     demands: Sequence[Sequence[Demand]]
     size: float
     computing: float | None = None
@@ -348,13 +349,12 @@ class ServiceTimes:
         self.recorded = any(isinstance(s.distribution, Recorded) for s in self.streams)
         self._alike = all(isinstance(s.distribution, Constant) for s in self.streams)
 
-    def take(self, indices: Sequence[int]) -> list[float] | Alike:
+    def take(self, indices: Sequence[int]) -> list[float] | Floats | Alike:
         """Seconds for each of the next samples, whose dataset indices are given."""
         if self._alike:
             return Alike(float(self.array(range(1))[0]), len(indices))
         if not self.recorded:
-            numbers: list[float] = self.array(indices).tolist()
-            return numbers
+            return self.array(indices)
         parts = [stream.take(indices) for stream in self.streams]
         # not sum(), which rounds differently from Python 3.12 on
         return [reduce(add, sample) for sample in zip(*parts, strict=True)]

@@ -122,7 +122,7 @@ class VirtualIterable(TorchIterable[int]):
         work = self.work
         service = ServiceTimes(self.dataset.fetch, work.seed, epoch, worker + 1)
         for index in shard_of(work.scenario, worker):
-            work.fetch([index], service.take([index])[0])
+            work.fetch([index], float(service.take([index])[0]))
             yield index
 
 
