@@ -211,4 +211,4 @@ def _change(a: float, b: float) -> str:
     if a == b:
         return "="
     change = (b - a) / a if a else float("nan")
-    return "-" if change != change else f"{100 * change:+.1f} %"
+    return "-" if change != change else f"{100 * change:+z.1f} %"

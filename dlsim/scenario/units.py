@@ -87,6 +87,13 @@ def written(value: float, quantity: str) -> float | str:
     return int(value) if value == int(value) else value
 
 
+def number(value: float) -> str:
+    """`value` to three significant digits, all digits before the point: `"12,345"`."""
+    if value != value:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
 def duration(seconds: float) -> str:
     """`seconds` as people write it, to three significant digits: `"6.1 ms"`."""
     if seconds != seconds:
@@ -96,10 +103,8 @@ def duration(seconds: float) -> str:
         if magnitude >= scale * 0.9995 or unit == "µs":
             break
     if unit == "s" and magnitude >= 7200:
-        return f"{seconds / 3600:.3g} h"
-    if unit == "s" and magnitude >= 999.5:
-        return f"{seconds:,.0f} s"
-    return "0 s" if seconds == 0 else f"{seconds / scale:.3g} {unit}"
+        return f"{number(seconds / 3600)} h"
+    return "0 s" if seconds == 0 else f"{number(seconds / scale)} {unit}"
 
 
 def size(count: float) -> str:
@@ -108,5 +113,5 @@ def size(count: float) -> str:
         return "-"
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if abs(count) >= 0.9995 * float(BYTES[unit]):
-            return f"{count / float(BYTES[unit]):.3g} {unit}"
+            return f"{number(count / float(BYTES[unit]))} {unit}"
     return f"{count:.0f} B"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from string import Formatter
 
 from dlsim.scenario.units import duration, size
+from dlsim.scenario.units import number as number
 from dlsim.trace import metrics, stays
 from dlsim.trace.columns import parts
 from dlsim.trace.job import JobTrace
@@ -17,13 +18,6 @@ from dlsim.trace.trace import Trace
 from dlsim.trace.work import work
 
 NAN = metrics.NAN
-
-
-def number(value: float) -> str:
-    """`value` to three significant digits, all digits before the point: `"12,345"`."""
-    if value != value:
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def give_or_take(mean: float, half_width: float) -> str:

@@ -78,7 +78,7 @@ class Loaders:
         what = unit(*(in_an_epoch(row.runs.scenario) for row in self.rows))
         said = [("", what, "gain", "idle", "on their way")]
         for row in self.rows:
-            gain = f"{100 * row.gain.mean:+.1f} %" if row.gain.count else "-"
+            gain = f"{100 * row.gain.mean:+z.1f} %" if row.gain.count else "-"
             room = space(row.runs.scenario)
             outgrown = " !" if room.fits is False else ""
             said.append(
@@ -110,7 +110,7 @@ class Loaders:
 
 def _told(gain: Interval) -> str:
     half = f" ± {100 * gain.half_width:.1f}" if gain.half_width == gain.half_width else ""
-    return f"{100 * gain.mean:+.1f}{half} %"
+    return f"{100 * gain.mean:+z.1f}{half} %"
 
 
 def loaders(

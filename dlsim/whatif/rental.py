@@ -259,8 +259,9 @@ def _notes(found: Rental) -> Iterator[str]:
     if found.unseen:
         least = min(found.unseen, key=lambda offer: offer.least_cost)
         yield (
-            f"{len(found.unseen)} more are dearer even at best, and hardly faster: they were not "
-            f"simulated. Of them {least.name} costs least, {number(least.least_cost)} an epoch."
+            "Not simulated, as dearer even at best and hardly faster: "
+            f"{len(found.unseen)} more, of which {least.name} costs least, "
+            f"{number(least.least_cost)} an epoch."
         )
     reasons: dict[str, list[str]] = {}
     for name, why in found.left_out.items():
@@ -289,8 +290,10 @@ def _misses(offer: Offer) -> str:
 
 
 def _accelerators(machine: Instance) -> str:
-    kind = machine.accelerator or "accelerator"
-    return kind if machine.accelerators == 1 else f"{machine.accelerators} {kind}"
+    count = machine.accelerators
+    if not machine.accelerator:
+        return f"{count} accelerator{'' if count == 1 else 's'}"
+    return machine.accelerator if count == 1 else f"{count} {machine.accelerator}"
 
 
 def _made_of(offer: Offer) -> str:

@@ -199,6 +199,22 @@ def test_what_is_not_known_is_a_dash() -> None:
     assert (units.duration(math.nan), units.size(math.nan)) == ("-", "-")
 
 
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        (units.size(1010 * 2**20), "1,010 MiB"),
+        (units.size(2000 * 2**40), "2,000 TiB"),
+        (units.size(999 * 2**10), "999 KiB"),
+        (units.size(1023.6 * 2**20), "1 GiB"),
+        (units.duration(4.32e6), "1,200 h"),
+        (units.duration(7000.4), "7,000 s"),
+    ],
+)
+def test_no_power_of_ten_has_to_be_read(shown: str, text: str) -> None:
+    """Sizes and times have all their digits before the point, up to the next larger unit."""
+    assert shown == text
+
+
 @given(st.floats(1e-6, 1e5))
 def test_durations_as_people_write_them(seconds: float) -> None:
     """A duration shown is a duration that can be read, the same to three digits."""

@@ -65,6 +65,14 @@ def test_the_answer_comes_first(torchs: float, queues: float, answer: str) -> No
     assert not blank
 
 
+def test_no_gain_has_a_plus() -> None:
+    """What is slower by rounding, or by less than is shown, is no loss."""
+    first, second, *_ = loaders(of(), 1).rows
+    rows = [first, replace(second, gain=Interval(-1e-5, 0.001, 3))]
+    assert "+0.0 %" in str(Loaders(rows, {}))
+    assert "-0.0 %" not in str(Loaders(rows, {}))
+
+
 def test_what_is_not_for_a_scenario_is_said() -> None:
     """Workers of an iterable-style dataset share no queue; without workers nothing can be said."""
     stream = dlsim.replace(of(), {"dataset": dlsim.IterableDataset(60, sharding="split")})

@@ -79,8 +79,17 @@ def test_what_cannot_be_better_is_not_simulated() -> None:
     dear = {**SLOWLY, "name": "dear", "price_per_hour": 9.0}
     found = rent(training(), machines(SLOWLY, QUICKLY, dear))
     assert [offer.name for offer in found.unseen] == ["dear"]
-    assert "1 more are dearer even at best" in str(found)
+    assert "dearer even at best and hardly faster: 1 more, of which" in str(found)
     assert found.unseen[0].least_cost == pytest.approx(300 * 9.0 / 3600)
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, "1 accelerator"), (2, "2 accelerators")])
+def test_accelerators_without_a_name_are_counted(count: int, text: str) -> None:
+    """Of a machine that says how long a step takes, and not on what."""
+    mine = {"name": "mine", "accelerators": count, "cores": 16, "step": SLOW, "price_per_hour": 2.0}
+    found = str(rent(training(), machines(mine)))
+    assert f"mine ({text})" in found
+    assert f" {text} " in found
 
 
 def test_targets() -> None:
@@ -270,7 +279,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own.write_text(mine)
     some = ("--machines", str(own), "--only", "mine,a2-highgpu-1g")
     assert main(["rent", str(scenario), *some]) == 0
-    assert capsys.readouterr().out.startswith("Rent mine (accelerator): an epoch costs 0.00")
+    assert capsys.readouterr().out.startswith("Rent mine (1 accelerator): an epoch costs 0.00")
     cheap = ("--price", "a2-highgpu-1g=0.01", "--loader.num-workers", "3")
     picture = tmp_path / "a.png"
     assert main(["rent", str(scenario), *some, *cheap, "--plot", str(picture)]) == 0

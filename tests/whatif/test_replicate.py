@@ -89,6 +89,13 @@ def test_intervals_of_many_rows() -> None:
         assert repr(interval(row, 0.9)) == repr(found)
 
 
+def test_rounding_is_no_variation() -> None:
+    """Times that differ in their last digits alone are equal: their interval has no width."""
+    found = interval(np.array([0.3604, 0.3604 * (1 + 2e-16), 0.3604 * (1 - 4e-16)]))
+    assert found.half_width == 0
+    assert interval(np.array([0.3604, 0.3604 * (1 + 1e-6)])).half_width > 0
+
+
 def test_intervals_cover_the_known_mean() -> None:
     """Of 1,000 95 % intervals, 93 to 97 % hold the true mean of a case with a known answer.
 

@@ -60,7 +60,7 @@ class ProfileFit:
             f"fetching  {duration(self.batch)} ± {duration(more)} a batch, {where}",
             f"step      {duration(step)} a batch, from next() to next()",
             f"check     {duration(self.seen)} were profiled, simulated {duration(self.simulated)} "
-            f"({self.simulated / self.seen - 1:+.1%})",
+            f"({self.simulated / self.seen - 1:+z.1%})",
             "assumed   a sample is a batch; there are cores enough (else --machine.cores)",
         ]
         return "\n".join(lines)

@@ -66,7 +66,7 @@ class ThroughputFit:
         for (workers, size), rate in self.given.items():
             found, batch = self.fitted[workers, size], f"{size:>5}  " if several else ""
             rows.append(
-                f"{batch}{workers:>7} {rate:>10.4g} {found:>10.4g} {found / rate - 1:>+8.1%}"
+                f"{batch}{workers:>7} {rate:>10.4g} {found:>10.4g} {found / rate - 1:>+z8.1%}"
             )
         return "\n".join([*rows, "", self.made_of, *self.remarks])
 

@@ -68,7 +68,7 @@ def _answer(found: Diagnosis) -> list[str]:
 def _action(found: Diagnosis) -> str:
     if found.refuted and found.tried is not None:
         failed = found.tried.meta.problem is not None
-        came = "failed" if failed else f"came to {100 * found.tried_gain:+.0f} %"
+        came = "failed" if failed else f"came to {100 * found.tried_gain:+z.0f} %"
         return f"Keep your settings: {keywords(found.settings)} was tried, and {came}."
     fits = "it fits in memory" if found.room.fits else "but it does not fit"
     if found.persists:
@@ -96,7 +96,7 @@ def _later(found: Diagnosis) -> str:
 
 
 def _range(gain: Interval) -> str:
-    return f"{100 * gain.low:+.0f} to {100 * gain.high:+.0f} %"
+    return f"{100 * gain.low:+z.0f} to {100 * gain.high:+z.0f} %"
 
 
 def _reasons(found: Diagnosis) -> list[str]:
@@ -134,7 +134,7 @@ def _now(found: Diagnosis) -> str:
 
 
 def _simulated(found: Diagnosis) -> str:
-    said = f"simulated {number(found.simulated)} ({100 * found.off:+.1f} %)"
+    said = f"simulated {number(found.simulated)} ({100 * found.off:+z.1f} %)"
     if abs(found.off) > CLOSE:
         return f"{said}: something is not understood, and gains are less sure by that"
     return said
@@ -179,7 +179,7 @@ def _tried(found: Diagnosis) -> str:
     word = "as" if found.tried_gain in promised else "other than"
     said = (
         f"{len(found.tried.order)} batches with the settings: "
-        f"{number(samples_per_second(found.tried))} samples/s, {100 * found.tried_gain:+.0f} %"
+        f"{number(samples_per_second(found.tried))} samples/s, {100 * found.tried_gain:+z.0f} %"
     )
     if not found.comparable:
         return f"{said}; but the machine was {found.slowed:.2g} times as slow: try again"
