@@ -144,7 +144,9 @@ def of_profile(
         advice = advise(scenario, max_stall=max_stall, seed=seed, jobs=jobs)
         found = explain(scenario, None, seed, jobs=jobs)
     limits, _, seen = said.partition("\n")
-    return "\n".join([limits, to_set(advice), seen, "", f"{fitted}\n\n{found}\n\n{advice}"])
+    return "\n".join(
+        [limits, to_set(advice), seen, "", f"{fitted.told(scenario)}\n\n{found}\n\n{advice}"]
+    )
 
 
 def to_set(advice: Advice) -> str:

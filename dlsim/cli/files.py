@@ -34,7 +34,8 @@ def scenario_from(
     made of it is printed. Raises `ScenarioError` for a file or a change that does not make a
     scenario.
     """
-    path = located(path)
+    name, path = path, located(path)
+    told = None
     if is_profile(path):
         if not profile:
             raise ScenarioError(
@@ -45,14 +46,16 @@ def scenario_from(
         from dlsim.validation import fit_profile
 
         fitted = fit_profile(read_profiler(path), num_workers=num_workers)
-        print(f"{fitted}\n")
-        scenario = fitted.scenario
+        scenario, told = fitted.scenario, fitted.told
     else:
         scenario = dlsim.load(path)
     try:
-        return changed(scenario, changes)
+        scenario = changed(scenario, changes)
     except ScenarioError as error:
-        raise ScenarioError(f"{path} with options: {error}") from None
+        raise ScenarioError(f"{name} with options: {error}") from None
+    if told is not None:
+        print(f"{told(scenario)}\n")
+    return scenario
 
 
 def located(path: Path) -> Path:

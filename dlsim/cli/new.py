@@ -194,5 +194,5 @@ def profiled(path: Path, changes: Mapping[str, str]) -> str:
     given = changed(from_tree(START), changes)
     workers = given.loader.num_workers if "loader.num_workers" in changes else None
     found = fit_profile(read_profiler(path), num_workers=workers)
-    about = [f"From {path}:", *str(found).splitlines()]
-    return commented(changed(condensed(found.scenario), changes), about)
+    scenario = changed(condensed(found.scenario), changes)
+    return commented(scenario, [f"From {path}:", *found.told(scenario).splitlines()])

@@ -89,7 +89,9 @@ def dispatch(commands: Sequence[Command], args: Sequence[str]) -> None:
     elif name == "--version":
         print(f"dlsim {dlsim.__version__}")
     elif name not in known:
-        raise UsageError(f"command: expected one of {', '.join(known)}, got {name!r}")
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"command: expected one of {', '.join(known)}, got {name!r}{hint}")
     else:
         call(known[name], options)
 

@@ -22,7 +22,13 @@ def load(path: str | Path) -> Scenario:
 
     Raises `ScenarioError` naming file, key, what was expected and what was given.
     """
-    return read_as(from_tree, path)
+    return read_as(_scenario, path)
+
+
+def _scenario(tree: Mapping[str, Any]) -> Scenario:
+    if "links" in tree:
+        raise ScenarioError("expected a scenario, got a pipeline, which dlsim pipeline takes")
+    return from_tree(tree)
 
 
 def read_as(made: Callable[[Mapping[str, Any]], Made], path: str | Path) -> Made:

@@ -7,9 +7,10 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
@@ -24,7 +25,7 @@ from dlsim.scenario.checks import (
 )
 from dlsim.scenario.dataset import ZERO, Stage
 from dlsim.scenario.distributions import Duration
-from dlsim.scenario.errors import require
+from dlsim.scenario.errors import ScenarioError, require
 from dlsim.scenario.files import read_as
 from dlsim.scenario.machine import Machine
 from dlsim.scenario.tree import decoded
@@ -319,4 +320,10 @@ def load_pipeline(path: str | Path) -> Pipeline:
 
     Raises `ScenarioError` naming file, key, what was expected and what was given.
     """
-    return read_as(lambda tree: decoded(tree, Pipeline), path)
+    return read_as(_pipeline, path)
+
+
+def _pipeline(tree: Mapping[str, Any]) -> Pipeline:
+    if "loader" in tree:
+        raise ScenarioError("expected a pipeline, got a scenario, which dlsim run takes")
+    return decoded(tree, Pipeline)

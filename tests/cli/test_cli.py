@@ -231,6 +231,27 @@ def test_too_large(
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown command is answered with those there are."""
     assert refused(capsys, "walk", "x.toml").startswith("command: expected one of new, run, ")
+    assert refused(capsys, "rnu", "x.toml").endswith("got 'rnu'; did you mean run?")
+
+
+def test_a_pipeline_is_no_scenario(
+    capsys: pytest.CaptureFixture[str], small: Path, tmp_path: Path
+) -> None:
+    """Who gives a command the other kind of file is told which command takes it."""
+    file = tmp_path / "pipe.toml"
+    file.write_text('like = "spdl-0.8"\nlength = 9\n[[links]]\nkind = "pipe"\n')
+    said = f"{file}: expected a scenario, got a pipeline, which dlsim pipeline takes"
+    assert refused(capsys, "run", file) == said
+    said = f"{small}: expected a pipeline, got a scenario, which dlsim run takes"
+    assert refused(capsys, "pipeline", small) == said
+
+
+def test_a_scenario_that_comes_with_dlsim_goes_by_its_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is wrong with an option is said of the name that was given, and of no file in dlsim."""
+    said = refused(capsys, "run", "imagenet_a100", "--machine.cores", "-3")
+    assert said.startswith("imagenet_a100 with options: machine.cores: expected a number above 0")
 
 
 def test_missing_argument(capsys: pytest.CaptureFixture[str]) -> None:

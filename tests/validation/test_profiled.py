@@ -146,8 +146,17 @@ def test_a_profile_that_does_not_tell_is_diagnosed_all_the_same(tmp_path, capsys
     assert first.startswith("Training is idle ")
     assert action.startswith("Set num_workers=4, prefetch_factor=1: training is idle ")
     assert "workers   4, as said" in rest
+    (taken,) = (line for line in rest if line.startswith("assumed"))
+    assert taken.endswith(
+        " batches profiled (else --dataset.length); there are cores enough (else --machine.cores)"
+    )
     assert main(["diagnose", str(path), "--num-workers=4", "--machine.cores=1"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].startswith("No settings reach it: ")
+    _, action, *rest = capsys.readouterr().out.splitlines()
+    assert action.startswith("No settings reach it: ")
+    assert taken.removesuffix("; there are cores enough (else --machine.cores)") in rest
+    assert main(["diagnose", str(path), "--num-workers=4", "--dataset.length=5000"]) == 0
+    said = "assumed   a sample is a batch; there are cores enough (else --machine.cores)"
+    assert said in capsys.readouterr().out.splitlines()
     assert "num_workers: expected at least 1" in refused(
         capsys, "diagnose", path, "--num-workers", 0
     )

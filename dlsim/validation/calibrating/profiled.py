@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf, isnan, log10
 
@@ -52,6 +53,10 @@ class ProfileFit:
     simulated: float
 
     def __str__(self) -> str:
+        return self.told(self.scenario)
+
+    def told(self, asked: Scenario) -> str:
+        """What was read off, and what is assumed as `asked` has it: the scenario with options."""
         step = self.scenario.consumer.step.mean
         more = 2 * self.error
         where = "in a worker" if self.workers else "inside next()"
@@ -61,9 +66,17 @@ class ProfileFit:
             f"step      {duration(step)} a batch, from next() to next()",
             f"check     {duration(self.seen)} were profiled, simulated {duration(self.simulated)} "
             f"({self.simulated / self.seen - 1:+z.1%})",
-            "assumed   a sample is a batch; there are cores enough (else --machine.cores)",
+            f"assumed   {'; '.join(self._assumed(asked))}",
         ]
         return "\n".join(lines)
+
+    def _assumed(self, asked: Scenario) -> Iterator[str]:
+        length = self.scenario.dataset.length
+        yield "a sample is a batch"
+        if asked.dataset.length == length:
+            yield f"an epoch has the {length:,} batches profiled (else --dataset.length)"
+        if asked.machine.cores is None:
+            yield "there are cores enough (else --machine.cores)"
 
     def _workers(self) -> str:
         if not self.workers:
