@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
@@ -26,14 +25,24 @@ def payload_of(data: Any) -> Payload:
     The bytes of tensors are those of their storages, each once: a view shares all of what it is
     a view of. What cannot be pickled counts as far as pickling came.
     """
-    counting = Counting(io.BytesIO())
+    counting = Counting(Length())
     return counting.payload(data)
+
+
+class Length:
+    """A file that keeps nothing of what is written to it, but how many `bytes` it was."""
+
+    bytes = 0
+
+    def write(self, part: Any) -> None:
+        """So many more; a part is bytes, or a buffer of them."""
+        self.bytes += memoryview(part).nbytes
 
 
 class Counting(ForkingPickler):
     """Pickles as a worker does, but counts storages in place of sharing them."""
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: Length) -> None:
         super().__init__(file, pickle.DEFAULT_PROTOCOL)
         self._file = file
         self._tensors = 0
@@ -43,7 +52,7 @@ class Counting(ForkingPickler):
         """What pickling `data` comes upon."""
         with suppress(Exception):  # of user code; without workers nothing else pickles it
             self.dump(data)
-        return Payload(self._tensors, sum(self._sizes.values()), self._file.tell())
+        return Payload(self._tensors, sum(self._sizes.values()), self._file.bytes)
 
     def reducer_override(self, found: Any) -> Any:
         """A plain tensor, or what a storage is made of, is counted; all else is taken apart."""
