@@ -76,6 +76,8 @@ def loops(scenario: Scenario) -> tuple[Scenario, ...]:
 
 def _seconds_of(scenario: Scenario) -> float:
     batches, calls = begun_work(scenario)
+    if batched(scenario):
+        calls = batches * len(scenario.dataset.fetch)
     if scenario.ideal:
         each = batches + 0.01 * calls
     else:
@@ -102,6 +104,11 @@ def begun(scenario: Scenario, returned: float) -> float:
         return 1.0
     whole = structs.replace(scenario, consumer=structs.replace(consumer, stop_after=None))
     return min(returned + loader.window, counts(whole)[0]) / returned
+
+
+def batched(scenario: Scenario) -> bool:
+    """Whether stages happen once for a batch, and not for each of its samples."""
+    return isinstance(scenario.dataset, MapDataset) and scenario.dataset.batched
 
 
 def shared_reads(scenario: Scenario) -> int:

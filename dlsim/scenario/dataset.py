@@ -20,7 +20,7 @@ from dlsim.scenario.checks import (
     check_tuples,
 )
 from dlsim.scenario.distributions import Bytes, Constant, Duration, Share, Size, times
-from dlsim.scenario.errors import is_integer, is_number, require
+from dlsim.scenario.errors import LARGEST, is_integer, is_number, require
 
 Dealt: TypeAlias = Literal["turns", "runs"]
 Streaming: TypeAlias = Literal["litdata", "streaming"]
@@ -198,10 +198,9 @@ class IterableDataset(
             structs.force_setattr(self, "sharding", tuple(self.sharding))
         counts = self.sharding if isinstance(self.sharding, tuple) else ()
         require(
-            self.sharding in ("none", "split", *get_args(Streaming))
-            or (len(counts) > 0 and all(is_integer(n) and n >= 0 for n in counts)),
+            self.sharding in ("none", "split", *get_args(Streaming)) or _countable(counts),
             "sharding",
-            'none, split, litdata, streaming, or a list of integers of at least 0 such as "[8, 8]"',
+            f"none, split, litdata, streaming, or {_COUNTS}",
             self.sharding,
         )
         require(self.dealt in get_args(Dealt), "dealt", "turns or runs", self.dealt)
@@ -215,9 +214,9 @@ class IterableDataset(
         check_tuples(self, "shards")
         assert self.shards is not None
         require(
-            len(self.shards) > 0 and all(is_integer(n) and n >= 0 for n in self.shards),
+            _countable(self.shards),
             "shards",
-            'a list of integers of at least 0 such as "[8, 8]"',
+            _COUNTS,
             self.shards,
         )
         check_conflict(
@@ -273,6 +272,15 @@ class IterableDataset(
             else range(min(worker * each, len(ends)), min((worker + 1) * each, len(ends)))
         )
         return Joined(tuple(range(ends[i] - self.shards[i], ends[i]) for i in mine))
+
+
+_COUNTS = f'a list of integers of at least 0, in all {LARGEST:g} at most, such as "[8, 8]"'
+
+
+def _countable(counts: Sequence[int]) -> bool:
+    """Whether these can be numbers of samples."""
+    whole = len(counts) > 0 and all(is_integer(n) and n >= 0 for n in counts)
+    return whole and sum(counts) <= LARGEST
 
 
 class Joined(Sequence[int]):

@@ -61,7 +61,7 @@ class Account:
     def hung(self) -> dict[str, float]:
         """The share of the critical path that hung on each cause, the greatest first."""
         whole = sum(self.path.values())
-        return {cause: seconds / whole for cause, seconds in ranked(self.path).items()}
+        return {cause: each / whole for cause, each in ranked(self.path).items() if each > 0}
 
     @property
     def groups(self) -> dict[str, float]:

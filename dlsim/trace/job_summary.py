@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from dlsim.trace import metrics
@@ -29,17 +31,27 @@ def summarize_job(job: JobTrace | JobTally) -> Summary:
     found |= {name: float(np.sum([row[name] for row in rows])) for name in SUMS}
     found |= {name: float(np.max([row[name] for row in rows])) for name in GREATEST}
     found |= dict(zip(WAITS, _waits(job), strict=True))
-    busy = [row["au"] * row["elapsed"] if row["elapsed"] else 0.0 for row in rows]
-    apart = sum(float(np.nan_to_num(row["validation"])) * row["elapsed"] for row in rows)
+    found |= utilised(rows, elapsed)
     found |= {
         "samples_per_s": metrics.ratio(found["samples"], elapsed),
         "distinct_per_s": metrics.ratio(found["distinct"], elapsed),
         "batches_per_s": metrics.ratio(found["batches"], elapsed),
-        "stall": 1 - metrics.utilisation(sum(busy) + apart, len(rows) * elapsed),
-        "au": metrics.utilisation(min(busy), elapsed),
         "elapsed": elapsed,
     }
     return Summary(**found)
+
+
+def utilised(rows: Sequence[Mapping[str, float]], elapsed: float) -> dict[str, float]:
+    """`stall` and `au` of a job that takes so many seconds, from those of its ranks.
+
+    `rows`: of each rank its `au`, `validation` and `elapsed`; in one without data no time passes.
+    """
+    busy = [row["au"] * row["elapsed"] if row["elapsed"] else 0.0 for row in rows]
+    apart = sum(float(np.nan_to_num(row["validation"])) * row["elapsed"] for row in rows)
+    return {
+        "stall": 1 - metrics.utilisation(sum(busy) + apart, len(rows) * elapsed),
+        "au": metrics.utilisation(min(busy), elapsed),
+    }
 
 
 def _waits(job: JobTrace | JobTally) -> list[float]:

@@ -37,6 +37,8 @@ def sentence(idle: Mapping[str, float], stall: float) -> str:
     if limit(idle, stall) == STEP:
         return f"{said}: {WORDS[STEP]} limits"
     first = greatest(idle)
+    if not first:  # what the few runs of which causes are told were spared
+        return said
     found = grouped(idle)
     causes = [first, *(cause for cause in ranked(found) if cause != first)]
     near = [cause for cause in causes if found[cause] >= NEAR * found[first]]

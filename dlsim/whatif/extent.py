@@ -27,7 +27,9 @@ from dlsim.engine.facts import only_processes
 from dlsim.scenario import IterableDataset, MapDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace import Trace, metrics
-from dlsim.trace.account import account
+from dlsim.trace.account import Account, account
+from dlsim.trace.job_metrics import job_account
+from dlsim.trace.job_summary import span, utilised
 from dlsim.trace.quantiles import quantile_of
 from dlsim.trace.work import work
 from dlsim.whatif.bounds import bounds
@@ -172,24 +174,32 @@ def measured(whole: Scenario, *, shares: bool = False) -> Measure:
 def _measured(run: Run, *, whole: Scenario, shares: bool) -> Row:
     if isinstance(run, Trace):
         return _measured_rank(run, whole, shares=shares)
-    rows = [_measured_rank(trace, whole, shares=shares) for trace in run.ranks]
-    names = {name: None for row in rows for name in row}
-    found = {name: float(np.mean([row.get(name, 0.0) for row in rows])) for name in names}
-    elapsed = max(row["elapsed"] for row in rows)
+    rows = [_measured_rank(trace, whole) for trace in run.ranks]
+    found = {name: metrics.mean(np.array([row[name] for row in rows])) for name in rows[0]}
+    begin, end = span(run)
+    elapsed = end - begin
     for name in ("samples", "distinct", "batches"):
-        total = sum(row[f"{name}_per_s"] * row["elapsed"] for row in rows)
-        found[f"{name}_per_s"] = metrics.ratio(total, elapsed)
-    found |= {
+        each = (row[f"{name}_per_s"] * row["elapsed"] for row in rows if row["elapsed"])
+        found[f"{name}_per_s"] = metrics.ratio(sum(each), elapsed)
+    found |= utilised(rows, elapsed) | {
         "batches": sum(row["batches"] for row in rows),
         "basis": sum(row["basis"] for row in rows),
         "elapsed": elapsed,
-        "au": min(row["au"] * row["elapsed"] for row in rows) / elapsed if elapsed else metrics.NAN,
         "failed": max(row["failed"] for row in rows),
     }
-    return found | meeting(run)
+    return found | meeting(run) | (_shares(job_account(run)) if shares else {})
 
 
-def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
+def _shares(spent: Account) -> Row:
+    """The share of each cause on the critical path, and of the time that training idles for it."""
+    return {SHARE + cause: share for cause, share in spent.hung.items()} | _idle(spent)
+
+
+def _idle(spent: Account) -> Row:
+    return {IDLE + cause: share for cause, share in spent.shares.items()}
+
+
+def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool = False) -> Row:
     found = stretched(trace, whole)
     clock, weights, order = found.clock, found.weights, trace.order
     begin, end = clock(np.array(metrics.span(trace)))
@@ -218,19 +228,14 @@ def _measured_rank(trace: Trace, whole: Scenario, *, shares: bool) -> Row:
         "basis": float((weights > 0).sum()),
         "drift": found.drift,
     }
-    if shares:
-        spent = account(trace, clock)
-        row |= {SHARE + cause: share for cause, share in spent.hung.items()}
-        row |= {IDLE + cause: share for cause, share in spent.shares.items()}
-    return row
+    return row | _shares(account(trace, clock)) if shares else row
 
 
 def causes(run: Run, whole: Scenario) -> Row:
     """What `measured` has of each cause of idleness: of `whole`, of which `run` is, or a part."""
-    ranks = [run] if isinstance(run, Trace) else run.ranks
-    spent = [account(trace, stretched(trace, whole).clock).shares for trace in ranks]
-    names = {cause: None for each in spent for cause in each}
-    return {IDLE + name: float(np.mean([each.get(name, 0.0) for each in spent])) for name in names}
+    if isinstance(run, Trace):
+        return _idle(account(run, stretched(run, whole).clock))
+    return _idle(job_account(run))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from dlsim.engine.facts import left_to_chance
 from dlsim.engine.kept import kept
 from dlsim.engine.progress import advance, watched
 from dlsim.scenario import Scenario
-from dlsim.scenario.errors import is_integer
+from dlsim.scenario.errors import is_integer, shown
 from dlsim.trace import JobTrace, Trace, summarize
 from dlsim.trace.job_metrics import lateness
 from dlsim.trace.job_summary import at_barrier
@@ -46,6 +46,7 @@ class Besides(NamedTuple):
 
 
 MOST_JOBS = 10_000  # on a cluster; one machine has room for fewer
+MOST_RUNS = 1_000_000  # of one scenario; intervals as narrow as that say nothing of any machine
 TOGETHER = 32  # runs whose steady states are found at once; each has up to a MiB of marks
 STEADY = [f"steady_{name}" for name in Steady.__dataclass_fields__]
 
@@ -137,10 +138,12 @@ def simulations(
 
 
 def check_counts(**counts: object) -> None:
-    """Raise `WhatIfError` unless each of the named counts is an integer of at least 1."""
+    """Raise `WhatIfError` unless each of the named counts is an integer from 1 to `MOST_RUNS`."""
     for name, count in counts.items():
         if not is_integer(count) or count < 1:  # type: ignore[operator]
-            raise WhatIfError(f"{name}: expected an integer of at least 1, got {count!r}")
+            raise WhatIfError(f"{name}: expected an integer of at least 1, got {shown(count)}")
+        if count > MOST_RUNS:  # type: ignore[operator]
+            raise WhatIfError(f"{name}: expected at most {MOST_RUNS:,}, got {shown(count)}")
 
 
 def check_jobs(jobs: object) -> None:

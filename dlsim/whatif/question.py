@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.feasibility import Judge
@@ -12,6 +13,7 @@ from dlsim.whatif.statistics import check_confidence
 from dlsim.whatif.targets import SHARES, Target
 
 PREFETCH = (1, 2, 4, 8)
+MOST_NUMBERS = 1025  # of workers, none among them; a search among more takes minutes to begin
 USUAL, MOST = 16, 64  # workers: those that are looked at first, and as far as the search goes on
 
 
@@ -80,5 +82,10 @@ def targets(
 
 
 def numbers(values: Iterable[int] | None) -> tuple[int, ...] | None:
-    """The values, if any are given."""
-    return None if values is None else tuple(values)
+    """The values, if any are given. Raises `WhatIfError` for more than can be looked at."""
+    if values is None:
+        return None
+    found = tuple(islice(values, MOST_NUMBERS + 1))
+    if len(found) > MOST_NUMBERS:
+        raise WhatIfError(f"workers: expected at most {MOST_NUMBERS:,} numbers to choose from")
+    return found

@@ -53,6 +53,7 @@ from tests.benchmarks.mutants.words import change_case, keys_case, option_case, 
 
 PATIENCE = 20  # seconds of a processor
 MOST_MEMORY = 2e9  # bytes that a command takes for itself
+NO_NUMBER = re.compile(r"(?<![A-Za-z./_])(nan|inf)(?![A-Za-z/_.])")
 PROGRESS = re.compile(
     r"dlsim: (simulating|telling|drawing|fitting|finding out)[^\n]*(so far|left|takes )"
 )
@@ -99,9 +100,10 @@ def fault(args: list[str]) -> str | None:
         return f"refused unreadably ({len(said)} characters): {said[:60]!r}"
     if status != 2 and said.strip():
         return f"on stderr beside an answer: {said[:80]!r}"
-    if status != 2 and re.search(r"(?<![A-Za-z./_])(nan|inf)(?![A-Za-z/_.])", out.getvalue()):
-        line = re.search(r".*(?<![A-Za-z./_])(nan|inf)(?![A-Za-z/_.]).*", out.getvalue())
-        return f"in an answer: {line[0][:100] if line else ''!r}"
+    asked = {"nan", "inf"} & {*args}  # as the name of a file
+    if status != 2 and not asked and NO_NUMBER.search(out.getvalue()):
+        (line, *_) = filter(NO_NUMBER.search, out.getvalue().splitlines())
+        return f"in an answer: {line[:100]!r}"
     return None
 
 

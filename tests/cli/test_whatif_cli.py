@@ -108,6 +108,11 @@ def test_advise(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["advise", "--max-stall", "low"], "--max-stall: expected a share such as 0.01 or 1%"),
         (["advise", "--max-stall", "5"], "--max-stall: expected a share such as 0.01 or 1%, got '"),
         (["advise", "--max-workers", "-1"], "--max-workers: expected an integer of at least 0"),
+        (
+            ["advise", "--max-workers", "1000000000000000000000"],
+            "workers: expected at most 1,025 n",
+        ),
+        (["loaders", "--replications", "9223372036854775808"], "replications: expected at most"),
         (["advise", "--max-epoch", "9 x"], "--max-epoch: expected a duration such as"),
     ],
 )

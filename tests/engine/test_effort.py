@@ -170,6 +170,19 @@ def test_reads_at_the_same_time_hold_each_other_up() -> None:
     assert seconds_of(shared) > seconds_of(reading)
 
 
+def test_stages_of_a_batch_are_simulated_once_for_it() -> None:
+    """A batch that is read as a whole takes as long to simulate, however many samples it has."""
+    batch = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=400, num_workers=2),
+        dataset=dlsim.MapDataset(
+            40_000, batched=True, fetch=[dlsim.Stage("read", read_bytes=dlsim.Constant(1e3))]
+        ),
+        machine=dlsim.Machine(storage=dlsim.Storage(bandwidth=1e6)),
+    )
+    one = dlsim.replace(batch, {"loader.batch_size": 1, "dataset.length": 100})
+    assert seconds_of(batch) == pytest.approx(seconds_of(one))
+
+
 def test_looking_at_runs_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled code makes simulating short, and not what is told of each run of each rank."""
     monkeypatch.setattr("dlsim.engine.effort.compiles_first", lambda *_: False)

@@ -252,6 +252,18 @@ def test_the_slowest_of_many_takes_as_long_as_the_harmonic_number_says(
     assert abs(found.end / 1000 - expected) < 4 * spread
 
 
+@engines
+@pytest.mark.parametrize(("sync", "there"), [(1, 3), (2, 1), ("epoch", 1)])
+def test_a_record_of_meetings_that_is_too_short(
+    sync: int | str, there: int, engine: Engine
+) -> None:
+    """Both engines say of how many meetings there should be a record."""
+    record = dlsim.Recorded([0.5] * there)
+    scenario = dlsim.replace(job(batches=4, ranks=2), {"job.sync": sync, "epochs": 3})
+    with pytest.raises(ScenarioError, match=f"job.sync_time: .* at least {there + 1} values"):
+        simulate_job(dlsim.replace(scenario, {"job.sync_time": record}), engine=engine)
+
+
 def test_all_wait_for_the_last() -> None:
     """A rank whose steps take three times as long comes last, and everyone goes on when it has."""
     scenario = job(batches=4, ranks=3, sync=2, sync_time=dlsim.Constant(0.5))

@@ -279,6 +279,8 @@ def test_durations_as_people_write_them(seconds: float) -> None:
         (SMALL, {"torch": "2.5", "loader.in_order": False}, "loader.in_order: torch 2.5 has no su"),
         (STREAM, {"loader.shuffle": True}, "loader.shuffle: expected nothing: an iterable-style d"),
         (STREAM, {"dataset.sharding": [1]}, "dataset.sharding: expected 2 lengths, one for each w"),
+        (STREAM, {"dataset.sharding": [1, 2**63]}, "dataset.sharding: expected none, split, litd"),
+        (STREAM, {"dataset.shards": [1, 2**63]}, "dataset.shards: expected a list of integers of"),
         (STREAM, {"dataset.sharding": "by id"}, "dataset.sharding: "),
         (
             STREAM,

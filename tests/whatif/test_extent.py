@@ -11,9 +11,9 @@ from dlsim.engine.effort import counts, decided
 from dlsim.trace import summarize
 from dlsim.trace.critical_path import shares
 from dlsim.whatif import bounds, replicate, sweep
-from dlsim.whatif.extent import SHARE, cost, measured, part_of, repeats, replicated, shortened
+from dlsim.whatif.extent import IDLE, SHARE, cost, measured, part_of, repeats, replicated, shortened
 from tests.benchmarks.stretch import answers
-from tests.strategies import scenarios
+from tests.strategies import jobs, scenarios
 
 METRICS = ("samples_per_s", "batches_per_s", "elapsed", "batches", "epoch_time")
 METRICS += ("wait_mean", "wait_p95", "stall", "au")
@@ -41,6 +41,37 @@ def test_what_is_simulated_whole_is_measured_as_it_is(case: dlsim.Scenario) -> N
     )
     found = {name.removeprefix(SHARE): row[name] for name in row if name.startswith(SHARE)}
     assert found == pytest.approx(shares(trace))
+
+
+@settings(max_examples=60)
+@given(jobs(scenarios(torch_only=False)))
+def test_jobs_are_measured_as_they_are(case: dlsim.Scenario) -> None:
+    """Whoever asks, the figures of a job are its own: ranks that leave earlier wait for others."""
+    job = dlsim.simulate_job(case)
+    row = measured(case, shares=True)(job)
+    summary = summarize(job).as_dict()
+    names = ("samples_per_s", "batches_per_s", "elapsed", "batches", "stall", "au")
+    assert {name: row[name] for name in names} == pytest.approx(
+        {name: summary[name] for name in names}, nan_ok=True
+    )
+    if row["stall"] == row["stall"]:
+        idle = sum(row[name] for name in row if name.startswith(IDLE))
+        assert idle == pytest.approx(row["stall"], abs=1e-9)
+
+
+def test_a_rank_without_data_has_its_share_of_the_idle_time() -> None:
+    """Two shards for three ranks: the third one waits all of the time, which is told as waiting."""
+    data = dlsim.IterableDataset(8, shards=[4, 4], fetch=[dlsim.Stage("a", wait=dlsim.Constant(1))])
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=4, num_workers=1),
+        dataset=data,
+        consumer=dlsim.Consumer(step=dlsim.Constant(4.0)),
+        job=dlsim.Job(ranks=3, sync="never"),
+    )
+    row = measured(case, shares=True)(dlsim.simulate_job(case))
+    assert row["stall"] == pytest.approx(2 / 3)  # 16 of 24 seconds
+    assert row[f"{IDLE}barrier"] == pytest.approx(8 / 24)
+    assert row[f"{IDLE}first batch"] == pytest.approx(8 / 24)
 
 
 @pytest.mark.parametrize("epochs", [1, 5])

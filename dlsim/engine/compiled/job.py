@@ -122,8 +122,10 @@ class Job:
             self.ranks.append(made)
             states.append(made.state)
         most = (max(steps_of_ranks(scenario)) + 1) * scenario.epochs
-        times = Stream(job.sync_time, "job.sync_time", (SYNC,), seed)
-        drawn = np.asarray(times.array(range(most)), np.float64)
+        self.times = Stream(job.sync_time, "job.sync_time", (SYNC,), seed)
+        drawn = np.asarray(self.times.array(range(most)), np.float64)
+        self.recorded = int((~np.isnan(drawn)).sum())  # meetings that there are times for
+        drawn = np.where(np.isnan(drawn), np.inf, drawn)
         for made in self.ranks:
             made.state = made.state._replace(meeting_times=drawn)
         self.common = self.ranks[0].state.job[0]
@@ -133,7 +135,7 @@ class Job:
         self.ends: list[float] = [np.nan] * job.world  # when each rank was over
 
     def run(self, progress: Callable[[int], object]) -> None:
-        """All ranks, to their ends."""
+        """All ranks, to their ends. Raises `ScenarioError` where a record turns out too short."""
         for rank in range(self.job.world):
             self.begin(rank, 0.0)
         while True:
@@ -141,6 +143,8 @@ class Job:
             self.ranks[0].state.changed[: len(self.changed)] = sorted(self.changed)
             self.changed.clear()
             why = run_ranks(self.ranks[0].table)
+            if self.common["met"] > self.recorded:
+                self.times.take([self.recorded])  # raises
             if why == NOTHING_LEFT:
                 return
             self.answer(int(self.common["current"]), why, progress)
