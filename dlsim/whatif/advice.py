@@ -20,9 +20,9 @@ from dlsim.whatif.changes import pasted
 from dlsim.whatif.coming import told_of_samples
 from dlsim.whatif.explain import WORTH, Explanation
 from dlsim.whatif.extent import part_of, shortened
-from dlsim.whatif.feasibility import Verdict
 from dlsim.whatif.growing import told_of_step
 from dlsim.whatif.leaving import left_early
+from dlsim.whatif.sequential import Verdict
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import Interval, interval
 from dlsim.whatif.targets import Target
@@ -61,7 +61,8 @@ class Advice:
     `speed`: of `best`, in samples a second; `speeds`: in each replication. `judged`: simulations
     made. `times`: seconds of an epoch, and of the whole run, with `best`. `tried`: the most workers
     that were looked at, where more might do better, else 0. `ended`: which errors end runs with
-    other settings. `as_set`: switches that gain with the number of workers that is set.
+    other settings. `undecided`: whether the search ended at its own limit before all that might be
+    better were decided. `as_set`: switches that gain with the number of workers that is set.
     `with_room`: what were best on a machine with room for all batches, where settings are left out
     that do not fit; `programmed`: with other samplers, shares of data, or ways to start workers.
     """
@@ -79,6 +80,7 @@ class Advice:
     judged: int
     times: tuple[float, float]
     tried: int
+    undecided: bool = False
     as_set: Otherwise | None = None
     ended: str = ""
     with_room: Otherwise | None = None
@@ -113,8 +115,11 @@ class Advice:
 
     @property
     def untried(self) -> str:
-        """That more workers were not tried, where the search ended at its own limit."""
-        return f"More than {self.tried} workers were not tried." if self.tried else ""
+        """What was not tried, or not decided, where the search ended at its own limit."""
+        more = f"More than {self.tried} workers were not tried." if self.tried else ""
+        others = "others may reach it" if self.chosen is None else "others may be better"
+        left = f"The search ended at its own limit: {others}." if self.undecided else ""
+        return " ".join(filter(None, (more, left)))
 
     @property
     def kept(self) -> str:
@@ -235,8 +240,9 @@ def _missed(found: Advice) -> list[str]:
             f"No settings surely reach it: {asked}. The best are {found.best.keywords}",
             f"With these, {found.results}; but that is met by chance, in {_runs(found)}.",
         ]
+    known = "are known to reach" if found.undecided else "reach"
     return [
-        f"No settings reach it: {asked}. The best are {found.best.keywords}",
+        f"No settings {known} it: {asked}. The best are {found.best.keywords}",
         f"With these, {found.results}.",
         *_in_the_way(found),
     ]

@@ -18,9 +18,10 @@ from dlsim.whatif.cheapest import Found, looked_at, search
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import WORTH, Explanation, explain
 from dlsim.whatif.fastest import nearly_as_fast
-from dlsim.whatif.feasibility import FIRST, Verdict
+from dlsim.whatif.feasibility import FIRST
 from dlsim.whatif.question import PREFETCH, Question, numbers, targets
 from dlsim.whatif.searching import searching
+from dlsim.whatif.sequential import Verdict
 from dlsim.whatif.space import space
 
 GLANCE = 2  # replications of what was not judged, to tell what else there is
@@ -50,7 +51,8 @@ def advise(
     `max_epoch`, seconds. Without any, samples a second within 1 % of the most that any number of
     workers gives. A target holds if the mean over runs does, with `confidence`; one that is only
     met by chance, or still undecided after `maximum` replications, does not (by default up to
-    1,000, fewer of long runs).
+    1,000, fewer of long runs). All simulations together have an end, too, unless `maximum` is
+    given: what is undecided then is said to be.
 
     Cheapest: fewest workers, then least memory for batches on their way (window times bytes of a
     batch), then nearest to torch's defaults. `max_memory` bytes, and `machine.memory` and
@@ -100,13 +102,14 @@ def _told(scenario: Scenario, question: Question, found: Found) -> Advice:
         best=best,
         workers=found.workers,
         verdict=judge.verdict(best.scenario),
+        front=pareto(list(_known(found)), best),
         margin=dict(_margin(found)),
         explanation=_explained(question, found) if limited else None,
-        front=pareto(list(_known(found)), best),
         speeds=judge.samples_per_s(best.scenario),
         judged=judge.simulated,
         times=(judge.mean(best.scenario, "epoch_time"), judge.mean(best.scenario, "elapsed")),
         tried=found.most_workers if found.at_the_limit else 0,
+        undecided=found.undecided,
         as_set=_as_set(scenario, found) if limited else None,
         ended=_ended(found),
         with_room=_with_room(scenario, question, found) if limited else None,
@@ -164,15 +167,15 @@ def _known(found: Found) -> Iterator[Candidate]:
 
 def _with_room(scenario: Scenario, question: Question, found: Found) -> Otherwise | None:
     """What would be on a machine with room for all batches, where settings were left out."""
-    machine = scenario.machine
+    machine, budget = scenario.machine, found.judge.budget
     roomy = structs.replace(machine, shm=None, memory=None, descriptors=None)
-    if roomy == machine:
+    if roomy == machine or budget.spent:
         return None
     larger = structs.replace(scenario, machine=roomy)
     asked = found.workers, question.prefetch, question.max_memory, question.batch_sizes
     if len(candidates(larger, *asked)) == len(candidates(scenario, *asked)):
         return None
-    there = search(larger, replace(question, workers=found.workers))
+    there = search(larger, replace(question, workers=found.workers), budget)
     return Otherwise("", there.best, there.speed, there.chosen is not None)
 
 
@@ -180,9 +183,9 @@ def _programmed(question: Question, found: Found) -> Iterator[Otherwise]:
     """What another sampler, another way to share out data, or to start workers, would do."""
     largest = max(found.options, key=lambda option: option.workers)
     for change in programs(largest.scenario):
-        if found.judge.costly(change.scenario):
+        if found.judge.costly(change.scenario) or found.judge.budget.spent:
             continue
-        there = search(change.scenario, question)
+        there = search(change.scenario, question, found.judge.budget)
         yield Otherwise(change.name, there.best, there.speed, there.chosen is not None)
 
 
@@ -190,7 +193,7 @@ def _margin(found: Found) -> Iterator[tuple[str, Verdict]]:
     """Whether the best holds the targets with wrong inputs, by what is wrong.
 
     What is to be about as fast as any settings is held against those with the same wrong inputs,
-    and no fewer workers.
+    and no fewer workers. Of what is undecided when the search ends, nothing is said.
     """
     best, judge = found.best, found.judge
     if found.chosen is None or judge.costly(best.scenario):
@@ -201,8 +204,12 @@ def _margin(found: Found) -> Iterator[tuple[str, Verdict]]:
         o for (n, _), o in largest.items() if n >= best.workers and (n & (n - 1) == 0 or n == most)
     ]
     for name, factors in WRONG.items():
+        if judge.budget.spent:
+            return
         wanted = found.targets
         if found.relative:
             wrong = [replace(o, scenario=slower(o.scenario, **factors)) for o in options]
             wanted = (nearly_as_fast(wrong, judge, MARGIN),)
-        yield name, judge.verdict(slower(best.scenario, **factors), wanted, MARGIN)
+        verdict = judge.verdict(slower(best.scenario, **factors), wanted, MARGIN)
+        if verdict.decided or not judge.budget.spent:
+            yield name, verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -120,6 +120,37 @@ def candidates(
             f"got {size(most)}"
         )
     return sorted(fitting, key=lambda candidate: candidate.cost)
+
+
+def unlike(options: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Those of `options`, the cheapest first, of which no cheaper one does just the same.
+
+    With a window of all batches of an epoch they are all sent for at its beginning, and with as
+    many workers each has one of them: more do nothing, but take their time to start.
+    """
+    enough = set[tuple[int, bool, Switches, int]]()
+    for option in options:
+        dataset, loader = option.scenario.dataset, option.scenario.loader
+        further = loader.endless or option.scenario.job.dispatches  # not for these batches alone
+        if isinstance(dataset, IterableDataset) or further or not option.workers:
+            yield option
+            continue
+        batches = _sent(option.scenario)
+        workers, order, switches, size = option.kind
+        alike = min(workers, batches), order, switches, size
+        if alike not in enough:
+            yield option
+        if loader.window >= batches:
+            enough.add(alike)
+
+
+def _sent(scenario: Scenario) -> int:
+    """How many batches of an epoch workers are sent for, if nobody leaves it early.
+
+    Of a job, those of its first rank: no other has more.
+    """
+    whole = structs.replace(scenario.consumer, stop_after=None)
+    return int(counts(structs.replace(scenario, consumer=whole))[0])
 
 
 def pareto(found: Sequence[Candidate], kept: Candidate | None = None) -> list[Candidate]:

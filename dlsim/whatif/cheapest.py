@@ -8,14 +8,15 @@ on with more.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dlsim.scenario import Scenario
 from dlsim.trace.metrics import mean
-from dlsim.whatif.candidates import Candidate, Switches, candidates
+from dlsim.whatif.candidates import Candidate, Switches, candidates, unlike
 from dlsim.whatif.fastest import nearly_as_fast, slow
-from dlsim.whatif.feasibility import NEAR, Judge
+from dlsim.whatif.feasibility import NEAR, Budget, Judge
 from dlsim.whatif.question import Question
+from dlsim.whatif.sequential import Verdict
 from dlsim.whatif.targets import NEARLY, Target
 
 LEAST = 0.002  # a miss that is greater by so little, as a share, is no reason to pay more
@@ -30,6 +31,7 @@ class Found:
     `workers`: the numbers that were looked at, whether they fit or not. `targets`: those of the
     question; without any, that of being about as fast as any option. `chosen`: the cheapest that
     holds them, None if none does; `best`: `chosen`, or else the one that comes nearest.
+    `undecided`: whether the search ended at its own limit before all that were better were decided.
     """
 
     workers: tuple[int, ...]
@@ -38,6 +40,7 @@ class Found:
     targets: tuple[Target, ...]
     chosen: Candidate | None
     best: Candidate
+    undecided: bool = False
 
     @property
     def relative(self) -> bool:
@@ -62,18 +65,21 @@ class Found:
         return mean(self.judge.samples_per_s(self.best.scenario))
 
 
-def search(scenario: Scenario, question: Question) -> Found:
-    """The cheapest configuration that answers `question`. Raises `WhatIfError` if none fits."""
-    judge = question.judge(0)
+def search(scenario: Scenario, question: Question, budget: Budget | None = None) -> Found:
+    """The cheapest configuration that answers `question`. Raises `WhatIfError` if none fits.
+
+    When the `budget` is spent, by default one of its own, no more is simulated than the first runs
+    of each candidate.
+    """
+    judge = question.judge(0, budget)
     for workers in question.ranges:
-        options = candidates(
-            scenario, workers, question.prefetch, question.max_memory, question.batch_sizes
-        )
+        asked = workers, question.prefetch, question.max_memory, question.batch_sizes
+        options = list(unlike(candidates(scenario, *asked)))
         if question.keep_order:
             options = [option for option in options if option.scenario.loader.in_order]
         judge.tries = len(options)
         found = _among(workers, options, judge, question)
-        if not found.at_the_limit:
+        if not found.at_the_limit or judge.budget.spent:
             break
     return found
 
@@ -83,12 +89,22 @@ def _among(
 ) -> Found:
     targets = question.targets or (nearly_as_fast(options, judge),)
     judge.targets = targets
-    chosen = next((o for o in _hopeful(options, judge) if _holds(o, options, judge)), None)
-    if chosen is None and targets[0].rivals:  # rivals that cannot be told apart
-        first = next(o for o in options if o.scenario == targets[0].rivals[0])
-        chosen = None if judge.verdict(first.scenario).failed else first
+    chosen, undecided = _cheapest(options, judge)
     best = chosen or _nearest(looked_at(options, judge), judge)
-    return Found(workers, options, judge, targets, chosen, best)
+    if targets[0].rivals and not judge.verdict(best.scenario).failed:
+        chosen = best  # of those that cannot be told apart
+    return Found(workers, options, judge, targets, chosen, best, undecided)
+
+
+def _cheapest(options: list[Candidate], judge: Judge) -> tuple[Candidate | None, bool]:
+    """The cheapest that holds the targets; and whether a cheaper one is undecided."""
+    undecided = judge.budget.spent
+    for option in _hopeful(options, judge):
+        verdict = _judged(option, options, judge)
+        if verdict.holds:
+            return option, undecided
+        undecided |= judge.budget.spent and not verdict.decided
+    return None, undecided
 
 
 def _hopeful(options: list[Candidate], judge: Judge) -> Iterator[Candidate]:
@@ -100,22 +116,24 @@ def _hopeful(options: list[Candidate], judge: Judge) -> Iterator[Candidate]:
     for option in options:
         if option.ordered:
             most = judge(largest[option.kind].scenario)
-            if not most.holds and most.decided and most.miss >= NEAR:
+            if most.missed and most.miss >= NEAR:
                 continue
         elif slow(option, judge):
             continue
         yield option
 
 
-def _holds(option: Candidate, options: list[Candidate], judge: Judge) -> bool:
-    """Whether `option` holds the targets; and, if it gives up order, surely gains by that."""
+def _judged(option: Candidate, options: list[Candidate], judge: Judge) -> Verdict:
+    """The verdict on `option`: if it gives up order, it only holds if it surely gains by that."""
     verdict = judge(option.scenario)
     if not verdict.holds or option.in_order:
-        return verdict.holds
+        return verdict
     like = option.prefetch, option.kind
     ordered = [o for o in options if o.in_order]
     twin = next((o for o in ordered if (o.prefetch, _free(o)) == like), None)
-    return twin is None or judge.faster(option.scenario, twin.scenario)
+    if twin is None or judge.faster(option.scenario, twin.scenario):
+        return verdict
+    return replace(verdict, holds=False, decided=not judge.budget.spent)
 
 
 def _free(option: Candidate) -> tuple[int, bool, Switches, int]:

@@ -25,12 +25,13 @@ from dlsim.trace.work import DISTINCT, in_an_epoch, unit
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.demand import Demand, demand, variation
-from dlsim.whatif.feasibility import FIRST, NEAR, Judge, likely, surely_above
+from dlsim.whatif.feasibility import FIRST, NEAR, Judge
+from dlsim.whatif.sequential import likely, surely_above
 from dlsim.whatif.targets import NEARLY, Target
 
 SAME = 0.0025  # relative; who is faster by no more is not faster
 MOST = 100  # replications of a candidate
-ALL = 400_000.0  # the effort of all runs of those that cannot be told apart
+HALF = 0.5  # of what is left of the budget, for those that cannot be told apart
 DOUBT = 0.02  # by how much a rank alone may be off
 
 
@@ -60,14 +61,11 @@ def fastest(options: list[Candidate], judge: Judge, most: int = MOST) -> Fastest
             else:
                 doubt += 1 - likely(-slower)
         rest = [option for option in rivals if option is not best]
-        if not rest or 2 * runs > min(most, judge.most(best.scenario), of_all(rivals, judge)):
+        stage = runs * sum(judge.takes(option.scenario) for option in rivals)
+        enough = 2 * runs > min(most, judge.most(best.scenario)) or stage > HALF * judge.budget.left
+        if not rest or enough:
             return Fastest(best, rest, doubt)
         looked, runs = rivals, 2 * runs
-
-
-def of_all(options: list[Candidate], judge: Judge) -> float:
-    """How often each of so many is simulated at most, where none can be told from the others."""
-    return max(ALL / sum(judge.price(option.scenario) for option in options), 4 * FIRST)
 
 
 def nearly_as_fast(options: list[Candidate], judge: Judge, most: int = MOST) -> Target:

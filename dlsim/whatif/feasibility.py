@@ -1,11 +1,14 @@
 """Does a configuration hold a target? Replicated until one can tell, and no further.
 
-A sequential test in stages of doubling size. After each, a mean is called within its limit if
-its one-sided confidence limit is, and beyond it if the other one is; in between, replications go
-on. The risk of an error is divided among the stages, and that of calling a target held among the
-configurations tried besides (Bonferroni), so that a target met by chance alone is not called met.
-Configurations far from their limits are decided after a few replications; those that are close
-get many, until the mean is known to `CLOSE` and still on neither side: too close is not held.
+A sequential test (`dlsim.whatif.sequential`) in stages of doubling size. The risk of an error is
+divided among the stages, and that of calling a target held among the configurations tried besides
+(Bonferroni), so that a target met by chance alone is not called met. Configurations far from their
+limits are decided after a few replications; those that are close get many.
+
+Each limit has a test of its own: of two rivals that one is to be held against, that which is surely
+no better is not simulated again for the other. All simulations of an answer together have an end
+(`Budget`), but for the first ones of each configuration: who is undecided then stays so, which is
+said.
 Feasibility checks of this kind: D. Batur and S.-H. Kim, Finding feasible systems in
 the presence of constraints on multiple performance measures, ACM TOMACS 20(3), 2010.
 """
@@ -13,7 +16,7 @@ the presence of constraints on multiple performance measures, ACM TOMACS 20(3), 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,54 +25,44 @@ from dlsim.engine.facts import left_to_chance
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
-from dlsim.trace.metrics import known, mean
+from dlsim.trace.metrics import mean
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import Demand, demand
 from dlsim.whatif.endings import ended_by
 from dlsim.whatif.extent import cost, impossible, measured, shortened
 from dlsim.whatif.parallel import Row, replication_seed
 from dlsim.whatif.replicate import columns, more
-from dlsim.whatif.student import below, quantile
-from dlsim.whatif.targets import NEARLY, SHARES, Target
+from dlsim.whatif.sequential import CLOSE, RULED_OUT, Limit, Verdict, likely, surely_above
+from dlsim.whatif.targets import NEARLY, Target
 
 FIRST = 3  # replications of the first stage
 MOST = 1000  # replications of one configuration
 TOTAL = 40_000.0  # the effort of all runs of a configuration
+ALL = 200_000.0  # that of all runs of an answer: less than ten seconds
 COSTLY = 40_000.0  # the effort of a simulation that is not made without need
 CALL = LOOKING / SECONDS  # the effort of looking at a run of one rank
-CLOSE = 0.005  # of the time (a share), or of the limit (anything else), makes no difference
 NEAR = 0.05  # of its limit; what misses by less may yet hold
 SURELY = 0.9  # a closed form must miss the target by this factor to rule a configuration out
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What is known of a configuration: whether it `holds` the targets, and from how many `runs`.
+@dataclass
+class Budget:
+    """The effort that is `left` for the simulations of an answer."""
 
-    `decided`: whether the test came to an end; one that did not does not hold. `probability`:
-    that the means hold, all of them, in the sense of the t distribution; `held`: the runs that do.
-    `means`: by metric. `miss`: by how much of its limit the worst mean is beyond it, 0 if none is.
-    `failed`: whether an error ends any run; then nothing holds.
-    """
+    left: float = field(default_factory=lambda: ALL)
 
-    holds: bool
-    decided: bool
-    probability: float
-    runs: int
-    held: int
-    means: dict[str, float]
-    miss: float
-    failed: bool = False
-
-
-RULED_OUT = Verdict(False, True, 0.0, 0, 0, {}, math.inf)
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left: the search ends."""
+        return self.left <= 0
 
 
 class Judge:
     """Judges configurations by `targets`, remembering what was simulated.
 
     `tries`: among how many configurations the risk of a wrong yes is divided. `maximum`: how
-    often one is replicated at most; None: up to 1,000 times, less often if runs are long.
+    often one is replicated at most; None: up to 1,000 times, less often if runs are long. When
+    `budget` is spent, nothing is simulated any more but the first runs of what is asked for.
     """
 
     def __init__(
@@ -80,8 +73,10 @@ class Judge:
         tries: int,
         seed: int,
         jobs: int,
+        budget: Budget | None = None,
     ) -> None:
         self.targets, self.maximum, self.seed, self.jobs = targets, maximum, seed, jobs
+        self.budget = Budget() if budget is None else budget
         stages = 1 + max(0, math.ceil(math.log2((maximum or MOST) / FIRST)))
         self.risk_no = (1 - confidence) / stages
         self.tries = tries
@@ -103,16 +98,22 @@ class Judge:
     ) -> Verdict:
         """The verdict on `scenario` from simulations, by other `targets` if there are any.
 
-        `most`: how many there are at most, if that is fewer than usual.
+        `most`: how many there are at most, if that is fewer than usual. Limits that are decided
+        are left at that, and their rivals not simulated again.
         """
+        targets = targets or self.targets
+        limits = [Limit(t, rival) for t in targets for rival in t.rivals or (None,)]
         most = min(most, self.most(scenario))
-        wanted = FIRST
+        wanted, still = min(FIRST, most), limits
         while True:
-            rows = self._simulated(scenario, min(wanted, most))
-            found = self._judged(columns(rows), targets or self.targets)
-            if found.decided or len(rows) >= most:
+            for limit in still:
+                limit.test(self._excess(limit, scenario, wanted), self.risk_yes, self.risk_no)
+            still = [limit for limit in still if not (limit.within or limit.close)]
+            runs = min((len(limit.excess) for limit in still), default=most)
+            found = self._verdict(scenario, targets, limits)
+            if found.decided or runs >= most or self.budget.spent:
                 return found
-            wanted = 2 * len(rows)
+            wanted = min(2 * runs, most)
 
     def most(self, scenario: Scenario) -> int:
         """How often `scenario` is simulated at most; where nothing is random, one run tells."""
@@ -124,30 +125,38 @@ class Judge:
         """The effort of simulating `scenario` once, and of looking at the run."""
         return cost(shortened(scenario)) + CALL * ranks(scenario)
 
+    def takes(self, scenario: Scenario) -> float:
+        """What simulating `scenario` once takes of the budget."""
+        return _takes(self._part(scenario))
+
     def samples_per_s(self, scenario: Scenario, wanted: int = FIRST) -> Floats:
-        """Distinct samples a second of `scenario` in each of its replications, so many at least."""
-        return columns(self._simulated(scenario, wanted))["distinct_per_s"]
+        """Distinct samples a second of `scenario` in each of its replications.
+
+        So many at least, or as many as the budget allows.
+        """
+        return self._values(scenario, "distinct_per_s", wanted)
 
     def faster(self, scenario: Scenario, other: Scenario) -> bool:
         """Whether `scenario` surely makes more samples a second than `other`, and not just so."""
-        runs = FIRST
+        wanted = FIRST
         while True:
-            speed, least = (self.samples_per_s(each, runs)[:runs] for each in (scenario, other))
-            more = speed - least
+            speed, least = (self.samples_per_s(each, wanted) for each in (scenario, other))
+            runs = min(len(speed), len(least), wanted)
+            more, near = speed[:runs] - least[:runs], CLOSE * mean(least[:runs])
             if surely_above(more, self.risk_no, equal=False):
                 return True
-            near = CLOSE * mean(least)
-            if surely_above(near - more, self.risk_no) or 2 * runs > self.most(scenario):
+            enough = 2 * wanted > self.most(scenario) or self.budget.spent
+            if surely_above(near - more, self.risk_no) or enough:
                 return False
-            runs *= 2
+            wanted *= 2
 
     def mean(self, scenario: Scenario, metric: str) -> float:
         """The mean of a metric over the replications of `scenario` that were made."""
-        return mean(columns(self._simulated(scenario, FIRST))[metric])
+        return mean(self._values(scenario, metric, FIRST))
 
     def ended_by(self, scenario: Scenario) -> str:
         """What ends the first of its replications that an error ends; "" if none does."""
-        failed = columns(self._simulated(scenario, FIRST))["failed"] > 0
+        failed = self._values(scenario, "failed", FIRST) > 0
         if not failed.any():
             return ""
         seed = replication_seed(self.seed, int(failed.argmax()))
@@ -166,8 +175,15 @@ class Judge:
         """How many simulations were made."""
         return sum(map(len, self._rows.values()))
 
+    def _values(self, scenario: Scenario, metric: str, wanted: int) -> Floats:
+        """A metric in all replications of `scenario`, so many at least."""
+        rows = self._simulated(scenario, wanted)
+        return np.array([row.get(metric, math.nan) for row in rows])
+
     def _simulated(self, scenario: Scenario, wanted: int) -> list[Row]:
-        """All rows of `scenario`, so many at least."""
+        """All rows of `scenario`: so many at least, or the first where the budget is spent."""
+        if self.budget.spent:
+            wanted = min(wanted, FIRST)
         rows = self._rows.setdefault(scenario, [])
         if len(rows) < wanted:
             rows += self._more(self._part(scenario), range(len(rows), wanted), scenario)
@@ -185,38 +201,40 @@ class Judge:
 
         How much there will be to judge is not known before; that there was much, is.
         """
+        self.budget.left -= _takes(part) * (len(numbers) if left_to_chance(part) else 1)
         self._seconds += seconds_of(part) * len(numbers)
         with deciding(self._seconds, part, jobs=self.jobs):
             return more(part, self.seed, numbers, self.jobs, measured(whole))
 
-    def _excesses(self, target: Target, values: Floats) -> list[Floats]:
-        """How far the value of each replication is beyond each limit; negative within it."""
-        if not target.rivals:
-            return [target.excess(values)]
-        runs = len(values)
-        rivals = (columns(self._simulated(each, runs)) for each in target.rivals)
-        return [NEARLY * each[target.metric][:runs] - values for each in rivals]
+    def _excess(self, limit: Limit, scenario: Scenario, wanted: int) -> Floats:
+        """How far each replication is beyond a limit: so many at least, where the budget allows."""
+        values = self._values(scenario, limit.target.metric, wanted)
+        if limit.rival is None:
+            return limit.target.excess(values)
+        theirs = self._values(limit.rival, limit.target.metric, wanted)
+        runs = min(len(values), len(theirs))
+        return NEARLY * theirs[:runs] - values[:runs]
 
-    def _judged(self, metrics: dict[str, Floats], targets: tuple[Target, ...]) -> Verdict:
-        excesses = [(t, each) for t in targets for each in self._excesses(t, metrics[t.metric])]
-        failed = bool(metrics["failed"].any())
-        runs = len(metrics["failed"])
-        within = [surely_above(-excess, self.risk_yes) for _, excess in excesses]
-        no = any(surely_above(excess, self.risk_no, equal=False) for _, excess in excesses)
-        close = all(
-            yes or _close(excess, self.risk_yes, 1.0 if t.metric in SHARES else t.limit)
-            for yes, (t, excess) in zip(within, excesses, strict=True)
-        )
-        doubt = sum(t.doubt for t in targets) + sum(1 - likely(excess) for _, excess in excesses)
-        held = np.all([excess <= 0 for _, excess in excesses], axis=0)
+    def _verdict(
+        self, scenario: Scenario, targets: tuple[Target, ...], limits: list[Limit]
+    ) -> Verdict:
+        """What the tests of all `limits` say by now."""
+        runs = max(len(limit.excess) for limit in limits)
+        beyond = np.zeros(runs, bool)
+        for limit in limits:
+            beyond[: len(limit.excess)] |= ~(limit.excess <= 0)
+        failed = bool(self._values(scenario, "failed", 0).any())
+        holds, missed = all(each.within for each in limits), any(each.beyond for each in limits)
+        doubt = sum(t.doubt for t in targets) + sum(1 - likely(each.excess) for each in limits)
         return Verdict(
-            holds=all(within) and not failed,
-            decided=no or close or failed,
+            holds=holds and not failed,
+            decided=holds or missed or failed or any(each.close for each in limits),
             probability=max(1 - doubt, 0.0),
             runs=runs,
-            held=int(held.sum()),
-            means={t.metric: mean(metrics[t.metric]) for t in targets},
-            miss=max(_missed(excess, t.limit) for t, excess in excesses),
+            held=int(runs - beyond.sum()),
+            means={t.metric: mean(self._values(scenario, t.metric, 0)) for t in targets},
+            miss=max(each.missed for each in limits),
+            missed=missed,
             failed=failed,
         )
 
@@ -257,37 +275,6 @@ def _first_wait(need: Demand, edge: float) -> float:
     return need.fetches / (need.fetches + need.batches * (need.step + need.copies + edge) or 1.0)
 
 
-def _close(excess: Floats, risk: float, scale: float) -> bool:
-    """Whether the mean of `excess` is surely within `CLOSE` of 0, in units of `scale`."""
-    near = CLOSE * scale
-    return surely_above(near - excess, risk) and surely_above(near + excess, risk)
-
-
-def _missed(excess: Floats, limit: float) -> float:
-    """By what share the mean is beyond the limit: 0 within it, without end where none is known."""
-    beyond = mean(excess) / (limit or 1.0)
-    return math.inf if math.isnan(beyond) else max(0.0, beyond)
-
-
-def surely_above(values: Floats, risk: float, *, equal: bool = True) -> bool:
-    """Whether the mean of the known `values` is surely above 0 (`equal`: or 0 itself)."""
-    values = known(values)
-    count, middle = len(values), mean(values)
-    if count < 2 or not math.isfinite(middle):
-        return False
-    if np.ptp(values) == 0:  # nothing is random
-        return float(values[0]) >= 0 if equal else float(values[0]) > 0
-    error = float(np.std(values, ddof=1)) / math.sqrt(count)
-    return middle > quantile(1 - risk, count - 1) * error
-
-
-def likely(excess: Floats) -> float:
-    """How likely the true mean is at most 0, given these values, as far as they are known."""
-    excess = known(excess)
-    count, middle = len(excess), mean(excess)
-    if count < 2 or not math.isfinite(middle):
-        return 0.0
-    if np.ptp(excess) == 0:
-        return float(middle <= 0)
-    error = float(np.std(excess, ddof=1)) / math.sqrt(count)
-    return below(-middle / error, count - 1)
+def _takes(part: Scenario) -> float:
+    """The effort of simulating `part`: less than its price, where that is of a dearer case."""
+    return min(cost(part), seconds_of(part) / SECONDS) + CALL * ranks(part)

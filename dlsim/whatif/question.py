@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.feasibility import Judge
+from dlsim.whatif.feasibility import Budget, Judge
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.statistics import check_confidence
 from dlsim.whatif.targets import SHARES, Target
@@ -52,9 +53,14 @@ class Question:
             found.append(tuple(range(most + 1)))
         return tuple(found)
 
-    def judge(self, tries: int) -> Judge:
-        """Who judges by these targets, among so many configurations."""
-        return Judge(self.targets, self.confidence, self.maximum, tries, self.seed, self.jobs)
+    def judge(self, tries: int, budget: Budget | None = None) -> Judge:
+        """Who judges by these targets, among so many configurations.
+
+        Within the `budget`; by default with one of their own, which has no end where it is asked
+        for so many replications.
+        """
+        asked = self.targets, self.confidence, self.maximum, tries, self.seed, self.jobs
+        return Judge(*asked, budget or (Budget(math.inf) if self.maximum else Budget()))
 
 
 def targets(

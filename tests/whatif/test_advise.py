@@ -13,7 +13,6 @@ from dlsim.whatif import WhatIfError, advise, replicate
 from dlsim.whatif.candidates import Candidate, candidates, pareto, with_throughput
 from dlsim.whatif.cheapest import search
 from dlsim.whatif.endings import ended_by
-from dlsim.whatif.fastest import of_all
 from dlsim.whatif.feasibility import FIRST, Judge
 from dlsim.whatif.question import Question
 from dlsim.whatif.searching import searching
@@ -442,9 +441,93 @@ def test_where_nothing_is_random_each_is_simulated_once() -> None:
     assert found.best.keywords == "num_workers=0"
 
 
-def test_what_cannot_be_told_apart_is_not_simulated_without_end() -> None:
-    """The more settings are as good as the best, the fewer runs there are of each."""
-    judge = Judge((), 0.95, None, 1, 0, 1)
-    options = candidates(scenario(length=8), range(17), (1, 2))
-    few, many = of_all(options[:4], judge), of_all(options * 100, judge)
-    assert few > many >= 12
+def noisy_workers() -> tuple[dlsim.Scenario, float]:
+    """A short run whose reads vary, and what its epoch takes on average with two workers."""
+    noisy = scenario(dlsim.Exponential(1.0), length=40)
+    two = dlsim.replace(noisy, {"loader.num_workers": 2})
+    return noisy, float(replicate(two, 400, 7)["epoch_time"].mean())
+
+
+def test_a_search_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All simulations of an answer together have a limit, and what is undecided then is said."""
+    noisy, mean = noisy_workers()
+    question: dict[str, Any] = {"max_epoch": mean, "workers": [2, 3], "prefetch": [2]}
+    usual = advise(noisy, **question)
+    assert not usual.undecided
+    monkeypatch.setattr("dlsim.whatif.feasibility.ALL", 500.0)
+    found = advise(noisy, **question)
+    assert found.judged < 40 < usual.judged
+    assert (found.chosen, found.undecided) == (None, True)
+    assert str(found).startswith("No settings are known to reach it: ")
+    assert "The search ended at its own limit: others may reach it." in str(found)
+
+
+def test_a_search_that_ended_does_not_go_on_to_more_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is undecided is no miss: nothing more is simulated for it than its first runs."""
+    case = scenario(dlsim.Gamma(10.0, 3.0), 1.0, 400)
+    monkeypatch.setattr("dlsim.whatif.feasibility.ALL", 1000.0)
+    found = advise(case, max_epoch=250.0)
+    assert found.undecided
+    assert found.workers == tuple(range(17))
+
+
+def test_without_an_answer_the_cheapest_of_the_fastest_known_is_advised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the search ends before it is sure, what is advised is as fast as any on average."""
+    case = scenario(dlsim.Gamma(1.0, 1.0), length=40)
+    monkeypatch.setattr("dlsim.whatif.feasibility.ALL", 10_000.0)
+    found = advise(case, workers=range(9))
+    assert found.undecided
+    assert found.chosen is not None
+    assert found.verdict.miss <= 0.005
+    assert "The search ended at its own limit: others may be better." in str(found)
+
+
+def test_no_limit_where_a_number_of_replications_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who says how often a setting is replicated at most gets as many replications."""
+    noisy, mean = noisy_workers()
+    monkeypatch.setattr("dlsim.whatif.feasibility.ALL", 100.0)
+    question: dict[str, Any] = {"max_epoch": mean, "workers": [2], "prefetch": [2]}
+    assert advise(noisy, **question).verdict.runs == FIRST
+    found = advise(noisy, **question, maximum=50)
+    assert found.verdict.runs > FIRST
+    assert not found.undecided
+
+
+def test_of_two_rivals_one_is_decided() -> None:
+    """What is surely as fast as a slow rival is held against the other one only, further on."""
+    noisy = scenario(dlsim.Exponential(1.0), length=40)
+    mine, slow, alike = (
+        dlsim.replace(noisy, {"loader.num_workers": workers}) for workers in (3, 1, 4)
+    )
+    judge = Judge((), 0.95, 200, 1, 0, 1)
+    target = Target("distinct_per_s", 1.0, at_most=False, rivals=(slow, alike))
+    found = judge.verdict(mine, (target,))
+    assert found.runs > 10
+    assert len(judge.samples_per_s(slow)) <= 6
+    assert len(judge.samples_per_s(alike)) == len(judge.samples_per_s(mine)) == found.runs
+
+
+def test_settings_that_do_the_same_are_looked_at_once() -> None:
+    """Of a window, or of workers, for more batches than there are, only the least is simulated."""
+    case = scenario(dlsim.Gamma(1.0, 0.5), length=16)  # eight batches
+    found = search(case, Question(workers=tuple(range(17)), prefetch=(1, 2, 4, 8)))
+    windows = [(o.workers, o.prefetch) for o in found.options if o.in_order]
+    assert windows[1:] == [
+        *((1, factor) for factor in (1, 2, 4, 8)),
+        *((2, factor) for factor in (1, 2, 4)),
+        *((workers, factor) for workers in (3,) for factor in (1, 2, 4)),
+        *((workers, factor) for workers in (4, 5, 6, 7) for factor in (1, 2)),
+        (8, 1),
+    ]
+    alike = dlsim.replace(case, {"loader.num_workers": 3, "loader.prefetch_factor": 4})
+    more = dlsim.replace(alike, {"loader.prefetch_factor": 8})
+    assert np.array_equal(dlsim.simulate(alike).returned, dlsim.simulate(more).returned)
+    ten = dlsim.replace(case, {"loader.num_workers": 10})
+    eight = dlsim.replace(case, {"loader.num_workers": 8, "loader.prefetch_factor": 1})
+    assert np.array_equal(dlsim.simulate(ten).returned, dlsim.simulate(eight).returned)
