@@ -148,11 +148,11 @@ def _nearest(options: list[Candidate], judge: Judge) -> Candidate:
     None whose runs an error ends, unless it ends all. Where no settings make a difference to how
     near they come, the cheapest of those about as fast as any.
     """
-    options = [o for o in options if not judge.verdict(o.scenario).failed] or options
-    misses = [judge.verdict(option.scenario).miss for option in options]
-    most = min(misses) * (1 + LEAST) + LEAST
-    near = [option for option, miss in zip(options, misses, strict=True) if miss <= most]
-    if len(near) == len(options):
+    judged = [(option, judge.verdict(option.scenario)) for option in options]
+    judged = [(option, verdict) for option, verdict in judged if not verdict.failed] or judged
+    most = min(verdict.miss for _, verdict in judged) * (1 + LEAST) + LEAST
+    near = [option for option, verdict in judged if verdict.miss <= most]
+    if len(near) == len(judged):
         speeds = [mean(judge.samples_per_s(option.scenario)) for option in near]
         fast = zip(near, speeds, strict=True)
         near = [option for option, speed in fast if speed >= NEARLY * max(speeds)] or near
