@@ -111,7 +111,7 @@ def _means(values: Floats, confidence: float) -> tuple[Floats, Floats]:
     with np.errstate(over="ignore"):  # rates of next to no time: the interval is endless
         means = values.mean(axis=1)
         halves = t_quantile(confidence, count) * (np.std(values, axis=1, ddof=1) / count**0.5)
-    equal = np.ptp(values, axis=1) <= ROUNDING * np.abs(means)  # what is left is rounding
+    equal = np.ptp(values, axis=1) <= ROUNDING * np.abs(values[:, 0])  # all else is rounding
     means[equal], halves[equal] = values[equal, 0], 0.0
     return means, halves
 
