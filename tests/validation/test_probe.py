@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from itertools import cycle
-from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -197,33 +196,3 @@ def test_the_pace_of_a_core_is_not_that_of_its_best_moment(monkeypatch):
     times = cycle([1.0, 4.0, 1.0])
     monkeypatch.setattr(machine, "spin", lambda: next(times))
     assert machine.pace(seconds=0) == 2
-
-
-def test_workers_are_looked_at_no_longer_than_a_share_of_the_time(monkeypatch):
-    """Not at all in a short run; in a long one as often as intended, as soon as it may."""
-    now, looks, told = [0.0], [], []
-
-    def own(process):
-        now[0] += 0.004
-        looks.append(now[0])
-        return 7.0 + len(looks)
-
-    monkeypatch.setattr(machine, "monotonic", lambda: now[0])
-    monkeypatch.setattr(machine, "own", own)
-    workers = [SimpleNamespace(pid=1), SimpleNamespace(pid=2)]
-    monkeypatch.setattr(machine, "active_children", lambda: workers)
-    memory = machine.WorkerMemory(told.append)
-    looks.clear()
-    began = now[0]
-    for _ in range(79):
-        now[0] += 0.01
-        memory(1)
-    assert looks == []
-    assert np.isnan(memory.bytes)
-    for _ in range(1000):
-        now[0] += 0.01
-        memory(1)
-    assert memory.bytes == 7.0 + 6
-    assert len(looks) == 6
-    assert [look - began >= 0.8 * k for k, look in enumerate(looks[::2], 1)] == [True] * 3
-    assert told == [1] * 1079

@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import active_children
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter, thread_time
@@ -27,8 +26,7 @@ from dlsim.validation.observing.probe import Probe
 from dlsim.validation.observing.wrapped_dataset import WatchedMap
 
 STAT = Path("/proc/stat")
-LOOKS = (4, 40, 400)  # after how many batches, or later, the workers are looked at
-LOOKING = 0.01  # share of the time that is spent on it at most, as it takes milliseconds
+LOOKS = (4, 40, 400)  # after how many batches the workers are looked at; it takes milliseconds
 PAGES = (1 << 23) // mmap.PAGESIZE
 IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
 
@@ -233,52 +231,33 @@ def spin() -> float:
 
 
 class WorkerMemory:
-    """A progress function that now and then looks at the workers: the most `bytes` of one's own.
-
-    NaN where it had no time to: looking at a worker takes as long as at this process, or longer,
-    and while they are looked at workers wait for memory.
-    """
+    """A progress function that now and then looks at the workers: the most `bytes` of one's own."""
 
     def __init__(self, progress: Callable[[int], object]) -> None:
         self.progress = progress
         self.batches = 0
         self.bytes = math.nan
-        self._looks = list(LOOKS)
-        self._began = math.nan  # when the first batch was finished
-        own(os.getpid())  # importing takes longer than looking
-        began = monotonic()
-        own(os.getpid())
-        self._each = monotonic() - began
-        self._spent = 0.0
+        largest_child()  # importing takes longer than looking
 
     def __call__(self, batches: int) -> None:
         """So many batches more are finished."""
         self.progress(batches)
-        now = monotonic()
-        if self.batches == 0:
-            self._began = now
         self.batches += batches
-        if not self._looks or self.batches < self._looks[0]:
-            return
-        workers = active_children()
-        expected = self._spent + self._each * len(workers)
-        if expected <= LOOKING * (now - self._began):
-            del self._looks[0]
-            seen = [own(worker.pid or 0) for worker in workers]
-            self.bytes = max([size for size in [*seen, self.bytes] if size >= 0], default=math.nan)
-            self._spent += monotonic() - now
+        if self.batches in LOOKS:
+            self.bytes = max(largest_child(), self.bytes)
 
 
-def own(process: int) -> float:
-    """The bytes that a process has to itself; NaN where it is gone, or there is no psutil."""
+def largest_child() -> float:
+    """The most bytes that a child process has to itself; NaN where there is none, or no psutil."""
     try:
         import psutil
     except ImportError:
         return math.nan
-    try:
-        return float(psutil.Process(process).memory_full_info().uss)
-    except psutil.Error:
-        return math.nan
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            found.append(float(child.memory_full_info().uss))
+    return max(found, default=math.nan)
 
 
 def there_and_back(message: Any) -> Any:
