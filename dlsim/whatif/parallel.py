@@ -170,6 +170,7 @@ def run_all(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], jobs: 
     wanted = [True]
     begun = takewhile(lambda _: bool(wanted), tasks)
     with deaf():
+        _track_quietly()
         about = os.getpid(), decision()
         results = parallel(delayed(_followed)(*about, function, *task) for task in begun)
     try:
@@ -234,6 +235,24 @@ def deaf() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _track_quietly() -> None:
+    """Start the process with which joblib tidies up, if there is none, so that it says nothing.
+
+    It removes what a process that was interrupted or killed has left, and would tell each piece.
+    """
+    from joblib.externals.loky.backend import resource_tracker
+
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (before, "ignore:resource_tracker")))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _killed() -> tuple[type[BaseException], ...]:

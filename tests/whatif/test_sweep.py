@@ -94,9 +94,12 @@ def test_files_load_as_they_are(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(("jobs", "kills"), [(1, 3), (2, 2)])
-def test_killed_sweeps_go_on(tmp_path: Path, jobs: int, kills: int) -> None:
+def test_killed_sweeps_go_on(
+    tmp_path: Path, jobs: int, kills: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Killed at any moment and started again, a sweep loses nothing and repeats nothing."""
     assert killed(tmp_path, 40, jobs, kills) > 0
+    assert not capfd.readouterr().err  # whatever tidies up behind them is silent
 
 
 def test_finished_rows_are_not_simulated_again(tmp_path: Path) -> None:
