@@ -33,7 +33,9 @@ def test_what_batches_compute_is_the_sum_of_what_samples_do(
         ),
         machine=dlsim.Machine(cores=2),
     )
-    each, at_once = (SampleDraws(scenario, 1, 0, at_once=whether) for whether in (False, True))
+    each, at_once = (
+        SampleDraws(scenario, 1, 0, at_once=whether, ideal=False) for whether in (False, True)
+    )
     end = 0
     for count in counts:
         indices = range(end, end := end + count)
