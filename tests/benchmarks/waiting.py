@@ -35,7 +35,12 @@ FIRST_USE = """
 import dlsim
 dlsim.simulate(dlsim.replace(dlsim.load({path!r}), {changes}), engine="compiled")
 """
-WITHOUT = "import sys; sys.modules['llvmlite'] = None; from dlsim.cli import main; sys.exit(main())"
+WITHOUT = """
+import sys
+sys.modules["llvmlite"] = sys.modules["numba"] = None  # the latter is what other versions need
+from dlsim.cli import main
+sys.exit(main())
+"""
 COMMANDS = (
     ("run", "scenarios/imagenet_a100.toml"),
     ("explain", "scenarios/imagenet_a100.toml"),
