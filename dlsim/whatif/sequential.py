@@ -87,7 +87,7 @@ def surely_above(values: Floats, risk: float, *, equal: bool = True) -> bool:
     if np.ptp(values) == 0:  # nothing is random
         return float(values[0]) >= 0 if equal else float(values[0]) > 0
     error = float(np.std(values, ddof=1)) / math.sqrt(count)
-    return middle > quantile(1 - risk, count - 1) * error
+    return bool(middle > quantile(1 - risk, count - 1) * error)
 
 
 def likely(excess: Floats) -> float:
