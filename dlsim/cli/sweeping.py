@@ -88,7 +88,7 @@ def sweep(
         check: End with status 1 where no configuration holds the target, or none fits.
     """
     from dlsim.engine.facts import left_to_chance
-    from dlsim.whatif import configurations
+    from dlsim.whatif import Between, configurations
     from dlsim.whatif import sweep as swept
     from dlsim.whatif.designs import configured
     from dlsim.whatif.extent import part_of, shortened
@@ -100,8 +100,15 @@ def sweep(
     most = share_of("max-stall", max_stall)
     chosen = scenario_from(scenario, changes)
     varied: dict[str, Iterable[Any] | Between] = {}
+    if not vary:
+        raise UsageError("sweep: --vary: expected KEY=VALUES such as loader.num_workers=1:16")
     for text in vary:
         key, values = values_of(text, chosen)
+        if design == "grid" and isinstance(values, Between):
+            raise UsageError(
+                f"sweep: --vary: {key}: expected values such as 1,2,4 or 1:4 (all from 1 to 4) "
+                f"for a grid, got {values}; a range needs --design sobol or lhs"
+            )
         if key in varied:
             raise UsageError(f"sweep: --vary: expected each key once, got {key} twice")
         varied[key] = values
