@@ -38,7 +38,7 @@ from dlsim.whatif.targets import NEARLY, Target
 FIRST = 3  # replications of the first stage
 MOST = 1000  # replications of one configuration
 TOTAL = 40_000.0  # the effort of all runs of a configuration
-ALL = 200_000.0  # that of all runs of an answer: less than ten seconds
+ALL = 200_000.0  # that of all runs of an answer: some ten seconds
 COSTLY = 40_000.0  # the effort of a simulation that is not made without need
 CALL = LOOKING / SECONDS  # the effort of looking at a run of one rank
 NEAR = 0.05  # of its limit; what misses by less may yet hold
