@@ -7,7 +7,6 @@ on with more.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -90,32 +89,25 @@ def _among(
 ) -> Found:
     targets = question.targets or (nearly_as_fast(options, judge),)
     judge.targets = targets
-    likely = question.confidence if targets[0].rivals else math.inf
-    chosen, undecided = _cheapest(options, judge, likely)
+    relative = bool(targets[0].rivals)
+    chosen, undecided = _cheapest(options, judge)
+    if relative and undecided:  # who surely is as fast as itself need not be the cheapest
+        chosen = None
     best = chosen or _nearest(looked_at(options, judge), judge)
-    if targets[0].rivals and not judge.verdict(best.scenario).failed:
+    if relative and not judge.verdict(best.scenario).failed:
         chosen = best  # of those that cannot be told apart
     return Found(workers, options, judge, targets, chosen, best, undecided)
 
 
-def _cheapest(
-    options: list[Candidate], judge: Judge, likely: float
-) -> tuple[Candidate | None, bool]:
-    """The cheapest that holds the targets; and whether a cheaper one is undecided.
-
-    When the budget is spent, a cheaper one that holds them in all likelihood, by a probability of
-    at least `likely`, goes before one that surely does.
-    """
-    undecided, probable = judge.budget.spent, None
+def _cheapest(options: list[Candidate], judge: Judge) -> tuple[Candidate | None, bool]:
+    """The cheapest that holds the targets; and whether a cheaper one is undecided."""
+    undecided = judge.budget.spent
     for option in _hopeful(options, judge):
         verdict = _judged(option, options, judge)
         if verdict.holds:
-            return probable or option, undecided
-        if judge.budget.spent and not verdict.decided:
-            undecided = True
-            if option.in_order and verdict.probability >= likely:
-                probable = probable or option
-    return probable, undecided
+            return option, undecided
+        undecided |= judge.budget.spent and not verdict.decided
+    return None, undecided
 
 
 def _hopeful(options: list[Candidate], judge: Judge) -> Iterator[Candidate]:

@@ -486,16 +486,15 @@ def test_without_an_answer_the_cheapest_of_the_fastest_known_is_advised(
     assert "The search ended at its own limit: others may be better." in str(found)
 
 
-def test_when_the_search_ends_the_cheapest_that_probably_is_fast_enough_goes_first(
+def test_when_the_search_ends_what_is_as_fast_as_itself_is_not_all_that_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What three runs leave undecided among many tries may be as good as told by them."""
-    case = scenario(dlsim.Gamma(1.0, 0.02), length=400)
-    usual = advise(case, workers=range(9))
-    monkeypatch.setattr("dlsim.whatif.feasibility.ALL", 1.0)
-    found = advise(case, workers=range(9))
-    assert found.undecided and not usual.undecided
-    assert found.best.cost == usual.best.cost
+    """The fastest with the largest window is surely as fast as itself; a small one does as well."""
+    case = dlsim.replace(dlsim.load("scenarios/imagenet_a100.toml"), {"machine.cores": 8})
+    monkeypatch.setattr("dlsim.whatif.feasibility.ALL", 1000.0)
+    found = advise(case, workers=[5, 6])
+    assert found.undecided
+    assert found.best.keywords == "num_workers=5, prefetch_factor=1"
 
 
 def test_no_limit_where_a_number_of_replications_is_asked_for(
