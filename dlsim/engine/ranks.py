@@ -151,14 +151,8 @@ def share_of_data(loader: Loader, dataset: Dataset, job: Job) -> tuple[Loader, D
         read = [len(shard(dataset, mine, worker, loader)) for worker in each]
         read_for_one = job.world if job.keeps else 1
         counts = tuple(kept(length, mine, loader) for length in read)
-        downloads = dataset.download is not None
-        return loader, structs.replace(
-            dataset,
-            sharding="none" if downloads else counts,
-            length=sum(counts),
-            shards=counts if downloads else None,
-            fetch=tuple(read_times(stage, read_for_one) for stage in dataset.fetch),
-        )
+        fetch = tuple(read_times(stage, read_for_one) for stage in dataset.fetch)
+        return loader, structs.replace(_of_workers(dataset, counts), fetch=fetch)
     return _every(loader, dataset, job.world)
 
 
@@ -172,14 +166,19 @@ def _dispatched_share(loader: Loader, dataset: Dataset, job: Job) -> tuple[Loade
         workers = range(max(loader.num_workers, 1))
         lengths = (len(shard(dataset, job, worker, loader)) for worker in workers)
         counts = tuple(-(-length // job.world) for length in lengths)
-        downloads = dataset.download is not None
-        return loader, structs.replace(
-            dataset,
-            sharding="none" if downloads else counts,
-            length=sum(counts),
-            shards=counts if downloads else None,
-        )
+        return loader, _of_workers(dataset, counts)
     return _every(loader, dataset, job.world)
+
+
+def _of_workers(dataset: IterableDataset, counts: tuple[int, ...]) -> IterableDataset:
+    """The dataset of which each worker has so many samples."""
+    downloads = dataset.download is not None
+    return structs.replace(
+        dataset,
+        sharding="none" if downloads else counts,
+        length=sum(counts),
+        shards=counts if downloads else None,
+    )
 
 
 def _every(loader: Loader, dataset: MapDataset, ranks: int) -> tuple[Loader, Dataset]:
