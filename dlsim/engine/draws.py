@@ -195,6 +195,9 @@ class Alike:
         return self.value
 
 
+NOTHING = np.empty(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What fetching some samples takes, and the bytes that come of it.
@@ -205,7 +208,7 @@ class Work:
     after another, that is `computing` for so many seconds, and there are no demands.
     """
 
-    seconds: Sequence[float] | Floats | Alike
+    seconds: Floats | Alike
     demands: Sequence[Sequence[Demand]]
     size: float
     computing: float | None = None
@@ -250,12 +253,13 @@ class SampleDraws:
             return Work(self.service.take(calls), (), 0.0)
         size = self._sizes.total(indices) if self.sized else 0.0
         if self.at_once and not self.service.recorded:
-            return Work((), (), size, self._computing(len(calls)))
+            return Work(NOTHING, (), size, self._computing(len(calls)))
         if self.at_once:
             computing = in_turn(self.amounts(calls, few=True).ravel())
             if computing == computing:
-                return Work((), (), size, computing)
-        return Work((), list(zip(*self._columns(calls), strict=True)) or [()] * len(calls), size)
+                return Work(NOTHING, (), size, computing)
+        demands = list(zip(*self._columns(calls), strict=True)) or [()] * len(calls)
+        return Work(NOTHING, demands, size)
 
     def _computing(self, calls: int) -> float:
         """Seconds that so many calls, the next ones, take together.
@@ -349,7 +353,7 @@ class ServiceTimes:
         self.recorded = any(isinstance(s.distribution, Recorded) for s in self.streams)
         self._alike = all(isinstance(s.distribution, Constant) for s in self.streams)
 
-    def take(self, indices: Sequence[int]) -> list[float] | Floats | Alike:
+    def take(self, indices: Sequence[int]) -> Floats | Alike:
         """Seconds for each of the next samples, whose dataset indices are given."""
         if self._alike:
             return Alike(float(self.array(range(1))[0]), len(indices))
@@ -357,7 +361,7 @@ class ServiceTimes:
             return self.array(indices)
         parts = [stream.take(indices) for stream in self.streams]
         # not sum(), which rounds differently from Python 3.12 on
-        return [reduce(add, sample) for sample in zip(*parts, strict=True)]
+        return np.array([reduce(add, sample) for sample in zip(*parts, strict=True)])
 
     def array(self, indices: Indices) -> Floats:
         """The same as an array; NaN for an index that was not recorded."""

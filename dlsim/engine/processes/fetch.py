@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-
 from dlsim.engine.draws import CPU, READ, Alike, SampleDraws, Work, in_turn
 from dlsim.engine.facts import Raised, failure, locked, shard_of
 from dlsim.engine.processes.clock import Steps, sleep, until
@@ -167,14 +165,14 @@ def fetch_undisturbed(run: Run, job: Job, worker: int, indices: Sequence[int], w
         if isinstance(work.seconds, Alike):
             now = after_equal_ones(now, len(work.seconds), round_trip, work.seconds.value)
         elif round_trip == 0:
-            now = in_turn(np.asarray(work.seconds), now)
+            now = in_turn(work.seconds, now)
         else:
-            for seconds in np.asarray(work.seconds).tolist():
+            for seconds in work.seconds.tolist():
                 now = now + round_trip + seconds
         yield from _until(run, now, worker)
         return None
     raised = None
-    times = np.asarray(list(work.seconds)).tolist()
+    times = work.seconds if isinstance(work.seconds, Alike) else work.seconds.tolist()
     for call, seconds in zip(calls_of(run.scenario, indices), times, strict=True):
         began = now + round_trip
         now = began + seconds
