@@ -36,7 +36,7 @@ def explain(
     Args:
         scenario: A TOML file that describes the dataset, the loader, and the training step.
             Or a profile of torch.profiler (.json, .json.gz), from which they are read off.
-        replications: How often each change is simulated; by default 5 to 30, by their length.
+        replications: How often each change is simulated; by default 3 to 30, until that tells.
         seed: What all random times follow from.
         jobs: How many processes; -1 for one on each core.
         plot: Draw here where the time goes, how long waits are, and what changes gain.

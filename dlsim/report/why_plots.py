@@ -35,7 +35,7 @@ from dlsim.trace.job import ranks_of
 from dlsim.trace.job_metrics import job_account
 from dlsim.trace.telling import SHOWN
 from dlsim.trace.trace import Floats
-from dlsim.whatif.explain import Explanation, Gain
+from dlsim.whatif.explanation import Explanation, Gain
 from dlsim.whatif.limits import means
 
 if TYPE_CHECKING:

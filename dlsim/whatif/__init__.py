@@ -6,7 +6,8 @@ from dlsim.whatif.bounds import Bounds, bounds, disagrees
 from dlsim.whatif.controls import gained, paired
 from dlsim.whatif.designs import Between, configurations
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.explain import Explanation, Gain, explain
+from dlsim.whatif.explain import explain
+from dlsim.whatif.explanation import Explanation, Gain
 from dlsim.whatif.loaders import Loaders, loaders
 from dlsim.whatif.parallel import measure, replication_seed
 from dlsim.whatif.rent import rent

@@ -18,7 +18,7 @@ from dlsim.trace.work import given_shares, in_an_epoch, told, unit
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.changes import pasted
 from dlsim.whatif.coming import told_of_samples
-from dlsim.whatif.explain import WORTH, Explanation
+from dlsim.whatif.explanation import WORTH, Explanation
 from dlsim.whatif.extent import part_of, shortened
 from dlsim.whatif.growing import told_of_step
 from dlsim.whatif.leaving import left_early

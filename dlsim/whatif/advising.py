@@ -16,7 +16,8 @@ from dlsim.whatif.candidates import Candidate, candidates, pareto, switched, wit
 from dlsim.whatif.changes import WRONG, programs, repeated, slower
 from dlsim.whatif.cheapest import Found, looked_at, search
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.explain import WORTH, Explanation, explain
+from dlsim.whatif.explain import explain
+from dlsim.whatif.explanation import WORTH, Explanation
 from dlsim.whatif.fastest import nearly_as_fast
 from dlsim.whatif.feasibility import FIRST
 from dlsim.whatif.question import PREFETCH, Question, numbers, targets

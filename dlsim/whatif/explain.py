@@ -1,9 +1,12 @@
-"""Why it is as slow as it is, and what each single change would gain."""
+"""Why it is as slow as it is, and what each single change would gain: what is simulated for that.
+
+A change is simulated a few times, and more often only where these runs do not tell what it gains.
+So most of an answer rests on the same runs, however fast the engine is that there is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,121 +14,22 @@ from dlsim.engine import simulate
 from dlsim.engine.effort import deciding, seconds_of
 from dlsim.engine.facts import left_to_chance
 from dlsim.scenario import Scenario
-from dlsim.trace.causes import LAST_ROUND
 from dlsim.trace.metrics import mean
 from dlsim.trace.rhythm import Rhythm, rhythm
-from dlsim.trace.summary import number
-from dlsim.trace.telling import beside, limit, regular, sentence, table
-from dlsim.trace.work import given_shares, in_an_epoch, last_round, told, unit
-from dlsim.whatif.bounds import Bounds, bounds, disagrees
-from dlsim.whatif.changes import ONE_THREAD, Change, changes, perfect_loader, without_workers
+from dlsim.whatif.bounds import bounds
+from dlsim.whatif.changes import Change, changes, perfect_loader, without_workers
 from dlsim.whatif.controls import gained
-from dlsim.whatif.endings import ended_by
-from dlsim.whatif.extent import IDLE, SHARE, cost, part_of, replicated, shortened
-from dlsim.whatif.leaving import left_early
-from dlsim.whatif.limits import means, shares
+from dlsim.whatif.explanation import WORTH, Explanation, Gain
+from dlsim.whatif.extent import IDLE, SHARE, cost, replicated, shortened
+from dlsim.whatif.limits import shares
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications
-from dlsim.whatif.space import space
-from dlsim.whatif.statistics import Interval
 
-# Replications, and the effort of all for each change; some seconds, whatever the scenario.
-LEAST, MOST, EFFORT = 5, 30, 12_000.0
-FEW = 3  # of a change to a long run: all of them only where these do not tell what it gains
-CLEAR = 0.1  # of a gain; who knows it to that, or to half of `WORTH`, need not know it better
+# Replications of a change: the first, and those in all where these do not tell what it gains, as
+# far as effort allows; some seconds, whatever the scenario.
+FIRST, MOST, EFFORT = 8, 30, 12_000.0
+FEW, LEAST = 3, 5  # the same of long runs
 GLANCE = 2  # replications that tell which pair of changes is worth a closer look
-WORTH = 0.02  # a gain below this is not worth a person's time
-LITTLE = 1.1  # times as fast; less is told to two digits after the point
-NEARLY = 0.8  # a setting that gains this share of what a better program or machine would
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What a change is worth: `gain` is the paired interval of how much more samples a second.
-
-    0.25 is a quarter more. `samples_per_s`: with the change.
-    """
-
-    change: Change
-    gain: Interval
-    samples_per_s: float
-
-    @property
-    def sure(self) -> bool:
-        """Whether it helps noticeably, and not by chance (which one replication cannot tell)."""
-        return self.gain.mean >= WORTH and not self.gain.low <= 0
-
-    @property
-    def clear(self) -> bool:
-        """Whether more replications would tell no more that anyone would act on."""
-        return self.gain.half_width <= max(CLEAR * abs(self.gain.mean), WORTH / 2)
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """Where the time of `scenario` goes, and what would help.
-
-    `idle`: the share of the elapsed time for which each cause keeps training idle; `shares`: that
-    for which it is on the critical path, which add up to 1; both the greatest first. `gains`: of
-    each single change, greatest first. `pair`: of the two changes that help together, where
-    neither a setting nor a better machine helps alone. `headspace`: of a perfect loader. `runs`:
-    the replications of the scenario as it is. `limits`: its closed-form bounds. `rhythm`: that of
-    the waits of one run, under the seed, if they have one. Of long runs only a part was simulated,
-    and stands for the whole; no rhythm is looked for in it.
-    """
-
-    scenario: Scenario
-    idle: dict[str, Interval]
-    shares: dict[str, Interval]
-    gains: list[Gain]
-    pair: Gain | None
-    headspace: Gain
-    runs: Replications
-    limits: Bounds
-    rhythm: Rhythm | None = None
-
-    @property
-    def stall(self) -> float:
-        """The share of the time for which training is idle; NaN where no time passes."""
-        return self.runs.interval("stall").mean
-
-    @property
-    def apart(self) -> float:
-        """The share of the time in validation; 0 where there is none."""
-        return float(np.nan_to_num(self.runs.interval("validation").mean))
-
-    @property
-    def limit(self) -> str:
-        """What keeps training idle most, parts together; the step, where that is not long."""
-        return limit(means(self.idle), self.stall) if self.shares else ""
-
-    @property
-    def best(self) -> Gain | None:
-        """The change of the loader that surely gains most; None if none gains noticeably.
-
-        What can be set by a keyword argument goes before what must be programmed or bought, if
-        it gains nearly as much. What does not fit into memory is none.
-        """
-        sure = [gain for gain in self._sure if gain.change.name != _FASTER_STEP]
-        enough = NEARLY * sure[0].gain.mean if sure else 0.0
-        near = [gain for gain in sure if gain.gain.mean >= enough]
-        return next((gain for gain in near if gain.change.loader), sure[0] if sure else None)
-
-    @property
-    def setting(self) -> Gain | None:
-        """The keyword argument that surely gains most; None if none gains noticeably."""
-        return next((gain for gain in self._sure if gain.change.loader), None)
-
-    @property
-    def _sure(self) -> list[Gain]:
-        return [g for g in self.gains if g.sure and space(g.change.scenario).fits is not False]
-
-    def __str__(self) -> str:
-        """What limits and what helps, and whether it fits, a line each; then shares and gains."""
-        return _text(self)
-
-
-_FASTER_STEP = "step twice as fast"
 MACHINES = ("twice the cores", "storage twice as fast")
 
 
@@ -142,66 +46,94 @@ def explain(
     Every replication is accounted for (`dlsim.account`), and its critical path divided among its
     causes; every change that makes sense is simulated under the same random numbers, so that its
     gain is a paired difference. With `keep_order`, none is tried that gives up the order of
-    batches. `replications`: by default 5 to 30, fewer of long runs, of whose changes 3 are enough
-    where these tell what is gained; and of very long ones only a part is simulated (see
+    batches. `replications`: by default 8, and up to 30 where these do not tell what a change
+    gains; fewer of long runs, at least 3; of very long ones only a part is simulated (see
     `dlsim.whatif.extent`). `jobs`: see `replicate`.
     """
     check_jobs(jobs)
     check_counts(replications=LEAST if replications is None else replications)
     stages = _stages(scenario) if replications is None else [replications]
-    replications = stages[-1]
 
     def allowed(change: Change) -> bool:
         return not keep_order or change.scenario.loader.in_order == scenario.loader.in_order
 
-    def run(case: Scenario, times: int, *, shares: bool = False) -> Replications:
-        return replicated(case, times, seed, jobs=jobs, shares=shares)
-
     tried = [change for change in changes(scenario) if allowed(change)]
-    runs = replications if left_to_chance(scenario) else 1
+    runs = stages[-1] if left_to_chance(scenario) else 1
     runs *= len(tried) + 2
     with deciding(seconds_of(shortened(scenario)) * runs, scenario, jobs=jobs, runs=runs):
-        now = run(scenario, replications, shares=True)
-
-        def gain(change: Change) -> Gain:
-            for times in stages:
-                changed = run(change.scenario, times)
-                ours = gained(now.first(times), changed)
-                found = Gain(change, ours, mean(changed["distinct_per_s"]))
-                if found.clear:
-                    break
-            return found
-
-        gains = [gain(change) for change in tried]
-        headspace = gain(Change("a perfect loader", perfect_loader(scenario)))
+        trials = _Trials(scenario, stages, seed, jobs)
+        gains = [trials.gain(change) for change in tried]
+        headspace = trials.gain(Change("a perfect loader", perfect_loader(scenario)))
         if not headspace.gain.mean < WORTH:
-            gains += [each for each in map(gain, without_workers(scenario)) if each.sure]
+            alone = map(trials.gain, without_workers(scenario))
+            gains += [found for found in alone if found.sure]
         gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
         pair = None
         if headspace.sure and not any(each.sure and not programmed(each.change) for each in gains):
-            pairs = [pair for pair in _pairs(scenario) if allowed(pair)]
-            glances = {pair: _speed(pair.scenario, seed) for pair in pairs}
-            best = max(pairs, key=lambda pair: glances[pair], default=None)
-            both = None if best is None else gain(best)
-            pair = both if both is not None and both.sure else None
+            pair = trials.best_of([pair for pair in _pairs(scenario) if allowed(pair)])
         regularly = _rhythm(scenario, seed)
     return Explanation(
         scenario=scenario,
-        idle=shares(IDLE, now.metrics),
-        shares=shares(SHARE, now.metrics),
+        idle=shares(IDLE, trials.now.metrics),
+        shares=shares(SHARE, trials.now.metrics),
         gains=gains,
         pair=pair,
         headspace=headspace,
-        runs=now,
+        runs=trials.now,
         limits=bounds(scenario),
         rhythm=regularly,
     )
 
 
+class _Trials:
+    """Runs of `scenario` as it is, `now`, and of changes to it, all under one seed.
+
+    `stages`: of how many there are first, and of how many where these do not tell.
+    """
+
+    def __init__(self, scenario: Scenario, stages: Sequence[int], seed: int, jobs: int) -> None:
+        self.scenario, self.stages, self.seed, self.jobs = scenario, stages, seed, jobs
+        self.now = replicated(scenario, stages[0], seed, jobs=jobs, shares=True)
+
+    def gain(self, change: Change) -> Gain:
+        """What a change gains."""
+        changed = None
+        for times in self.stages:
+            if len(self.now) < times:
+                self.now = self._more(self.scenario, times, self.now, shares=True)
+            changed = self._more(change.scenario, times, changed)
+            ours = gained(self.now.first(times), changed)
+            found = Gain(change, ours, mean(changed["distinct_per_s"]))
+            if found.clear:
+                break
+        return found
+
+    def best_of(self, tried: Sequence[Change]) -> Gain | None:
+        """What the best of some changes gains, at a glance, if it surely does."""
+        speeds = [self._speed(change.scenario) for change in tried]
+        if not speeds:
+            return None
+        found = self.gain(tried[int(np.argmax(speeds))])
+        return found if found.sure else None
+
+    def _speed(self, scenario: Scenario) -> float:
+        """About how many samples a second `scenario` makes."""
+        runs = replicated(scenario, GLANCE, self.seed)
+        return float(np.nan_to_num(mean(runs["distinct_per_s"])))
+
+    def _more(
+        self, case: Scenario, times: int, before: Replications | None, *, shares: bool = False
+    ) -> Replications:
+        """So many runs of `case`, of which those `before` are there."""
+        return replicated(case, times, self.seed, jobs=self.jobs, shares=shares, before=before)
+
+
 def _stages(scenario: Scenario) -> list[int]:
-    """How often a change to `scenario` is simulated; all of it where the first do not tell."""
+    """How often a change to `scenario` is simulated first, and where these runs do not tell."""
     fitting = int(EFFORT / cost(shortened(scenario)))
-    return [FEW, LEAST] if fitting < LEAST else [min(fitting, MOST)]
+    if fitting < LEAST:
+        return [FEW, LEAST]
+    return sorted({min(fitting, FIRST), min(fitting, MOST)})
 
 
 def _rhythm(scenario: Scenario, seed: int) -> Rhythm | None:
@@ -240,136 +172,3 @@ def _named(change: Change) -> str:
 def programmed(change: Change) -> bool:
     """Whether a change takes another program, rather than a setting or another machine."""
     return not change.loader and change.name not in MACHINES
-
-
-def _speed(scenario: Scenario, seed: int) -> float:
-    """About how many samples a second `scenario` makes."""
-    runs = replicated(scenario, GLANCE, seed)
-    return float(np.nan_to_num(mean(runs["distinct_per_s"])))
-
-
-def _text(found: Explanation) -> str:
-    more = told(found.scenario, in_an_epoch(found.scenario))
-    apart = beside(found.apart, found.runs.interval("validation_stall").mean)
-    last = last_round(found.scenario) if found.limit == LAST_ROUND else ""
-    first = " ".join(
-        filter(None, (_threads(found), _sentence(found), apart, last, regular(found.rhythm), more))
-    )
-    lines = [first, _fitting(found), ""]
-    if found.shares:
-        busy = 1 - found.stall - found.apart
-        lines += [table(means(found.idle), busy, means(found.shares), found.apart)]
-    lines += ["", "what single changes would gain, in samples a second"]
-    rows = [*found.gains, *([found.pair] if found.pair else []), found.headspace]
-    width = max(len(gain.change.name) for gain in rows)
-    for gain in rows:
-        setting = f"  {gain.change.setting}" if gain.change.setting else ""
-        setting += ", does not fit" if space(gain.change.scenario).fits is False else ""
-        lines.append(f"  {gain.change.name:{width}}  {_percent(gain.gain):>16}{setting}")
-    now, done = found.runs.interval("distinct_per_s"), in_an_epoch(found.scenario)
-    what = unit(done)
-    lines += [
-        "",
-        f"now {number(now.mean)} {what} ({_runs(found, now.half_width)}"
-        f"{part_of(found.runs.part or found.scenario, found.scenario)}); "
-        f"{found.limits.told(done.share, what)}",
-    ]
-    part = left_early(found.scenario, found.runs.interval("epoch_time").mean)
-    lines += filter(None, [part, given_shares(found.scenario)])
-    flagged = disagrees(found.limits, found.runs)
-    return "\n".join([*lines, flagged] if flagged else lines)
-
-
-def _runs(found: Explanation, half_width: float) -> str:
-    """How sure the samples a second are, and from how many runs."""
-    if not left_to_chance(found.scenario):
-        return "nothing is random: one run"
-    runs = len(found.runs)
-    sure = "" if half_width != half_width else f"± {number(half_width)}, "
-    return f"{sure}{runs} run{'s' * (runs != 1)}"
-
-
-def _threads(found: Explanation) -> str:
-    """That samples keep several cores busy by threads that wait for one another, if one gains."""
-    alone = next((gain for gain in found.gains if gain.change.name == ONE_THREAD), None)
-    if alone is None or not alone.sure:
-        return ""
-    stages = [stage for stage in found.scenario.dataset.fetch if stage.threads > 1]
-    names = ", ".join(dict.fromkeys(stage.name for stage in stages))
-    threads, cores = max(stage.threads for stage in stages), found.scenario.machine.cores
-    busy = threads if cores is None else min(threads, cores)
-    return (
-        f"Each sample keeps {busy:.3g} core{'s' * (busy != 1)} busy while it computes ({names}), "
-        "by threads of libraries in each worker: limit threads in worker_init_fn: "
-        f"{_times(alone.gain)}, {_percent(alone.gain)}."
-    )
-
-
-def _sentence(found: Explanation) -> str:
-    """What limits, and the change that helps most."""
-    if not found.shares:
-        return "No time passes: there is nothing to explain."
-    words, failed = sentence(means(found.idle), found.stall), found.runs["failed"].all()
-    if failed:
-        words += f"; runs end early: {ended_by(found.scenario) or 'by an error'}"
-    elif not found.runs["batches"].any():
-        return "No batch is returned."
-    best, head = found.best, found.headspace.gain
-    if best is None:
-        room = f"a perfect loader would gain {_percent(head).removeprefix('+')}"
-        if head.mean != head.mean:
-            return f"{words}." if failed else f"{words}; no single change of the loader helps."
-        if head.mean < WORTH:
-            return f"{words}; the loader is good enough: {room}."
-        if found.pair is not None:
-            return f"{words}; no single change helps noticeably, but two do: {_pair(found.pair)}."
-        sure = any(gain.sure and gain.change.name != _FASTER_STEP for gain in found.gains)
-        fits = " that fits into memory" if sure else ""
-        return f"{words}; no single change of the loader{fits} helps noticeably: {room}."
-    if found.pair is not None:
-        return (
-            f"{words}; no single setting or better machine helps noticeably, but two together do: "
-            f"{_pair(found.pair)}."
-        )
-    how = f" ({best.change.setting})" if best.change.setting else ""
-    times = _times(best.gain)
-    words += f"; {_among(found, best)}{best.change.name}{how} would help most: "
-    words += f"{times}, {_percent(best.gain)}"
-    setting = found.setting
-    if setting is not None and not best.change.loader:
-        words += f"; of mere settings, {setting.change.setting} does, {_percent(setting.gain)}"
-    return f"{words}."
-
-
-def _among(found: Explanation, best: Gain) -> str:
-    """Of what a change is the best, where another one, which is not advised, gains more."""
-    if all(gain.gain.mean <= best.gain.mean for gain in found.gains if gain.sure):
-        return ""
-    return "of settings, " if best.change.loader else "of changes to loading, "
-
-
-def _pair(found: Gain) -> str:
-    return f"{found.change.name}: {_times(found.gain)}, {_percent(found.gain)}"
-
-
-def _times(gain: Interval) -> str:
-    """How many times as fast: to one digit after the point, or to what tells it from 1."""
-    times = 1 + gain.mean
-    return f"{times:.2g} times as fast" if times >= LITTLE else f"{times:.3g} times as fast"
-
-
-def _fitting(found: Explanation) -> str:
-    """Whether it fits: with the setting that helps most, or as it is."""
-    chosen = found.setting
-    now = space(found.scenario)
-    if chosen is None or now.fits is False or not now.needed:
-        return str(now)
-    return f"{space(chosen.change.scenario)} That is with {chosen.change.setting}."
-
-
-def _percent(gain: Interval) -> str:
-    if gain.mean != gain.mean:
-        return "-"
-    if gain.half_width != gain.half_width:
-        return f"{100 * gain.mean:+z.1f} %"
-    return f"{100 * gain.mean:+z.1f} ± {100 * gain.half_width:.1f} %"

@@ -128,14 +128,18 @@ def replicated(
     shares: bool = False,
     most: float = RUN,
     fast: bool | None = None,
+    before: Replications | None = None,
 ) -> Replications:
     """`replications` of `whole`, as far as need be simulated: the figures of the whole run.
 
     What is told from a part, and is better than can be, is simulated whole. `most`, `fast`: see
-    `shortened`.
+    `shortened`. `before`: the first of them, which are not simulated again.
     """
     part, measure = shortened(whole, most, fast=fast), measured(whole, shares=shares)
-    found = replicate(part, replications, seed, jobs=jobs, measured=measure)
+    rows = list[Row]()
+    if before is not None:
+        part, rows = before.part or whole, before.rows
+    found = replicate(part, replications, seed, jobs=jobs, measured=measure, before=rows)
     if part != whole and impossible(whole, found.metrics):
         return replicate(whole, replications, seed, jobs=jobs, measured=measure)
     return Replications(

@@ -58,6 +58,12 @@ class Replications:
         return self.metrics[metric]
 
     @property
+    def rows(self) -> list[Row]:
+        """What was measured, replication by replication."""
+        columns = zip(*self.metrics.values(), strict=True)
+        return [dict(zip(self.metrics, values, strict=True)) for values in columns]
+
+    @property
     def seeds(self) -> list[int]:
         """The seed each replication was simulated with."""
         return [replication_seed(self.seed, number) for number in range(len(self))]
@@ -91,6 +97,7 @@ def replicate(
     jobs: int = 1,
     measured: Measure = measure,
     besides: Besides | None = None,
+    before: Sequence[Row] = (),
 ) -> Replications:
     """`replications` of `scenario` under independent random numbers.
 
@@ -100,15 +107,15 @@ def replicate(
     from the results alone, so the same ones are made whatever the `jobs`.)
 
     `jobs`: processes, -1 for all cores; any number but 1 goes through joblib. `measured` is what
-    is measured of each trace, `besides` what else is of the first ones. Raises `WhatIfError` for a
-    count, confidence, precision or metric that cannot be.
+    is measured of each trace, `besides` what else is of the first ones; `before`: what was, of the
+    very first. Raises `WhatIfError` for a count, confidence, precision or metric that cannot be.
     """
     check_counts(replications=replications, maximum=maximum)
     check_confidence(confidence)
     check_jobs(jobs)
     if precision is not None and not 0 < precision < math.inf:
         raise WhatIfError(f"precision: expected a share above 0 such as 0.01, got {precision!r}")
-    rows: list[Row] = []
+    rows = list(before)
     wanted = replications if precision is None else min(max(replications, FEWEST), maximum)
     while len(rows) < wanted:
         runs = wanted - len(rows) if left_to_chance(scenario) else 1

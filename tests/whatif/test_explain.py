@@ -64,6 +64,29 @@ def test_changes_to_long_runs_are_replicated_until_they_tell(
     assert all(gain.clear for gain in found.gains if gain.gain.count == 3)
 
 
+def test_changes_are_replicated_until_they_tell() -> None:
+    """Eight pairs of runs are enough where they tell what is gained; else there are up to 30.
+
+    The scenario itself is run as often as the change that takes most.
+    """
+    found = explain(scenario(step=1.5))
+    assert {gain.gain.count for gain in found.gains} == {8}
+    assert len(found.runs) == 8
+    found = explain(scenario())
+    assert {gain.gain.count for gain in found.gains} == {8, 30}
+    assert len(found.runs) == 30
+    assert all(gain.clear for gain in found.gains if gain.gain.count == 8)
+
+
+def test_an_answer_does_not_hang_on_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first runs tell, the answer is the same without llvmlite."""
+    case = scenario(step=1.5)
+    found = explain(case)
+    for module in ("dlsim.whatif.extent", "dlsim.engine.effort"):
+        monkeypatch.setattr(sys.modules[module], "installed", lambda: False)
+    assert str(explain(case)) == str(found)
+
+
 def test_an_unknown_size_is_that_of_no_setting() -> None:
     """Where the size of samples is not stated, it is not said with which settings it is not."""
     second = str(explain(scenario(), 2)).splitlines()[1]

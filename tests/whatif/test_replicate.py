@@ -60,6 +60,20 @@ def test_replication_does_not_depend_on_the_others() -> None:
         np.testing.assert_array_equal(values, many[metric][:4])
 
 
+def test_replications_go_on_from_those_before() -> None:
+    """With the first ones given, all are what they would be, and only the others are simulated."""
+    whole, first = replicate(noisy(), 5, seed=3), replicate(noisy(), 2, seed=3)
+    seen: list[Trace] = []
+
+    def watched(trace: Trace) -> dict[str, float]:
+        seen.append(trace)
+        return ending(trace)
+
+    found = replicate(noisy(), 5, seed=3, measured=watched, before=first.rows)
+    assert [trace.meta.seed for trace in seen] == found.seeds[2:]
+    np.testing.assert_array_equal(found["elapsed"], whole["elapsed"])
+
+
 def test_constant_costs_have_no_half_width() -> None:
     """Where nothing is random the interval is a point: the known throughput."""
     scenario = dlsim.Scenario(

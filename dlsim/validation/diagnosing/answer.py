@@ -14,7 +14,7 @@ from dlsim.validation.diagnosing.present import facts, settings_of
 from dlsim.validation.diagnosing.starts import LASTING
 from dlsim.validation.diagnosing.words import told
 from dlsim.whatif import Advice, Explanation, Interval
-from dlsim.whatif.explain import WORTH
+from dlsim.whatif.explanation import WORTH
 
 LIKELY = 0.6  # of the half-width: nine of ten runs gain if the gain is so large
 SLOWER = 1.2  # times as long for the same work, and two runs cannot be compared

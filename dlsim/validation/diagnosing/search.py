@@ -35,7 +35,7 @@ from dlsim.validation.observing.run import observe
 from dlsim.whatif import Advice, advise, explain
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.demand import demand
-from dlsim.whatif.explain import WORTH
+from dlsim.whatif.explanation import WORTH
 from dlsim.whatif.parallel import replication_seed
 from dlsim.whatif.statistics import Ratio, t_quantile
 
