@@ -31,19 +31,23 @@ def helping(seen: Observation) -> Floats:
 def cores_busy(seen: Observation) -> float:
     """How many cores a sample keeps busy while it computes: 1, but for threads of libraries.
 
-    They are seen in a worker's first batch, too: its feeder, which may write for long, does
-    nothing yet. Where cores are short, threads that sleep while they wait do less than elsewhere.
+    A worker's first batch does not count: threads that are started then spin for a while. Where
+    cores are short, threads that sleep while they wait do less than elsewhere.
     """
     return _cores(seen)[0]
 
 
 def worth_limiting(seen: Observation) -> bool:
-    """Whether libraries keep that much more than one core busy that one thread may be faster."""
+    """Whether libraries keep that much more than one core busy that one thread may be faster.
+
+    They do so in a worker's first batch, too: its feeder, which may write for long, does nothing
+    yet.
+    """
     return min(_cores(seen)) >= MORE
 
 
 def _cores(seen: Observation) -> tuple[float, float]:
-    """Cores that samples of all batches keep busy, and those of workers' first batches."""
+    """Cores that samples of workers' later batches keep busy, and those of their first ones."""
     if seen.samples is None:
         return 1.0, 1.0
     others, own = helping(seen), seen.batch_cpu
@@ -52,7 +56,7 @@ def _cores(seen: Observation) -> tuple[float, float]:
     _, places = np.unique(np.where(known, seen.worker, MAIN - 1), return_index=True)
     first[places] = True
     found = []
-    for some in (known, known & first):
+    for some in (known & ~first, known & first):
         spent, total = float(others[some].sum()), float(own[some].sum())
         if not total > 0 or spent < LEAST * some.sum():
             return 1.0, 1.0

@@ -25,8 +25,14 @@ from dlsim.validation.calibrating import throughput, throughput_models
 from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.cost_errors import PACE, PRIOR, unsteadiness
 from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
-from dlsim.validation.calibrating.crowding import contention, crowding, paired
-from dlsim.validation.calibrating.lifetimes import as_long, exiting, first_samples, started
+from dlsim.validation.calibrating.crowding import contention, paired
+from dlsim.validation.calibrating.lifetimes import (
+    as_long,
+    exiting,
+    first_batches,
+    first_samples,
+    started,
+)
 from dlsim.validation.calibrating.scenario import of_runs
 from dlsim.validation.calibrating.steps import per_sample
 from dlsim.validation.calibrating.throughput_models import Fitting, simulated
@@ -565,14 +571,55 @@ def test_siblings_are_in_the_scenario_where_a_probe_found_them():
         assert machine.contention == 0.0
 
 
-def test_first_batches_tell_nothing_of_crowding():
-    """The first batch of each worker takes longer for more reasons than busy neighbours."""
+def computed(workers, first, *, contention=0.0, later=0.01):
+    """A run on two cores as if watched: the first sample of each worker computes for `first`."""
+    cpu = np.full(80, later)
+    cpu[:workers] = first
     scenario = dlsim.Scenario(
-        loader=dlsim.Loader(num_workers=2),
-        dataset=dlsim.MapDataset(8, (Stage("read", wait=Constant(1.0)),)),
+        loader=dlsim.Loader(num_workers=workers),
+        dataset=dlsim.MapDataset(80, (Stage("compute", cpu=Recorded(tuple(cpu))),)),
+        machine=dlsim.Machine(cores=2, contention=contention),
     )
     seen = watched(dlsim.simulate(scenario, samples=True))
-    assert np.isnan(crowding(seen, cores=2.0)).tolist() == [True] * 2 + [False] * 6
+    notes = seen.meta.notes | {"machine": json.dumps({"cores": 2.0, "trained": False})}
+    return replace(
+        seen,
+        sample_cpu=seen.samples.fetched - seen.samples.started,
+        meta=structs.replace(seen.meta, notes=notes),
+    )
+
+
+@pytest.mark.parametrize("slower", [0.0, 0.5, 1.0])
+def test_what_busy_neighbours_cost_a_first_sample_is_counted_once(slower):
+    """Calibrated, it is what it would be alone; simulated, neighbours make it longer again."""
+    found = calibration(
+        *(computed(workers, 0.5, contention=slower) for workers in (2, 1)), transport=TRANSPORT
+    )
+    assert found.scenario.machine.contention == pytest.approx(slower, abs=0.01)
+    assert found.scenario.costs.first_cpu == pytest.approx(0.49, rel=0.01)
+    assert [check.off for check in found.checks] == pytest.approx([0, 0], abs=0.01)
+
+
+def test_first_batches_tell_nothing_of_crowding():
+    """The first batch of each worker takes longer for more reasons than busy neighbours."""
+    seen = computed(2, 0.01)
+    first = first_batches(seen)
+    assert first.tolist() == [True] * 2 + [False] * 78
+    crowded = np.where(first, 1.0, np.linspace(0.0, 0.4, 80))
+    run = replace(accounts(seen), crowding=crowded, collate=np.where(first, 0.02, 0.0))
+    alone = accounts(computed(1, 0.01))
+    assert of_runs([run, alone], TRANSPORT).scenario.machine.contention == pytest.approx(0)
+
+
+def test_files_are_cold_once():
+    """What first samples take in a run that finds nothing read before, they take in no other.
+
+    Those of runs that differ by less, all tell.
+    """
+    runs = [computed(workers, first) for workers, first in ((2, 1.9), (1, 0.5), (2, 0.6))]
+    costs = calibrate(*runs, transport=TRANSPORT).costs
+    assert costs.first_cpu == pytest.approx((0.49 + 2 * 0.59) / 3)
+    assert calibrate(runs[0], transport=TRANSPORT).costs.first_cpu == pytest.approx(1.89)
 
 
 @pytest.mark.parametrize("persistent", [False, True])

@@ -16,6 +16,7 @@ from dlsim.trace.libraries import cores_busy, helping, worth_limiting
 from dlsim.trace.observation import Observation
 from dlsim.validation import calibrate, diagnose_run, observe, one_thread_each
 from dlsim.validation.calibrating.costs import accounts
+from dlsim.validation.calibrating.lifetimes import first_batches
 from dlsim.validation.observing.one_thread import MAPS, SETTERS, limited
 from tests.validation.test_replay import watched
 
@@ -95,6 +96,32 @@ def test_what_a_feeder_pickles_is_not_a_library_s():
         seen, serialised=seen.fetched + 0.07, serialise_cpu=np.full(len(seen), 0.9 * 0.08)
     )
     assert helping(pickled)[2:] == pytest.approx(np.zeros(len(seen) - 2), abs=1e-9)
+
+
+@pytest.mark.parametrize(("queued", "counted"), [(0.0, 0.0), (0.03, 0.03), (0.2, 0.1)])
+def test_threads_that_an_import_starts_are_of_the_first_sample(queued, counted):
+    """They spin for a while, and keep it waiting where cores are short; that is all they do.
+
+    Later samples have no threads, and nothing is pickled before there is a batch.
+    """
+    seen = seen_with(1.0)
+    first = first_batches(seen)
+    cpu, waited = seen.sample_cpu.copy(), np.zeros(80)
+    cpu[:8:4], waited[:8:4] = 0.5, queued
+    later = np.where(first, 0.0, 0.48)
+    run = replace(
+        seen,
+        sample_cpu=cpu,
+        sample_queued=waited,
+        cpu_started=seen.cpu_started + np.where(first, 0.0, 0.48 + 0.1),
+        cpu_fetched=seen.cpu_fetched + 0.48 + 0.1,
+        thread_started=seen.thread_started + later,
+    )
+    assert helping(run) == pytest.approx(np.where(first, 0.1, 0.0))
+    found = accounts(run)
+    assert found.busy == 1
+    assert found.begin_cpu == pytest.approx([0.48 + counted] * 2)
+    assert found.serialise.sum() == pytest.approx(0.0, abs=1e-9)
 
 
 def test_threads_become_a_stage():

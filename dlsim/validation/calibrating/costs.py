@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from dlsim.scenario import DlsimError, Scenario
-from dlsim.trace.libraries import cores_busy
+from dlsim.trace.libraries import cores_busy, helping
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.crowding import crowding
-from dlsim.validation.calibrating.lifetimes import first_samples, lifetimes
+from dlsim.validation.calibrating.lifetimes import first_batches, first_samples, lifetimes
 from dlsim.validation.calibrating.steps import letting_go, steps
 
 LEAST_BATCHES = 5
@@ -49,7 +49,8 @@ class Accounts:
     `ready`, `stop`: of each worker, and `begin`: for which it is blocked before it takes work;
     `begin_wait`, `begin_cpu`: by how much its first sample exceeds others. `tensors`, `bytes`,
     `path`: of the mean batch. `crowding`: for each batch collated, how busy the other cores were
-    meanwhile, from 0 to 1. `busy`: cores that a sample keeps busy, by threads of a library.
+    meanwhile, from 0 to 1, and whether it was the `first` of its process. `busy`: cores that a
+    sample keeps busy, by threads of a library.
     """
 
     scenario: Scenario
@@ -86,6 +87,7 @@ class Accounts:
     bytes: float
     path: str
     crowding: Floats
+    first: Any
     busy: float
     machine: dict[str, float] = field(default_factory=dict)
 
@@ -173,6 +175,7 @@ def accounts(run: object) -> Accounts:
         **paid,
         busy=cores_busy(seen),
         crowding=crowding(seen, machine.get("cores", 1.0))[fetched],
+        first=first_batches(seen)[fetched],
     )
 
 
@@ -231,6 +234,8 @@ def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict
     assert seen.samples is not None
     number = len(seen)
     accounted = seen.batch_cpu + watching(seen, machine)
+    # Until a worker has fetched its first batch, there is nothing to pickle.
+    starting = np.where(first_batches(seen), np.nan_to_num(helping(seen)), 0.0)
     take: list[float] = []
     beside: list[float] = []
     pickling: list[float] = []
@@ -244,7 +249,7 @@ def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict
         thread = seen.thread_started[then] - seen.thread_started[now]
         process = seen.cpu_started[then] - seen.cpu_started[now]
         take += (thread - accounted[now]).tolist()
-        beside += (process - thread).tolist()
+        beside += (process - thread - starting[now]).tolist()
         pickling += np.nan_to_num(seen.serialise_cpu[now]).tolist()
         # Idle is a worker whose feeder is, too: pickling keeps Python's lock.
         idle_from = np.fmax(seen.fetched, seen.serialised)[now]

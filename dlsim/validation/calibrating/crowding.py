@@ -19,7 +19,6 @@ MOST = 1.0  # no more than this is believed: twice the time
 def crowding(seen: Observation, cores: float) -> Floats:
     """For each batch, how busy the other cores were on average while it was fetched, 0 to 1.
 
-    NaN for the first batch of each worker: it takes longer for more reasons than its neighbours.
     Every stretch of work, of a worker on a batch or of the main process, is taken to be as dense
     throughout as its CPU makes it on average.
     """
@@ -44,8 +43,6 @@ def crowding(seen: Observation, cores: float) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         busy = (np.interp(seen.fetched, times, done) - np.interp(seen.started, times, done)) / wall
         others: Floats = np.clip((busy - spent / wall) / max(cores - 1, 1.0), 0.0, 1.0)
-    by_worker = np.lexsort((seen.started, seen.worker))
-    others[by_worker[np.flatnonzero(np.diff(seen.worker[by_worker], prepend=-2))]] = np.nan
     return others
 
 

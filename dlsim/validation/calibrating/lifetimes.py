@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dlsim.engine.facts import MAIN, goes_on
+from dlsim.trace.libraries import helping
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 
@@ -62,27 +63,52 @@ def started(seen: Observation, here: Integers) -> float:
     return float(seen.sent[here[0]])
 
 
+def processes(seen: Observation) -> Integers:
+    """The number of the process that fetched each batch; -1 where that is not known.
+
+    A process is a worker of an epoch, or of all where workers persist; without workers the main
+    one, in all epochs.
+    """
+    assert seen.meta.scenario is not None
+    workers = seen.meta.scenario.loader.num_workers
+    if not workers:
+        return np.zeros(len(seen), np.int64)
+    generation = 0 if goes_on(seen.meta.scenario) else seen.epoch_of(np.arange(len(seen)))
+    found: Integers = np.where(seen.worker == MAIN, -1, generation * workers + seen.worker)
+    return found
+
+
+def first_of_each(process: Integers) -> Integers:
+    """Where each process, by its number, comes first; -1 is none."""
+    found, first = np.unique(process, return_index=True)
+    return first[found >= 0]
+
+
+def first_batches(seen: Observation) -> Any:
+    """Which batches are the first ones that their process fetched."""
+    fetched = ~np.isnan(seen.started + seen.fetched)
+    found = np.zeros(len(seen), bool)
+    found[first_of_each(np.where(fetched, processes(seen), -1))] = True
+    return found
+
+
 def first_samples(
     seen: Observation, batch: Integers, wait: Floats, cpu: Floats
 ) -> tuple[Floats, Floats]:
     """By how much each process's first sample exceeds the typical other one: waiting, and CPU.
 
-    A process is a worker, or without workers the main one. `batch`, `wait`, `cpu`: of each sample,
+    `batch`, `wait`, `cpu`: of each sample,
     or each call for a batch; in them the first ones are made typical. None is longer where they are
     not so surely: they have to be among the longest, all of them, or beyond, as chance has it once
     in fifty times, and twice as long as others. Chance makes one the longest of n once in n times,
     and then k times as long as the next once in k times at most, as far as the mean of what it
     draws from is finite (Pareto's law).
+
+    A library that is imported starts threads, and these spin for a while: that is CPU of the first
+    sample, too, as far as it waited for a core meanwhile.
     """
-    assert seen.meta.scenario is not None
-    loader = seen.meta.scenario.loader
-    generation = 0 if goes_on(seen.meta.scenario) else seen.epoch_of(batch)
-    worker = seen.worker[batch]
-    process = np.where(worker == MAIN, -1, generation * loader.num_workers + worker)
-    if not loader.num_workers:
-        process[:] = 0  # the main one fetches, in all epochs
-    found, first = np.unique(process, return_index=True)
-    first = first[found >= 0]
+    assert seen.samples is not None
+    first = first_of_each(processes(seen)[batch])
     rest = np.ones(len(batch), bool)
     rest[first] = False
     none = np.zeros(len(first))
@@ -98,7 +124,9 @@ def first_samples(
         usual = np.minimum(values[first], np.median(values[rest]))
         more.append(values[first] - usual)
         values[first] = usual
-    return more[0], more[1]
+    queued = np.bincount(seen.samples.batch, seen.sample_queued, len(seen))
+    spun = np.minimum(np.nan_to_num(helping(seen)), queued)[batch[first]]
+    return more[0], more[1] + spun
 
 
 def as_long(others: Floats, seconds: float) -> float:
@@ -117,10 +145,8 @@ def exiting(seen: Observation, used: float, between: float) -> Floats:
     assert seen.meta.scenario is not None
     loader = seen.meta.scenario.loader
     until = seen.batch_cpu + seen.cpu_started + np.nan_to_num(seen.serialise_cpu)
-    generation = 0 if goes_on(seen.meta.scenario) else seen.epoch_of(np.arange(len(seen)))
-    process = np.where(np.isnan(until), -1, generation * loader.num_workers + seen.worker)
-    found, last = np.unique(process[::-1], return_index=True)
-    last = (len(seen) - 1 - last)[found >= 0]
+    process = np.where(np.isnan(until), -1, processes(seen))
+    last = len(seen) - 1 - first_of_each(process[::-1])
     generations = 1 if goes_on(seen.meta.scenario) else len(seen.epochs.first)
     if np.isnan(used) or not len(last) or len(last) < loader.num_workers * generations:
         return np.empty(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -14,17 +15,25 @@ from dlsim.validation.calibrating.fitting import fit
 # About, in a pin-memory thread beside an H100; what was observed decides (docs/device.md).
 PINNING = Cost(message=60e-6, tensor=20e-6, byte=0.3e-9)
 NOTICEABLE = 1e-3  # of a start; less is the system's, and in the latency
+ONCE = ("begin", "begin_wait", "begin_cpu")  # what a process does once, that others may spare it
+COLD = 1.5  # times as long as in another run, and it was not spared
 
 
-def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
-    """What was observed of each cost; what was not, from the probe."""
+def costs_of(
+    runs: Sequence[Accounts], transport: Costs, all_runs: Sequence[Accounts] = ()
+) -> Costs:
+    """What was observed of each cost; what was not, from the probe.
+
+    `all_runs` tell of first samples, and of what workers are blocked for before; by default `runs`.
+    """
+    all_runs = all_runs or runs
     alike, *others = by_start_method(runs)
 
     def mean(name: str, otherwise: float, of: Sequence[Accounts] = runs) -> float:
         values = together(of, name)
         return float(values.mean()) if len(values) else otherwise
 
-    waited = mean("begin", 0.0)
+    waited = mean("begin", 0.0, all_runs)
     latency, jitter = together(runs, "latency"), together(runs, "jitter")
     take = mean("take", transport.take)
     known = float(np.quantile(latency, 0.25)) if len(latency) else transport.index_latency
@@ -42,8 +51,8 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
         worker_start=mean("start", transport.worker_start, alike),
         worker_ready=mean("ready", transport.worker_ready, alike),
         worker_wait=waited if waited >= NOTICEABLE else 0.0,
-        first_sample=mean("begin_wait", 0.0),
-        first_cpu=mean("begin_cpu", 0.0),
+        first_sample=mean("begin_wait", 0.0, all_runs),
+        first_cpu=mean("begin_cpu", 0.0, all_runs),
         worker_stop=mean("stop", transport.worker_stop),
         index_put=mean("put", transport.index_put),
         index_latency=max(known - take, 0.0),
@@ -64,6 +73,23 @@ def costs_of(runs: Sequence[Accounts], transport: Costs) -> Costs:
             for group in others
         ),
     )
+
+
+def without_cold(runs: Sequence[Accounts]) -> list[Accounts]:
+    """The runs, and of how workers begin only what a later run will find.
+
+    Who opens a file, or imports something, that nobody has read since the machine was started, or
+    that is compiled then, takes longer, and leaves it read and compiled for others.
+    """
+    found = list(runs)
+    for name in ONCE:
+        known = [getattr(run, name).mean() for run in runs if len(getattr(run, name))]
+        most = COLD * min(known, default=0.0) + NOTICEABLE
+        for place, run in enumerate(found):
+            seconds = getattr(run, name)
+            if len(seconds) and seconds.mean() > most:
+                found[place] = replace(run, **{name: seconds[:0]})
+    return found
 
 
 def shared(run: Accounts, costs: Costs) -> float:

@@ -36,14 +36,15 @@ from dlsim.validation.calibrating.costs import (
 )
 from dlsim.validation.calibrating.crowding import contention, paired
 from dlsim.validation.calibrating.fitting import Fit
-from dlsim.validation.calibrating.moving import costs_of, shared
+from dlsim.validation.calibrating.moving import costs_of, shared, without_cold
 from dlsim.validation.calibrating.steps import per_sample
 from dlsim.validation.calibrating.work import NEGLIGIBLE, consumer_of, stages
 
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 SIBLING = 0.9  # of what a core does alone: one that does less beside another is its sibling
 SWITCH_INTERVAL = 5e-3  # Python's own, where a run does not tell (sys.getswitchinterval)
-MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put", "ready")
+MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put")
+AT_FIRST = {"worker_ready": "ready", "first_cpu": "begin_cpu"}  # of costs: the accounts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ class Calibration:
         costs = {
             key: factor[key] * getattr(scenario.costs, key) for key in ("take", "worker_start")
         }
+        costs |= {key: factor["pace"] * getattr(scenario.costs, key) for key in AT_FIRST}
         moving = {
             key: getattr(scenario.costs, key).times(factor[key])
             for key in ("serialise", "hand_over", "receive", "pin")
@@ -181,8 +183,10 @@ def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) ->
     slower = 1 / threads - 1
     if len({run.scenario.loader.num_workers for run in runs}) > 1:
         costs_of_batches = np.concatenate([of_batches(run) for run in runs])
-        slower = contention(together(runs, "crowding"), costs_of_batches, slower)
-    runs = [relieved(run, slower) for run in runs]
+        # The first batch takes longer for more reasons than its neighbours.
+        crowded = np.where(together(runs, "first"), np.nan, together(runs, "crowding"))
+        slower = contention(crowded, costs_of_batches, slower)
+    runs = [relieved(run, slower) for run in without_cold(runs)]
     first = runs[0]
     if transport is None:
         from dlsim.validation.calibrating.transport import probe
@@ -194,7 +198,7 @@ def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) ->
     consumer, fits["step"] = consumer_of(like_first(runs), each)
     dataset: Any = first.scenario.dataset
     batched = isinstance(dataset, MapDataset) and dataset.batched
-    costs = costs_of(like_first(runs), transport)
+    costs = costs_of(like_first(runs), transport, runs)
     collating = np.concatenate([run.collate - shared(run, costs) for run in runs])
     changes = {
         "sample_bytes": Constant(first.bytes / float(np.mean(first.sizes))),
@@ -238,11 +242,13 @@ def relieved(run: Accounts, contention: float) -> Accounts:
     of_batch = np.ones(int(max(run.batch.max(initial=0), run.numbers.max(initial=0))) + 1)
     of_batch[run.numbers] = slowed
     typical = float(slowed.mean()) if len(slowed) else 1.0
+    at_first = float(slowed[run.first].mean()) if run.first.any() else typical
     return replace(
         run,
         cpu=run.cpu / of_batch[run.batch],
         collate=run.collate / slowed,
         **{name: getattr(run, name) / typical for name in MACHINERY},
+        **{name: getattr(run, name) / at_first for name in AT_FIRST.values()},
     )
 
 
