@@ -193,6 +193,8 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
 
     Args:
         worker_start: Starting a worker, in the main process, one after another. Example: "10 ms"
+        first_start: Starting the first one, beyond what others take: something is imported with it.
+            Example: "4 ms"
         worker_ready: Time of a core before a worker can take work: imports, unpickling the
             dataset, `worker_init_fn`. Example: "0.5 s"
         worker_wait: For how long a worker is blocked then: a `worker_init_fn` that sleeps.
@@ -203,9 +205,16 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             blocked with its first sample: a file that is opened. Example: "0.2 s"
         first_cpu: Time of a core that such a process takes for its first sample beyond what others
             take: something is imported with it. Example: "0.3 s"
+        first_serialise: Time of a core that the feeder thread of a worker takes for its first batch
+            beyond what others take: it is started, and so is what gives out descriptors.
+            Example: "1.5 ms"
+        first_next: Time of a core that the main process takes for its first `next()` beyond what
+            others take: something is imported with it. Example: "4 ms"
         worker_stop: Time of a core before a worker that was told to stop is gone.
             Example: "20 ms"
         index_put: Sending an index list, in the main process. Example: "40 µs"
+        first_put: For how long the main process is held up as it begins to send index lists to
+            workers that it has started: threads are, too, and wait for a core. Example: "3 ms"
         index_latency: From then until the worker can read it. Example: "0.5 ms"
         take: Time of a core that a worker takes between two batches. Example: "0.2 ms"
         snapshot: Time of a core that a worker takes to save its state, when it has begun and after
@@ -232,13 +241,17 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     """
 
     worker_start: Seconds = 0.0
+    first_start: Seconds = 0.0
     worker_ready: Seconds = 0.0
     worker_wait: Seconds = 0.0
     worker_waits: tuple[Seconds, ...] = ()
     first_sample: Seconds = 0.0
     first_cpu: Seconds = 0.0
+    first_serialise: Seconds = 0.0
+    first_next: Seconds = 0.0
     worker_stop: Seconds = 0.0
     index_put: Seconds = 0.0
+    first_put: Seconds = 0.0
     index_latency: Seconds = 0.0
     take: Seconds = 0.0
     snapshot: Seconds = 0.0

@@ -191,6 +191,8 @@ _SECONDS = (
     "worker_wait",
     "first_sample",
     "first_cpu",
+    "first_serialise",
+    "first_next",
     "index_put",
     "index_latency",
     "take",

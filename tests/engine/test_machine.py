@@ -437,6 +437,42 @@ def test_what_first_samples_compute_shares_the_cores(engine: str) -> None:
     assert trace.started[:2].tolist() == pytest.approx([10, 10])
 
 
+WAITING = {"dataset.fetch.0.cpu": "none", "dataset.fetch.0.wait": 1.0, "epochs": 2}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("cost", "sent", "arrived", "returned"),
+    [
+        # Two workers have two batches each, of which the first takes until 2 s, the other until 4.
+        ("first_start", (5.0, 0.0), ([7, 7, 9, 9], [2, 2, 4, 4]), ([7, 7, 9, 9], [2, 2, 4, 4])),
+        ("first_put", (5.0, 5.0), ([7, 7, 9, 9],) * 2, ([7, 7, 9, 9],) * 2),
+        ("first_next", (0.0, 0.0), ([2, 2, 4, 4],) * 2, ([5, 5, 5, 5], [2, 2, 4, 4])),
+        # What a feeder thread has still to do of the first batch, the second one waits for.
+        ("first_serialise", (0.0, 0.0), ([7, 7, 7, 7],) * 2, ([7, 7, 7, 7],) * 2),
+    ],
+)
+def test_what_is_done_first_takes_longer_once(
+    engine: str, cost: str, sent: object, arrived: object, returned: object
+) -> None:
+    """Of each run, or of each start of workers, the first of its kind takes 5 s longer."""
+    trace = dlsim.simulate(loading(**WAITING, **{f"costs.{cost}": 5.0}), engine=engine)
+    for epoch, first in enumerate(trace.epochs.first):
+        began, batches = trace.epochs.started[epoch], slice(first, first + 4)
+        assert trace.sent[first] - began == pytest.approx(sent[epoch])
+        assert (trace.arrived[batches] - began).tolist() == pytest.approx(arrived[epoch])
+        assert (trace.returned[batches] - began).tolist() == pytest.approx(returned[epoch])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_without_workers_only_next_has_a_first_one(engine: str) -> None:
+    """There is no worker to be started, to be sent anything, or to pickle."""
+    settings = {"loader.num_workers": 0, "loader.prefetch_factor": None}
+    firsts = {f"costs.first_{name}": 5.0 for name in ("start", "put", "serialise", "next")}
+    trace = dlsim.simulate(loading(**settings, **firsts), engine=engine)
+    assert trace.returned.tolist() == pytest.approx([7 + 2 * batch for batch in range(8)])
+
+
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])
 @pytest.mark.parametrize(
     ("workers", "cores", "second"), [(1, 2, 2), (2, 2, 4), (2, 4, 2), (2, 1, 8)]

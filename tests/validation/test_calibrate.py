@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.cost_errors import PACE, PRIOR, unsteadiness
 from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
 from dlsim.validation.calibrating.crowding import contention, paired
+from dlsim.validation.calibrating.firsts import beyond
 from dlsim.validation.calibrating.lifetimes import (
     as_long,
     exiting,
@@ -33,6 +36,7 @@ from dlsim.validation.calibrating.lifetimes import (
     first_samples,
     started,
 )
+from dlsim.validation.calibrating.moving import starting
 from dlsim.validation.calibrating.scenario import of_runs
 from dlsim.validation.calibrating.steps import per_sample
 from dlsim.validation.calibrating.throughput_models import Fitting, simulated
@@ -104,8 +108,10 @@ def test_starts_that_wait_are_kept_as_such(dataset, init, blocked, first, persis
     assert max(scenario.dataset.fetch[0].wait.values) < 0.3
     spared = dlsim.replace(scenario, {"costs.worker_wait": 0.0, "costs.first_sample": 0.0})
     starts = []
-    for case in (scenario, spared):  # else the first worker waits while the second one is started
-        trace = dlsim.simulate(dlsim.replace(case, {"costs.worker_start": 0.0}))
+    # Else the first worker waits while the second one is started, or shares a core with others.
+    others = ("worker_start", "first_start", "first_cpu", "first_put", "first_next")
+    for case in (scenario, spared):
+        trace = dlsim.simulate(dlsim.replace(case, {f"costs.{key}": 0.0 for key in others}))
         starts.append(trace.started[trace.epochs.first] - trace.epochs.started)
     later = starts[0] - starts[1]
     assert later[0] == pytest.approx(costs.worker_wait + costs.first_sample)
@@ -123,6 +129,67 @@ class Importing(Rows):
             pass
         self.there = True
         return super().__getitem__(index)
+
+
+class Pickled:
+    """Its first pickling in a process computes for 0.2 s."""
+
+    known: set[int] = set()  # processes
+
+    def __reduce__(self):
+        began = time.thread_time()
+        while os.getpid() not in self.known and time.thread_time() < began + 0.2:
+            pass
+        self.known.add(os.getpid())
+        return Pickled, ()
+
+
+def pickled(samples):
+    """A `collate_fn` whose batches take long to be pickled for the first time."""
+    return Pickled()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_first_pickling_computes_is_each_worker_own(workers):
+    """What a feeder thread does once is no batch's cost, however few batches there are."""
+    seen = observe(DataLoader(Rows(), 3, num_workers=workers, collate_fn=pickled))
+    costs = calibrate(seen, transport=TRANSPORT).costs
+    assert 0.19 <= costs.first_serialise < 0.3
+    assert costs.serialise.message < 0.02
+
+
+def test_firsts_are_told_from_the_typical_other_one():
+    """The excess is over the median of the others; nothing is, where there are none to compare."""
+    values = np.array([5.0, 1.0, np.nan, 2.0, 9.0, 0.0])
+    more, left = beyond(values, [0, 5])
+    assert more.tolist() == [3.0, 0.0]  # 1, 2 and 9 are known of the others
+    assert left[[0, 5]].tolist() == [2.0, 0.0]
+    assert left[1:5].tolist() == pytest.approx([1.0, np.nan, 2.0, 9.0], nan_ok=True)
+    assert beyond(values[:1], [0])[0].tolist() == [0.0]
+    assert beyond(values[[2, 1]], [0])[0].tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("taken", "each", "first"),
+    [
+        ({1: 7.0, 2: 10.0}, 3.0, 4.0),  # the first one takes 4 s longer
+        ({1: 7.0}, 7.0, 0.0),  # which one number of workers does not tell
+        ({1: 3.0, 2: 10.0}, 4.0, 0.0),  # nor those of which later ones take longer
+        ({}, None, 0.0),
+    ],
+)
+def test_runs_of_several_numbers_of_workers_tell_what_the_first_takes(taken, each, first):
+    """Seconds to start them all grow by those of one, from what comes once."""
+    runs = [
+        SimpleNamespace(
+            scenario=dlsim.Scenario(
+                loader=dlsim.Loader(num_workers=workers), dataset=dlsim.MapDataset(1)
+            ),
+            start=np.array([taken[workers] / workers] if workers in taken else []),
+        )
+        for workers in (1, 2)
+    ]
+    assert starting(runs) == pytest.approx((each, first))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -302,12 +369,14 @@ def test_pickling_holds_up_the_worker():
 
 
 def test_without_workers_all_that_next_computes_is_accounted_for():
-    """What is not of samples is of collating, but for what the watching costs."""
+    """What is not of samples is of collating, or done once, but for what the watching costs."""
     seen = observe(DataLoader(Rows(), 3))
     run = accounts(seen)
     used = (seen.thread_returned - seen.thread_requested).sum()
     watching = 24 * run.machine["watch_sample"] + 8 * run.machine["watch_batch"]
-    assert run.cpu.sum() + run.collate.sum() == pytest.approx(used - watching, rel=0.05)
+    once = run.begin_cpu.sum() + run.begin_next.sum()
+    known = run.cpu.sum() + run.collate.sum() + once
+    assert known == pytest.approx(used - watching, rel=0.05)
 
 
 @pytest.mark.parametrize(("busy", "threads"), [(1.0, 1), (1.15, 1), (1.4, 2), (2.0, 2), (2.1, 2)])

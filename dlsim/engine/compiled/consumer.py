@@ -11,7 +11,7 @@ from math import inf
 
 from dlsim.engine.compiled.buffer import deliver, erase, write
 from dlsim.engine.compiled.clock import settle, wait, wake
-from dlsim.engine.compiled.cores import served_first
+from dlsim.engine.compiled.cores import compute, served_first
 from dlsim.engine.compiled.dispatcher import lacking, note, note_all
 from dlsim.engine.compiled.fetch import new_job
 from dlsim.engine.compiled.jit import inlined
@@ -119,6 +119,10 @@ def next_batch(s: State) -> int:
         m.then, m.closed = OVER, RUN_AHEAD
         m.ahead = 0
         return RUN_AHEAD if r.persistent else CLOSE
+    if not m.begun:
+        m.begun = True
+        compute(s, r.first_next)
+        return served_first(s, NEXT)
     if s.batches[m.wanted].early:
         return process(s, m.wanted)
     return listen(s)

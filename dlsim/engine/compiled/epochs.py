@@ -20,6 +20,7 @@ from dlsim.engine.compiled.messages import (
     IDLE,
     JOIN,
     PINNING_ENDED,
+    PRIME,
     RANK_LEFT,
     RESUME,
     RESUME_WORKERS,
@@ -55,7 +56,7 @@ def start_epoch(s: State) -> int:
     m.pinning = IDLE
     for message in range(len(s.messages)):
         s.messages[message].next = message + 1
-    compute(s, r.worker_start)
+    compute(s, (0.0 if m.begun else r.first_start) + r.worker_start)
     return served_first(s, WORKER_STARTED)
 
 
@@ -64,7 +65,7 @@ def worker_started(s: State) -> int:
     """One worker is started, and the next one is begun with."""
     m, r, worker = s.main[0], s.rules[0], s.main[0].at
     w = s.workers[worker]
-    w.doing, w.feeding = GET_READY, IDLE
+    w.doing, w.feeding, w.beginning = GET_READY, IDLE, r.first_serialise
     w.head = w.job = w.outbox = NONE
     w.alive, w.idle, w.ended = True, False, False
     w.broken = failure(s, WORKER_INIT_FN, worker)
@@ -72,7 +73,8 @@ def worker_started(s: State) -> int:
     wake(s, worker, m.now)
     m.at += 1
     if m.at == r.workers:
-        return prime(s)
+        m.wake = m.now + r.first_put
+        return wait(s, PRIME) if r.first_put > 0.0 else PRIME
     compute(s, 0.0 if m.at % r.start_together else r.worker_start)
     return served_first(s, WORKER_STARTED)
 

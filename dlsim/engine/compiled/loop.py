@@ -55,6 +55,8 @@ def do(s: State, doing: int) -> int:
         return epochs.start_epoch(s)
     if doing == messages.WORKER_STARTED:
         return epochs.worker_started(s)
+    if doing == messages.PRIME:
+        return epochs.prime(s)
     if doing == messages.RESUME_WORKERS:
         return epochs.resume_workers(s)
     if doing == messages.SEND:

@@ -27,6 +27,7 @@ MAIN_PROCESS = row(
     ("doing", "i8"),
     ("at", "i8"),  # the worker it is at, where it takes one after another
     ("deadline", "f8"),
+    ("begun", "?"),  # next() was called
     ("listening", "?"),  # waits for an answer
     ("resuming", "i8"),  # workers that have not said that they know of the new epoch
     ("sent", "i8"),
@@ -109,6 +110,7 @@ WORKER = row(
     ("owed", "f8"),  # processor time not asked for yet
     # Its feeder thread:
     ("feeding", "i8"),
+    ("beginning", "f8"),  # what its first answer takes longer
     ("outbox", "i8"),
     ("last", "i8"),  # of the outbox
     ("sending", "i8"),  # the message it is at

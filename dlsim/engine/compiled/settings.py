@@ -94,12 +94,16 @@ RULES = np.dtype(
         ("patience", "f8"),  # with each worker that is to exit
         # Costs:
         ("worker_start", "f8"),
+        ("first_start", "f8"),
         ("start_together", "i8"),  # workers that are started in the time of one
         ("worker_ready", "f8"),  # of those that fetch, before they begin,
         ("worker_wait", "f8"),  # for which they are blocked then
         ("worker_stop", "f8"),
         ("index_put", "f8"),
+        ("first_put", "f8"),
         ("take", "f8"),
+        ("first_serialise", "f8"),
+        ("first_next", "f8"),
         ("pin_memory", "?"),
         ("pipe", "?"),  # batches go through the pipe,
         ("sharing", "?"),  # or workers put them into shared memory
@@ -130,12 +134,16 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
     costs, storage = scenario.charged, storage_of(scenario)
     trip, rate = round_trip(scenario), storage.requests_per_second
     made = np.zeros(1, RULES)
-    for name in ("worker_start", "worker_stop", "index_put", "take"):
+    for name in ("worker_start", "first_start", "worker_stop", "index_put", "first_put", "take"):
         made[name] = getattr(costs, name)
+    made["first_serialise"] = costs.first_serialise
     made["worker_ready"], made["worker_wait"] = costs.first_cpu, costs.first_sample
     if loader.num_workers:
         made["worker_ready"] += costs.worker_ready
         made["worker_wait"] += costs.worker_wait
+        made["first_next"] = costs.first_next
+    else:
+        made["worker_ready"] += costs.first_next
     for name in HANDLING:
         for unit in ("message", "tensor", "byte"):
             made[f"{name}_{unit}"] = getattr(getattr(costs, name), unit)
@@ -184,7 +192,8 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
         "patience": patience(scenario),
         "pin_memory": scenario.pins,
         "pipe": scenario.through_pipe,
-        "direct": scenario.ideal or (not scenario.through_pipe and costs.serialise == Cost()),
+        "direct": scenario.ideal
+        or not (scenario.through_pipe or costs.first_serialise > 0 or costs.serialise != Cost()),
         "sharing": scenario.through_shm,
         "copy_byte": costs.copy_byte,
         "tensors": dataset.tensors,

@@ -40,7 +40,9 @@ def feed(s: State, worker: int) -> None:
             w.sending = w.outbox
             w.outbox = s.messages[w.sending].next
             w.feeding = SERIALISED
-            ask(s, customer_of(s, worker), serialise(s, s.messages[w.sending].number))
+            seconds = w.beginning + serialise(s, s.messages[w.sending].number)
+            w.beginning = 0.0
+            ask(s, customer_of(s, worker), seconds)
             if m.amount > 0.0:
                 return
         number = s.messages[w.sending].number

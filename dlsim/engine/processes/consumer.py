@@ -48,6 +48,7 @@ class Workers:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self._begun = False  # whether `next()` was called
 
     def start_epoch(self, epoch: int) -> Steps:
         """`iter(loader)`: start the workers, or wake persistent ones; then send the window.
@@ -79,13 +80,16 @@ class Workers:
         self.pool = pool = Pool(run.env, loader.num_workers, queues, pin_memory=run.pins)
         for number in range(loader.num_workers):
             if number % loader.start_together == 0:
-                yield from run.compute(MAIN, costs.worker_start)
+                beginning = 0.0 if number or self._begun else costs.first_start
+                yield from run.compute(MAIN, beginning + costs.worker_start)
             pool.processes.append(run.env.process(worker(run, number, epoch, pool)))
             if run.feeds:
                 run.env.process(feeder(run, number, pool))
         if run.pins:
             pool.pin_memory_thread = run.env.process(pin_memory_thread(run, pool))
         self.dispatcher = Dispatcher(run, queues)
+        if costs.first_put > 0:
+            yield sleep(run.env, costs.first_put, run.turns.last)
 
     def _call_all(self, message: str) -> Steps:
         """Tell every worker that it, or an epoch, begins, and wait for all to say that they know.
@@ -124,6 +128,9 @@ class Workers:
                 if not self.run.scenario.loader.persistent_workers:
                     yield from self.close()
                 return None
+            if not self._begun:
+                self._begun = True
+                yield from self.run.compute(MAIN, self.run.costs.first_next)
             wanted = dispatcher.wanted
             if tasks.holds(wanted):
                 dispatcher.wanted += 1
@@ -241,7 +248,7 @@ class MainProcess:
     def _begin(self) -> Steps:
         """What comes with the first sample of all."""
         costs = self.run.costs
-        yield from self.run.compute(MAIN, costs.first_cpu)
+        yield from self.run.compute(MAIN, costs.first_cpu + costs.first_next)
         if costs.first_sample > 0:
             yield sleep(self.run.env, costs.first_sample, self.run.turns.last)
 

@@ -82,7 +82,8 @@ class Run:
         self.pins, self.through_pipe = scenario.pins, scenario.through_pipe
         self.shares = self.costs.share if scenario.through_shm else Cost()
         # else the feeder threads have nothing to do that takes time
-        serialises = self.through_pipe or self.costs.serialise != Cost()
+        first = self.costs.first_serialise > 0
+        serialises = self.through_pipe or first or self.costs.serialise != Cost()
         self.feeds = self.cores is not None and serialises
         self.first = 0  # under which number the node knows worker 0
         self.first_stage = 0  # and the first stage of the dataset

@@ -20,10 +20,12 @@ from dlsim.scenario.machine import PIPE_BYTES
 def feeder(run: Run, worker: int, pool: Pool) -> Steps:
     """The feeder thread of one worker: serialises and writes its answers, one after another."""
     outbox, costs = pool.outboxes[worker], run.costs
+    turn, beginning = run.turns.feeder(worker), costs.first_serialise
     while True:
         answer = yield from outbox.get()
-        turn, content = run.turns.feeder(worker), _content(run, answer)
-        yield from run.compute(worker, costs.serialise.of(*content), turn)
+        content = _content(run, answer)
+        yield from run.compute(worker, beginning + costs.serialise.of(*content), turn)
+        beginning = 0.0
         yield from pool.pipe.enter(turn)
         if _goes_through_pipe(run, answer) and answer.size > PIPE_BYTES:
             answer.moved = run.env.event()

@@ -21,7 +21,9 @@ from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.crowding import crowding
+from dlsim.validation.calibrating.firsts import beyond
 from dlsim.validation.calibrating.lifetimes import first_batches, first_samples, lifetimes
+from dlsim.validation.calibrating.receiving import main_side
 from dlsim.validation.calibrating.steps import letting_go, steps
 
 LEAST_BATCHES = 5
@@ -47,10 +49,12 @@ class Accounts:
     included, if it was seen; `host`: what passed until the host left it; `ahead`: how many steps it
     was ahead at most; `copy`: of copying a batch to the accelerator, NaN if not known. `start`,
     `ready`, `stop`: of each worker, and `begin`: for which it is blocked before it takes work;
-    `begin_wait`, `begin_cpu`: by how much its first sample exceeds others. `tensors`, `bytes`,
-    `path`: of the mean batch. `crowding`: for each batch collated, how busy the other cores were
-    meanwhile, from 0 to 1, and whether it was the `first` of its process. `busy`: cores that a
-    sample keeps busy, by threads of a library.
+    `begin_wait`, `begin_cpu`: by how much its first sample exceeds others, and its first batch in
+    what its thread computes besides; `begin_serialise`: of its feeder thread; `begin_next`:
+    of the main process in `next()`; `begin_put`: how long it is held up in the first sending.
+    `tensors`, `bytes`, `path`: of the mean batch. `crowding`: for each batch collated, how busy the
+    other cores were meanwhile, from 0 to 1, and whether it was the `first` of its process.
+    `busy`: cores that a sample keeps busy, by threads of a library.
     """
 
     scenario: Scenario
@@ -82,6 +86,9 @@ class Accounts:
     begin: Floats
     begin_wait: Floats
     begin_cpu: Floats
+    begin_serialise: Floats
+    begin_next: Floats
+    begin_put: Floats
     stop: Floats
     tensors: float
     bytes: float
@@ -141,9 +148,12 @@ def accounts(run: object) -> Accounts:
     machine = json.loads(seen.meta.notes.get("machine", "{}"))
     fetched = np.flatnonzero(~np.isnan(seen.fetched) & (seen.size > 0))
     parts: dict[str, Any] = samples(seen) | main_side(seen) | steps(seen)
-    collate = seen.collate_cpu[fetched]
-    if not scenario.loader.num_workers:
-        collate = collate + besides(seen, machine)[fetched]
+    if scenario.loader.num_workers:
+        collated, collate = beyond(seen.collate_cpu, first_batches(seen))
+    else:
+        collated, collate = beyond(seen.collate_cpu + besides(seen, machine), seen.order[:1])
+        parts["begin_next"] = collated
+    collate = collate[fetched]
     if not machine.get("trained", True):
         # What passes between two batches then is letting go of the one before: part of having it.
         # The typical batch tells; some are looked at (observing.py, watching.py).
@@ -160,6 +170,11 @@ def accounts(run: object) -> Accounts:
     work = worker_side(seen, machine, str(paid["path"]))
     known = [work[name] for name in ("take", "hand_over") if len(work[name])]
     between = float(sum(values.mean() for values in known))
+    put = float(parts["put"].mean()) if len(parts["put"]) else 0.0
+    taken = work.pop("begin_take")
+    if scenario.loader.num_workers:
+        own = parts["begin_cpu"].mean() if len(parts["begin_cpu"]) else 0.0
+        parts["begin_cpu"] = own + collated + taken
     return Accounts(
         scenario=scenario,
         numbers=fetched,
@@ -169,7 +184,7 @@ def accounts(run: object) -> Accounts:
         machine=machine,
         **parts,
         **work,
-        **lifetimes(seen, machine, between),
+        **lifetimes(seen, machine, between, put),
         pin=seen.pin_cpu[seen.order][~np.isnan(seen.pin_cpu[seen.order])],
         copy=machine.get("copy", NAN),
         **paid,
@@ -234,8 +249,13 @@ def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict
     assert seen.samples is not None
     number = len(seen)
     accounted = seen.batch_cpu + watching(seen, machine)
+    first = first_batches(seen)
     # Until a worker has fetched its first batch, there is nothing to pickle.
-    starting = np.where(first_batches(seen), np.nan_to_num(helping(seen)), 0.0)
+    starting = np.where(first, np.nan_to_num(helping(seen)), 0.0)
+    began, pickled = beyond(seen.serialise_cpu, first)
+    longer = np.zeros(number)
+    longer[first] = began
+    numbers: list[int] = []
     take: list[float] = []
     beside: list[float] = []
     pickling: list[float] = []
@@ -247,81 +267,34 @@ def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict
         same = seen.cpu_started[then] >= seen.cpu_started[now]  # else a new process
         now, then = now[same], then[same]
         thread = seen.thread_started[then] - seen.thread_started[now]
-        process = seen.cpu_started[then] - seen.cpu_started[now]
+        used = seen.cpu_started[then] - seen.cpu_started[now] - thread - starting[now]
+        for at in np.flatnonzero(first[now]):  # which is pickled beside the next
+            both = used[at : at + 2]
+            both[:] = max(float(both.mean() - longer[now[at]] / len(both)), 0.0)
+        numbers += now.tolist()
         take += (thread - accounted[now]).tolist()
-        beside += (process - thread - starting[now]).tolist()
-        pickling += np.nan_to_num(seen.serialise_cpu[now]).tolist()
+        beside += used.tolist()
+        pickling += np.nan_to_num(pickled[now]).tolist()
         # Idle is a worker whose feeder is, too: pickling keeps Python's lock.
         idle_from = np.fmax(seen.fetched, seen.serialised)[now]
         waited = (idle_from < seen.sent[then]) & (epoch[now] == epoch[then])
         idle += (seen.started[then] - seen.sent[then])[waited].tolist()
+    begun, taken = beyond(np.maximum(take, 0.0), first[np.array(numbers, np.int64)])
+    found = {
+        "take": taken,
+        "begin_take": float(begun.mean()) if len(begun) else 0.0,
+        "begin_serialise": began,
+        "latency": np.array(idle),
+    }
     if cores_busy(seen) > 1:  # what else the process uses, threads of libraries do
-        serialised = {"serialise": np.array(pickling), "hand_over": np.empty(0)}
-        return {"take": np.maximum(take, 0.0), "latency": np.array(idle), **serialised}
+        return {**found, "serialise": np.array(pickling), "hand_over": np.empty(0)}
     rest = np.maximum(np.subtract(beside, pickling), 0.0)
     if path == "shm" and len(rest):
         waited = (seen.received - seen.rebuilding - seen.rebuild_cpu)[seen.order]
         waited = waited[~np.isnan(waited)]
         known = float(np.median(waited)) if len(waited) else 0.0
         rest *= min(1.0, known / max(float(rest.mean()), 1e-9))
-    return {
-        "take": np.maximum(take, 0.0),
-        "serialise": np.maximum(beside - rest, 0.0),
-        "hand_over": rest,
-        "latency": np.array(idle),
-    }
-
-
-def main_side(seen: Observation) -> dict[str, Any]:
-    """CPU of receiving and of sending, for each batch returned; none without workers.
-
-    Sending is the last thing that `next()` does, and another thread writes what is sent.
-    """
-    if seen.meta.scenario is None or not seen.meta.scenario.loader.num_workers:
-        return dict.fromkeys(("receive", "jitter", "put"), np.empty(0))
-    order = seen.order
-    used = (seen.thread_returned - seen.thread_requested)[order]
-    if seen.meta.scenario.loader.pin_memory and not np.isnan(seen.pinned).all():
-        receive = by_pin_memory_thread(seen)
-        return {"receive": receive, "jitter": uneven(receive), "put": used}
-    all_threads = np.diff(seen.cpu_returned[order], prepend=np.nan)
-    beside = np.maximum(all_threads - np.diff(seen.thread_returned[order], prepend=np.nan), 0.0)
-    beside = np.nan_to_num(beside, nan=float(np.nanmean(beside)) if len(order) > 1 else 0.0)
-    sending = float(np.quantile((seen.returned - seen.received)[order], 0.25))
-    put = np.minimum(sending, used / 2)
-    receive = used - put
-    return {
-        "receive": receive,
-        "jitter": uneven(receive[by_themselves(seen)]),
-        "put": put + np.minimum(beside, put),
-    }
-
-
-def by_themselves(seen: Observation) -> Any:
-    """Which calls, in order, received one batch and no other; not the first of an epoch.
-
-    That one begins what later ones find begun.
-    """
-    order = seen.order
-    received = np.sort(seen.received[~np.isnan(seen.received)])
-    until, since = seen.returned[order], seen.requested[order]
-    count = np.searchsorted(received, until, "right") - np.searchsorted(received, since, "left")
-    return (count == 1) & (np.diff(seen.epoch_of(order), prepend=-1) == 0)
-
-
-def uneven(seconds: Floats) -> Floats:
-    """Relative to their mean; of fewer than `LEAST_BATCHES`, or of nothing, none is told."""
-    mean = float(seconds.mean()) if len(seconds) >= LEAST_BATCHES else 0.0
-    return seconds / mean if mean > 0 else np.empty(0)
-
-
-def by_pin_memory_thread(seen: Observation) -> Floats:
-    """What the pin-memory thread computes between two batches but for pinning: receiving them."""
-    in_turn = seen.order[np.argsort(seen.pinned[seen.order])]
-    now, then = in_turn[:-1], in_turn[1:]
-    same = seen.epoch_of(now) == seen.epoch_of(then)  # else another thread
-    between: Floats = (seen.pin_thread[then] - seen.pin_thread[now] - seen.pin_cpu[then])[same]
-    return np.maximum(between, 0.0)
+    return {**found, "serialise": np.maximum(beside - rest, 0.0), "hand_over": rest}
 
 
 def besides(seen: Observation, machine: dict[str, float]) -> Floats:

@@ -15,23 +15,26 @@ from dlsim.trace.libraries import helping
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 
-LEAST = 5e-3  # seconds that first samples take longer, or nothing is made of it
+LEAST = 0.5e-3  # seconds that first samples take longer, or nothing is made of it
 CHANCE = 0.02  # that the first ones are the longest by chance, at most
 
 
-def lifetimes(seen: Observation, machine: dict[str, float], between: float) -> dict[str, Any]:
+def lifetimes(
+    seen: Observation, machine: dict[str, float], between: float, put: float
+) -> dict[str, Any]:
     """Starting, getting ready and exiting: seconds for each worker, in epochs that start them.
 
     Workers start one after another, and exit beside each other, as far as there are cores. Getting
     ready is all that a worker computes before its first batch, exiting what it computes after its
     last. `machine`: what is known of it, in numbers; `between`: the CPU seconds of a worker between
     two batches, beside fetching, collating and pickling. `begin`: for which workers are blocked
-    before they take work, `first_samples` apart.
+    before they take work, `first_samples` apart. `begin_put`: how much longer than `put` each it
+    took to send the index lists that are sent first.
     """
     assert seen.meta.scenario is not None
     loader, epochs = seen.meta.scenario.loader, seen.epochs
     workers = loader.num_workers
-    start, ready, stop = [], [], []
+    start, ready, stop, held = [], [], [], []
     initialising = seen.initialised - seen.initialising - seen.init_cpu - seen.init_queued
     begin = np.maximum(initialising[(seen.worker != MAIN) & ~np.isnan(initialising)], 0.0)
     for epoch in range(len(epochs.first) if workers else 0):
@@ -39,6 +42,9 @@ def lifetimes(seen: Observation, machine: dict[str, float], between: float) -> d
         if not len(here) or (epoch and goes_on(seen.meta.scenario)):
             continue
         start.append((started(seen, here) - epochs.started[epoch]) / workers)
+        sent = seen.sent[here][seen.sent[here] <= epochs.primed[epoch]]
+        if len(sent):
+            held.append(max(epochs.primed[epoch] - sent[0] - put * len(sent), 0.0))
         for worker in range(workers):
             began = seen.cpu_started[here][seen.worker[here] == worker]
             ready += began[~np.isnan(began)][:1].tolist()
@@ -48,7 +54,13 @@ def lifetimes(seen: Observation, machine: dict[str, float], between: float) -> d
             stop.append(max(epochs.ended[epoch] - last, 0.0) * min(1.0, cores / workers))
     told = exiting(seen, machine.get("workers_cpu", float("nan")), between)
     ended = told if len(told) else np.array(stop)
-    return {"start": np.array(start), "ready": np.array(ready), "begin": begin, "stop": ended}
+    return {
+        "start": np.array(start),
+        "ready": np.array(ready),
+        "begin": begin,
+        "begin_put": np.array(held),
+        "stop": ended,
+    }
 
 
 def started(seen: Observation, here: Integers) -> float:

@@ -47,14 +47,19 @@ def costs_of(
     share = transport.share if runs[0].path == "shm" else Cost()
     if collated and share.of(tensors, size) > min(collated):
         share = share.times(float(min(collated)) / share.of(tensors, size))
+    worker_start, first_start = starting(alike)
     return Costs(
-        worker_start=mean("start", transport.worker_start, alike),
+        worker_start=transport.worker_start if worker_start is None else worker_start,
+        first_start=first_start,
         worker_ready=mean("ready", transport.worker_ready, alike),
         worker_wait=waited if waited >= NOTICEABLE else 0.0,
         first_sample=mean("begin_wait", 0.0, all_runs),
         first_cpu=mean("begin_cpu", 0.0, all_runs),
+        first_serialise=mean("begin_serialise", 0.0),
+        first_next=mean("begin_next", 0.0),
         worker_stop=mean("stop", transport.worker_stop),
         index_put=mean("put", transport.index_put),
+        first_put=mean("begin_put", 0.0),
         index_latency=max(known - take, 0.0),
         take=take,
         share=share,
@@ -90,6 +95,23 @@ def without_cold(runs: Sequence[Accounts]) -> list[Accounts]:
             if len(seconds) and seconds.mean() > most:
                 found[place] = replace(run, **{name: seconds[:0]})
     return found
+
+
+def starting(runs: Sequence[Accounts]) -> tuple[float | None, float]:
+    """Seconds to start a worker, and those that the first one takes longer; None: none was seen.
+
+    Runs of different numbers of workers tell the two apart.
+    """
+    workers = np.concatenate(
+        [np.full(len(run.start), float(run.scenario.loader.num_workers)) for run in runs]
+    )
+    each = together(runs, "start")
+    if not len(each):
+        return None, 0.0
+    apart, whole = workers - workers.mean(), workers * each
+    slope = float(apart @ whole / (apart @ apart)) if apart.any() else 0.0
+    rest = float(whole.mean() - slope * workers.mean())
+    return (slope, rest) if slope > 0 and rest > 0 else (float(each.mean()), 0.0)
 
 
 def shared(run: Accounts, costs: Costs) -> float:

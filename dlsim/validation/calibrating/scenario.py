@@ -44,7 +44,11 @@ NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 SIBLING = 0.9  # of what a core does alone: one that does less beside another is its sibling
 SWITCH_INTERVAL = 5e-3  # Python's own, where a run does not tell (sys.getswitchinterval)
 MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put")
-AT_FIRST = {"worker_ready": "ready", "first_cpu": "begin_cpu"}  # of costs: the accounts
+AT_FIRST = {
+    "worker_ready": "ready",
+    "first_cpu": "begin_cpu",
+    "first_serialise": "begin_serialise",
+}  # of costs: the accounts
 
 
 @dataclass(frozen=True, kw_only=True)

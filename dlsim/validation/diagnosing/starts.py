@@ -42,11 +42,15 @@ def there_already(scenario: Scenario) -> Scenario:
     costs = msgspec.structs.replace(
         scenario.costs,
         worker_start=0.0,
+        first_start=0.0,
         worker_ready=0.0,
         worker_wait=0.0,
         first_sample=0.0,
         first_cpu=0.0,
+        first_serialise=0.0,
+        first_next=0.0,
         worker_stop=0.0,
+        first_put=0.0,
     )
     return msgspec.structs.replace(scenario, costs=costs)
 
