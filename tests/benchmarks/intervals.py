@@ -24,9 +24,9 @@ from dlsim.validation.calibrating import cost_errors
 from dlsim.validation.fidelity import errors
 from dlsim.validation.fidelity.tables import foreseen
 
-PACES = (0.03, 0.06, 0.09, 0.12)
-PLACINGS = (0.1, 0.25)
-UNEXPLAINED = (0.015, 0.03, 0.05)
+PACES = (0.06, 0.09, 0.12)
+PLACINGS = (0.1, 0.15, 0.2)
+UNEXPLAINED = (0.015, 0.02, 0.03)
 
 
 @contextmanager

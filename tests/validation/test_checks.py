@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 import dlsim
 from dlsim.cli import main
-from dlsim.scenario import Constant, Costs, Exponential, Stage
+from dlsim.scenario import Constant, Cost, Costs, Exponential, Recorded, Stage
 from dlsim.validation import calibration, predict
 from dlsim.validation.calibrating.checks import Check, checks, missed
 from dlsim.validation.calibrating.cost_errors import UNEXPLAINED
@@ -81,6 +83,26 @@ def test_what_chance_makes_of_runs_is_no_miss():
     assert missed([]) == 0.0
 
 
+def test_a_run_is_no_check_where_batches_are_moved_otherwise():
+    """Costs of moving are told by runs whose main process is blocked, or not, as the first one's.
+
+    Others are shown, and not counted: here receiving took ten times as long without a step.
+    """
+    slow, quick = (Costs(receive=Cost(message=seconds)) for seconds in (0.05, 0.005))
+    step = {"consumer.step": Constant(0.03)}
+    runs = [
+        seen_with(1, ROWS, costs=quick, **step),
+        seen_with(1, ROWS, costs=slow),
+    ]
+    found = calibration(*runs, transport=quick)
+    first, second = found.checks
+    assert first.alike
+    assert not second.alike
+    assert second.off < -0.1
+    assert "otherwise between batches" in str(second)
+    assert missed(found.checks) == 0.0 < 0.1 < missed([replace(second, alike=True)])
+
+
 def test_runs_differ_from_their_mean_by_chance():
     """All of a run is computing: of a pace unsure by 12 %, one of three differs by 12 / √2 %.
 
@@ -99,6 +121,31 @@ def test_runs_differ_from_their_mean_by_chance():
         chances.append(check.chance)
     assert chances[0] == pytest.approx(UNEXPLAINED)
     assert chances[1] == pytest.approx(np.hypot(UNEXPLAINED, 0.12 / 2**0.5))
+
+
+def test_what_watching_did_between_batches_is_no_miss():
+    """Workers were looked at for 50 ms twice: such a run is simulated with that, others are not."""
+    looks = np.where(np.isin(np.arange(20), (4, 16)), 0.05, 0.001)
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=4, num_workers=1),
+        dataset=dlsim.MapDataset(80, fetch=[Stage("read", wait=Constant(0.0002))]),
+        consumer=dlsim.Consumer(Recorded(tuple(looks.tolist()))),
+    )
+    trace = dlsim.simulate(scenario, samples=True)
+    spent = np.zeros(len(trace))
+    spent[trace.order[1:]] = np.cumsum(looks)[:-1]
+    untrained = {"machine": json.dumps({"trained": 0.0, "cores": 2})}
+    seen = watched(
+        replace(trace, meta=msgspec.structs.replace(trace.meta, notes=untrained)),
+        thread_requested=spent,
+        thread_returned=spent,
+    )
+    found = calibration(seen, transport=Costs())
+    assert found.scenario.consumer.step.mean == 0
+    (check,) = found.checks
+    assert abs(check.off) < 0.05  # after the last of 20 batches nothing is looked at
+    (unlooked,) = checks(found, [(seen, found.scenario.consumer)])
+    assert unlooked.off < -0.5
 
 
 def test_the_command_prints_the_checks(tmp_path: Path, capsys):

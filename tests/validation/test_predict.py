@@ -5,24 +5,19 @@ import pytest
 
 import dlsim
 from dlsim.scenario import Constant, Gamma, ScenarioError
+from dlsim.trace import epoch_times
 from dlsim.trace.summary import percent
 from dlsim.validation import predict
 from dlsim.validation.calibrating.cost_errors import UNEXPLAINED
-from dlsim.validation.calibrating.predict import (
-    errors_after,
-    estimate,
-    shares,
-    with_changes,
-)
+from dlsim.validation.calibrating.parts import REACH
+from dlsim.validation.calibrating.predict import errors_after, shares, with_changes
 from dlsim.validation.calibrating.scenario import Calibration
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.statistics import t_quantile
 
 COSTS = ("take", "serialise", "hand_over", "receive", "pin", "worker_start", "step")
 SURE = dict.fromkeys(("pace", "placing", "wait", "cpu", *COSTS), 0.0)
 
 STEADY = Constant(0.01)
-T20 = t_quantile(0.95, 20)
 LOADER = dlsim.Loader(batch_size=4, num_workers=2)
 
 
@@ -46,7 +41,7 @@ def test_what_is_sure_has_the_interval_of_what_is_unexplained():
     """Without randomness or uncertainty, an interval allows for real runs' own differences."""
     epoch = predict(calibration(), {}).epoch
     assert epoch.high / epoch.value == pytest.approx(epoch.value / epoch.low)
-    assert 1 + UNEXPLAINED < epoch.high / epoch.value < 1 + 3 * UNEXPLAINED
+    assert epoch.high / epoch.value == pytest.approx(np.exp(REACH * UNEXPLAINED))
 
 
 def test_uncertainty_and_randomness_widen_the_interval():
@@ -58,6 +53,26 @@ def test_uncertainty_and_randomness_widen_the_interval():
     assert random.high - random.low > 1.5 * (sure.high - sure.low)
 
 
+def test_an_interval_reaches_as_far_as_the_cost_that_is_not_sure():
+    """Below and above it ends where the epoch would, were the cost at that end of its own."""
+    unsure = calibration(errors={**SURE, "wait": 0.3})
+    epoch, sure = predict(unsure, {}).epoch, predict(calibration(), {}).epoch
+    for end, known, by in ((epoch.low, sure.low, -1), (epoch.high, sure.high, 1)):
+        there = dlsim.simulate(unsure.with_factors({"wait": np.exp(by * REACH * 0.3)}))
+        reached = np.log(epoch_times(there)[0] / epoch.value)
+        assert np.log(end / epoch.value) == pytest.approx(
+            by * np.hypot(reached, np.log(known / sure.value)), rel=1e-6
+        )
+
+
+def test_what_the_step_hides_makes_an_epoch_longer_only():
+    """Workers that are just as fast as the step: slower ones are waited for, faster ones wait."""
+    just = calibration(errors={**SURE, "wait": 0.1}, consumer=dlsim.Consumer(Constant(0.02)))
+    epoch, sure = predict(just, {}).epoch, predict(calibration(), {}).epoch
+    assert epoch.high / epoch.value > 1.1
+    assert sure.value / sure.low < epoch.value / epoch.low < 1.1
+
+
 def test_what_makes_an_interval_wide_is_named():
     """Samples' waits are the whole epoch: unsure by 10 %, it is, too, and no other cost matters.
 
@@ -67,7 +82,7 @@ def test_what_makes_an_interval_wide_is_named():
     assert next(iter(found.alone)) == "wait"
     assert found.alone["pin"] == pytest.approx(0.0, abs=1e-9)
     alone = found.alone["wait"]
-    assert alone == pytest.approx(np.sinh(T20 * 0.1), rel=0.01)
+    assert alone == pytest.approx(np.sinh(REACH * 0.1), rel=0.01)
     assert alone < found.half_width < 1.2 * alone
     assert found.half_width / 2 < found.longer < found.again < found.half_width
     assert "mostly of how long samples are waited for" in str(found)
@@ -147,9 +162,14 @@ def test_streams_are_shared_out_anew():
 
 
 def test_nothing_waited_for_is_an_estimate_too():
-    """A value of zero has an interval from zero to the greatest of the unsure ones."""
-    found = estimate(np.zeros(3), np.array([0.0, 0.0, 0.2]))
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.2)
+    """A value of zero has an interval from zero to what is waited for if a cost is as it may be."""
+    keeps_up = {"consumer": dlsim.Consumer(Constant(0.0205)), "epochs": 1}
+    sure = predict(calibration(**keeps_up), {"dataset.length": 4000}).wait_p95
+    assert (sure.value, sure.low, sure.high) == (0.0, 0.0, 0.0)
+    unsure = calibration(errors={**SURE, "wait": 0.1}, **keeps_up)
+    found = predict(unsure, {"dataset.length": 4000}).wait_p95
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert 0.001 < found.high < 0.04
 
 
 def test_bad_replications_are_refused():

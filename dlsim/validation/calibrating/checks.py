@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import exp, hypot, log, log1p
+from math import log1p
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +15,7 @@ from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.summary import number
 from dlsim.trace.trace import Trace
 from dlsim.validation.calibrating import cost_errors
+from dlsim.validation.calibrating.parts import REACH, Run, added, both_ways, even, parts
 from dlsim.validation.calibrating.running import rate, simulated
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ class Check:
     """Samples a second of a watched run with so many `workers`, and of its simulation.
 
     Of a job with `ranks`, all of them together. `chance`: the standard deviation by which such a
-    run's time differs from that of its like, relative.
+    run's time differs from that of its like, relative. `alike`: whether its main process is blocked
+    between batches if the scenario's is; if not, what moves batches there took other times, which
+    the scenario does not claim to know.
     """
 
     workers: int
@@ -37,6 +40,7 @@ class Check:
     simulated: float
     chance: float
     ranks: int = 1
+    alike: bool = True
 
     @property
     def off(self) -> float:
@@ -58,6 +62,8 @@ class Check:
             return said
         if self.close:
             return f"{said}: such runs differ by as much"
+        if not self.alike:
+            return f"{said}: its main process is blocked otherwise between batches"
         return f"{said}: something is not understood, and predictions are less sure by that"
 
 
@@ -70,32 +76,32 @@ def checks(found: Calibration, watched: Iterable[tuple[Any, Consumer]]) -> tuple
     for seen, consumer in watched:
         with_steps = msgspec.structs.replace(found.scenario, consumer=consumer)
         again = replace(found, scenario=with_settings_of(with_steps, seen))
-        rates = [rate(simulated(again.scenario, seed)) for seed in range(SEEDS)]
+        runs = [simulated(again.scenario, seed) for seed in range(SEEDS)]
         made.append(
             Check(
                 workers=again.scenario.loader.num_workers,
                 seen=rate(seen),
-                simulated=float(np.mean(rates)),
-                chance=chance(again, rates),
+                simulated=float(np.mean([rate(run) for run in runs])),
+                chance=chance(again, runs),
                 ranks=again.scenario.job.world,
             )
         )
     return tuple(made)
 
 
-def chance(found: Calibration, rates: Sequence[float]) -> float:
+def chance(found: Calibration, runs: Sequence[Run]) -> float:
     """By how much a watched run's time differs from its like's, relative, if all is understood.
 
     It is one of those that the costs were found by, so that it differs less from their mean than
-    one more run would, for which `errors` are. `rates`: those of its simulations, by seed.
+    one more run would, for which `errors` are. `runs`: its simulations, by seed.
     """
     among = ((found.runs - 1) / (found.runs + 1)) ** 0.5  # (1 - 1 / n) in place of (1 + 1 / n)
-    apart = [cost_errors.UNEXPLAINED, float(np.std(np.log(rates), ddof=1))]
-    for key in cost_errors.BETWEEN_RUNS:
-        if among * found.errors[key] > 0:
-            slower = found.with_factors({key: exp(among * found.errors[key])})
-            apart.append(log(rates[0] / rate(simulated(slower, 0))))
-    return hypot(*apart)
+    errors = {key: among * found.errors[key] for key in cost_errors.BETWEEN_RUNS}
+    shifted, rates = both_ways(found, errors, seed=0), np.array([rate(run) for run in runs])
+    mean = float(rates.mean())
+    of_costs = parts(rates[0], shifted, rate, mean)
+    rest = cost_errors.UNEXPLAINED, float(np.std(rates, ddof=1)) / mean
+    return float(added([*of_costs.values(), *map(even, rest)]).mean() / REACH)
 
 
 def missed(found: Iterable[Check]) -> float:
@@ -103,9 +109,9 @@ def missed(found: Iterable[Check]) -> float:
 
     By the squares of the misses, less what chance makes of them, if more is left than nothing
     (DerSimonian and Laird, Controlled Clinical Trials 7, 1986): what runs of the same settings
-    differ by, an interval allows for already.
+    differ by, an interval allows for already. Only runs alike tell.
     """
-    beyond = [log1p(check.off) ** 2 - check.chance**2 for check in found]
+    beyond = [log1p(check.off) ** 2 - check.chance**2 for check in found if check.alike]
     return max(float(np.mean(beyond)), 0.0) ** 0.5 if beyond else 0.0
 
 

@@ -45,9 +45,10 @@ class Accounts:
     in the pin-memory thread; `jitter`: receiving, of each that was received by itself, relative to
     their mean; `pin`: of copying it into pinned memory. `latency`: from putting an
     index list until an idle worker has it. `step_wait`, `step_cpu`: of each step, the main thread;
-    `step_threads`: threads busy in it. `device`: what the accelerator took for each, copying
-    included, if it was seen; `host`: what passed until the host left it; `ahead`: how many steps it
-    was ahead at most; `copy`: of copying a batch to the accelerator, NaN if not known. `start`,
+    `step_threads`: threads busy in it; `looking`: CPU in place of a step, for each batch, to look
+    at workers' memory. `device`: what the accelerator took for each, copying included, if it was
+    seen; `host`: what passed until the host left it; `ahead`: how many steps it was ahead at most;
+    `copy`: of copying a batch to the accelerator, NaN if not known. `start`,
     `ready`, `stop`: of each worker, and `begin`: for which it is blocked before it takes work;
     `begin_wait`, `begin_cpu`: by how much its first sample exceeds others, and its first batch in
     what its thread computes besides; `begin_serialise`: of its feeder thread; `begin_next`:
@@ -77,6 +78,7 @@ class Accounts:
     step_wait: Floats
     step_cpu: Floats
     step_threads: float
+    looking: float
     device: Floats
     host: Floats
     ahead: int
@@ -154,11 +156,14 @@ def accounts(run: object) -> Accounts:
         collated, collate = beyond(seen.collate_cpu + besides(seen, machine), seen.order[:1])
         parts["begin_next"] = collated
     collate = collate[fetched]
+    looking = 0.0
     if not machine.get("trained", True):
         # What passes between two batches then is letting go of the one before: part of having it.
-        # The typical batch tells; some are looked at (observing.py, watching.py).
+        # The typical batch tells; after some, workers are looked at, which only watching does.
         if len(parts["step_cpu"]):
-            parts["receive"] = parts["receive"] + np.median(parts["step_cpu"])
+            typical = float(np.median(parts["step_cpu"]))
+            parts["receive"] = parts["receive"] + typical
+            looking = float(np.maximum(parts["step_cpu"] - typical, 0.0).mean())
         parts["step_cpu"], parts["step_wait"] = np.zeros((2, len(parts["step_cpu"])))
     elif not scenario.loader.num_workers:
         # An accelerator works beside the host, which does one thing after another.
@@ -182,6 +187,7 @@ def accounts(run: object) -> Accounts:
         collate=collate,
         collate_wait=blocked(seen)[fetched],
         machine=machine,
+        looking=looking,
         **parts,
         **work,
         **lifetimes(seen, machine, between, put),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, log
 
+import numpy as np
+
+from dlsim.scenario.distributions import Floats
 from dlsim.trace.summary import percent
 from dlsim.validation.calibrating.cost_errors import BETWEEN_RUNS
-from dlsim.validation.calibrating.running import epoch, simulated
-from dlsim.validation.calibrating.scenario import Calibration
+from dlsim.validation.calibrating.parts import added
 
 WORTH_SAYING = 0.1  # of a half-width, relative; an interval as narrow needs no more runs
-LITTLE = 0.005  # relative; so small an error of a cost is none
 LONGER = 4  # times as long, so that what its batches tell is twice as sure
 # What is not sure, by the keys of `Calibration.errors`.
 WORDS = {
@@ -65,41 +65,28 @@ class Doubts:
         return f"{said}; {run} would make it ± {percent(narrower)}"
 
 
-def doubts(
-    calibration: Calibration, usual: float, spread: float, quantile: float, seed: int
-) -> Doubts:
-    """Why predictions of the calibrated scenario are as unsure as they are.
+def doubts(parts: Mapping[str, Floats], rest: Sequence[Floats], runs: int) -> Doubts:
+    """Why a prediction from so many watched `runs` is as unsure as it is.
 
-    `usual`: the seconds of an epoch under `seed`, were all costs as they are; `spread`: the
-    standard deviation of the logarithm of them, all in all; `quantile`: so many of them its
-    interval reaches. Each error is tried by itself, at one standard error, under that seed: for
-    small ones what they make of the time adds up by squares.
+    `parts`: how far an epoch's time reaches for the error of each cost (`calibrating.parts`);
+    `rest`: and for what else, whatever the costs are.
     """
 
-    def seconds(factors: Mapping[str, float]) -> float:
-        return epoch(simulated(calibration.with_factors(factors), seed))
-
-    parts = {
-        key: abs(log(seconds({key: exp(error)}) / usual))
-        for key, error in calibration.errors.items()
-        if error > LITTLE and usual > 0
-    }
-    rest = max(spread**2 - sum(part**2 for part in parts.values()), 0.0)
-    runs = calibration.runs
-
-    def half_width(errors: Mapping[str, float], rest: float) -> float:
-        reach = quantile * (rest + sum(error**2 for error in errors.values())) ** 0.5
-        return (exp(reach) - exp(-reach)) / 2
+    def half_width(within: float, between: float) -> float:
+        scale = {key: between if key in BETWEEN_RUNS else within for key in parts}
+        return half_width_of(added([*(scale[key] * parts[key] for key in parts), *rest]))
 
     between, within = ((1 + 1 / (runs + 1)) / (1 + 1 / runs)) ** 0.5, (runs / (runs + 1)) ** 0.5
-    more = {key: part * (between if key in BETWEEN_RUNS else within) for key, part in parts.items()}
-    longer = {
-        key: part * (1 if key in BETWEEN_RUNS else LONGER**-0.5) for key, part in parts.items()
-    }
-    alone = {key: half_width({key: part}, 0.0) for key, part in parts.items()}
+    alone = {key: half_width_of(part) for key, part in parts.items()}
     return Doubts(
-        half_width=half_width(parts, rest),
+        half_width=half_width(1, 1),
         alone=dict(sorted(alone.items(), key=lambda item: -item[1])),
-        again=half_width(more, rest),
-        longer=half_width(longer, rest),
+        again=half_width(within, between),
+        longer=half_width(LONGER**-0.5, 1),
     )
+
+
+def half_width_of(reach: Floats) -> float:
+    """Half of an interval that reaches so far below and above, as logarithms; relative."""
+    below, above = reach
+    return float(np.exp(above) - np.exp(-below)) / 2

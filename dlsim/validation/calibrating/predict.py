@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,10 @@ from dlsim.trace.trace import Trace
 from dlsim.validation.calibrating import cost_errors
 from dlsim.validation.calibrating.checks import Check, missed
 from dlsim.validation.calibrating.doubts import Doubts, doubts
+from dlsim.validation.calibrating.parts import Run, added, both_ways, even, parts
 from dlsim.validation.calibrating.running import epoch, rate, simulated
 from dlsim.validation.calibrating.scenario import Calibration
 from dlsim.whatif.parallel import check_counts, replication_seed
-from dlsim.whatif.statistics import t_quantile
-
-CONFIDENCE = 0.95
 
 # Which costs a change replaces, so that how sure they were does not matter any more.
 REPLACED = {
@@ -43,15 +40,11 @@ REPLACED = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A predicted value and the interval in which 95 % of real runs should find theirs.
-
-    `spread`: the standard deviation of the logarithm of one more run's, 0 where nothing varies.
-    """
+    """A predicted value and the interval in which 95 % of real runs should find theirs."""
 
     value: float
     low: float
     high: float
-    spread: float = 0.0
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -64,7 +57,8 @@ class Prediction:
     `epoch`: seconds of an epoch; `throughput`: samples a second; `wait_p95`: seconds, the 95th
     percentile of waits for a batch; of a job, those of all ranks. `trace`: one of the simulated
     runs; of a job, its first rank. `checks`: the watched runs beside their own simulations, and
-    `memory`: how they differ in theirs, if they do. `doubting`: finds `doubts`.
+    `memory`: how they differ in theirs, if they do. `doubts`: why the epoch's interval is as wide
+    as it is, and which further run would narrow it.
     """
 
     scenario: Scenario
@@ -74,15 +68,7 @@ class Prediction:
     trace: Trace
     checks: tuple[Check, ...] = ()
     memory: str = ""
-    doubting: partial[Doubts] | None = None
-
-    @cached_property
-    def doubts(self) -> Doubts | None:
-        """Why the epoch's interval is as wide as it is, and which further run would narrow it.
-
-        Found out when it is asked for: it takes a simulation for each cost that is not sure.
-        """
-        return None if self.doubting is None else self.doubting()
+    doubts: Doubts | None = None
 
     def __str__(self) -> str:
         lines: list[tuple[str, Estimate, Callable[[float], str]]] = [
@@ -109,9 +95,10 @@ def predict(
 
     `changes`: values by dotted key, as `{"loader.num_workers": 8}` or `{"job.ranks": 2}`; what
     torch refuses without workers goes when they do. What happens without workers, runs without
-    them tell, if there were any. The intervals hold 95 % of real runs, if the scenario is right:
-    they allow for the randomness of a run, for what the observed runs left uncertain, and for
-    how much real runs differ though nothing is known to. The values are means.
+    them tell, if there were any. The values are means of `replications` simulated runs. The
+    intervals hold 95 % of real runs, if the scenario is right: they allow for the randomness of a
+    run, for what the observed runs left uncertain, for what was missed of them, and for how much
+    real runs differ though nothing is known to.
 
     An iterable-style dataset's samples are shared out among another number of workers evenly, as
     torch's documentation does it; where yours differ, say so in `"dataset.sharding"`.
@@ -126,50 +113,50 @@ def predict(
         scenario=with_changes(calibration.scenario, changes),
         errors=errors_after(calibration.errors, changes),
     )
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1 << 31,)))
     seeds = [replication_seed(seed, number) for number in range(replications)]
-    sure = [simulated(changed.scenario, s) for s in seeds[: max(3, replications // 4)]]
-    unsure = [simulated(changed.draw(rng), s) for s in seeds]
-    figures = {
-        "epoch": epoch,
-        "throughput": rate,
-        "wait_p95": wait_p95,
-    }
-    estimates = {
-        name: estimate(
-            np.array([f(t) for t in sure]),
-            np.array([f(t) for t in unsure]),
-            missed(calibration.checks),
-        )
-        for name, f in figures.items()
-    }
-    reach = t_quantile(CONFIDENCE, max(replications, 2))
+    runs = [simulated(changed.scenario, s) for s in seeds]
+    shifted = both_ways(changed, changed.errors, seeds[0])
+
+    def found(figure: Callable[[Run], float]) -> tuple[Estimate, Doubts | None]:
+        values = np.array([figure(run) for run in runs])
+        if not values.any():  # what is relative to nothing tells nothing
+            seen = (figure(run) for pair in shifted.values() for run in pair)
+            return Estimate(0.0, 0.0, max(seen, default=0.0)), None
+        of_costs = parts(values[0], shifted, figure, float(values.mean()))
+        apart = chance(values), cost_errors.UNEXPLAINED, missed(calibration.checks)
+        rest = [even(deviation) for deviation in apart]
+        given = estimate(values, added([*of_costs.values(), *rest]))
+        return given, doubts(of_costs, rest, calibration.runs)
+
+    of_epoch, why = found(epoch)
     return Prediction(
         scenario=changed.scenario,
-        trace=ranks_of(sure[0])[0],
+        epoch=of_epoch,
+        throughput=found(rate)[0],
+        wait_p95=found(wait_p95)[0],
+        trace=ranks_of(runs[0])[0],
         checks=calibration.checks,
         memory=calibration.memory,
-        doubting=partial(
-            doubts, changed, epoch(sure[0]), estimates["epoch"].spread, reach, seeds[0]
-        ),
-        **estimates,
+        doubts=why,
     )
 
 
-def estimate(sure: Floats, unsure: Floats, missed: float = 0.0) -> Estimate:
-    """The mean of some values, and an interval for one more of others like `unsure`.
+def chance(values: Floats) -> float:
+    """By how much one more such value would differ from their mean: relative to it."""
+    count = len(values)
+    return (
+        float(np.std(values, ddof=1) / values.mean() * (1 + 1 / count) ** 0.5) if count > 1 else 0.0
+    )
 
-    `missed`: by how much watched runs are missed, as a logarithm: by as much others may be.
+
+def estimate(values: Floats, reach: Floats) -> Estimate:
+    """The mean of some values, and an interval that has such a `reach` below and above it.
+
+    Costs are factors: their errors, and so those of times, are relative.
     """
-    value = float(sure.mean())
-    if not value > 0:
-        return Estimate(value, value, float(np.max(unsure, initial=value)))
-    count = len(unsure)
-    # Costs are factors: their errors, and so those of times, are relative.
-    spread = float(np.std(np.log(np.maximum(unsure, 1e-9) / value), ddof=1)) if count > 1 else 0.0
-    spread = (spread**2 * (1 + 1 / count) + cost_errors.UNEXPLAINED**2 + missed**2) ** 0.5
-    factor = float(np.exp(t_quantile(CONFIDENCE, max(count, 2)) * spread))
-    return Estimate(value, value / factor, value * factor, spread)
+    value = float(values.mean())
+    below, above = np.exp(reach)
+    return Estimate(value, value / float(below), value * float(above))
 
 
 def wait_p95(run: Trace | JobTrace) -> float:

@@ -38,7 +38,7 @@ from dlsim.validation.calibrating.crowding import contention, paired
 from dlsim.validation.calibrating.fitting import Fit
 from dlsim.validation.calibrating.moving import costs_of, shared, without_cold
 from dlsim.validation.calibrating.steps import per_sample
-from dlsim.validation.calibrating.work import NEGLIGIBLE, consumer_of, stages
+from dlsim.validation.calibrating.work import NEGLIGIBLE, consumer_of, stages, watched_consumer
 
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 SIBLING = 0.9  # of what a core does alone: one that does less beside another is its sibling
@@ -148,9 +148,14 @@ def calibrated(
     seen = [run for run, _ in watched]
     found = of_runs([one for _, ranks in watched for one in ranks], transport, each)
     found = replace(found, scenario=of_job(found.scenario, seen))
-    own = [(run, consumer_of(ranks, each)[0]) for run, ranks in watched]
+    own = [(run, watched_consumer(ranks, each)) for run, ranks in watched]
+    resting = [rests(ranks[0]) for _, ranks in watched]
+    made = tuple(
+        replace(check, alike=one == resting[0])
+        for check, one in zip(checks(found, own), resting, strict=True)
+    )
     ranks = [rank for run in seen for rank in ranks_of(run) if isinstance(rank, Observation)]
-    return replace(found, checks=checks(found, own), memory=differing(ranks))
+    return replace(found, checks=made, memory=differing(ranks))
 
 
 def of_job(scenario: Scenario, runs: Sequence[object]) -> Scenario:
@@ -263,11 +268,12 @@ def like_first(runs: Sequence[Accounts]) -> list[Accounts]:
     between batches are woken, and placed, otherwise than those that never do: moving a batch may
     take twice as long.
     """
-
-    def rests(run: Accounts) -> bool:
-        return len(run.step_wait) > 0 and float(run.step_wait.mean()) > NEGLIGIBLE
-
     return [run for run in runs if rests(run) == rests(runs[0])]
+
+
+def rests(run: Accounts) -> bool:
+    """Whether the main process is blocked in its steps."""
+    return len(run.step_wait) > 0 and float(run.step_wait.mean()) > NEGLIGIBLE
 
 
 def machine_of(runs: Sequence[Accounts], slower: float, *, siblings: bool = False) -> Machine:

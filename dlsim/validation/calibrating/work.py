@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from dlsim.scenario import Consumer, MapDataset, Recorded, Stage
+from dlsim.scenario import Constant, Consumer, MapDataset, Recorded, Stage
 from dlsim.scenario.distributions import Distribution, Floats, scaled
 from dlsim.validation.calibrating.cost_errors import step_times
 from dlsim.validation.calibrating.costs import Accounts, together
@@ -103,3 +103,12 @@ def consumer_of(runs: Sequence[Accounts], each: float = 0.0) -> tuple[Consumer, 
     else:
         found = fixed(lambda run: step_times([run]))
     return Consumer(found.distribution, stop_after, **settings), found
+
+
+def watched_consumer(runs: Sequence[Accounts], each: float = 0.0) -> Consumer:
+    """The same as it was while the runs were watched: who has no step looked at the workers."""
+    consumer, _ = consumer_of(runs, each)
+    looking = float(np.mean([run.looking for run in runs]))
+    if not looking:
+        return consumer
+    return Consumer(Constant(looking), consumer.stop_after, device="cpu")
