@@ -91,6 +91,10 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
             waits for Python's lock (`sys.getswitchinterval`): the feeder thread of a worker that
             pickles, the pin-memory thread beside the training loop. None: threads of a process
             share equally what it gets of the cores. Example: "5 ms"
+        tick: How often the system's clock ticks, at least 1 µs. Where no core is left, a worker
+            that waits for an index list takes the core of the main process, which sends it one, and
+            that goes on at the next tick, or as soon as a core is free. None: nobody makes room.
+            Example: "4 ms"
         storage: Shared storage, read by the stages that have `read_bytes`.
             Example: { bandwidth = "2 GB/s" }
         memory: Bytes of RAM, which batches on their way must fit into. Example: "64 GiB"
@@ -115,6 +119,7 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     crosstalk: Share = 0.0
     crosstalk_power: float = 2.0
     switch_interval: Seconds | None = None
+    tick: Seconds | None = None
     storage: Storage = Storage()
     memory: Bytes | None = None
     main_memory: Bytes = 0.0
@@ -126,7 +131,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
 
     def __post_init__(self) -> None:
         check_positive(self, "cores", "memory", "shm", "price_per_hour", optional=True)
-        check_positive(self, "switch_interval", optional=True)
+        check_positive(self, "switch_interval", "tick", optional=True)
+        require((self.tick or 1.0) >= 1e-6, "tick", "at least 1 µs, or none", self.tick)
         check_positive(self, "crosstalk_power")
         check_seconds(self, "main_memory", "worker_memory", unit="bytes")
         require(is_number(self.copied) and 0 <= self.copied <= 1, "copied", "a share", self.copied)

@@ -15,6 +15,7 @@ from dlsim.scenario import Costs
 from dlsim.trace.causes import (
     AGAIN,
     BARRIER,
+    CORE,
     DRAINING,
     ERROR,
     FETCH,
@@ -90,6 +91,7 @@ class Walk:
         )
         self.rebinds = scenario is not None and scenario.rebinds
         self.costs = scenario.charged if scenario is not None else Costs()
+        self.makes_room = scenario is not None and scenario.machine.tick is not None
         self.on_arrival = scenario is not None and scenario.loader.refill == "arrival"
         steals = scenario is not None and scenario.loader.dispatch == "stealing"
         self.pinning = _pinning(trace)
@@ -271,9 +273,10 @@ class Walk:
         What a pin-memory thread did is divided by what either costs.
         """
         put = self.costs.index_put
-        if put and self.workers:
+        if (put or self.makes_room) and self.workers:
             at = int(np.searchsorted(self.trace.sent, self.given[batch], "right")) - 1
             sent = self.sent[at]
+            self.to(CORE, sent if self.makes_room and sent >= self.called[batch] else NAN, batch)
             self.to(SEND, sent - put if sent > self.called[batch] else NAN, batch)
         if self.pinning == self.pinning and self.now > since:
             self.to(PIN, self.now - self.pinning * (self.now - since), batch)

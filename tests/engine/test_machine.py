@@ -12,6 +12,8 @@ import dlsim
 from dlsim.engine.facts import left_to_chance
 from dlsim.engine.processes.cores import Sharing
 from dlsim.scenario import Scenario
+from dlsim.trace.account import account
+from dlsim.trace.causes import CORE
 from dlsim.trace.trace import MOMENTS
 from dlsim.whatif.demand import variation
 
@@ -392,6 +394,45 @@ def test_threads_of_a_process_take_turns_at_its_lock(
     trace = dlsim.simulate(loading(**changes), engine=engine)
     assert trace.fetched[: len(fetched)].tolist() == pytest.approx(fetched)
     assert trace.arrived[0] == pytest.approx(arrived)
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize(
+    ("changes", "returned"),
+    [
+        ({}, [2, 4.25, 6.5]),
+        ({"machine.tick": 0.75}, [2.25, 5.25, 8.25]),  # from 2 s to 2.25 s, from 4.5 s to 5.25 s
+        ({"machine.tick": 8.0}, [3, 6.25, 9.5]),  # the worker is done before the tick
+        ({"machine.tick": 0.75, "costs.index_latency": 0.25}, [3, 6, 9]),  # from 2.5 s to 3 s
+        ({"machine.tick": 0.75, "machine.cores": 2}, [1, 3.25, 5.5]),  # a core is left
+        ({"machine.tick": 0.75, "machine.cores": 2, "machine.background": 1.0}, [2.25, 5.25, 8.25]),
+        # worker 0 has a second batch then, which is done at 4 s
+        ({"machine.tick": 0.75, "loader.prefetch_factor": 2}, [2, 4.5, 7.5]),
+    ],
+)
+def test_who_wakes_a_worker_makes_room_for_it(
+    engine: str, changes: dict[str, object], returned: list[float]
+) -> None:
+    """Two workers compute a second a batch on one core; steps of 2.25 s are on an accelerator.
+
+    Both have their first one at 2 s. The main process sends worker 0 a batch, which takes the core:
+    so it returns the first at the next multiple of the tick, and begins to wait for the second one
+    2.25 s later.
+    """
+    alone = {"dataset.length": 8, "loader.batch_size": 1, "loader.prefetch_factor": 1}
+    scenario = loading(**{"machine.cores": 1, "consumer.step": 2.25, **alone, **changes})
+    trace = dlsim.simulate(scenario, engine=engine)
+    assert trace.returned[:3].tolist() == pytest.approx(returned)
+    given = 2 * scenario.loader.prefetch_factor  # the first one sent for a return
+    aside = trace.returned[:-given] - trace.sent[given:]  # with the first batch an epoch begins
+    assert account(trace).path.get(CORE, 0.0) == pytest.approx(aside[1:].sum())
+
+
+def test_ticks_of_no_time_are_refused() -> None:
+    """So are negative ones: at every multiple of a tick someone may go on."""
+    for tick in (0.0, -1.0, 1e-7):
+        with pytest.raises(dlsim.ScenarioError, match=r"machine\.tick: expected"):
+            loading(**{"machine.tick": tick})
 
 
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])

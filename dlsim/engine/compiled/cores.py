@@ -11,11 +11,11 @@ from math import inf
 
 from dlsim.engine.compiled.clock import wait, wake
 from dlsim.engine.compiled.jit import inlined
-from dlsim.engine.compiled.messages import CORES
+from dlsim.engine.compiled.messages import CORES, STAND_ASIDE
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.tournament import play
-from dlsim.engine.facts import PART
+from dlsim.engine.facts import INSTANT, PART
 
 
 @inlined
@@ -207,6 +207,9 @@ def next_served(s: State, what: int) -> int:
         else:
             x.present -= 1
             due(s, what, customer, inf)
+            if what == CORES and s.main[0].doing == STAND_ASIDE:
+                # who goes on at this very moment has never been away
+                s.main[0].wake = min(s.main[0].wake, s.main[0].now + INSTANT)
     return int(who)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from dlsim.engine.compiled.buffer import deliver
 from dlsim.engine.compiled.clock import wait
 from dlsim.engine.compiled.cores import compute, served_first
 from dlsim.engine.compiled.fetch import new_job
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
+    CORES,
     INDICES_PUT,
+    MAKE_ROOM,
     MORE_JOBS,
     MORE_ROOM,
     MORE_SAMPLES,
@@ -16,6 +20,7 @@ from dlsim.engine.compiled.messages import (
     NOT_RECORDED,
     RETURN,
     SEND,
+    STAND_ASIDE,
 )
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import WORD, State
@@ -126,9 +131,31 @@ def send(s: State) -> int:
 @inlined
 def indices_put(s: State) -> int:
     """The index list is on its way."""
-    m, worker = s.main[0], s.main[0].to
+    m, r, worker = s.main[0], s.rules[0], s.main[0].to
+    wakes = s.workers[worker].idle
     deliver(s, worker, new_job(s, worker))
     s.workers[worker].held += 1
     note(s, worker)
     m.owed -= 1
+    if wakes and r.tick < inf:
+        m.wake = m.now + r.latency
+        return wait(s, MAKE_ROOM)
     return SEND
+
+
+@inlined
+def make_room(s: State) -> int:
+    """A worker is woken: where no core is left, it takes that of the main process."""
+    m, tick = s.main[0], s.rules[0].tick
+    m.opening = (int(m.now / tick) + 1) * tick
+    return STAND_ASIDE
+
+
+@inlined
+def stand_aside(s: State) -> int:
+    """The main process waits for the next tick, or until a core is free."""
+    m, x, r = s.main[0], s.sharing[CORES], s.rules[0]
+    if m.now >= m.opening or x.present + x.spinning + r.background < r.cores:
+        return SEND
+    m.wake = m.opening
+    return wait(s, STAND_ASIDE)

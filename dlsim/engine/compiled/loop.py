@@ -63,6 +63,10 @@ def do(s: State, doing: int) -> int:
         return dispatcher.send(s)
     if doing == messages.INDICES_PUT:
         return dispatcher.indices_put(s)
+    if doing == messages.MAKE_ROOM:
+        return dispatcher.make_room(s)
+    if doing == messages.STAND_ASIDE:
+        return dispatcher.stand_aside(s)
     if doing == messages.NEXT:
         return c.next_batch(s)
     if doing == messages.LOOK:

@@ -72,6 +72,7 @@ MAIN_PROCESS = row(
     ("line_head", "i8"),  # of the line before the pipe, or the lock
     ("line_tail", "i8"),
     ("taken", "?"),  # someone has it
+    ("opening", "f8"),  # when it goes on that has made room for a worker
     ("soon", "f8"),  # when the first of the others acts,
     ("alarm", "f8"),  # and when something is due at cores or storage
     ("ready", "i8"),  # who besides those in the tournament can act now

@@ -88,6 +88,9 @@ RULES = np.dtype(
         ("customers", "i8"),  # and how many it has
         ("overlap_copy", "?"),
         ("switch_interval", "f8"),  # after which threads of a process take turns
+        ("tick", "f8"),  # of the system's clock; infinite where nobody makes room
+        ("cores", "f8"),
+        ("background", "f8"),
         ("spin", "?"),  # the main process is on a core while it waits for the accelerator
         ("staged", "f8"),  # bytes of a batch; a larger one the host waits for to be copied
         ("threads", "i8"),  # of a step on the CPU; 0: it has a device of its own
@@ -186,6 +189,9 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
         "run_ahead": consumer.run_ahead,
         "overlap_copy": consumer.overlap_copy,
         "switch_interval": scenario.machine.switch_interval or inf,
+        "tick": inf if scenario.ideal else scenario.machine.tick or inf,
+        "cores": scenario.machine.cores or inf,
+        "background": scenario.machine.background,
         "spin": consumer.spin and not scenario.ideal,
         "staged": inf if scenario.pins else STAGED_BYTES * max(dataset.tensors, 1),
         "threads": consumer.threads if consumer.device == "cpu" else 0,

@@ -76,6 +76,7 @@ class IndexQueues:
     ) -> None:
         self.env, self.take, self.turns, self.others = env, take, turns, others
         self.jobs: list[deque[Job]] = [deque() for _ in range(workers)]
+        self.coming = [0] * workers  # messages sent to each one and not there yet
         self.free: set[int] = set()
         self._orders: list[deque[str]] = [deque() for _ in range(workers)]
         self._bells: dict[int, simpy.Event] = {}
@@ -101,6 +102,10 @@ class IndexQueues:
         job = self.jobs[lying].popleft()
         self._call(worker)  # what lies in its own queue it is no longer free to do
         return job
+
+    def idle(self, worker: int) -> bool:
+        """Whether `worker` waits, and nothing is on its way to it: what is sent to it wakes it."""
+        return worker in self._bells and not self.coming[worker]
 
     def _call(self, worker: int) -> None:
         """Tell someone that there is something to do, if it is there for someone who waits."""

@@ -70,18 +70,26 @@ class Dispatcher:
         job = self.jobs.job(self.sent, indices)
         job.snapshot = snapshots(self.run.scenario, self.drawn, self.given)
         self.run.recorder.sent_to(worker, len(indices), self.run.env.now)
+        wakes = self.queues.idle(worker)
         self.deliver(worker, job)
         self.tasks.sent(worker, job)
         self.held[worker] += 1
         self.sent += 1
+        if wakes:
+            yield from self.run.make_room(self.latency)
 
     def deliver(self, worker: int, message: Job | str) -> None:
         """Put `message` on the worker's index queue, where it can be read after the latency."""
         if self.latency == 0:
             self.queues.put(worker, message)
         else:
+            self.queues.coming[worker] += 1
             arrival = self.run.env.timeout(self.latency)
-            arrival.callbacks.append(lambda _: self.queues.put(worker, message))
+            arrival.callbacks.append(lambda _: self._arrive(worker, message))
+
+    def _arrive(self, worker: int, message: Job | str) -> None:
+        self.queues.coming[worker] -= 1
+        self.queues.put(worker, message)
 
     def received(self, answer: Answer) -> Steps:
         """A batch was received, which need not be the one that `next()` waits for."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import copy
+from math import inf
 from typing import TYPE_CHECKING
 
 import simpy
 
 from dlsim.engine.facts import MAIN, by_index, round_trip, sample_by_sample
 from dlsim.engine.processes.buffer import Turnstile
-from dlsim.engine.processes.clock import Steps, Turns, until
+from dlsim.engine.processes.clock import Steps, Turns, sleep, until
 from dlsim.engine.processes.cores import Sharing, Who
 from dlsim.engine.processes.downloads import Cache
 from dlsim.engine.processes.record import Recorder
@@ -146,6 +147,19 @@ class Run:
         if seconds > 0:
             services = [self.cores.serve(seconds, self.customer(p), turn) for p in processes]
             yield self.env.all_of(services)
+
+    def make_room(self, delay: float) -> Steps:
+        """The main process lets whom it wakes in `delay` seconds have its core, if none is left.
+
+        It goes on at the next tick, or when a core is free.
+        """
+        tick, cores = self.scenario.machine.tick, self.scenario.machine.cores or inf
+        if tick is None or self.cores is None:
+            return
+        yield sleep(self.env, delay, self.turns.last)
+        opening = (int(self.env.now / tick) + 1) * tick
+        while self.env.now < opening and self.cores.present() >= cores:
+            yield self.cores.gone(opening, self.turns.last)
 
     def spin(self, until_then: simpy.Event) -> Steps:
         """Let the main process wait for the accelerator, on a core if it spins."""

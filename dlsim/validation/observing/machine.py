@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
-from time import monotonic, perf_counter, thread_time
+from time import clock_getres, monotonic, perf_counter, thread_time
 from typing import Any, NamedTuple
 
 from dlsim.engine.usable import usable_cores
@@ -28,6 +28,7 @@ from dlsim.validation.observing.wrapped_dataset import WatchedMap
 STAT = Path("/proc/stat")
 LOOKS = (4, 40, 400)  # after how many batches the workers are looked at; it takes milliseconds
 PAGES = (1 << 23) // mmap.PAGESIZE
+COARSE = 6  # CLOCK_MONOTONIC_COARSE (time.h), which is as fine as the system's clock ticks
 IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
 
 
@@ -131,7 +132,8 @@ def overhead(*, samples: bool, calls: int = 200) -> Overhead:
 def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[str, float]:
     """The machine in numbers: `cores` that this process may use, `memory` and `shm` in bytes.
 
-    `descriptors`: how many files a process may have open, where that is limited.
+    `descriptors`: how many files a process may have open, where that is limited. `tick`: how often
+    the system's clock ticks, in seconds, where it tells (clock_getres(2)).
 
     Also the cores that we used (`ours`), others used (`foreign`) and the host took away (`stolen`),
     on average, and the seconds of watching for each sample and batch.
@@ -146,6 +148,9 @@ def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[s
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY:
         found["descriptors"] = float(most)
+    if sys.platform == "linux":
+        with suppress(OSError):
+            found["tick"] = clock_getres(COARSE)
     with suppress(OSError):
         found["shm"] = float(shutil.disk_usage("/dev/shm").total)
     if before is not None and after is not None and after.time > before.time:
