@@ -879,7 +879,7 @@ def test_threads_that_go_on_write_nothing_when_it_is_over(tmp_path):
     probe.open(-1)
     probe.close()
     others = [os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY) for name in "ab"]
-    probe.serialised(0, UNSEEN, 0.0)
+    probe.serialised(0, UNSEEN, UNSEEN)
     probe.take(0)
     assert probe.each(Rows(2), [1]) == [1]
     for other in others:
@@ -921,6 +921,39 @@ def test_tensors_are_counted_as_pickling_finds_them(data, tensors, size):
     assert (found.tensors, found.tensor_bytes) == (tensors, size)
     rest = len(pickle.dumps(data)) if not tensors else 0
     assert rest <= found.pickled_bytes < rest + 400
+
+
+def asleep(seconds):
+    """What a `Heavy` is pickled as."""
+    time.sleep(seconds)
+    return Heavy(seconds)
+
+
+class Heavy:
+    """Takes so many seconds to pickle, and as many to unpickle."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __reduce__(self):
+        time.sleep(self.seconds)
+        return asleep, (self.seconds,)
+
+
+def heavy(samples):
+    """A `collate_fn`."""
+    return Heavy(0.02)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_all_of_the_pickling_is_seen(context):
+    """On both sides of the pipe, from the first byte of a batch to the last."""
+    settings = {"collate_fn": heavy, "num_workers": 1, "multiprocessing_context": context}
+    trace = observe(DataLoader(Rows(4, does=abs), 2, **settings))
+    assert (trace.serialising >= trace.fetched).all()
+    assert (trace.serialised - trace.serialising >= 0.02).all()
+    assert (trace.rebuilding >= trace.serialised).all()
+    assert (trace.received - trace.rebuilding >= 0.02).all()
 
 
 def test_word_of_an_ended_iterator_gives_credit_back():

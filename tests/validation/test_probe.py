@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from itertools import cycle
+from itertools import chain, cycle
 
 import numpy as np
 import psutil
@@ -97,17 +97,19 @@ def test_a_sample_is_written_without_a_system_call(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", lambda file, data: writes.append(len(data)) or put(file, data))
     watching = probe.Probe(tmp_path, samples=True)
     watching.open(0)
-    count = probe.ROOM + 10
-    watched = WatchedMap(list(range(count)), watching)
+    batches = range(probe.ROOM - 1), range(3), range(probe.ROOM + 2)
+    count = sum(map(len, batches))
+    watched = WatchedMap(range(count), watching)
     watching.take(5)
-    assert watched.__getitems__(range(count)) == list(range(count))
+    for batch in batches:
+        assert watched.__getitems__(batch) == [*batch]
     watching.begin()
     page = probe.ROOM * probe.FETCHED.size
-    assert writes == [probe.ROOM * probe.RECORD.size, page, page]
+    assert writes == [*[probe.ROOM * probe.RECORD.size] * 2, page, page, 2 * page]
     rows = read(tmp_path)
     watching.close()
     assert rows["kind"].tolist() == [probe.TAKEN] + [probe.SAMPLE] * count
-    assert rows["what"].tolist() == [-1, *range(count)]
+    assert rows["what"].tolist() == [-1, *chain(*batches)]
     assert set(rows["batch"]) == {5}
     assert set(rows["worker"]) == {0}
     assert set(rows["process"]) == {os.getpid()}
@@ -196,3 +198,37 @@ def test_the_pace_of_a_core_is_not_that_of_its_best_moment(monkeypatch):
     times = cycle([1.0, 4.0, 1.0])
     monkeypatch.setattr(machine, "spin", lambda: next(times))
     assert machine.pace(seconds=0) == 2
+
+
+def test_samples_of_one_call_share_what_it_used(tmp_path, thread, monkeypatch):
+    """Each has all its time; what it used is divided among them, in whatever order they follow."""
+    monkeypatch.setattr(probe, "monotonic", lambda: thread.time)
+
+    class Rows:
+        def __getitem__(self, index):
+            thread.computes(30e-6)
+            return index
+
+        def __getitems__(self, indices):
+            thread.computes(0.001)
+            thread.waits(0.002)
+            thread.sleeps(0.005)
+            return indices
+
+    watching = probe.Probe(tmp_path, samples=True)
+    watching.open(0)
+    watching.take(0)
+    for indices in ([7, "a", 8, 9], [], [3]):
+        assert WatchedMap(Rows(), watching).__getitems__(indices) == indices
+        assert watching.each(Rows(), [5, 6]) == [5, 6]
+    watching.begin()
+    rows = read(tmp_path)
+    watching.close()
+    samples = rows[rows["kind"] == probe.SAMPLE]
+    assert samples["what"].tolist() == [7, -1, 8, 9, 5, 6, 5, 6, 3, 5, 6]
+    took, shares = samples["ended"] - samples["began"], np.array([4] * 4 + [0] * 4 + [1] + [0] * 2)
+    alone = shares == 0
+    shares[alone] = 1
+    assert took == pytest.approx(np.where(alone, 30e-6, 0.008))
+    assert samples["cpu"] == pytest.approx(np.where(alone, 30e-6, 0.001) / shares)
+    assert samples["queued"] == pytest.approx(np.where(alone, 0.0, 0.002) / shares, abs=1e-12)

@@ -24,6 +24,7 @@ from dlsim.trace.trace import (
 )
 from dlsim.validation.observing.payload import Payload
 from dlsim.validation.observing.probe import (
+    BATCHED,
     COLLATED,
     EXHAUSTED,
     MAIN,
@@ -79,45 +80,51 @@ def entries(path: Path, kind: np.dtype[Any]) -> Rows:
 def one_by_one(rows: Rows, seen: Rows) -> Rows:
     """The records of a process, in which each of the samples that were `seen` has its own.
 
-    It began when the one before was there. Where those that were asked for together were off the
-    cores, the longest of them were: none used more than some limit, the others all their time.
+    One of several that were fetched one after another began when the one before was there. Where
+    those that were asked for together were off the cores, the longest of them were: none used more
+    than some limit, the others all their time. Those that one call fetched share what it used.
     """
-    several = rows["kind"] == SAMPLES
+    several = np.isin(rows["kind"], (SAMPLES, BATCHED))
     counts = np.where(several, rows["what"], 1)
     made, mine = np.repeat(rows, counts), np.repeat(several, counts)
-    of, seen = made[mine], seen[: mine.sum()]
+    of, counts = made[mine], counts[several]
     if not len(of):
         return made
-    first = np.cumsum(counts[several]) - counts[several]
+    seen = seen[seen["time"] > 0][: len(of)]
+    called, alone = of["kind"] == BATCHED, np.repeat(counts == 1, counts)
+    first = np.cumsum(counts) - counts
     ended = seen["time"].copy()
     # as the clock stood when what was used was asked: who is made to wait is so then
-    last = np.append(first[1:], len(of)) - 1
+    last = first + counts - 1
     ended[last] = of["ended"][last]
     began = np.append(0.0, ended[:-1])
     began[first] = of["began"][first]
+    began[called] = of["began"][called]
     took = ended - began
-    cpu = np.minimum(took, of["cpu"])
-    for begin, end in zip(first.tolist(), (last + 1).tolist(), strict=True):
-        if end - begin > 1:
-            cpu[begin:end] = limited(took[begin:end], float(of["cpu"][begin]))
+    cpu = np.minimum(took, limited(took, of["cpu"][first], counts))
     off = took - cpu
+    all_off = np.repeat(np.add.reduceat(off, first), counts)
+    share = np.divide(off, all_off, out=alone.astype(float), where=(all_off > 0) & ~alone)
+    each = 1 / np.repeat(counts, counts)[called]
+    cpu[called], share[called] = each * of["cpu"][called], each
     made["began"][mine], made["ended"][mine] = began, ended
     made["what"][mine], made["kind"][mine] = seen["index"], SAMPLE
-    made["cpu"][mine] = cpu
-    all_off = np.repeat(np.add.reduceat(off, first), counts[several])
-    alone = np.repeat(counts[several] == 1, counts[several])
-    share = np.divide(off, all_off, out=alone.astype(float), where=(all_off > 0) & ~alone)
-    made["queued"][mine] = share * of["queued"]
+    made["cpu"][mine], made["queued"][mine] = cpu, share * of["queued"]
     return made
 
 
-def limited(took: Floats, total: float) -> Floats:
-    """`took`, none above the limit with which they add up to `total`, if they are more."""
-    ascending = np.sort(took)
-    rest = np.arange(len(took), 0, -1)
-    limits = (total - (np.cumsum(ascending) - ascending)) / rest  # if those below were all
-    above = np.flatnonzero(limits <= ascending)
-    return np.minimum(took, limits[above[0]]) if len(above) else took
+def limited(took: Floats, totals: Floats, counts: NDArray[np.int64]) -> Floats:
+    """What groups of so many `took`, none above the limit with which its group has its total."""
+    group = np.repeat(np.arange(len(counts)), counts)
+    places, ends = np.arange(len(took)), np.cumsum(counts)
+    ascending = took[np.lexsort((took, group))]
+    below = np.cumsum(ascending) - ascending
+    below -= below[ends - counts][group]
+    limits = (totals[group] - below) / (ends[group] - places)  # if those below were all
+    above = np.where(limits <= ascending, places, len(took))
+    most = np.append(limits, np.inf)[np.minimum.reduceat(above, ends - counts)]
+    limit: Floats = np.minimum(took, most[group])
+    return limit
 
 
 def started_with(rows: Rows) -> float:

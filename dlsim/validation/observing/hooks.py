@@ -9,7 +9,7 @@ in `Tagged`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from resource import RUSAGE_SELF, getrusage
 from time import process_time
@@ -56,8 +56,22 @@ class Tagged:
         self.batch, self.data = batch, data
 
     def __reduce__(self) -> tuple[Any, ...]:
-        pickling = Pickling(self.batch)
-        return rebuilt, (Began(pickling), self.batch, self.data, Ended(pickling))
+        # Pickled as a list is, each item when the one before has been: of Python's protocols the
+        # only one that comes back to what is pickled.
+        return arriving, (self.batch,), None, self._pickled()
+
+    def _pickled(self) -> Iterator[Any]:
+        """The items."""
+        began = of_this_thread()
+        yield self.data
+        yield None
+        if _here is not None:
+            _here.serialised(self.batch, began, of_this_thread())
+
+    def extend(self, items: list[Any]) -> None:
+        """They have been unpickled."""
+        self.data, _ = items
+        self.rebuilt = of_this_thread()
 
     def pin_memory(self) -> Tagged:
         """What torch's pin-memory code makes of the batch alone, tagged again."""
@@ -67,43 +81,10 @@ class Tagged:
         return self
 
 
-class Pickling:
-    """The pickling of one batch by one thread of a worker."""
-
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-        self.began = UNSEEN
-
-
-class Began:
-    """Comes before a batch's data where it is pickled, and where it is unpickled."""
-
-    def __init__(self, pickling: Pickling) -> None:
-        self._pickling = pickling
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        self._pickling.began = of_this_thread()
-        return of_this_thread, ()
-
-
-class Ended:
-    """Comes after a batch's data where it is pickled."""
-
-    def __init__(self, pickling: Pickling) -> None:
-        self._pickling = pickling
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if _here is not None:
-            now = of_this_thread()
-            spent = self._pickling.began.until(now)
-            _here.serialised(self._pickling.batch, spent, now.time)
-        return type(None), ()
-
-
-def rebuilt(began: Reading, batch: int, data: Any, ended: None) -> Tagged:
-    """The tagged batch in the main process, all of whose data has just been unpickled."""
-    tagged = Tagged(batch, data)
-    tagged.rebuilding, tagged.rebuilt = began, of_this_thread()
+def arriving(batch: int) -> Tagged:
+    """The tagged batch in the main process, whose data is about to be unpickled."""
+    tagged = Tagged(batch, None)
+    tagged.rebuilding = of_this_thread()
     return tagged
 
 

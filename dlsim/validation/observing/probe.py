@@ -9,8 +9,10 @@ import mmap
 import operator
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from threading import Lock
 from time import monotonic, process_time
 from typing import Any
 
@@ -27,6 +29,7 @@ RECORD = struct.Struct("=dddddqqqqq")
 TAKEN = 1  # the index list is unpickled; cpu and queued: of the thread so far
 SAMPLE = 2  # what: dataset index, -1 if it has none; used: nothing
 SAMPLES = 8  # so many, `what`, were fetched one after another; each is a SAMPLE when read
+BATCHED = 9  # so many were fetched by one call; each is a SAMPLE of that time when read
 COLLATED = 3  # collate_fn was called; what: the number of samples
 EXHAUSTED = 4  # the iterator has nothing more
 RAISED = 5  # what: which of POINTS raised an exception
@@ -35,8 +38,9 @@ SERIALISED = 6  # a finished batch was pickled, mostly by the feeder thread
 # memory that were new to the worker until then, -1 after __iter__
 READY = 7
 
-# In a file beside, of each sample: when it was there, and its dataset index, -1 if it has none.
+# In a file beside, of each sample: when it was there, 0 if it never was, and its dataset index.
 FETCHED = struct.Struct("=dq")
+NO_INDEX = -1
 ROOM = mmap.ALLOCATIONGRANULARITY  # entries of a file that are mapped at a time
 # Seconds of samples one after another after which the system is asked what they used, which takes
 # some microseconds; after each of them, where the thread was last seen to have been off the cores.
@@ -47,26 +51,42 @@ FETCH, COLLATE, INIT = range(3)
 
 
 class Pages:
-    """A file of entries of one kind, in which the next ones are written without a system call.
+    """A file of entries of one size, in which the next ones are written without a system call.
 
-    It grows by whole pages of zeros, which are written, not skipped: where the disk is full, here
-    an exception says so, while writing to memory that no disk has room for would kill the process.
+    It grows by whole pages of entries that are `none`, which are written, not skipped: where the
+    disk is full, here an exception says so, while writing to memory that no disk has room for would
+    kill the process.
     """
 
-    def __init__(self, path: Path, entry: struct.Struct) -> None:
+    def __init__(self, path: Path, none: bytes) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND)
-        self.size = ROOM * entry.size  # bytes of `memory`, of which so many are filled
+        self._none = none
         self.extend()
 
-    def extend(self) -> None:
-        """Make room in the file; an entry of zeros is none."""
+    def extend(self, entries: int = 1) -> None:
+        """Go on in new pages with room for `entries`, or more."""
         begin = os.lseek(self._file, 0, os.SEEK_END)
-        os.write(self._file, bytes(self.size))
-        self.memory, self.filled = mmap.mmap(self._file, self.size, offset=begin), 0
+        self.room = -(-entries // ROOM) * ROOM
+        os.write(self._file, self._none * self.room)
+        self._memory = mmap.mmap(self._file, self.room * len(self._none), offset=begin)
+        self.filled = 0  # entries of `room`
+
+    def write(self, entry: bytes) -> None:
+        """The next entry."""
+        if self.filled == self.room:
+            self.extend()
+        begin = self.filled * len(entry)
+        self._memory[begin : begin + len(entry)] = entry
+        self.filled += 1
+
+    def column(self, kind: str, number: int) -> memoryview[Any]:
+        """The values of all entries at this place in them, in these pages; all are of 64 bits."""
+        values: memoryview[Any] = memoryview(self._memory).cast(kind)  # type: ignore[call-overload]
+        return values[number :: len(self._none) // 8]
 
     def close(self) -> None:
-        """End it."""
-        self.memory.close()
+        """End it. Who still writes into a column writes into memory that goes with it."""
+        del self._memory
         os.close(self._file)
 
 
@@ -85,100 +105,73 @@ class Probe:
         self.batch = -1
         self.count = 0
         self._author = MAIN, 0
-        self._feeder = -1
         self._clock: ThreadClock  # of the thread that fetches
         self._records: Pages
         self._samples: Pages
-        self._since = NOTHING  # when what the thread used was asked last
+        self._fed: Pages  # records by other threads
+        self._feeding: Lock
+        self._times: memoryview[float]  # of the samples
+        self._indices: memoryview[int]
+        self._settled = 0  # samples until what the thread used was asked last
+        self._since = NOTHING  # when that was
         self._within = TOGETHER  # seconds after which it is asked again
-        self._settled = 0  # bytes of samples until then
+        self._due = 0.0  # when that is
 
     def open(self, worker: int) -> None:
         """Begin the files of this process."""
         self._author = worker, os.getpid()
         self._clock = ThreadClock()
         path = self.directory / f"worker{worker}-process{os.getpid()}"
-        self._records = Pages(path, RECORD)
-        self._samples = Pages(path.with_suffix(".samples"), FETCHED)
-        feeder = path.with_suffix(".feeder")
-        self._feeder = os.open(feeder, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        self._records = Pages(path, bytes(RECORD.size))
+        self._fed, self._feeding = Pages(path.with_suffix(".feeder"), bytes(RECORD.size)), Lock()
+        self._samples = Pages(path.with_suffix(".samples"), FETCHED.pack(0.0, NO_INDEX))
+        self._times, self._indices = self._samples.column("d", 0), self._samples.column("q", 1)
 
     def close(self) -> None:
         """End the files of this process; what is still told, by a thread that goes on, is dropped.
 
         The numbers of the files may soon be others'.
         """
-        self.write = self.note = self.serialised = dropped  # type: ignore[method-assign]
-        self._records.close()
-        self._samples.close()
-        os.close(self._feeder)
+        self.samples = False
+        self.write = self.serialised = dropped  # type: ignore[method-assign]
+        del self._times, self._indices
+        for pages in (self._records, self._samples, self._fed):
+            pages.close()
 
     def write(
-        self,
-        kind: int,
-        began: Reading,
-        now: Reading,
-        used: float = 0.0,
-        what: int = -1,
-        shared: int = 1,
+        self, kind: int, began: Reading, now: Reading, used: float = 0.0, what: int = -1
     ) -> None:
         """A record of what the thread that fetches did from `began` to `now`.
 
-        `shared`: among how many such records its CPU time is divided. In the kernel's hands at
-        once.
+        In the kernel's hands at once.
         """
-        pages = self._records
-        if pages.filled == pages.size:
-            pages.extend()
-        RECORD.pack_into(
-            pages.memory,
-            pages.filled,
-            began.time,
-            now.time,
-            max(now.cpu - began.cpu, 0.0) / shared,
-            (now.queued - began.queued) / shared,
-            used,
-            self.batch,
-            what,
-            *self._author,
-            kind,
-        )
-        pages.filled += RECORD.size
+        spent = max(now.cpu - began.cpu, 0.0), now.queued - began.queued
+        numbers = self.batch, what, *self._author, kind
+        self._records.write(RECORD.pack(began.time, now.time, *spent, used, *numbers))
 
-    def note(self, now: float, index: Any = -1) -> None:
-        """The sample of `index` is there."""
-        pages = self._samples
-        try:
-            FETCHED.pack_into(pages.memory, pages.filled, now, index)
-        except (struct.error, TypeError):  # it is no integer, or not of 64 bits
-            FETCHED.pack_into(pages.memory, pages.filled, now, as_integer(index))
-        pages.filled += FETCHED.size
-        if now - self._since.time >= self._within or pages.filled == pages.size:
-            self.settle()
-
-    def settle(self) -> Reading:
-        """What this thread has used until now, and until then for samples that were noted."""
-        now, pages = self._clock(), self._samples
-        if pages.filled > self._settled:
-            noted = (pages.filled - self._settled) // FETCHED.size
-            self.write(SAMPLES, self._since, now, what=noted)
-            if pages.filled == pages.size:
-                pages.extend()
-            self._settled = pages.filled
-            off = now.time - self._since.time - (now.cpu - self._since.cpu)
-            self._within = TOGETHER if off < JUST else JUST
-        self._since = now
-        return now
-
-    def serialised(self, batch: int, spent: Reading, ended: float) -> None:
-        """A record that `batch` was pickled, by whichever thread."""
+    def serialised(self, batch: int, began: Reading, now: Reading) -> None:
+        """A record that `batch` was pickled from `began` to `now`, by whichever thread."""
+        spent = now.cpu - began.cpu, now.queued - began.queued
         numbers = batch, -1, *self._author, SERIALISED
-        record = RECORD.pack(spent.time, ended, spent.cpu, spent.queued, 0.0, *numbers)
-        os.write(self._feeder, record)
+        record = RECORD.pack(began.time, now.time, *spent, 0.0, *numbers)
+        with self._feeding:
+            self._fed.write(record)
 
     def begin(self) -> Reading:
         """What this thread has used until now."""
         return self.settle()
+
+    def settle(self) -> Reading:
+        """What this thread has used until now, and until then for samples that were noted."""
+        now, since = self._clock(), self._since
+        noted = self._samples.filled - self._settled
+        if noted:
+            self.write(SAMPLES, since, now, what=noted)
+            self._settled += noted
+            off = now.time - since.time - (now.cpu - since.cpu)
+            self._within = TOGETHER if off < JUST else JUST
+        self._since, self._due = now, now.time + self._within
+        return now
 
     def done(self, kind: int, began: Reading, used: float = 0.0, what: int = -1) -> None:
         """A record of what began at `began` and ends now."""
@@ -187,22 +180,53 @@ class Probe:
     def take(self, batch: int) -> None:
         """This process begins to work on `batch`."""
         self.batch, self.count = batch, 0
-        self._since = now = self._clock.full()
+        self._since = now = self._clock()
+        self._due = now.time + self._within
         self.write(TAKEN, NOTHING._replace(time=now.time), now, process_time())
 
-    def each(self, dataset: Any, indices: Sequence[Any]) -> list[Any]:
+    def each(self, dataset: Any, indices: Iterable[Any]) -> list[Any]:
         """`dataset[index]` of each, one after another, timed."""
         self.begin()
-        values, note = [], self.note if self.samples else dropped
+        wanted, values = [*indices], list[Any]()
         try:
-            for index in indices:
-                values.append(dataset[index])
-                note(monotonic(), index)
+            if self.samples:
+                self._each(dataset, wanted, values)
+            else:
+                values.extend([dataset[index] for index in wanted])
         except Exception:
             self.done(RAISED, self.settle(), what=FETCH)
             raise
         self.count += len(values)
         return values
+
+    def _each(self, dataset: Any, wanted: list[Any], values: list[Any]) -> None:
+        """The same into `values`; for each, no more is done than writing down when it was there."""
+        pages, first = self._samples, self._expect(wanted)
+        times, due = self._times, self._due
+        try:
+            for place, index in enumerate(wanted, first):
+                values.append(dataset[index])
+                times[place] = now = monotonic()
+                if now >= due:
+                    pages.filled = place + 1
+                    self.settle()
+                    due = self._due
+        finally:
+            pages.filled = first + len(values)
+
+    def _expect(self, wanted: list[Any]) -> int:
+        """The place of the first of the samples `wanted` next; all have one, and their indices."""
+        if self._samples.filled + len(wanted) > self._samples.room:
+            self._turn(len(wanted))
+        first = self._samples.filled
+        self._indices[first : first + len(wanted)] = integers(wanted)
+        return first
+
+    def _turn(self, samples: int) -> None:
+        """Go on in new pages, where there is room for so many; those before are settled."""
+        self._samples.extend(samples)
+        self._settled = 0
+        self._times, self._indices = self._samples.column("d", 0), self._samples.column("q", 1)
 
     def batch_of(self, call: Callable[[Any], Any], indices: Any) -> Any:
         """`call(indices)`, timed: of a dataset, for all samples of a batch."""
@@ -214,9 +238,11 @@ class Probe:
             raise
         now, count = self._clock(), len(indices)
         self.count += count
-        if self.samples:
-            for index in indices:
-                self.write(SAMPLE, began, now, 0.0, as_integer(index), count)
+        if self.samples and count:
+            first = self._expect([*indices])
+            self._times[first : first + count] = array("d", [now.time]) * count
+            self._samples.filled = self._settled = first + count
+            self.write(BATCHED, began, now, what=count)
         return values
 
     def iterating(self, dataset: Any) -> Iterator[Any]:
@@ -236,7 +262,13 @@ class Probe:
             raise
         self.count += 1
         if self.samples:
-            self.note(monotonic())
+            pages = self._samples
+            if pages.filled == pages.room:
+                self._turn(1)
+            self._times[pages.filled] = now = monotonic()
+            pages.filled += 1
+            if now >= self._due or pages.filled == pages.room:
+                self.settle()
         return value
 
 
@@ -244,10 +276,18 @@ def dropped(*told: object, **more: object) -> None:
     """Nothing is written."""
 
 
+def integers(indices: list[Any]) -> array[int]:
+    """Dataset indices as 64-bit integers; `NO_INDEX` where one is something else."""
+    try:
+        return array("q", indices)
+    except (TypeError, OverflowError):
+        return array("q", map(as_integer, indices))
+
+
 def as_integer(index: Any) -> int:
-    """A dataset index as a 64-bit integer; -1 where it is something else."""
+    """The same of one."""
     try:
         number = operator.index(index)
     except TypeError:
-        return -1
-    return number if abs(number) < 1 << 63 else -1
+        return NO_INDEX
+    return number if abs(number) < 1 << 63 else NO_INDEX
