@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from functools import partial
 from importlib import metadata
 from itertools import pairwise
 from multiprocessing import active_children, get_context
@@ -83,11 +84,16 @@ class Stream(IterableDataset):
 
 
 class Split(Stream):
-    """Shares itself out among the workers, as torch's documentation does it."""
+    """Shares itself out among the workers, as torch's documentation does it; may end `late`."""
+
+    def __init__(self, start, end, late=0.0):
+        super().__init__(start, end)
+        self.late = late
 
     def __iter__(self):
         info = get_worker_info()
-        return iter(range(self.start + info.id, self.end, info.num_workers))
+        yield from range(self.start + info.id, self.end, info.num_workers)
+        time.sleep(self.late)
 
 
 def shard(worker):
@@ -112,14 +118,24 @@ def statuses(trace):
     return [STATUSES[status] for status in trace.status]
 
 
-def raise_at(bad):
+def raise_at(bad, kind=ValueError):
     """What raises an exception for one value."""
 
     def does(index):
         if index == bad:
-            raise ValueError(f"no row {index}")
+            raise kind(f"no row {index}")
 
     return does
+
+
+class Undrawn:
+    """A sampler of which nothing can be drawn."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __iter__(self):
+        return map(raise_at(0, self.kind), [0])
 
 
 def exit_at(bad):
@@ -711,6 +727,26 @@ def test_what_a_loop_of_the_loaders_own_takes_is_told():
     assert "own" not in json.loads(plain.meta.notes["machine"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "error"),
+    [
+        (DataLoader, {"step": lambda batch: raise_at(4)(batch.item())}, ValueError),
+        (DataLoader, {"step": lambda batch: raise_at(4, KeyboardInterrupt)(batch.item())}, None),
+        (partial(DataLoader, sampler=Undrawn(ValueError)), {}, ValueError),
+        (partial(DataLoader, sampler=Undrawn(KeyboardInterrupt)), {}, None),
+        (Ahead, {}, ObserveError),
+    ],
+)
+@pytest.mark.parametrize("persistent", [False, True])
+def test_no_worker_outlives_what_it_writes_into(kind, settings, error, persistent):
+    """Whatever ends the loop, they are gone with it, though somebody still holds the exception."""
+    loader = kind(Rows(24), 1, num_workers=2, persistent_workers=persistent)
+    with pytest.raises(error or KeyboardInterrupt) as caught:
+        observe(loader, **settings)
+    assert caught.tb is not None
+    assert not active_children()
+
+
 def test_processes_of_a_dataset_are_seen_to():
     """A loader that only waits for others is not taken for one that does nothing."""
     try:
@@ -956,12 +992,16 @@ def test_all_of_the_pickling_is_seen(context):
     assert (trace.received - trace.rebuilding >= 0.02).all()
 
 
-def test_word_of_an_ended_iterator_gives_credit_back():
-    """Of a window of 4 no more are ever under way, however many workers end early."""
-    for length in (2, 7, 20):
-        trace = observe(DataLoader(Split(0, length), batch_size=1, num_workers=2), epochs=2)
-        assert (trace.status == ENDED).any()
-        assert credit(trace).max <= 4
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("late", [0.0, 0.05])
+@pytest.mark.parametrize("length", [2, 7, 20])
+def test_word_of_an_ended_iterator_gives_credit_back(length, late, persistent):
+    """Of a window of 4 no more are ever under way, however many workers end early, or how late."""
+    stream = Split(0, length, late)
+    loader = DataLoader(stream, batch_size=1, num_workers=2, persistent_workers=persistent)
+    trace = observe(loader, epochs=2)
+    assert (trace.status == ENDED).any()
+    assert credit(trace).max <= 4
 
 
 def test_a_users_own_kind_of_loader():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -218,7 +219,7 @@ class Assembly:
             rest &= self.epoch == self.epoch[row["batch"]]
             after = np.flatnonzero(rest)
             status[after[:1]] = ENDED
-            self.ended[after[:1]] = self.taken_in(row["ended"])
+            self.ended[after[:1]] = self.taken_in(row)
             status[after[1:]] = SKIPPED
         if self.setup.persistent_workers:
             answered = ~np.isnan(self.collated)
@@ -228,13 +229,19 @@ class Assembly:
             status[(status == PENDING) & answered & resumed] = DISCARDED
         return status
 
-    def taken_in(self, said: float) -> float:
-        """When the main process first can have known what a worker `said`: in a `next()`."""
-        returns, finished = self.log.returns, self.log.finished
-        for back in returns:
-            if back.returned >= said:
-                return max(said, back.requested)
-        return max(said, finished[-1] if finished else said)
+    def taken_in(self, word: Any) -> float:
+        """When the main process first can have known what a worker said: in a `next()`.
+
+        In one of the same epoch; the last of them returns nothing.
+        """
+        epoch, said = self.epoch[word["batch"]], float(word["ended"])
+        asked = self.log.primed[epoch : epoch + 1]
+        for back, finished in zip_longest(self.log.returns, self.log.finished):
+            if self.epoch[back.batch] == epoch:
+                if back.returned >= said:
+                    return max(said, back.requested)
+                asked = [finished or back.returned]
+        return max(said, *asked)
 
     def observation(self, meta: Meta) -> Observation:
         """The finished trace; times count from the start of the first epoch."""

@@ -112,11 +112,11 @@ def observe(
             told = None if batches is not None else length(loader)
             batches = run(watched, log, step, meet, batches, told, seconds, epochs, memory)
         except KeyboardInterrupt as interrupt:
+            let_go(interrupt)
             if not log.returns:
                 raise
             interruption = interrupt
             log.failure = Failure("interrupted", monotonic())
-            traceback.clear_frames(interrupt.__traceback__)
         finally:
             # Workers that outlive an epoch go with the loader.
             vars(watched).clear()
@@ -206,15 +206,22 @@ def run(
             when = monotonic()
             sleep(DEATH_NOTICE)
             raise
-    except ObserveError:
-        raise
     except Exception as error:
-        if not log.draws or (log.in_step and not _DEAD.search(str(error))):
+        if log.in_step and not _DEAD.search(str(error)):
+            raise  # a debugger finds all in its frames, which hold no workers
+        let_go(error)
+        if not log.draws or isinstance(error, ObserveError):
             raise
         log.failure = Failure(f"{type(error).__name__}: {error}", when or monotonic())
-        # What its frames still hold would keep the workers alive.
-        traceback.clear_frames(error.__traceback__)
     return batches
+
+
+def let_go(error: BaseException) -> None:
+    """Take from an exception what its frames hold: the workers, which end with their iterator.
+
+    While there is one, it may write into the files of its probe.
+    """
+    traceback.clear_frames(error.__traceback__)
 
 
 def run_epoch(
@@ -233,24 +240,28 @@ def run_epoch(
     log.started.append(monotonic())
     iterator = iter(watched)
     plain, asked = isinstance(iterator, Returning), monotonic()
-    for batch in islice(iterator, batches):
-        check_taken(watched, log)
-        log.in_step = True
-        log.entered.append(monotonic() if plain else since_torchs(log, asked))
-        if step is not None:
-            before = log.clock.mark()
-            step(batch)
-            log.clock.step(before, log.clock.mark())
-        log.finished.append(monotonic())
-        if meet is not None:
-            meet()
-            log.released.append(monotonic())
-        log.in_step = False
-        progress(1)
-        if seconds is not None and monotonic() - log.started[0] >= seconds:
-            late = True
-            break
-        asked = monotonic()
+    try:
+        for batch in islice(iterator, batches):
+            check_taken(watched, log)
+            log.in_step = True
+            log.entered.append(monotonic() if plain else since_torchs(log, asked))
+            if step is not None:
+                before = log.clock.mark()
+                step(batch)
+                log.clock.step(before, log.clock.mark())
+            log.finished.append(monotonic())
+            if meet is not None:
+                meet()
+                log.released.append(monotonic())
+            log.in_step = False
+            progress(1)
+            if seconds is not None and monotonic() - log.started[0] >= seconds:
+                late = True
+                break
+            asked = monotonic()
+    except BaseException:
+        del iterator
+        raise
     log.clock.settle()
     log.left.append(monotonic())
     del log.returns[len(log.finished) :]  # taken by the loader's own loop, and given to nobody
