@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 
 from msgspec import structs
 
@@ -28,9 +29,12 @@ from dlsim.engine.facts import (
 from dlsim.engine.progress import advance, expecting, unannounced, watching
 from dlsim.engine.ranks import rank_scenario
 from dlsim.engine.usable import usable_cores
-from dlsim.scenario import IterableDataset, MapDataset, Scenario
+from dlsim.scenario import IterableDataset, MapDataset, Scenario, Stage
 
-SECONDS = 50e-6  # that the SimPy engine takes for one unit of effort, on one core of some 3 GHz
+SECONDS = 50e-6  # that a unit of effort is charged, on one core of some 3 GHz
+# Seconds that the SimPy engine takes there for a batch; for a number that is drawn; and for what a
+# sample asks for by itself: to be served beside others, or to wait.
+BATCH, DRAW, SHARED, ALONE = 40e-6, 0.03e-6, 8e-6, 2e-6
 LOOKING = 2e-3  # seconds that looking at a run of one rank takes, however short it is
 # Seconds on such a core: what was compiled before; or is to be, as the event loop, or where there
 # is a recurrence.
@@ -76,14 +80,20 @@ def loops(scenario: Scenario) -> tuple[Scenario, ...]:
 
 def _seconds_of(scenario: Scenario) -> float:
     batches, calls = begun_work(scenario)
+    stages = max(len(scenario.dataset.fetch), 1)
     if batched(scenario):
-        calls = batches * len(scenario.dataset.fetch)
-    if scenario.ideal:
-        each = batches + 0.01 * calls
-    else:
-        each = 2 * batches + (0.3 if sample_by_sample(scenario) else 0.001) * calls
-        each += 0.5 * calls * shared_reads(scenario) / max(len(scenario.dataset.fetch), 1)
-    return SECONDS * _of_all(scenario, each)
+        calls = batches * stages
+    epoch = BATCH * batches + DRAW * calls
+    if not scenario.ideal and sample_by_sample(scenario):
+        epoch += calls / stages * sum(map(partial(_asking, scenario), scenario.dataset.fetch))
+    return _of_all(scenario, epoch / SECONDS) * SECONDS
+
+
+def _asking(scenario: Scenario, stage: Stage) -> float:
+    """Seconds for what a sample asks for one by one in a stage."""
+    reads = stage.read_bytes is not None
+    shared = (stage.cpu is not None) + (reads and storage_of(scenario).bandwidth is not None)
+    return SHARED * shared + ALONE * ((stage.wait is not None) + reads)
 
 
 def fast_effort(scenario: Scenario) -> float:
@@ -109,13 +119,6 @@ def begun(scenario: Scenario, returned: float) -> float:
 def batched(scenario: Scenario) -> bool:
     """Whether stages happen once for a batch, and not for each of its samples."""
     return isinstance(scenario.dataset, MapDataset) and scenario.dataset.batched
-
-
-def shared_reads(scenario: Scenario) -> int:
-    """How many stages read what takes the longer, the more read at the same time."""
-    if storage_of(scenario).bandwidth is None:
-        return 0
-    return sum(stage.read_bytes is not None for stage in scenario.dataset.fetch)
 
 
 def shares_cores(scenario: Scenario) -> bool:

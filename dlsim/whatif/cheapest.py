@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from dlsim.scenario import Scenario
 from dlsim.trace.metrics import mean
 from dlsim.whatif.candidates import Candidate, Switches, candidates, unlike
-from dlsim.whatif.fastest import nearly_as_fast, slow
+from dlsim.whatif.fastest import DEFAULT, nearly_as_fast, slow
 from dlsim.whatif.feasibility import NEAR, Budget, Judge
 from dlsim.whatif.question import Question
 from dlsim.whatif.sequential import Verdict
@@ -21,7 +21,6 @@ from dlsim.whatif.targets import NEARLY, Target
 
 LEAST = 0.002  # a miss that is greater by so little, as a share, is no reason to pay more
 HIGH = 0.75  # of the most workers; who takes more of them might want still more
-DEFAULT = 2  # torch's prefetch_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +90,10 @@ def _among(
     judge.targets = targets
     relative = bool(targets[0].rivals)
     chosen, undecided = _cheapest(options, judge)
+    near = looked_at(options, judge)
     if relative and undecided:  # who surely is as fast as itself need not be the cheapest
-        chosen = None
-    best = chosen or _nearest(looked_at(options, judge), judge)
+        chosen, near = None, [option for option in options if judge.seen(option.scenario)]
+    best = chosen or _nearest(near, judge)
     if relative and not judge.verdict(best.scenario).failed:
         chosen = best  # of those that cannot be told apart
     return Found(workers, options, judge, targets, chosen, best, undecided)
@@ -101,12 +101,14 @@ def _among(
 
 def _cheapest(options: list[Candidate], judge: Judge) -> tuple[Candidate | None, bool]:
     """The cheapest that holds the targets; and whether a cheaper one is undecided."""
-    undecided = judge.budget.spent
+    undecided, relative = judge.budget.spent, any(target.rivals for target in judge.targets)
     for option in _hopeful(options, judge):
         verdict = _judged(option, options, judge)
         if verdict.holds:
             return option, undecided
         undecided |= judge.budget.spent and not verdict.decided
+        if undecided and relative and verdict.miss <= LEAST and not verdict.failed:
+            break  # of those that cannot be told apart, the cheapest
     return None, undecided
 
 

@@ -150,11 +150,34 @@ def variation(scenario: Scenario) -> float:
 
     No sum of them varies more.
     """
-    dataset, storage = scenario.dataset, scenario.machine.storage
-    parts = [scenario.consumer.step, dataset.collate, dataset.sample_bytes, storage.latency]
-    parts += [part for s in dataset.fetch for part in (s.wait, s.cpu, s.read_bytes)]
-    parts.append(scenario.jitter)
-    return max(cv(part) for part in parts if part is not None)
+    return max(cv(part) for part in (*_of_samples(scenario), *_of_batches(scenario)))
+
+
+def variance_of_runs(scenario: Scenario) -> float:
+    """The variance of how long runs of `scenario` take, at most, over the square of their mean.
+
+    That of what varies most of all that they are the sums of.
+    """
+    batches, samples, _ = counts(scenario)
+    batched = isinstance(scenario.dataset, MapDataset) and scenario.dataset.batched
+    calls = batches if batched else samples
+    parts = [(cv(part), calls) for part in _of_samples(scenario)]
+    parts += [(cv(part), batches) for part in _of_batches(scenario)]
+    return max(ratio**2 / max(scenario.epochs * count, 1) for ratio, count in parts)
+
+
+def _of_samples(scenario: Scenario) -> list[Distribution]:
+    """What is drawn for each sample, or for each call that fetches a batch of them."""
+    dataset = scenario.dataset
+    parts = [part for s in dataset.fetch for part in (s.wait, s.cpu, s.read_bytes)]
+    parts += [dataset.sample_bytes, scenario.machine.storage.latency]
+    return [part for part in parts if part is not None]
+
+
+def _of_batches(scenario: Scenario) -> list[Distribution]:
+    """What is drawn for each batch."""
+    parts = (scenario.consumer.step, scenario.dataset.collate, scenario.jitter)
+    return [part for part in parts if part is not None]
 
 
 def cv(distribution: Distribution) -> float:

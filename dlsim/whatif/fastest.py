@@ -1,9 +1,11 @@
 """Which settings give the most samples a second, and which others might.
 
-Candidates are looked at in the order of their closed-form bounds, as long as one may still be
-faster. Then all that were looked at are replicated, under common random numbers, in stages of
-doubling size: after each, those leave that are surely not faster than the best by `SAME`. What is
-still there in the end are rivals: who is to be nearly as fast as any must be so beside each.
+Candidates are looked at that may be faster than all before them, by their closed-form bounds: first
+a few with as many workers as powers of two, as one of those is fast most likely, then the others.
+Then all that were looked at are replicated, under common random numbers, in stages of doubling
+size: after each, those leave that are surely not faster than the best by `SAME`, as their runs
+tell, or, where they are long, how little chance can do to them. What is still there in the end are
+rivals: who is to be nearly as fast as any must be so beside each.
 Selection of the best: S.-H. Kim and B. L. Nelson, A fully sequential procedure for
 indifference-zone selection in simulation, ACM TOMACS 11(3), 2001.
 
@@ -22,16 +24,18 @@ from dlsim.engine.ranks import fair_share
 from dlsim.scenario import MapDataset, Recorded, Scenario
 from dlsim.trace.metrics import mean
 from dlsim.trace.work import DISTINCT, in_an_epoch, unit
-from dlsim.whatif.bounds import bounds
+from dlsim.whatif.bounds import SURE, bounds
 from dlsim.whatif.candidates import Candidate
-from dlsim.whatif.demand import Demand, demand, variation
+from dlsim.whatif.demand import Demand, demand, variance_of_runs, variation
 from dlsim.whatif.feasibility import FIRST, NEAR, Judge
 from dlsim.whatif.sequential import likely, surely_above
 from dlsim.whatif.targets import NEARLY, Target
 
 SAME = 0.0025  # relative; who is faster by no more is not faster
 MOST = 100  # replications of a candidate
+GLANCE = 1  # replications that tell who is far from the fastest
 HALF = 0.5  # of what is left of the budget, for those that cannot be told apart
+DEFAULT = 2  # torch's prefetch_factor
 DOUBT = 0.02  # by how much a rank alone may be off
 
 
@@ -46,26 +50,30 @@ class Fastest:
 
 def fastest(options: list[Candidate], judge: Judge, most: int = MOST) -> Fastest:
     """Which of `options` is the fastest, as far as `judge` can tell from `most` runs of each."""
-    looked = _looked_at(options, judge)
-    risk = judge.risk_yes / 2
-    runs, doubt = FIRST, 0.0
+    # one run has its own bounds; where these cannot be told, as many as are near those of means
+    runs = GLANCE if all(judge.is_told(option.scenario) for option in options) else FIRST
+    looked = _looked_at(options, judge, runs)
+    risk, doubt = judge.risk_yes / 2, 0.0
     while True:
         speeds = {o.cost: judge.samples_per_s(o.scenario, runs)[:runs] for o in looked}
         best = max(looked, key=lambda o: mean(speeds[o.cost]))
         least = (1 + SAME) * speeds[best.cost]
+        chance = mean(least) * SURE * judge.deviation(best.scenario) / math.sqrt(runs)
         rivals = []
         for option in looked:
             slower = least - speeds[option.cost]
-            if option is best or not surely_above(slower, risk):
+            far = mean(slower) > 2 * chance  # each of the two is off by so much at most
+            if option is best or not (far or surely_above(slower, risk)):
                 rivals.append(option)
-            else:
+            elif not far:  # which is out of the question
                 doubt += 1 - likely(-slower)
         rest = [option for option in rivals if option is not best]
-        stage = runs * sum(judge.takes(option.scenario) for option in rivals)
-        enough = 2 * runs > min(most, judge.most(best.scenario)) or stage > HALF * judge.budget.left
+        more = max(2 * runs, FIRST)
+        stage = (more - runs) * sum(judge.takes(option.scenario) for option in rivals)
+        enough = more > min(most, judge.most(best.scenario)) or stage > HALF * judge.budget.left
         if not rest or enough:
             return Fastest(best, rest, doubt)
-        looked, runs = rivals, 2 * runs
+        looked, runs = rivals, more
 
 
 def nearly_as_fast(options: list[Candidate], judge: Judge, most: int = MOST) -> Target:
@@ -96,19 +104,21 @@ def slow(option: Candidate, judge: Judge) -> bool:
     return alone.decided and not alone.holds and alone.miss >= NEAR
 
 
-def _looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:
+def _looked_at(options: list[Candidate], judge: Judge, runs: int) -> list[Candidate]:
     """Those that may be the fastest, by their bounds and what was simulated of others."""
-    limits = {option.cost: limit(option.scenario) for option in options}
+    limits = {o.cost: limit(judge.as_drawn(o.scenario, runs)) for o in options}
     largest = {o.kind: o for o in options}  # the last is the largest
     costly = any(judge.costly(option.scenario) for option in options)
+    # of those in order on a machine that shares nothing a larger window delays nothing
+    some = [o for o in options if not o.ordered or o == largest[o.kind]]
+    first = set(map(id, _coarse(some)))
     found, most = list[Candidate](), 0.0
-    for option in sorted(options, key=lambda o: (-limits[o.cost], -o.workers, -o.prefetch)):
+    for option in sorted(some, key=lambda o: (id(o) not in first, -limits[o.cost])):
         if found and limits[option.cost] <= (1 + SAME) * most:
-            break
-        if option.ordered and option != largest[option.kind]:
-            continue  # a larger window delays nothing
+            continue
         found.append(option)
-        most = max(most, _alone(option, judge) if costly else _speed(option.scenario, judge))
+        speed = _alone(option, judge) if costly else _speed(option.scenario, judge, runs)
+        most = max(most, speed)
     if not costly:
         return found
     enough = (1 - SAME) * most
@@ -116,8 +126,17 @@ def _looked_at(options: list[Candidate], judge: Judge) -> list[Candidate]:
     return [next(option for option in hopeful if _alone(option, judge) >= enough)]
 
 
-def _speed(scenario: Scenario, judge: Judge) -> float:
-    return mean(judge.samples_per_s(scenario))
+def _coarse(options: list[Candidate]) -> list[Candidate]:
+    """A few among which one is fast, most likely: as many workers as powers of two, in order."""
+    some = [o for o in options if o.in_order and not o.switches and not o.workers & (o.workers - 1)]
+    near: dict[tuple[int, int], Candidate] = {}
+    for option in sorted(some, key=lambda o: abs(o.prefetch - DEFAULT)):
+        near.setdefault((option.workers, option.size), option)
+    return list(near.values())
+
+
+def _speed(scenario: Scenario, judge: Judge, runs: int = FIRST) -> float:
+    return mean(judge.samples_per_s(scenario, runs)[:runs])
 
 
 def _alone(option: Candidate, judge: Judge) -> float:
@@ -136,15 +155,25 @@ def limit(scenario: Scenario) -> float:
     if scenario.job.differs or not np.isfinite(varies) or not batches:
         return math.inf
     found, need = bounds(scenario), demand(fair_share(scenario))
-    runs = batches * scenario.epochs
+    runs, edges = batches * scenario.epochs, _edges(scenario)
     least = runs * found.period
     if not scenario.consumer.run_ahead:
-        least = max(least, runs * (need.step + need.copies) + _first(scenario, need, varies))
+        step = need.step + need.copies
+        fetched = runs * max(found.periods.get(name, 0.0) for name in ("workers", "storage"))
+        least = max(
+            least, runs * step + edges * _first(scenario, need, varies), fetched + edges * step
+        )
     if not least:  # only what no closed form counts takes time
         return math.inf
     # the mean of a quotient is greater than the quotient of the means
     fastest = found.samples_per_batch * found.ranks * runs / least
-    return float(fastest * (1 + varies**2 / batches))
+    return float(fastest * (1 + variance_of_runs(fair_share(scenario))))
+
+
+def _edges(scenario: Scenario) -> int:
+    """How many epochs begin with nothing on its way, and end with a step after all is fetched."""
+    apart = scenario.consumer.loop == "plain" and not scenario.loader.endless
+    return scenario.epochs if apart else 1
 
 
 def _first(scenario: Scenario, need: Demand, varies: float) -> float:

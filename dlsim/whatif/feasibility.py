@@ -26,8 +26,9 @@ from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.metrics import mean
+from dlsim.whatif.as_drawn import as_drawn, is_told
 from dlsim.whatif.bounds import bounds
-from dlsim.whatif.demand import Demand, demand
+from dlsim.whatif.demand import Demand, demand, variance_of_runs
 from dlsim.whatif.endings import ended_by
 from dlsim.whatif.extent import cost, impossible, measured, shortened
 from dlsim.whatif.parallel import Row, replication_seed
@@ -136,6 +137,19 @@ class Judge:
         """
         return self._values(scenario, "distinct_per_s", wanted)
 
+    def deviation(self, scenario: Scenario) -> float:
+        """The standard deviation of runs of `scenario` over their mean, at most."""
+        return math.sqrt(variance_of_runs(fair_share(self._part(scenario))))
+
+    def is_told(self, scenario: Scenario) -> bool:
+        """Whether `as_drawn` can tell what is drawn for runs of `scenario`."""
+        return is_told(self._part(scenario))
+
+    def as_drawn(self, scenario: Scenario, runs: int) -> Scenario:
+        """`scenario` with the means of what is drawn for its first `runs`, if that can be told."""
+        seeds = tuple(replication_seed(self.seed, number) for number in range(runs))
+        return as_drawn(scenario, self._part(scenario), seeds)
+
     def faster(self, scenario: Scenario, other: Scenario) -> bool:
         """Whether `scenario` surely makes more samples a second than `other`, and not just so."""
         wanted = FIRST
@@ -156,15 +170,19 @@ class Judge:
 
     def ended_by(self, scenario: Scenario) -> str:
         """What ends the first of its replications that an error ends; "" if none does."""
-        failed = self._values(scenario, "failed", FIRST) > 0
+        failed = self._values(scenario, "failed", 0) > 0
         if not failed.any():
             return ""
         seed = replication_seed(self.seed, int(failed.argmax()))
         return ended_by(self._part(scenario), seed)
 
     def costly(self, scenario: Scenario) -> bool:
-        """Whether each simulation of `scenario` takes seconds."""
-        return cost(shortened(scenario)) > COSTLY
+        """Whether each simulation of `scenario` takes seconds; of a job, at its dearest.
+
+        Of a job, one rank alone tells nearly as much.
+        """
+        price = cost if scenario.is_job else _takes
+        return price(shortened(scenario)) > COSTLY
 
     def seen(self, scenario: Scenario) -> bool:
         """Whether `scenario` was simulated."""

@@ -240,17 +240,24 @@ def _services(
     return made
 
 
+def batch_calls(scenario: Scenario) -> Integers:
+    """How many calls fetch each batch of a map-style dataset: one of it, or one a sample."""
+    batches, samples = (int(count) for count in counts(scenario)[:2])
+    if isinstance(scenario.dataset, MapDataset) and scenario.dataset.batched:
+        return np.ones(batches, np.int64)
+    size = scenario.loader.batch_size or 1
+    return np.minimum(size, samples - size * np.arange(batches))
+
+
 def _shards(scenario: Scenario) -> tuple[list[Shard], Integers]:
     """Where samples are drawn: in one place, or by each worker of an iterable-style dataset.
 
     Then the order in which the batches of all, one after the other, are sent.
     """
     dataset, loader = scenario.dataset, scenario.loader
-    size = loader.batch_size or 1
-    batches, samples = (int(count) for count in counts(scenario)[:2])
+    size, batches = loader.batch_size or 1, int(counts(scenario)[0])
     if isinstance(dataset, MapDataset):
-        sizes = np.minimum(size, samples - size * np.arange(batches))
-        return [((), np.ones(batches, np.int64) if dataset.batched else sizes)], np.arange(batches)
+        return [((), batch_calls(scenario))], np.arange(batches)
     workers = max(loader.num_workers, 1)
     most = -(-batches // workers)
     shards: list[Shard] = []

@@ -13,8 +13,8 @@ from dlsim.whatif.extent import shortened
 from dlsim.whatif.feasibility import FIRST
 from dlsim.whatif.question import Question
 
-# About so many simulations are made for a target, and without one.
-SEARCHED, SEARCHED_ALL = 50, 500
+# About so many simulations are made for a target, and without one; of short runs more.
+SEARCHED, SEARCHED_ALL = 50, 100
 EACH = 8  # of so many candidates, one is looked at
 
 

@@ -56,7 +56,7 @@ from dlsim.engine import effort
 scenario = dlsim.Scenario(loader=dlsim.Loader(num_workers=2), dataset=dlsim.MapDataset(200))
 for _ in range(3):
     dlsim.simulate(scenario)
-assert round(effort._spent / effort.SECONDS / effort.effort(scenario), 9) == 3
+assert round(effort._spent / effort.seconds_of(scenario), 9) == 3
 effort.spend(effort.COMPILING)
 print(dlsim.simulate(scenario).meta.engine)
 """
@@ -105,8 +105,8 @@ def test_how_long_it_takes_is_told_by_what_is_asked_for() -> None:
         )
         for stage in (dlsim.Stage("decode", cpu=time), dlsim.Stage("fetch", wait=time, cpu=time))
     )
-    assert seconds_of(computing) == pytest.approx(0.0105)  # 100 batches and 10,000 samples
-    assert seconds_of(waiting) == pytest.approx(0.16)
+    assert seconds_of(computing) == pytest.approx(0.0043)  # 100 batches and 10,000 numbers
+    assert seconds_of(waiting) == pytest.approx(0.1043)
     assert effort(waiting) == effort(computing)  # how much is simulated does not go by it
     job = dlsim.replace(computing, {"job.ranks": 8, "dataset.length": 80_000})
     assert seconds_of(job) == pytest.approx(8 * seconds_of(computing))
@@ -143,7 +143,7 @@ def test_what_is_drawn_takes_its_time_in_compiled_code_too() -> None:
     )
     many = dlsim.replace(few, {"loader.batch_size": 400, "dataset.length": 400_000})
     shares = [SECONDS * fast_effort(each) / seconds_of(each) for each in (few, many)]
-    assert shares[0] < 0.06
+    assert shares[0] < 0.07
     assert shares[1] > 1.5 * shares[0]
 
 
