@@ -341,6 +341,43 @@ def test_a_collate_that_is_blocked_is_a_stage():
     assert calibrate(watched(trace), transport=Costs()).dataset.fetch[-1].wait is None
 
 
+@pytest.mark.parametrize(
+    ("initialised", "ready"),
+    [([2.1, 4.2], [0.1, 0.2]), ([4.0, 9.0], [1.5, 1.5]), ([np.nan] * 2, [1.5, 1.5])],
+    ids=["read late", "beside", "not seen"],
+)
+def test_what_a_start_waits_for_is_counted_once(initialised, ready):
+    """A start that takes until the worker has read its dataset is all that it takes to be ready."""
+    nothing = np.full(80, np.nan)
+    nothing[:2] = initialised
+    seen = replace(
+        computed(2, 0.01),
+        initialising=nothing,
+        initialised=nothing,
+        init_cpu=np.zeros(80),
+        init_queued=np.zeros(80),
+        cpu_started=np.full(80, 1.5),
+        sent=np.full(80, 4.0),
+    )
+    found = accounts(seen)
+    assert found.start.tolist() == [2.0]
+    assert found.ready == pytest.approx(ready)
+
+
+class Stored(Rows):
+    """What is pickled to workers fits into no pipe."""
+
+    def __init__(self):
+        self.content = bytes(1_000_000)
+
+
+def test_a_spawned_worker_reads_a_large_dataset_when_it_has_imported():
+    """Its start is over then, and it is ready."""
+    loader = DataLoader(Stored(), 3, num_workers=1, multiprocessing_context="spawn")
+    costs = calibrate(observe(loader), transport=TRANSPORT).costs
+    assert costs.worker_ready < costs.worker_start / 2
+
+
 def test_a_stateful_loader_waits_for_its_workers():
     """That is no part of starting them, which is over when the last one begins."""
     seen, _ = blocked_run(initialising=np.full(20, np.nan))

@@ -99,16 +99,6 @@ def test_what_makes_an_interval_wide_is_named():
     assert "one more observed run like these would make it" in str(found)
 
 
-def test_another_run_starts_at_its_own_pace():
-    """Processor time before the first batch, and of first samples, is of the run's pace, too."""
-    start = {"costs.worker_ready": 0.2, "costs.first_cpu": 0.3, "costs.worker_start": 0.01}
-    found = Calibration(
-        scenario=dlsim.replace(calibration().scenario, start), fits={}, errors=SURE, runs=1
-    )
-    costs = found.with_factors({"pace": 2.0}).costs
-    assert (costs.worker_ready, costs.first_cpu) == pytest.approx((0.4, 0.6))
-
-
 def test_of_a_narrow_interval_nothing_is_said():
     """What is sure enough needs no reason and no more runs."""
     found = predict(calibration(), {})

@@ -25,18 +25,21 @@ def lifetimes(
     """Starting, getting ready and exiting: seconds for each worker, in epochs that start them.
 
     Workers start one after another, and exit beside each other, as far as there are cores. Getting
-    ready is all that a worker computes before its first batch, exiting what it computes after its
-    last. `machine`: what is known of it, in numbers; `between`: the CPU seconds of a worker between
-    two batches, beside fetching, collating and pickling. `begin`: for which workers are blocked
-    before they take work, `first_samples` apart. `begin_put`: how much longer than `put` each it
-    took to send the index lists that are sent first.
+    ready is all that a worker computes before its first batch, and the main process does not wait
+    for: what does not fit into a pipe, a worker that is spawned reads after all its imports, and
+    until then its start is not over. Exiting is what it computes after its last batch. `machine`:
+    what is known of it, in numbers; `between`: the CPU seconds of a worker between two batches,
+    beside fetching, collating and pickling. `begin`: for which workers are blocked before they take
+    work, `first_samples` apart. `begin_put`: how much longer than `put` each it took to send the
+    index lists that are sent first.
     """
     assert seen.meta.scenario is not None
     loader, epochs = seen.meta.scenario.loader, seen.epochs
     workers = loader.num_workers
     start, ready, stop, held = [], [], [], []
-    initialising = seen.initialised - seen.initialising - seen.init_cpu - seen.init_queued
-    begin = np.maximum(initialising[(seen.worker != MAIN) & ~np.isnan(initialising)], 0.0)
+    blocked = seen.initialised - seen.initialising - seen.init_cpu - seen.init_queued
+    blocked = np.maximum(blocked, 0.0)
+    begin = blocked[(seen.worker != MAIN) & ~np.isnan(blocked)]
     for epoch in range(len(epochs.first) if workers else 0):
         here = np.flatnonzero(seen.epoch_of(np.arange(len(seen))) == epoch)
         if not len(here) or (epoch and goes_on(seen.meta.scenario)):
@@ -46,8 +49,10 @@ def lifetimes(
         if len(sent):
             held.append(max(epochs.primed[epoch] - sent[0] - put * len(sent), 0.0))
         for worker in range(workers):
-            began = seen.cpu_started[here][seen.worker[here] == worker]
-            ready += began[~np.isnan(began)][:1].tolist()
+            mine = here[(seen.worker[here] == worker) & ~np.isnan(seen.cpu_started[here])][:1]
+            over = epochs.started[epoch] + (worker + 1) * start[-1]
+            later = np.maximum((seen.initialised - blocked)[mine] - over, 0.0)
+            ready += np.fmin(seen.cpu_started[mine], later).tolist()
         last = np.fmax(np.nanmax(seen.finished[here]), np.nanmax(seen.fetched[here]))
         if not goes_on(seen.meta.scenario) and not np.isnan(epochs.ended[epoch]):
             cores = machine.get("cores", 1.0)
@@ -109,12 +114,11 @@ def first_samples(
 ) -> tuple[Floats, Floats]:
     """By how much each process's first sample exceeds the typical other one: waiting, and CPU.
 
-    `batch`, `wait`, `cpu`: of each sample,
-    or each call for a batch; in them the first ones are made typical. None is longer where they are
-    not so surely: they have to be among the longest, all of them, or beyond, as chance has it once
-    in fifty times, and twice as long as others. Chance makes one the longest of n once in n times,
-    and then k times as long as the next once in k times at most, as far as the mean of what it
-    draws from is finite (Pareto's law).
+    `batch`, `wait`, `cpu`: of each sample, or each call for a batch; in them the first ones are
+    made typical. None is longer where they are not so surely: they have to be among the longest,
+    all of them, or beyond, as chance has it once in fifty times, and twice as long as others.
+    Chance makes one the longest of n once in n times, and then k times as long as the next once in
+    k times at most, as far as the mean of what it draws from is finite (Pareto's law).
 
     A library that is imported starts threads, and these spin for a while: that is CPU of the first
     sample, too, as far as it waited for a core meanwhile.

@@ -44,11 +44,7 @@ NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 SIBLING = 0.9  # of what a core does alone: one that does less beside another is its sibling
 SWITCH_INTERVAL = 5e-3  # Python's own, where a run does not tell (sys.getswitchinterval)
 MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put")
-AT_FIRST = {
-    "worker_ready": "ready",
-    "first_cpu": "begin_cpu",
-    "first_serialise": "begin_serialise",
-}  # of costs: the accounts
+AT_FIRST = ("ready", "begin_cpu", "begin_serialise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +93,6 @@ class Calibration:
         costs = {
             key: factor[key] * getattr(scenario.costs, key) for key in ("take", "worker_start")
         }
-        costs |= {key: factor["pace"] * getattr(scenario.costs, key) for key in AT_FIRST}
         moving = {
             key: getattr(scenario.costs, key).times(factor[key])
             for key in ("serialise", "hand_over", "receive", "pin")
@@ -257,7 +252,7 @@ def relieved(run: Accounts, contention: float) -> Accounts:
         cpu=run.cpu / of_batch[run.batch],
         collate=run.collate / slowed,
         **{name: getattr(run, name) / typical for name in MACHINERY},
-        **{name: getattr(run, name) / at_first for name in AT_FIRST.values()},
+        **{name: getattr(run, name) / at_first for name in AT_FIRST},
     )
 
 
