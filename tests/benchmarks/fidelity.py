@@ -94,10 +94,10 @@ from {low} to {high} of its median. By as much runs differ from their like, what
 them; runs beside which it took {off:g} times the median, or the median {off:g} times as long, are
 repeated, twice at most."""
 
-CONSTANTS = """How much a machine's pace differs from run to run (`PACE`), and how much it matters
-where processes are placed (`PLACING`, both in dlsim/validation/calibrating/cost_errors.py), was
-chosen on the development suite's runs, as intervals score best
-(`python -m tests.benchmarks.intervals`)."""
+CONSTANTS = """How much a machine's pace differs from run to run (`PACE`), how much it matters where
+processes are placed (`PLACING`), and how much runs differ besides (`UNEXPLAINED`, all three in
+dlsim/validation/calibrating/cost_errors.py), was chosen on the development suite's runs, as
+intervals score best, or within a hundredth of it (`python -m tests.benchmarks.intervals`)."""
 
 RANKS = """# How far to trust a prediction of two ranks
 
