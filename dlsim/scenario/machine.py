@@ -234,6 +234,11 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             memory, which the main process waits for; or writing into the pipe: what does not
             fit into it, at the same time as it is read, which is part of `receive`.
             Example: { tensor = "0.1 ms" }
+        lock: The share of `serialise` and `hand_over` (of tensors in shared memory) for which they
+            hold up a worker that computes, as both want Python's lock: little of it where code has
+            released it, as NumPy, Pillow and torch do in their loops. For the rest they need a core
+            beside the worker's. 1: for all of it, and a worker gives the lock back after
+            `machine.switch_interval` only, as in pure Python. Example: "30%"
         receive: Taking a batch off the queue and rebuilding it, in the main process: inside
             `next()`, or in the pin-memory thread. Example: { tensor = "0.2 ms" }
         jitter: How much longer than on average each batch takes to be received, as a factor whose
@@ -264,6 +269,7 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     share: Cost = Cost()
     serialise: Cost = Cost()
     hand_over: Cost = Cost()
+    lock: Share = 1.0
     receive: Cost = Cost()
     jitter: Factor = STEADY
     pin: Cost = Cost()
@@ -295,8 +301,9 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
         for key in self.__struct_fields__:
             if key in ("share", "serialise", "hand_over", "receive", "pin"):
                 check_struct(self, key, Cost)
-            elif key not in ("jitter", "starts", "worker_waits"):
+            elif key not in ("lock", "jitter", "starts", "worker_waits"):
                 check_seconds(self, key)
+        require(is_number(self.lock) and 0 <= self.lock <= 1, "lock", "a share, 0 to 1", self.lock)
         check_distribution(self, "jitter")
         mean = self.jitter.mean
         require(abs(mean - 1) <= ROUNDING, "jitter", "a distribution whose mean is 1", mean)

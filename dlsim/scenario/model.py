@@ -33,6 +33,7 @@ SHARING = {*Costs.__struct_fields__} - {
     "worker_start",
     "index_latency",
     "snapshot",
+    "lock",
     "jitter",
     "starts",
 }  # costs of what is shared

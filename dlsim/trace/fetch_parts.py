@@ -62,8 +62,8 @@ def _locked(scenario: Scenario, size: float) -> float:
     dataset, loader = scenario.dataset, scenario.loader
     if not scenario.locks:
         turns = scenario.machine.switch_interval is not None and loader.num_workers > 0
-        serialise = scenario.charged.serialise
-        return serialise.of(dataset.tensors, size * dataset.sample_bytes.mean) if turns else 0.0
+        costs, bytes_of_batch = scenario.charged, size * dataset.sample_bytes.mean
+        return costs.lock * costs.serialise.of(dataset.tensors, bytes_of_batch) if turns else 0.0
     calls = 1.0 if isinstance(dataset, MapDataset) and dataset.batched else size
     held = calls * sum(stage.lock * stage.cpu.mean for stage in dataset.fetch if stage.cpu)
     return held * (loader.num_workers - 1)

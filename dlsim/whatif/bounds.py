@@ -206,8 +206,9 @@ def _with_workers(scenario: Scenario, need: Demand) -> dict[str, float]:
     share = need.longest / need.batches if need.batches else 0.0
     receives = need.receives + need.hands_over
     main = need.dispatches + (0.0 if scenario.pins else receives)
-    # the feeder thread serialises while the next batch is fetched, but not while one is computed
-    busy = max(need.fetches, need.computes + need.serialises)
+    # the feeder thread serialises while the next batch is fetched, but not while one is computed,
+    # as far as both want Python's lock
+    busy = max(need.fetches, need.computes + scenario.charged.lock * need.serialises)
     trip = need.latency + need.fetches + need.serialises + need.writes + receives + need.dispatches
     beside = need.copies + main
     periods = {
@@ -240,7 +241,8 @@ def _processes(scenario: Scenario) -> int:
     """The most that compute at a time: workers, one that writes, the main process; threads."""
     workers, consumer = scenario.loader.num_workers, scenario.consumer
     gang = max((stage.threads for stage in scenario.dataset.fetch), default=1)
-    fetching = workers * gang if workers else gang - 1
+    beside = scenario.charged.lock < 1
+    fetching = workers * (gang + beside) if workers else gang - 1
     return fetching + min(workers, 1) + max(consumer.threads, 1) + consumer.spin
 
 

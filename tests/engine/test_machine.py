@@ -436,6 +436,35 @@ def test_ticks_of_no_time_are_refused() -> None:
 
 
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize("interval", ["none", 5.0])
+@pytest.mark.parametrize("cost", ["serialise.message", "hand_over.tensor"])
+@pytest.mark.parametrize(
+    ("lock", "cores", "fetched", "received"),
+    [(0.0, 2, [2, 4, 6], 3), (0.5, 2, [2, 4.5, 7], 3.5), (0.0, 1, [2, 5, 8], 4)],
+)
+def test_a_worker_that_gives_back_the_lock_is_held_up_by_a_share(
+    engine: str,
+    cost: str,
+    interval: object,
+    lock: float,
+    cores: int,
+    fetched: list[float],
+    received: float,
+) -> None:
+    """Pickling, or handing over, for 1 s from 2 s on, holds the worker up for half of it, or not.
+
+    In the half in which it does, both share what the worker gets of the cores, until 3 s; the rest
+    it does beside the worker, for which it needs a core: of a single one each has half. Nobody
+    waits for an interval to end.
+    """
+    changes = {"loader.num_workers": 1, "dataset.length": 6, "machine.cores": cores}
+    changes |= {"machine.switch_interval": interval, "costs.lock": lock, f"costs.{cost}": 1.0}
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    assert trace.fetched.tolist() == pytest.approx(fetched)
+    assert trace.received[0] == pytest.approx(received)
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
 def test_turns_are_few_however_short(engine: str) -> None:
     """Both threads of a worker compute for as long as they want, in turns of a part of it each."""
     changes = {"loader.num_workers": 1, "machine.cores": 2, "dataset.length": 4}

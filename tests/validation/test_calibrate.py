@@ -27,7 +27,7 @@ from dlsim.validation import (
 from dlsim.validation.calibrating import throughput, throughput_models
 from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.cost_errors import PACE, PRIOR, unsteadiness
-from dlsim.validation.calibrating.costs import CalibrateError, accounts, held_up
+from dlsim.validation.calibrating.costs import CalibrateError, accounts
 from dlsim.validation.calibrating.crowding import contention, paired
 from dlsim.validation.calibrating.firsts import beyond
 from dlsim.validation.calibrating.lifetimes import (
@@ -37,6 +37,7 @@ from dlsim.validation.calibrating.lifetimes import (
     first_samples,
     started,
 )
+from dlsim.validation.calibrating.lock import held_up, mean_share
 from dlsim.validation.calibrating.moving import starting
 from dlsim.validation.calibrating.scenario import of_runs
 from dlsim.validation.calibrating.steps import per_sample
@@ -406,6 +407,59 @@ def test_pickling_holds_up_the_worker():
     assert held_up(late).tolist() == pytest.approx([0, 0] + [0.3] * 6)
     # Where the next batch was begun before, nothing was held up.
     assert held_up(replace(late, started=seen.started)).tolist() == [0] * 8
+
+
+def locking(lock, *, step=0.0, queued=0.0):
+    """A run as if watched: four samples of 2.5 ms, beside which the last four are pickled in 4 ms.
+
+    `lock`: for what share of it that holds the worker up. `queued`: seconds from each batch to the
+    next in which the worker waits for a core, though it did not.
+    """
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=4, num_workers=1),
+        dataset=dlsim.MapDataset(160, (Stage("compute", cpu=Constant(0.0025)),)),
+        consumer=dlsim.Consumer(step=Constant(step)),
+        machine=dlsim.Machine(cores=2),
+        costs=Costs(serialise=Cost(message=0.004), lock=lock),
+    )
+    trace = dlsim.simulate(scenario, samples=True)
+    batches = np.arange(len(trace))
+    notes = trace.meta.notes | {"machine": json.dumps({"cores": 2.0, "trained": step > 0})}
+    seen = watched(
+        replace(trace, meta=structs.replace(trace.meta, notes=notes)),
+        serialised=trace.arrived,
+        serialise_cpu=np.full(len(trace), 0.004),
+        thread_started=0.01 * batches,
+        cpu_started=0.01 * batches + 0.004 * np.maximum(batches - 1, 0),
+        cpu_fetched=0.01 * (batches + 1) + 0.004 * batches,
+        queued_started=queued * batches,
+    )
+    return replace(seen, sample_cpu=np.full(160, 0.0025))
+
+
+@pytest.mark.parametrize("lock", [0.0, 0.25, 0.8, 1.0])
+def test_how_far_pickling_holds_up_a_worker_is_seen(lock):
+    """By how long it takes from one batch to the next; that is no wait of samples besides."""
+    found = calibration(locking(lock), transport=TRANSPORT)
+    assert found.scenario.costs.lock == pytest.approx(lock, abs=1e-3)
+    assert found.scenario.costs.serialise.message == pytest.approx(0.004, rel=0.03)
+    assert found.scenario.dataset.fetch[0].wait is None
+    assert found.checks[0].off == pytest.approx(0.0, abs=0.01)
+
+
+@pytest.mark.parametrize("waits", [{"step": 0.02}, {"queued": 0.001}])
+def test_workers_that_wait_do_not_tell_how_far_pickling_holds_them_up(waits):
+    """One that is idle has time for it, and one that waits for a core may wait for that alone."""
+    assert calibrate(locking(0.25, **waits), transport=TRANSPORT).costs.lock == 1.0
+    assert not len(accounts(locking(0.25, **waits)).lock)
+
+
+def test_a_share_is_told_where_chance_leaves_it():
+    """Batches that differ too much, or are too few, tell none; a mean beyond 0 or 1 is either."""
+    assert mean_share(np.array([0.2, 0.3] * 10)) == pytest.approx(0.25)
+    assert mean_share(np.array([-1.0, 1.5] * 10)) == 1.0
+    assert mean_share(np.full(4, 0.25)) == 1.0
+    assert [mean_share(np.full(20, share)) for share in (-0.1, 1.1)] == [0.0, 1.0]
 
 
 def test_without_workers_all_that_next_computes_is_accounted_for():

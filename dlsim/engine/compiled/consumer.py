@@ -21,6 +21,7 @@ from dlsim.engine.compiled.messages import (
     EXHAUSTED,
     FETCH_ALONE,
     GET_READY,
+    HANDED,
     LOOK,
     MORE_JOBS,
     NEXT,
@@ -40,7 +41,7 @@ from dlsim.engine.compiled.messages import (
 )
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
-from dlsim.engine.compiled.transport import pin, read, rebuild, received
+from dlsim.engine.compiled.transport import pin, read, read_on, rebuild, received
 from dlsim.engine.facts import MAIN
 from dlsim.trace import trace as fates
 
@@ -68,12 +69,20 @@ def look(s: State) -> int:
         m.head += 1
         m.answer, m.owner, m.moved = answer.number, answer.worker, answer.moved
         read(s, m.answer, m.owner, m.moved)
-        return served_first(s, READ)
+        return served_first(s, HANDED)
     if m.now >= m.deadline:
         return TIMED_OUT
     m.wake = m.deadline
     m.listening = True
     return wait(s, LOOK)
+
+
+@inlined
+def handed(s: State) -> int:
+    """An answer has been handed over as far as that holds up its worker: the rest comes now."""
+    m = s.main[0]
+    read_on(s, m.answer, m.owner, m.moved)
+    return served_first(s, READ)
 
 
 @inlined

@@ -39,7 +39,7 @@ def serve(s: State) -> None:
     while threads[thread].done < inf or threads[thread].wants > 0.0:
         thread += 1
     threads[thread].who = s.rules[0].place + m.who
-    if c.threads > 0 and what == CORES and s.rules[0].switch_interval < inf:
+    if c.threads > 0 and what == CORES and take_any_turns(s, customer):
         line_up(s, what, customer, thread, m.amount)
         if c.waiting == 1:
             take_turns(s, what, customer)
@@ -72,9 +72,31 @@ def customer_of(s: State, worker: int) -> int:
 
 
 @inlined
+def beside(s: State, worker: int) -> int:
+    """The customer that a worker's other thread is while it does not hold up the one that fetches.
+
+    There is none where it always does.
+    """
+    return customer_of(s, worker + 1) - 1
+
+
+@inlined
+def take_any_turns(s: State, customer: int) -> bool:
+    """Whether threads of a process take turns: not where its worker gives Python's lock back."""
+    r = s.rules[0]
+    return bool(r.switch_interval < inf and (r.lock == 1.0 or customer > writing(s)))
+
+
+@inlined
+def writing(s: State) -> int:
+    """The customer that writes: it needs a core, but shares it with no thread of its process."""
+    return customer_of(s, len(s.workers))
+
+
+@inlined
 def compute(s: State, seconds: float) -> None:
     """The main process, or its pin-memory thread, asks for processor time."""
-    ask(s, customer_of(s, len(s.workers)) + 1, seconds)
+    ask(s, writing(s) + 1, seconds)
 
 
 @inlined

@@ -71,6 +71,8 @@ def do(s: State, doing: int) -> int:
         return c.next_batch(s)
     if doing == messages.LOOK:
         return c.look(s)
+    if doing == messages.HANDED:
+        return c.handed(s)
     if doing == messages.READ:
         return c.read_done(s)
     if doing == messages.REBUILT:

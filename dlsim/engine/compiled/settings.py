@@ -61,7 +61,7 @@ RULES = np.dtype(
         ("round_trip", "f8"),
         ("iterable", "?"),
         ("batched", "?"),
-        ("gang", "i8"),  # the most threads that compute a stage together in a worker
+        ("gang", "i8"),  # customers that a worker is, by its threads
         ("width", "i8"),  # amounts that a call of the dataset asks for
         ("alike", "?"),  # all calls ask for the same ones
         ("most", "i8"),  # samples of a batch
@@ -107,6 +107,7 @@ RULES = np.dtype(
         ("take", "f8"),
         ("first_serialise", "f8"),
         ("first_next", "f8"),
+        ("lock", "f8"),  # for what share a worker's other thread holds up the one that fetches
         ("pin_memory", "?"),
         ("pipe", "?"),  # batches go through the pipe,
         ("sharing", "?"),  # or workers put them into shared memory
@@ -131,15 +132,20 @@ DEMANDS = np.dtype(
 )
 
 
+AS_THEY_ARE = (  # of costs
+    *("worker_start", "first_start", "worker_stop", "index_put", "first_put"),
+    *("take", "first_serialise", "lock"),
+)
+
+
 def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray[Any]:
     """The scenario in one row."""
     loader, dataset, consumer = scenario.loader, scenario.dataset, scenario.consumer
     costs, storage = scenario.charged, storage_of(scenario)
     trip, rate = round_trip(scenario), storage.requests_per_second
     made = np.zeros(1, RULES)
-    for name in ("worker_start", "first_start", "worker_stop", "index_put", "first_put", "take"):
+    for name in AS_THEY_ARE:
         made[name] = getattr(costs, name)
-    made["first_serialise"] = costs.first_serialise
     made["worker_ready"], made["worker_wait"] = costs.first_cpu, costs.first_sample
     if loader.num_workers:
         made["worker_ready"] += costs.worker_ready
@@ -230,16 +236,17 @@ def demands(scenario: Scenario) -> tuple[NDArray[Any], int]:
 def customers(scenario: Scenario) -> int:
     """How many customers one rank may have of what is shared.
 
-    Workers with the threads of their libraries, who writes into the pipe, and the main process with
-    the threads of its step.
+    Workers with their threads, who writes into the pipe, and the main process with the threads of
+    its step.
     """
     workers = max(scenario.loader.num_workers, 1)
     return workers * gang(scenario) + 1 + scenario.consumer.threads
 
 
 def gang(scenario: Scenario) -> int:
-    """The most threads that compute a stage together in a worker."""
-    return max((stage.threads for stage in scenario.dataset.fetch), default=1)
+    """The most threads that compute a stage together in a worker; and one that is beside them."""
+    together = max((stage.threads for stage in scenario.dataset.fetch), default=1)
+    return together + (scenario.charged.lock < 1)
 
 
 def rates(scenario: Scenario, customers: int) -> NDArray[np.float64]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dlsim.engine.compiled.buffer import enter, erase, leave, put, ring_bell
 from dlsim.engine.compiled.clock import feeder, wake
-from dlsim.engine.compiled.cores import ask, compute, customer_of
+from dlsim.engine.compiled.cores import ask, beside, compute, customer_of, writing
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
     ARRIVED,
     FETCHED,
     HANDED_OVER,
     IDLE,
+    PICKLED,
+    PIN_HANDED,
     PIN_READ,
     PIN_REBUILT,
     PINNED,
@@ -39,13 +41,19 @@ def feed(s: State, worker: int) -> None:
                 return
             w.sending = w.outbox
             w.outbox = s.messages[w.sending].next
-            w.feeding = SERIALISED
+            w.feeding = PICKLED
             seconds = w.beginning + serialise(s, s.messages[w.sending].number)
-            w.beginning = 0.0
-            ask(s, customer_of(s, worker), seconds)
+            ask(s, customer_of(s, worker), s.rules[0].lock * seconds)
             if m.amount > 0.0:
                 return
         number = s.messages[w.sending].number
+        if w.feeding == PICKLED:
+            w.feeding = SERIALISED
+            seconds = w.beginning + serialise(s, number)
+            w.beginning = 0.0
+            ask(s, beside(s, worker), (1.0 - s.rules[0].lock) * seconds)
+            if m.amount > 0.0:
+                return
         if w.feeding == SERIALISED:
             w.feeding = WRITE
             if not enter(s, feeder(s, worker)):
@@ -69,20 +77,26 @@ def feed(s: State, worker: int) -> None:
 
 
 @inlined
-def writing(s: State) -> int:
-    """The customer that writes: it needs a core, but shares it with no thread of its process."""
-    return customer_of(s, len(s.workers))
-
-
-@inlined
 def read(s: State, number: int, owner: int, moved: bool) -> None:
-    """Ask for the time that an answer's handing over takes while it is taken."""
+    """Ask for the time that an answer's handing over takes while it is taken.
+
+    Of what holds up its worker; for the rest, `read_on` asks.
+    """
     if moved:
         # One side writes while the other, the next customer, reads, which is part of receiving.
         ask(s, writing(s), jitter(s, number) * hand_over(s, number))
         s.main[0].customers = 2
     elif not goes_through_pipe(s, number):
-        ask(s, customer_of(s, owner), jitter(s, number) * hand_over(s, number))
+        handing = jitter(s, number) * hand_over(s, number)
+        ask(s, customer_of(s, owner), s.rules[0].lock * handing)
+
+
+@inlined
+def read_on(s: State, number: int, owner: int, moved: bool) -> None:
+    """Ask for the rest of it, beside the worker."""
+    if not moved and not goes_through_pipe(s, number):
+        handing = jitter(s, number) * hand_over(s, number)
+        ask(s, beside(s, owner), (1.0 - s.rules[0].lock) * handing)
 
 
 @inlined
@@ -119,8 +133,11 @@ def pin_memory(s: State) -> None:
             answer = s.results[m.head & (len(s.results) - 1)]
             m.head += 1
             m.pin_answer, m.pin_owner, m.pin_moved = answer.number, answer.worker, answer.moved
-            m.pinning = PIN_READ
+            m.pinning = PIN_HANDED
             read(s, m.pin_answer, m.pin_owner, m.pin_moved)
+        elif m.pinning == PIN_HANDED:
+            m.pinning = PIN_READ
+            read_on(s, m.pin_answer, m.pin_owner, m.pin_moved)
         elif m.pinning == PIN_READ:
             m.pinning = PIN_REBUILT
             rebuild(s, m.pin_answer, m.pin_owner, m.pin_moved)

@@ -118,14 +118,15 @@ class Sharing:
         # Who wants to know that a customer has gone: until when, and in whose turn.
         self._asking: list[tuple[simpy.Event, float, int]] = []
 
-    def serve(self, amount: float, customer: Who, turn: int) -> simpy.Event:
+    def serve(self, amount: float, customer: Who, turn: int, *, turns: bool = True) -> simpy.Event:
         """An event that happens when one more thread of `customer` has been served `amount` > 0.
 
-        It happens for the one who has this `turn`.
+        It happens for the one who has this `turn`. Threads of a customer take `turns`, if any do.
         """
         done = self.env.event()
         self._advance()
-        served = self._customers.setdefault(customer, Customer(self._level, self.interval))
+        interval = self.interval if turns else inf
+        served = self._customers.setdefault(customer, Customer(self._level, interval))
         served.catch_up(self._level)
         served.add((amount, next(self._number), done, turn))
         self._queue(customer, served)

@@ -30,6 +30,8 @@ WRITING = 1 << 40
 # Threads of libraries need cores, and share them with no thread of their process either. The n-th
 # one of worker w is the customer n * HELPING + w.
 HELPING = 1 << 20
+# So does a worker's other thread, for as long as it does not hold up the one that fetches.
+BESIDE = 1 << 41
 
 
 class Node:
@@ -139,13 +141,22 @@ class Run:
         turn = self.turns.of(process) if turn is None else turn
         if self.cores is None:
             return (until(self.env, self.env.now + seconds, turn),)
-        return (self.cores.serve(seconds, self.customer(process), turn),)
+        return (self._serve(self.cores, process, seconds, turn),)
+
+    def compute_beside(self, worker: int, seconds: float, turn: int) -> Steps:
+        """Use `seconds` of processor time in another thread of a worker than the one that fetches.
+
+        It holds that one up for a share of them, as both want Python's lock.
+        """
+        lock = self.costs.lock
+        yield from self.compute(worker, lock * seconds, turn)
+        yield from self.compute(BESIDE + worker, (1 - lock) * seconds, turn)
 
     def compute_together(self, processes: Sequence[int], seconds: float, turn: int) -> Steps:
         """Use `seconds` of processor time in each of the `processes`, at the same time."""
         assert self.cores is not None, "whatever asks for several makes the machine a shared one"
         if seconds > 0:
-            services = [self.cores.serve(seconds, self.customer(p), turn) for p in processes]
+            services = [self._serve(self.cores, p, seconds, turn) for p in processes]
             yield self.env.all_of(services)
 
     def make_room(self, delay: float) -> Steps:
@@ -160,6 +171,11 @@ class Run:
         opening = (int(self.env.now / tick) + 1) * tick
         while self.env.now < opening and self.cores.present() >= cores:
             yield self.cores.gone(opening, self.turns.last)
+
+    def _serve(self, cores: Sharing, process: int, seconds: float, turn: int) -> simpy.Event:
+        """Threads of a worker that gives Python's lock back by itself need not take turns."""
+        turns = process == MAIN or self.costs.lock == 1
+        return cores.serve(seconds, self.customer(process), turn, turns=turns)
 
     def spin(self, until_then: simpy.Event) -> Steps:
         """Let the main process wait for the accelerator, on a core if it spins."""
@@ -179,6 +195,7 @@ class Run:
             if shared is not None:
                 threads = max((stage.threads for stage in self.scenario.dataset.fetch), default=1)
                 helping = [HELPING * n + w for n in range(threads) for w in range(len(workers))]
+                beside = [BESIDE + worker for worker in range(len(workers))]
                 main = (MAIN,) if self.alone else ()
-                for customer in (*helping, WRITING, *main):
+                for customer in (*helping, *beside, WRITING, *main):
                     shared.leave(self.customer(customer))

@@ -1,10 +1,10 @@
 """How a batch gets from a worker to the main process, where that costs something.
 
 A feeder thread in each worker serialises finished batches while the worker fetches the next one;
-both share what the worker gets of the cores. All feeders write into one pipe, one at a time. A
-batch of tensors in shared memory is a short message. Everything else goes through the pipe
-itself, which holds 64 KiB: of a larger message the writer writes as fast as the reader reads,
-and the reader reads only inside `next()`, unless a pin-memory thread does it.
+both share what the worker gets of the cores, as far as both want Python's lock. All feeders write
+into one pipe, one at a time. A batch of tensors in shared memory is a short message. Everything
+else goes through the pipe itself, which holds 64 KiB: of a larger message the writer writes as fast
+as the reader reads, and the reader reads only inside `next()`, unless a pin-memory thread does it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def feeder(run: Run, worker: int, pool: Pool) -> Steps:
     while True:
         answer = yield from outbox.get()
         content = _content(run, answer)
-        yield from run.compute(worker, beginning + costs.serialise.of(*content), turn)
+        seconds = beginning + costs.serialise.of(*content)
+        yield from run.compute_beside(worker, seconds, turn)
         beginning = 0.0
         yield from pool.pipe.enter(turn)
         if _goes_through_pipe(run, answer) and answer.size > PIPE_BYTES:
@@ -54,7 +55,7 @@ def receive(run: Run, answer: Answer, turn: int) -> Steps:
         _arrived(run, answer)
         happen(answer.moved, run.turns.feeder(answer.worker))
     elif not _goes_through_pipe(run, answer):
-        yield from run.compute(answer.worker, handing, turn)
+        yield from run.compute_beside(answer.worker, handing, turn)
     yield from run.compute(MAIN, receiving, turn)
     if answer.number != MAIN:
         run.recorder.received[answer.number] = run.env.now

@@ -23,6 +23,7 @@ from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.crowding import crowding
 from dlsim.validation.calibrating.firsts import beyond
 from dlsim.validation.calibrating.lifetimes import first_batches, first_samples, lifetimes
+from dlsim.validation.calibrating.lock import beside, held_up, own_waits, shares
 from dlsim.validation.calibrating.receiving import main_side
 from dlsim.validation.calibrating.steps import letting_go, steps
 
@@ -63,6 +64,7 @@ class Accounts:
     batch: Integers
     wait: Floats
     cpu: Floats
+    lock: Floats
     numbers: Integers
     sizes: Floats
     collate: Floats
@@ -208,11 +210,15 @@ def samples(seen: Observation) -> dict[str, Any]:
     wall, cpu = rows.fetched - rows.started, seen.sample_cpu.copy()
     wait = np.maximum(wall - cpu - seen.sample_queued, 0.0)
     index, batch = rows.index, rows.batch
+    began, ended = rows.started, rows.fetched
     calls, first, count = np.unique(batch, return_index=True, return_counts=True)
     if getattr(seen.meta.scenario.dataset, "batched", False):
         index, batch, cpu = calls, calls, cpu[first] * count
         wait = np.maximum(wall[first] - cpu - seen.sample_queued[first] * count, 0.0)
+        began, ended = began[first], ended[first]
         first = np.arange(len(calls))
+    together = beside(seen, batch, began, ended)
+    lock, wait = shares(seen, batch, wait, together), own_waits(wait, together)
     later, computed = first_samples(seen, batch, wait, cpu)
     # Pickling holds up samples that wait as well as the taking of the next index list. Where
     # samples compute, a simulation shares the worker's time between the two by itself.
@@ -223,26 +229,10 @@ def samples(seen: Observation) -> dict[str, Any]:
         "batch": batch,
         "wait": wait,
         "cpu": cpu,
+        "lock": lock,
         "begin_wait": later,
         "begin_cpu": computed,
     }
-
-
-def held_up(seen: Observation) -> Floats:
-    """For how long each batch could not be begun, as its worker was pickling the one before.
-
-    From when the worker had time and the index list, until the pickling, which keeps Python's lock
-    most of the time, was over.
-    """
-    held = np.zeros(len(seen))
-    for worker in range(int(seen.worker.max(initial=-1)) + 1):
-        mine = np.flatnonzero((seen.worker == worker) & ~np.isnan(seen.started + seen.fetched))
-        now, then = mine[:-1], mine[1:]
-        able = np.maximum(seen.fetched[now], seen.sent[then])
-        over = np.where(seen.serialised[now] <= seen.started[then], seen.serialised[now], able)
-        pickling = np.nan_to_num(seen.serialise_cpu[now])  # longer only where cores are short
-        held[then] = np.clip(over - able, 0.0, pickling)
-    return held
 
 
 def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from dlsim.scenario import Cost, Costs, Start
 from dlsim.validation.calibrating.costs import Accounts, by_start_method, together
 from dlsim.validation.calibrating.fitting import fit
+from dlsim.validation.calibrating.lock import mean_share
 
 # About, in a pin-memory thread beside an H100; what was observed decides (docs/device.md).
 PINNING = Cost(message=60e-6, tensor=20e-6, byte=0.3e-9)
@@ -65,6 +66,7 @@ def costs_of(
         share=share,
         serialise=adapted("serialise"),
         hand_over=adapted("hand_over"),
+        lock=mean_share(together(runs, "lock")),
         receive=adapted("receive"),
         jitter=fit(jitter).distribution if len(jitter) else transport.jitter,
         pin=pinning(runs),

@@ -36,9 +36,10 @@ from dlsim.validation.calibrating.costs import (
 )
 from dlsim.validation.calibrating.crowding import contention, paired
 from dlsim.validation.calibrating.fitting import Fit
+from dlsim.validation.calibrating.lock import NEGLIGIBLE
 from dlsim.validation.calibrating.moving import costs_of, shared, without_cold
 from dlsim.validation.calibrating.steps import per_sample
-from dlsim.validation.calibrating.work import NEGLIGIBLE, consumer_of, stages, watched_consumer
+from dlsim.validation.calibrating.work import consumer_of, stages, watched_consumer
 
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 SIBLING = 0.9  # of what a core does alone: one that does less beside another is its sibling

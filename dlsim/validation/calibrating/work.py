@@ -15,12 +15,12 @@ from dlsim.scenario.distributions import Distribution, Floats, scaled
 from dlsim.validation.calibrating.cost_errors import step_times
 from dlsim.validation.calibrating.costs import Accounts, together
 from dlsim.validation.calibrating.fitting import Fit, fit
+from dlsim.validation.calibrating.lock import NEGLIGIBLE
 
 IDLE = 0.2  # of a thread's time, or of several together, in which they may do nothing
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 HELD = 0.5  # of a step's time: a host that leaves it sooner is not held back by the accelerator
 AHEAD = 1000  # steps of one kernel that CUDA takes before the host has to wait (docs/device.md)
-NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
 
 
 def stages(runs: Sequence[Accounts]) -> tuple[tuple[Stage, ...], dict[str, Fit]]:
