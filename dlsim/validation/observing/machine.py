@@ -26,7 +26,9 @@ from dlsim.validation.observing.probe import Probe
 from dlsim.validation.observing.wrapped_dataset import WatchedMap
 
 STAT = Path("/proc/stat")
-LOOKS = (4, 40, 400)  # after how many batches the workers are looked at; it takes milliseconds
+# Looking at the workers takes some ten milliseconds: it is done when the last batch is there. Where
+# it is not known which that is, after so many.
+LOOKS = (4, 40, 400)
 PAGES = (1 << 23) // mmap.PAGESIZE
 COARSE = 6  # CLOCK_MONOTONIC_COARSE (time.h), which is as fine as the system's clock ticks
 IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
@@ -236,11 +238,14 @@ def spin() -> float:
 
 
 class WorkerMemory:
-    """A progress function that now and then looks at the workers: the most `bytes` of one's own."""
+    """A progress function that looks at the workers: the most `bytes` of one's own.
 
-    def __init__(self, progress: Callable[[int], object]) -> None:
-        self.progress = progress
-        self.batches = 0
+    `last`: after how many batches it does, None if that is not known.
+    """
+
+    def __init__(self, progress: Callable[[int], object], last: int | None) -> None:
+        self.progress, self.last = progress, last
+        self.batches, self._spent = 0, 0.0
         self.bytes = math.nan
         largest_child()  # importing takes longer than looking
 
@@ -248,8 +253,15 @@ class WorkerMemory:
         """So many batches more are finished."""
         self.progress(batches)
         self.batches += batches
-        if self.batches in LOOKS:
+        if self.batches in (LOOKS if self.last is None else (self.last,)):
+            began = monotonic()
             self.bytes = max(largest_child(), self.bytes)
+            self._spent = monotonic() - began
+
+    @property
+    def apart(self) -> float:
+        """Seconds for which it has looked since the last batch, while nobody else did anything."""
+        return self._spent if self.batches == self.last else 0.0
 
 
 def largest_child() -> float:

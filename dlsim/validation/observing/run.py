@@ -95,7 +95,9 @@ def observe(
     require(is_integer(epochs) and epochs > 0, "epochs", "an integer of at least 1", epochs)
     log = Log()
     interruption: KeyboardInterrupt | None = None
-    memory = machine.WorkerMemory(progress)
+    told = None if batches is not None else length(loader)
+    last = batches if told is None else told
+    memory = machine.WorkerMemory(progress, last if seconds is None else None)
     with tempfile.TemporaryDirectory(prefix="dlsim-", ignore_cleanup_errors=True) as directory:
         probe = Probe(Path(directory), samples=samples)
         watched = watch(loader, probe, log)
@@ -109,7 +111,6 @@ def observe(
             rank.meet()
         meet = rank.meet if rank is not None and rank.meets else None
         try:
-            told = None if batches is not None else length(loader)
             batches = run(watched, log, step, meet, batches, told, seconds, epochs, memory)
         except KeyboardInterrupt as interrupt:
             let_go(interrupt)
@@ -183,7 +184,7 @@ def run(
     told: int | None,
     seconds: float | None,
     epochs: int,
-    progress: Callable[[int], object],
+    progress: machine.WorkerMemory,
 ) -> int | None:
     """The training loop; after how many batches each epoch was left, None for at its end.
 
@@ -231,7 +232,7 @@ def run_epoch(
     meet: Callable[[], object] | None,
     batches: int | None,
     seconds: float | None,
-    progress: Callable[[int], object],
+    progress: machine.WorkerMemory,
 ) -> bool:
     """One pass over the loader; whether it was left because the `seconds` had passed."""
     late = False
@@ -263,10 +264,10 @@ def run_epoch(
         del iterator
         raise
     log.clock.settle()
-    log.left.append(monotonic())
+    log.left.append(monotonic() - progress.apart)
     del log.returns[len(log.finished) :]  # taken by the loader's own loop, and given to nobody
     del iterator  # workers that do not persist go with it
-    log.ended.append(monotonic())
+    log.ended.append(monotonic() - progress.apart)
     return late
 
 
