@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 from tests.benchmarks.timing import spread, three_digits
+
+Words: TypeAlias = tuple[str, ...]  # of a command
 
 ROOT = Path(__file__).parent.parent.parent
 CACHES = "DLSIM_CACHE_DIR", "NUMBA_CACHE_DIR"  # the latter: of earlier versions
@@ -54,20 +57,41 @@ THREE = (
     "scenarios/unet3d_h100.toml",
     "scenarios/cosmoflow_a100.toml",
 )
-# Each is asked of one file after another: earlier versions took several at once.
+# Each is asked of one file after another.
 QUESTIONS = {
-    "advise, three scenarios, limited cores": (
+    "advise without a target: ImageNet, UNet3D and CosmoFlow, each on 8 cores": (
         [("advise", path, "--machine.cores", "8") for path in THREE],
         "≤ 0.1",
     ),
-    "advise, limited cores": ([("advise", *LIMITED, "--max-stall", "5%")], "≤ 0.2"),
-    "explain, limited cores": ([("explain", *LIMITED)], "≤ 0.2"),
-    "sweep, limited cores": (
+    "advise --max-stall 5%: ImageNet on 6 cores": (
+        [("advise", *LIMITED, "--max-stall", "5%")],
+        "≤ 0.2",
+    ),
+    "explain: ImageNet on 6 cores": ([("explain", *LIMITED)], "≤ 0.2"),
+    "sweep of 6 numbers of workers: ImageNet on 6 cores": (
         [("sweep", *LIMITED, "--vary", "loader.num_workers=2:12:2", "--jobs", "1")],
         "≤ 0.2",
     ),
+    "compare with any order: UNet3D": (
+        [("compare", "scenarios/unet3d_h100.toml", "--loader.in-order", "false")],
+        "",
+    ),
 }
-COMPARED = [("compare", "scenarios/unet3d_h100.toml", "--loader.in-order", "false")]
+# Which of three machines to rent was asked of `advise` and three scenarios, in earlier versions.
+MACHINES = {4: 1.4, 8: 1.8, 16: 2.6}  # what an hour costs, by the number of cores
+RENT = """
+[[machine]]
+name = "ours-{cores}"
+accelerators = 1
+cores = {cores}
+step = "435 ms"
+price_per_hour = {price}
+"""
+RENTED = """
+[machine]
+cores = {cores}
+price_per_hour = {price}
+"""
 
 
 def spent(root: Path, *arguments: str, **environment: str) -> tuple[float, float]:
@@ -117,14 +141,39 @@ def commands(repeats: int) -> Iterator[str]:
 
 def questions(other: Path | None) -> Iterator[str]:
     """Rows: processor time of answers without llvmlite, once each, over that of another version."""
-    for name, (asked, goal) in {**QUESTIONS, "compare": (COMPARED, "")}.items():
-        taken: dict[Path, list[float]] = {}
-        for root in filter(None, (ROOT, other)):
+    with TemporaryDirectory() as folder:
+        which = "which of three machines to rent: ImageNet on 4, 8 and 16 cores"
+        yield _answered(which, "≤ 0.1", other, *_renting(Path(folder)))
+    for name, (asked, goal) in QUESTIONS.items():
+        yield _answered(name, goal, other, asked, asked)
+
+
+def _answered(
+    name: str, goal: str, other: Path | None, here: list[Words], there: list[Words]
+) -> str:
+    """A row: what is asked `here`, and of the other version, `there`."""
+    taken: dict[Path, list[float]] = {}
+    for root, asked in ((ROOT, here), (other, there)):
+        if root is not None:
             print(f"{name}, {root.name}", end=": ", file=sys.stderr, flush=True)
-            seconds = sum(spent(root, "-c", WITHOUT, *command)[0] for command in asked)
-            print(f"{seconds:.3g} s", file=sys.stderr)
-            taken[root] = [seconds]
-        yield _row(name, taken, other, goal)
+            taken[root] = [sum(spent(root, "-c", WITHOUT, *command)[0] for command in asked)]
+            print(f"{taken[root][0]:.3g} s", file=sys.stderr)
+    return _row(name, taken, other, goal)
+
+
+def _renting(folder: Path) -> tuple[list[Words], list[Words]]:
+    """The commands that say which machine to rent, now and in earlier versions."""
+    training = ROOT / THREE[0]
+    catalogue, scenarios = 'currency = "USD"\n', []
+    for cores, price in MACHINES.items():
+        catalogue += RENT.format(cores=cores, price=price)
+        scenarios.append(folder / f"ours-{cores}.toml")
+        machine = RENTED.format(cores=cores, price=price)
+        scenarios[-1].write_text(training.read_text(encoding="utf-8") + machine, encoding="utf-8")
+    machines = folder / "machines.toml"
+    machines.write_text(catalogue, encoding="utf-8")
+    rent = ("rent", str(training), "--machines", str(machines), "--only", "ours*")
+    return [rent], [("advise", *map(str, scenarios))]
 
 
 def long_commands() -> Iterator[str]:
