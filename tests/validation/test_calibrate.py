@@ -25,6 +25,7 @@ from dlsim.validation import (
     predict,
 )
 from dlsim.validation.calibrating import throughput, throughput_models
+from dlsim.validation.calibrating.checks import missed
 from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.cost_errors import PACE, PRIOR, unsteadiness
 from dlsim.validation.calibrating.costs import CalibrateError, accounts
@@ -783,6 +784,17 @@ def test_files_are_cold_once():
     costs = calibrate(*runs, transport=TRANSPORT).costs
     assert costs.first_cpu == pytest.approx((0.49 + 2 * 0.59) / 3)
     assert calibrate(runs[0], transport=TRANSPORT).costs.first_cpu == pytest.approx(1.89)
+    # Reading files is computing in part.
+    cold = computed(2, 0.75)
+    cpu = cold.sample_cpu.copy()
+    cpu[:2] -= 0.2
+    found = calibration(replace(cold, sample_cpu=cpu), *runs[1:], transport=TRANSPORT)
+    costs = found.scenario.costs
+    assert (costs.first_sample, costs.first_cpu) == pytest.approx((0.0, (0.49 + 2 * 0.59) / 3))
+    # That the cold run took longer is understood.
+    assert [check.cold for check in found.checks] == [True, False, False]
+    assert missed(found.checks) == missed(found.checks[1:])
+    assert "for the first time" in str(found.checks[0])
 
 
 @pytest.mark.parametrize("persistent", [False, True])

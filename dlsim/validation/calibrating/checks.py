@@ -32,7 +32,8 @@ class Check:
     Of a job with `ranks`, all of them together. `chance`: the standard deviation by which such a
     run's time differs from that of its like, relative. `alike`: whether its main process is blocked
     between batches if the scenario's is; if not, what moves batches there took other times, which
-    the scenario does not claim to know.
+    the scenario does not claim to know. Nor does it those of a `cold` run, whose workers began with
+    what others were spared.
     """
 
     workers: int
@@ -41,6 +42,7 @@ class Check:
     chance: float
     ranks: int = 1
     alike: bool = True
+    cold: bool = False
 
     @property
     def off(self) -> float:
@@ -64,6 +66,8 @@ class Check:
             return f"{said}: such runs differ by as much"
         if not self.alike:
             return f"{said}: its main process is blocked otherwise between batches"
+        if self.cold:
+            return f"{said}: its first samples took longer, as of what is read for the first time"
         return f"{said}: something is not understood, and predictions are less sure by that"
 
 
@@ -109,9 +113,10 @@ def missed(found: Iterable[Check]) -> float:
 
     By the squares of the misses, less what chance makes of them, if more is left than nothing
     (DerSimonian and Laird, Controlled Clinical Trials 7, 1986): what runs of the same settings
-    differ by, an interval allows for already. Only runs alike tell.
+    differ by, an interval allows for already. Only runs alike tell, and no cold ones.
     """
-    beyond = [log1p(check.off) ** 2 - check.chance**2 for check in found if check.alike]
+    known = [check for check in found if check.alike and not check.cold]
+    beyond = [log1p(check.off) ** 2 - check.chance**2 for check in known]
     return max(float(np.mean(beyond)), 0.0) ** 0.5 if beyond else 0.0
 
 

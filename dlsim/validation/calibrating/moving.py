@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,8 +17,8 @@ from dlsim.validation.calibrating.lock import mean_share
 # About, in a pin-memory thread beside an H100; what was observed decides (docs/device.md).
 PINNING = Cost(message=60e-6, tensor=20e-6, byte=0.3e-9)
 NOTICEABLE = 1e-3  # of a start; less is the system's, and in the latency
-ONCE = ("begin", "begin_wait", "begin_cpu")  # what a process does once, that others may spare it
-COLD = 1.5  # times as long as in another run, and it was not spared
+ONCE = (("begin",), ("begin_wait", "begin_cpu"))  # what others may spare a process, together
+COLD = 1.25  # times as long as in another run, and it was not spared
 
 
 def costs_of(
@@ -89,13 +90,15 @@ def without_cold(runs: Sequence[Accounts]) -> list[Accounts]:
     that is compiled then, takes longer, and leaves it read and compiled for others.
     """
     found = list(runs)
-    for name in ONCE:
-        known = [getattr(run, name).mean() for run in runs if len(getattr(run, name))]
+    for names in ONCE:
+        of_runs = [[getattr(run, name) for name in names] for run in runs]
+        took = [sum(part.mean() for part in parts if len(part)) for parts in of_runs]
+        known = [seconds for seconds, parts in zip(took, of_runs, strict=True) if len(parts[0])]
         most = COLD * min(known, default=0.0) + NOTICEABLE
-        for place, run in enumerate(found):
-            seconds = getattr(run, name)
-            if len(seconds) and seconds.mean() > most:
-                found[place] = replace(run, **{name: seconds[:0]})
+        for place, seconds in enumerate(took):
+            if seconds > most:
+                nothing: dict[str, Any] = dict.fromkeys(names, np.empty(0))
+                found[place] = replace(found[place], **nothing)
     return found
 
 

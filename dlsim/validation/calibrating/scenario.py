@@ -142,13 +142,16 @@ def calibrated(
 ) -> Calibration:
     """The calibration on runs that all have workers, or all have none, with their accounts."""
     seen = [run for run, _ in watched]
-    found = of_runs([one for _, ranks in watched for one in ranks], transport, each)
+    runs = [one for _, ranks in watched for one in ranks]
+    found = of_runs(runs, transport, each)
     found = replace(found, scenario=of_job(found.scenario, seen))
     own = [(run, watched_consumer(ranks, each)) for run, ranks in watched]
     resting = [rests(ranks[0]) for _, ranks in watched]
+    warm = {id(run) for run in without_cold(runs)}
+    cold = [any(id(one) not in warm for one in ranks) for _, ranks in watched]
     made = tuple(
-        replace(check, alike=one == resting[0])
-        for check, one in zip(checks(found, own), resting, strict=True)
+        replace(check, alike=rested == resting[0], cold=begun)
+        for check, rested, begun in zip(checks(found, own), resting, cold, strict=True)
     )
     ranks = [rank for run in seen for rank in ranks_of(run) if isinstance(rank, Observation)]
     return replace(found, checks=made, memory=differing(ranks))
