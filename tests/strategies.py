@@ -318,6 +318,7 @@ machines = st.builds(
     crosstalk_power=st.sampled_from([2.0, 1.0, 3.5]),
     switch_interval=st.sampled_from([None, None, 0.005, 0.1, 1.0]),
     tick=st.sampled_from([None, None, 0.004, 0.1, 1.0]),
+    slice=st.sampled_from([None, None, 0.1, 0.7, 1.0]),
     storage=st.builds(
         dlsim.Storage,
         bandwidth=_sometimes(1e5, 3e4, usual=None),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 import simpy
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 import dlsim
 from dlsim.engine.facts import left_to_chance
 from dlsim.engine.processes.cores import Sharing
+from dlsim.engine.processes.ticking import Ticking
 from dlsim.scenario import Scenario
 from dlsim.trace.account import account
 from dlsim.trace.causes import CORE
@@ -21,11 +24,15 @@ ENGINES = ["simpy", "compiled"]
 
 
 def served(
-    capacity: float, jobs: list[tuple[float, float, int]], most: float = 1.0, background: float = 0
+    capacity: float = 1,
+    jobs: Sequence[tuple[float, float, int]] = (),
+    most: float = 1.0,
+    background: float = 0,
+    by: Callable[[simpy.Environment], Ticking] | None = None,
 ) -> list[float]:
-    """When jobs (arrival, amount, customer) are done, in the order given."""
+    """When jobs (arrival, amount, customer) are done, in the order given; `by` equal shares."""
     env = simpy.Environment()
-    sharing = Sharing(env, lambda n: min(most, capacity / n), background)
+    sharing = by(env) if by else Sharing(env, lambda n: min(most, capacity / n), background)
     done = [float("nan")] * len(jobs)
 
     def job(i: int, arrival: float, amount: float, customer: int) -> object:
@@ -505,6 +512,43 @@ def test_what_first_samples_compute_shares_the_cores(engine: str) -> None:
     changes = {"costs.first_cpu": 5.0, "machine.cores": 1}
     trace = dlsim.simulate(loading(**changes), engine=engine)
     assert trace.started[:2].tolist() == pytest.approx([10, 10])
+
+
+@pytest.mark.parametrize(
+    ("cores", "background", "jobs", "expected"),
+    [
+        # The second one takes the core as it wakes; from then on they take turns of a second.
+        (1, 0, [(0, 2, 0), (0, 2, 1)], [4, 3]),
+        # Who wakes is done without a wait, and who computed goes on.
+        (1, 0, [(0, 3, 0), (0.5, 0.25, 1)], [3.25, 0.75]),
+        # The third one takes core 0 until 1. At 2, core 1 is free, and the third goes on there.
+        (2, 0, [(0, 2, 0), (0, 2, 1), (0, 2, 2)], [3, 2, 3]),
+        # While two are there, both have 2/3 of the core, whoever computes; then the last has 1/2.
+        (1, 1, [(0, 1, 0), (0, 1, 1)], [2.5 + 2 / 3, 2.5]),
+        # Threads of a process share its turns.
+        (1, 0, [(0, 1, 0), (0, 1, 0), (0, 1, 1)], [3, 3, 1]),
+    ],
+)
+def test_processes_take_turns_at_ticks(
+    cores: int,
+    background: int,
+    jobs: list[tuple[float, float, int]],
+    expected: list[float],
+) -> None:
+    """A core computes for one at a time: for who woke last, and at each second for the next."""
+    machine = dlsim.Machine(cores=cores, slice=1.0, background=background)
+    assert served(jobs=jobs, by=lambda env: Ticking(env, machine)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_workers_take_turns_at_ticks(engine: str) -> None:
+    """On one core the second worker computes until 1 s and from 2 to 3, the first between.
+
+    The second goes on with its next batch as it would if nobody waited: nothing has blocked it.
+    """
+    trace = dlsim.simulate(loading(**{"machine.cores": 1, "machine.slice": 1.0}), engine=engine)
+    assert trace.fetched[:2].tolist() == pytest.approx([5, 3])
+    assert trace.end == pytest.approx(16)
 
 
 WAITING = {"dataset.fetch.0.cpu": "none", "dataset.fetch.0.wait": 1.0, "epochs": 2}

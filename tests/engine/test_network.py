@@ -100,7 +100,7 @@ def test_reads_that_are_given_up_leave_theirs_to_others() -> None:
     for who, size in (((0, 0), 6.0), ((0, 1), 6.0), ((1, 0), 8.0)):
         env.process(one(who, size))
     env.run(until=3.0)  # each has 4 bytes
-    network.leave((0, 1))
+    network.leave([(0, 1)])
     env.run()
     assert ends == {(0, 0): 4.0, (1, 0): 5.0 - 1 / 3}
 

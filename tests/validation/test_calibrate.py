@@ -116,7 +116,8 @@ def test_starts_that_wait_are_kept_as_such(dataset, init, blocked, first, persis
     # Else the first worker waits while the second one is started, or shares a core with others.
     others = ("worker_start", "worker_ready", "first_start", "first_cpu", "first_put", "first_next")
     for case in (scenario, spared):
-        trace = dlsim.simulate(dlsim.replace(case, {f"costs.{key}": 0.0 for key in others}))
+        changes = {"machine.cores": None} | {f"costs.{key}": 0.0 for key in others}
+        trace = dlsim.simulate(dlsim.replace(case, changes))
         starts.append(trace.started[trace.epochs.first] - trace.epochs.started)
     later = starts[0] - starts[1]
     assert later[0] == pytest.approx(costs.worker_wait + costs.first_sample, abs=0.05)
@@ -134,6 +135,17 @@ class Importing(Rows):
             pass
         self.there = True
         return super().__getitem__(index)
+
+
+def test_turns_on_cores_are_those_of_the_machine():
+    """What `observe` saw of turns between processes is the slice; none are where none were."""
+    seen = observe(DataLoader(Rows(), 3, num_workers=1))
+    machine = json.loads(seen.meta.notes["machine"])
+    assert machine["slice"] == 0 or 2e-4 < machine["slice"] < 0.1
+    for seconds, expected in ((0.004, 0.004), (0.0, None)):
+        notes = seen.meta.notes | {"machine": json.dumps(machine | {"slice": seconds})}
+        again = replace(seen, meta=structs.replace(seen.meta, notes=notes))
+        assert calibrate(again, transport=TRANSPORT).machine.slice == expected
 
 
 class Pickled:

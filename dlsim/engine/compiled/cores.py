@@ -14,6 +14,16 @@ from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import CORES, STAND_ASIDE
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
+from dlsim.engine.compiled.ticking import (
+    computes,
+    fill,
+    in_turns,
+    speed,
+    stop,
+    take_turns_on_cores,
+    until_tick,
+    wake_up,
+)
 from dlsim.engine.compiled.tournament import play
 from dlsim.engine.facts import INSTANT, PART
 
@@ -29,10 +39,11 @@ def serve(s: State) -> None:
     what, customer = m.what, m.customer
     advance(s, what)
     x, c, threads = s.sharing[what], s.customers[what, customer], s.threads[what, customer]
-    if c.threads == 0:
+    woken = c.threads == 0
+    if woken:
         c.level, c.handing = 0.0, inf
         x.present += 1
-    else:
+    elif computes(s, what, customer):
         c.level += (x.level - c.seen) / c.threads
     c.seen = x.level
     thread = 0
@@ -49,7 +60,10 @@ def serve(s: State) -> None:
     level = x.level + m.amount  # of one thread alone
     if c.threads + c.waiting > 1:
         level = x.level + (next_level(s, what, customer) - c.level) * c.threads
-    due(s, what, customer, level)
+    if woken and in_turns(s, what):
+        wake_up(s, customer)
+    elif computes(s, what, customer):
+        due(s, what, customer, level)
     set_alarm(s, what)
     s.awaited[m.who] += 1
     m.customer += 1
@@ -121,7 +135,7 @@ def advance(s: State, what: int) -> None:
     """Bring the level up to this moment."""
     x, now = s.sharing[what], s.main[0].now
     if x.present > 0 and now > x.since:
-        x.level += (now - x.since) * s.rates[what, x.present + x.spinning]
+        x.level += (now - x.since) * speed(s, what)
     x.since = now
 
 
@@ -183,7 +197,12 @@ def set_alarm(s: State, what: int) -> None:
     """Wake up when the next customer is due."""
     m, x, other = s.main[0], s.sharing[what], s.sharing[1 - what]
     alarm = inf
-    if x.present > 0:
+    if x.present > 0 and in_turns(s, what):
+        fill(s)
+        delay, tick = max(0.0, x.next - x.level) * (1 / speed(s, what)), until_tick(s)
+        x.ticking = tick < delay
+        alarm = m.now + min(tick, delay)
+    elif x.present > 0:
         alarm = m.now + max(0.0, x.next - x.level) * s.paces[what, x.present + x.spinning]
     x.alarm, m.alarm = alarm, min(alarm, other.alarm)
 
@@ -201,9 +220,16 @@ def ring(s: State, what: int) -> None:
 
 @inlined
 def catch_up(s: State, what: int) -> None:
-    """The level is what it was to be; computed from the time it might fall short of it."""
+    """The level is what it was to be; computed from the time it might fall short of it.
+
+    Unless it is a tick that has come.
+    """
     x = s.sharing[what]
-    x.level, x.since = x.next, s.main[0].now
+    if x.ticking:
+        advance(s, what)
+        take_turns_on_cores(s)
+    else:
+        x.level, x.since = x.next, s.main[0].now
 
 
 @inlined
@@ -232,6 +258,8 @@ def next_served(s: State, what: int) -> int:
             if what == CORES and s.main[0].doing == STAND_ASIDE:
                 # who goes on at this very moment has never been away
                 s.main[0].wake = min(s.main[0].wake, s.main[0].now + INSTANT)
+            if in_turns(s, what):
+                stop(s, customer)
     return int(who)
 
 
@@ -252,6 +280,8 @@ def leave_all(s: State, what: int) -> None:
     for customer in range(r.base, r.base + r.customers):
         c = s.customers[what, customer]
         if c.threads > 0:
+            if in_turns(s, what):
+                stop(s, customer)
             c.threads = c.waiting = 0
             x.present -= 1
             for thread in s.threads[what, customer]:

@@ -144,7 +144,15 @@ SHARING = row(
     ("room", "f8"),  # in the page cache
     ("full", "?"),  # the node has all it can take; else as much as others leave of a bandwidth,
     ("seen", "f8"),  # and this was their level when its own was brought up to date
+    # Of cores that are had in turns:
+    ("computing", "i8"),  # customers,
+    ("front", "i8"),  # the first and the last place that was given in a line
+    ("back", "i8"),
+    ("ticks", "i8"),  # that have come, and the one that comes next
+    ("coming", "i8"),
+    ("ticking", "?"),  # which is what the alarm is for
 )
+CORE = row(("who", "i8"), ("waiting", "i8"))  # who computes there, and how many stand in line
 # Where bytes are read from.
 SOURCE = row(("next_request", "f8"))
 
@@ -168,6 +176,10 @@ CUSTOMER = row(
     ("waiting", "i8"),
     ("handing", "f8"),  # its own level at which the one that computes makes room
     ("line", "i8"),  # threads that have come to wait
+    # Where customers have cores in turns:
+    ("core", "i8"),  # that it has, waits for, or had last
+    ("computing", "?"),
+    ("place", "i8"),  # in the line
 )
 # Its own level when a thread is done (infinity: it does not compute), and who waits for that. Or
 # what it wants, if it waits for its turn, and its place in the line.

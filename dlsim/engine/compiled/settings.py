@@ -91,6 +91,7 @@ RULES = np.dtype(
         ("tick", "f8"),  # of the system's clock; infinite where nobody makes room
         ("cores", "f8"),
         ("background", "f8"),
+        ("slice", "f8"),  # at multiples of which processes take turns on cores; 0: they share them
         ("spin", "?"),  # the main process is on a core while it waits for the accelerator
         ("staged", "f8"),  # bytes of a batch; a larger one the host waits for to be copied
         ("threads", "i8"),  # of a step on the CPU; 0: it has a device of its own
@@ -195,9 +196,10 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
         "run_ahead": consumer.run_ahead,
         "overlap_copy": consumer.overlap_copy,
         "switch_interval": scenario.machine.switch_interval or inf,
-        "tick": inf if scenario.ideal else scenario.machine.tick or inf,
+        "tick": inf if scenario.ideal else scenario.machine.room,
         "cores": scenario.machine.cores or inf,
         "background": scenario.machine.background,
+        "slice": scenario.machine.slices,
         "spin": consumer.spin and not scenario.ideal,
         "staged": inf if scenario.pins else STAGED_BYTES * max(dataset.tensors, 1),
         "threads": consumer.threads if consumer.device == "cpu" else 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import ceil, inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from dlsim.engine.compiled.messages import POINTS
 from dlsim.engine.compiled.rows import (
     ANSWER,
     BATCH,
+    CORE,
     CUSTOMER,
     JOB,
     MAIN_PROCESS,
@@ -58,6 +59,7 @@ class State(NamedTuple):
     sharing: Array
     rates: Array  # at which the level rises, for each number of customers present
     paces: Array  # and the seconds for which it takes to rise by one
+    cores: Array  # where they are had in turns
     customers: Array
     threads: Array  # of each customer
     due: Array  # the level at which the first thread of each customer is done
@@ -117,7 +119,8 @@ class State(NamedTuple):
 
 COLUMNS = ("moments", "worker", "size", "status", "order", "batches", "stepped")
 SHARED = (  # on a node
-    "sharing", "rates", "paces", "customers", "threads", "due", "first_due", "source", "cached",
+    "sharing", "rates", "paces", "cores", "customers", "threads", "due", "first_due",
+    "source", "cached",
 )  # fmt: skip
 COMMON = (  # to all ranks
     "job", "ranks", "rank_times", "rank_turns", "rank_first", "node_times", "node_first",
@@ -160,6 +163,8 @@ def new_state(
     rising = rates(scenario, sharing + spinning) if first else before[owner].rates
     world = place.world if place.rank == 0 else 1
     nodes = world // place.ranks if place.rank == 0 else 1
+    room = scenario.machine.storage.cache
+    fresh = (0, 0, 0.0, 0.0, inf, inf, room, True, 0.0, 0, 0, 0, 0, 0, False)
     made = State(
         rules=rows,
         main=main,
@@ -168,12 +173,13 @@ def new_state(
         first=tournament(acting),
         awaited=np.zeros(actors + 1, np.int64),  # with the main process
         eligible=np.zeros(workers // WORD + 1, np.int64),
-        sharing=np.array(
-            [(0, 0, 0.0, 0.0, inf, inf, scenario.machine.storage.cache, True, 0.0)] * 2, SHARING
-        ),
+        sharing=np.full(2, np.array(fresh, SHARING)),
         rates=rising,
         paces=1 / rising,
-        customers=np.zeros((2, sharing), CUSTOMER),
+        cores=np.array([(NONE, 0)] * min(ceil(scenario.machine.cores or 1), sharing), CORE),
+        customers=np.full(
+            (2, sharing), np.array((0, 0.0, 0.0, 0, 0.0, 0, NONE, False, 0), CUSTOMER)
+        ),
         threads=np.full((2, sharing, 3), np.array((inf, NONE, 0.0, 0), THREAD)),
         due=np.full((2, leaves(sharing)), inf),
         first_due=np.tile(tournament(sharing), (2, 1)),

@@ -13,7 +13,7 @@ is done or has computed for so long while others waited.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -133,14 +133,15 @@ class Sharing:
         self._set_alarm()
         return done
 
-    def leave(self, customer: Who) -> None:
-        """The customer goes, whatever it still wanted; its events never happen."""
+    def leave(self, customers: Iterable[Who]) -> None:
+        """The customers go, whatever they still wanted; their events never happen."""
         self._advance()
-        served = self._customers.pop(customer, None)
-        if served is not None:
-            served.version += 1
-            self._gone()
-            self._set_alarm()
+        for customer in customers:
+            served = self._customers.pop(customer, None)
+            if served is not None:
+                served.version += 1
+                self._gone()
+        self._set_alarm()
 
     def crowd(self, by: float) -> None:
         """From now on there are so many more customers in the background."""

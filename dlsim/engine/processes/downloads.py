@@ -140,7 +140,7 @@ class Downloads:
             self.cache.keep(file, self.sizes[file])
         except simpy.Interrupt:
             if storage.bandwidth is not None:
-                storage.bandwidth.leave(run.customer(reader))
+                storage.bandwidth.leave([run.customer(reader)])
             raise
         finally:
             del self.cache.coming[file]

@@ -8,6 +8,7 @@ no other node. What full nodes leave is shared equally by all reads of the other
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -69,10 +70,10 @@ class Network:
         self._share()
         return done
 
-    def leave(self, reader: Reader) -> None:
-        """The reader goes; its event never happens."""
-        node = self._nodes[reader[0] // self.ranks]
-        left = [read for read in node.reads if read[-1] != reader]
+    def leave(self, readers: Sequence[Reader]) -> None:
+        """The readers, of one node, go; their events never happen."""
+        node = self._nodes[readers[0][0] // self.ranks]
+        left = [read for read in node.reads if read[-1] not in readers]
         if len(left) == len(node.reads):
             return
         heapify(left)

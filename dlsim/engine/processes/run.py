@@ -17,6 +17,7 @@ from dlsim.engine.processes.downloads import Cache
 from dlsim.engine.processes.record import Recorder
 from dlsim.engine.processes.sampler import Jobs
 from dlsim.engine.processes.storage import Disk, Source, local
+from dlsim.engine.processes.ticking import Ticking
 from dlsim.engine.ranks import validation_seed
 from dlsim.scenario import Cost, Scenario
 
@@ -48,8 +49,10 @@ class Node:
         machine = scenario.machine
         self.disk = Disk(remote or local(env, machine.storage), machine.storage.cache)
         self.files = Cache(scenario)
-        self.cores: Sharing | None = None
-        if not scenario.ideal:
+        self.cores: Sharing | Ticking | None = None
+        if not scenario.ideal and machine.slices:
+            self.cores = Ticking(env, machine)
+        elif not scenario.ideal:
             interval = machine.switch_interval
             self.cores = Sharing(env, machine.rate, machine.background, interval)
 
@@ -164,15 +167,17 @@ class Run:
 
         It goes on at the next tick, or when a core is free.
         """
-        tick, cores = self.scenario.machine.tick, self.scenario.machine.cores or inf
-        if tick is None or self.cores is None:
+        tick, cores = self.scenario.machine.room, self.scenario.machine.cores or inf
+        if tick == inf or not isinstance(self.cores, Sharing):
             return
         yield sleep(self.env, delay, self.turns.last)
         opening = (int(self.env.now / tick) + 1) * tick
         while self.env.now < opening and self.cores.present() >= cores:
             yield self.cores.gone(opening, self.turns.last)
 
-    def _serve(self, cores: Sharing, process: int, seconds: float, turn: int) -> simpy.Event:
+    def _serve(
+        self, cores: Sharing | Ticking, process: int, seconds: float, turn: int
+    ) -> simpy.Event:
         """Threads of a worker that gives Python's lock back by itself need not take turns."""
         turns = process == MAIN or self.costs.lock == 1
         return cores.serve(seconds, self.customer(process), turn, turns=turns)
@@ -197,5 +202,5 @@ class Run:
                 helping = [HELPING * n + w for n in range(threads) for w in range(len(workers))]
                 beside = [BESIDE + worker for worker in range(len(workers))]
                 main = (MAIN,) if self.alone else ()
-                for customer in (*helping, *beside, WRITING, *main):
-                    shared.leave(self.customer(customer))
+                leaving = (*helping, *beside, WRITING, *main)
+                shared.leave([self.customer(one) for one in leaving])

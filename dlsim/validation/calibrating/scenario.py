@@ -292,6 +292,7 @@ def machine_of(runs: Sequence[Accounts], slower: float, *, siblings: bool = Fals
         contention=0.0 if siblings else slower,
         switch_interval=known[0].get("switch_interval", SWITCH_INTERVAL),
         tick=known[0].get("tick"),
+        slice=known[0].get("slice") or None,
         memory=known[0].get("memory"),
         shm=known[0].get("shm"),
         descriptors=int(known[0]["descriptors"]) if "descriptors" in known[0] else None,

@@ -27,6 +27,7 @@ from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISE
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.settings import assumed, length, settings
 from dlsim.validation.observing.siblings import siblings
+from dlsim.validation.observing.turns import turn
 from dlsim.validation.observing.unwatchable import ObserveError, check_alone, check_handed_on
 from dlsim.validation.observing.wrapped_loader import Failure, Log, Returning, watch
 
@@ -141,6 +142,7 @@ def observe(
     facts = machine.facts(before, after, watching)
     facts["trained"] = float(step is not None or bool(log.own))
     facts["pace"], facts["siblings"] = max(pace, machine.pace()), siblings()
+    facts["slice"] = turn()
     facts |= machine.paged(pages, len(log.returns))
     known = {"worker_bytes": memory.bytes, "workers_cpu": children, "copy": copying(loader, log)}
     known["own"] = float(np.median(log.own)) if log.own else float("nan")

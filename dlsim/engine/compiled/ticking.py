@@ -1,0 +1,144 @@
+"""Cores that are had in turns, by the rules of the SimPy engine's file of that name.
+
+A customer that computes has a core; others, by their place, stand in line for the one they had.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from dlsim.engine.compiled.jit import inlined
+from dlsim.engine.compiled.messages import CORES
+from dlsim.engine.compiled.settings import NONE
+from dlsim.engine.compiled.state import State
+from dlsim.engine.compiled.tournament import play
+
+
+@inlined
+def in_turns(s: State, what: int) -> bool:
+    """Whether it is had in turns, not shared."""
+    return bool(what == CORES and s.rules[0].slice > 0.0)
+
+
+@inlined
+def speed(s: State, what: int) -> float:
+    """How fast the level rises."""
+    x = s.sharing[what]
+    rate = s.rates[what, x.present + x.spinning]
+    if in_turns(s, what):
+        return float(x.present * rate / min(x.present, len(s.cores)))
+    return float(rate)
+
+
+@inlined
+def computes(s: State, what: int, customer: int) -> bool:
+    """Whether the customer is served, and does not stand in line."""
+    return bool(not in_turns(s, what) or s.customers[what, customer].computing)
+
+
+@inlined
+def wake_up(s: State, customer: int) -> None:
+    """Rule 1: a customer gets a core."""
+    x, core = s.sharing[CORES], s.customers[CORES, customer].core
+    all_busy = x.computing == len(s.cores)
+    if core == NONE or (s.cores[core].who != NONE and not all_busy):
+        core = 0
+        for other in range(1, len(s.cores)):
+            if all_busy and s.cores[other].waiting < s.cores[core].waiting:
+                core = other
+            if not all_busy and s.cores[core].who != NONE:
+                core = other
+    if s.cores[core].who != NONE:
+        x.front -= 1
+        hold(s, core, x.front)
+    begin(s, customer, core)
+
+
+@inlined
+def hold(s: State, core: int, place: int) -> None:
+    """Who computes on the core stops, and stands in line at this place."""
+    x, customer = s.sharing[CORES], s.cores[core].who
+    c = s.customers[CORES, customer]
+    c.level += (x.level - c.seen) / c.threads
+    c.computing, c.place = False, place
+    x.computing -= 1
+    s.cores[core].who = NONE
+    s.cores[core].waiting += 1
+    x.next = play(s.due[CORES], s.first_due[CORES], customer, inf, False)
+
+
+@inlined
+def begin(s: State, customer: int, core: int) -> None:
+    """The customer computes on the core from now on."""
+    x, c = s.sharing[CORES], s.customers[CORES, customer]
+    threads = s.threads[CORES, customer]
+    c.core, c.computing, c.seen = core, True, x.level
+    x.computing += 1
+    s.cores[core].who = customer
+    first = min(threads[0].done, threads[1].done, threads[2].done, c.handing)
+    level = x.level + (first - c.level) * c.threads
+    x.next = play(s.due[CORES], s.first_due[CORES], customer, level, False)
+
+
+@inlined
+def first_in_line(s: State, core: int) -> int:
+    """Who has stood in line for the core longest, and no longer does."""
+    first = NONE
+    for customer in range(len(s.customers[CORES])):
+        c = s.customers[CORES, customer]
+        waits = c.threads > 0 and not c.computing and c.core == core
+        if waits and (first == NONE or c.place < s.customers[CORES, first].place):
+            first = customer
+    s.cores[core].waiting -= 1
+    return int(first)
+
+
+@inlined
+def take_turns_on_cores(s: State) -> None:
+    """Rule 2, at a tick."""
+    x = s.sharing[CORES]
+    x.ticks, x.ticking = x.coming, False
+    for core in range(len(s.cores)):
+        if s.cores[core].waiting > 0:
+            x.back += 1
+            hold(s, core, x.back)
+            begin(s, first_in_line(s, core), core)
+
+
+@inlined
+def stop(s: State, customer: int) -> None:
+    """The customer wants nothing any more."""
+    c = s.customers[CORES, customer]
+    if c.computing:
+        c.computing = False
+        s.sharing[CORES].computing -= 1
+        s.cores[c.core].who = NONE
+    else:
+        s.cores[c.core].waiting -= 1
+
+
+@inlined
+def fill(s: State) -> None:
+    """Rule 3: cores on which nobody computes get someone, if others wait."""
+    x = s.sharing[CORES]
+    if x.computing >= min(x.present, len(s.cores)):
+        return
+    for core in range(len(s.cores)):
+        source = core
+        if s.cores[core].waiting == 0:
+            source = 0
+            for other in range(1, len(s.cores)):
+                if s.cores[other].waiting > s.cores[source].waiting:
+                    source = other
+        if s.cores[core].who == NONE and s.cores[source].waiting > 0:
+            begin(s, first_in_line(s, source), core)
+
+
+@inlined
+def until_tick(s: State) -> float:
+    """Seconds until processes take turns; infinity where nobody waits."""
+    m, x, r = s.main[0], s.sharing[CORES], s.rules[0]
+    if x.present <= len(s.cores):
+        return inf
+    x.coming = max(int(m.now / r.slice), x.ticks) + 1
+    return float(max(0.0, x.coming * r.slice - m.now))

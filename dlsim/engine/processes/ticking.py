@@ -1,0 +1,172 @@
+"""Cores that are had in turns: each computes for one process at a time, and others stand in line.
+
+The rules, which are about what Linux does where nothing is preferred:
+
+1. Who wakes takes the core that it had last, or if that is busy, the first one that is not. If all
+   are, it takes the one that it had last all the same (if it is new, that with the shortest line),
+   and who computed there is first in line.
+2. At every tick, on each core with a line, who computes goes to its end, and the first in it
+   computes.
+3. A core on which nobody computes any more takes the first in its line, or else in the longest one.
+
+All together get as much done as if they shared equally, at every moment.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import count
+from math import ceil, inf
+
+import simpy
+
+from dlsim.engine.processes.cores import Customer, Who
+from dlsim.scenario import Machine
+
+MOST = 1 << 16  # cores; nothing here wants more of them
+
+
+class Ticking:
+    """The cores of a machine, which has a limited number of them, and a tick."""
+
+    def __init__(self, env: simpy.Environment, machine: Machine) -> None:
+        self.env, self.machine, self.background = env, machine, machine.background
+        self.interval = inf if machine.switch_interval is None else machine.switch_interval
+        cores = min(ceil(machine.cores or 1), MOST)
+        self._computing: list[Who | None] = [None] * cores
+        self._lines: list[deque[Who]] = [deque() for _ in range(cores)]
+        self._customers: dict[Who, Customer] = {}
+        self._core: dict[Who, int] = {}  # the one that each has, waits for, or had last
+        self._number = count()
+        self._level = 0.0  # what who computes has had since all began
+        self._since = env.now  # when that was brought up to date
+        self._next = inf  # the level at which the first one is due
+        self._ticks, self._coming, self._ticking = 0, 0, False  # the alarm is for a tick
+        self._alarm = 0
+
+    def serve(self, amount: float, customer: Who, turn: int, *, turns: bool = True) -> simpy.Event:
+        """An event that happens when one more thread of `customer` has been served `amount` > 0.
+
+        It happens for the one who has this `turn`. Threads of a customer take `turns`, if any do.
+        """
+        done = self.env.event()
+        self._advance()
+        served = self._customers.get(customer)
+        woken = served is None
+        if served is None:
+            interval = self.interval if turns else inf
+            served = self._customers[customer] = Customer(self._level, interval)
+        elif self._computing[self._core[customer]] == customer:
+            served.catch_up(self._level)
+        served.add((amount, next(self._number), done, turn))
+        if woken:
+            self._wake(customer)
+        self._set_alarm()
+        return done
+
+    def leave(self, customers: Iterable[Who]) -> None:
+        """The customers go, whatever they still wanted; their events never happen."""
+        self._advance()
+        for who in customers:
+            if self._customers.pop(who, None) is None:
+                continue
+            core = self._core[who]
+            if self._computing[core] == who:
+                self._computing[core] = None
+            else:
+                self._lines[core].remove(who)
+        self._set_alarm()
+
+    def crowd(self, by: float) -> None:
+        """From now on there are so many more customers in the background."""
+        self._advance()
+        self.background += by
+        self._set_alarm()
+
+    def _speed(self) -> float:
+        """What who computes gets done in a second."""
+        present = len(self._customers)
+        share = self.machine.rate(present + self.background)
+        return present * share / min(present, len(self._computing))
+
+    def _advance(self) -> None:
+        """Bring the level up to this moment."""
+        if self._customers:
+            self._level += (self.env.now - self._since) * self._speed()
+        self._since = self.env.now
+
+    def _wake(self, who: Who) -> None:
+        """Rule 1."""
+        had, busy = self._core.get(who), [one is not None for one in self._computing]
+        lengths = [len(line) for line in self._lines]
+        if had is not None and (not busy[had] or all(busy)):
+            core = had
+        else:
+            core = lengths.index(min(lengths)) if all(busy) else busy.index(False)
+        if busy[core]:
+            self._hold(core).appendleft(self._held(core))
+        self._compute(who, core)
+
+    def _held(self, core: int) -> Who:
+        held = self._computing[core]
+        assert held is not None
+        return held
+
+    def _hold(self, core: int) -> deque[Who]:
+        """Who computes on the core stops; the line that it is to be put in."""
+        self._customers[self._held(core)].catch_up(self._level)
+        return self._lines[core]
+
+    def _compute(self, who: Who, core: int) -> None:
+        self._core[who], self._computing[core] = core, who
+        self._customers[who].seen = self._level
+
+    def _take_turns(self) -> None:
+        """Rule 2."""
+        for core, line in enumerate(self._lines):
+            if line:
+                self._hold(core).append(self._held(core))
+                self._compute(line.popleft(), core)
+
+    def _fill(self) -> None:
+        """Rule 3."""
+        for core, who in enumerate(self._computing):
+            line = self._lines[core] or max(self._lines, key=len)
+            if who is None and line:
+                self._compute(line.popleft(), core)
+
+    def _set_alarm(self) -> None:
+        """Wake up when the next customer is due, or at a tick if that is sooner."""
+        self._fill()
+        self._alarm += 1
+        self._ticking = False
+        if not self._customers:
+            return
+        self._next = min(self._customers[who].due() for who in self._computing if who is not None)
+        delay = max(0.0, self._next - self._level) * (1 / self._speed())
+        if any(self._lines):
+            tick = self.machine.slices
+            self._coming = max(int(self.env.now / tick), self._ticks) + 1
+            until = max(0.0, self._coming * tick - self.env.now)
+            if until < delay:
+                delay, self._ticking = until, True
+        alarm = self.env.timeout(delay, self._alarm)
+        alarm.callbacks.append(self._ring)
+
+    def _ring(self, alarm: simpy.Event) -> None:
+        if alarm.value != self._alarm:
+            return
+        if self._ticking:
+            self._advance()
+            self._ticks = self._coming
+            self._take_turns()
+        else:  # the level is what it was to be; computed from the time it might fall short of it
+            self._level, self._since = self._next, self.env.now
+        for core, who in enumerate(self._computing):
+            while who is not None and self._customers[who].due() <= self._level:
+                self._customers[who].reach(self._level)
+                if not self._customers[who].threads:
+                    del self._customers[who]
+                    self._computing[core] = who = None
+        self._set_alarm()
