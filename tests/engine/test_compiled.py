@@ -106,6 +106,31 @@ def test_equal_samples_are_added_up_exactly(seconds: float, latency: float, size
     assert slow.fetched.tolist() == fast.fetched.tolist()
 
 
+@pytest.mark.parametrize("collate", [None, dlsim.Constant(0.0), dlsim.Gamma(0.3, 0.5)])
+@pytest.mark.parametrize("second", [dlsim.Constant(0.0), dlsim.Constant(0.2), dlsim.Gamma(0.2, 1)])
+@pytest.mark.parametrize("data", ["map", "batched", "iterable"])
+def test_processor_time_is_added_up_exactly(data: str, second: object, collate: object) -> None:
+    """Where samples only compute, they are fetched at the very floats of SimPy: with nothing to
+    compute, too, and with what their messages cost, or for nothing.
+    """
+    fetch = [dlsim.Stage("a", cpu=second), dlsim.Stage("b", cpu=second)]
+    kind = dlsim.IterableDataset if data == "iterable" else dlsim.MapDataset
+    batched = {"batched": True} if data == "batched" else {}
+    dataset = kind(90, fetch=fetch, collate=collate, sample_bytes=dlsim.Constant(1000.0), **batched)
+    cost = dlsim.Cost(message=0.01, byte=1e-5)
+    for costs in (dlsim.Costs(), dlsim.Costs(receive=cost), dlsim.Costs(hand_over=cost)):
+        scenario = Scenario(
+            loader=dlsim.Loader(batch_size=4, num_workers=3),
+            dataset=dataset,
+            consumer=dlsim.Consumer(step=dlsim.Gamma(0.3, 0.5)),
+            machine=dlsim.scenario.Machine(cores=1.5),
+            costs=costs,
+            epochs=2,
+        )
+        slow, fast = (dlsim.simulate(scenario, engine=engine) for engine in ("simpy", "compiled"))
+        assert difference(slow, fast) is None
+
+
 def test_received_in_the_right_call() -> None:
     """Where much arrives at one moment, each batch is still received in the right next()."""
     times = st.sampled_from(

@@ -50,6 +50,8 @@ def wake(s: State, who: int, moment: float) -> None:
 @inlined
 def act_at(s: State, who: int, moment: float) -> None:
     """Someone acts at `moment`."""
+    if who == s.main[0].acting:
+        s.main[0].acting = NONE
     soon = play(s.wake, s.first, who, moment, True)
     m = s.main[0]
     m.soon = soon if m.ready == NONE else m.now
@@ -57,7 +59,10 @@ def act_at(s: State, who: int, moment: float) -> None:
 
 @inlined
 def next_one(s: State) -> int:
-    """The one who acts next, which is not the main process."""
+    """The one who acts next, which is not the main process.
+
+    Who was first in the tournament stays there, as whoever acts mostly says when that is again.
+    """
     m = s.main[0]
     first: int = m.ready
     other: int = s.first[1]
@@ -65,8 +70,15 @@ def next_one(s: State) -> int:
     if first != NONE and (soon > m.now or other > first):
         m.ready, m.soon = NONE, soon
         return first
-    act_at(s, other, inf)
+    m.acting = other
     return other
+
+
+@inlined
+def has_acted(s: State) -> None:
+    """The one who acted acts no more, unless that was said."""
+    if s.main[0].acting != NONE:
+        act_at(s, s.main[0].acting, inf)
 
 
 @inlined

@@ -13,7 +13,7 @@ from dlsim.engine.compiled.buffer import deliver, erase, write
 from dlsim.engine.compiled.clock import settle, wait, wake
 from dlsim.engine.compiled.cores import compute, served_first
 from dlsim.engine.compiled.dispatcher import lacking, note, note_all
-from dlsim.engine.compiled.fetch import new_job
+from dlsim.engine.compiled.fate import new_job
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
     ARRIVED,
@@ -68,6 +68,8 @@ def look(s: State) -> int:
         answer = s.results[m.head & (len(s.results) - 1)]
         m.head += 1
         m.answer, m.owner, m.moved = answer.number, answer.worker, answer.moved
+        if r.at_once:
+            return REBUILT
         read(s, m.answer, m.owner, m.moved)
         return served_first(s, HANDED)
     if m.now >= m.deadline:

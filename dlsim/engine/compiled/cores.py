@@ -47,7 +47,7 @@ def serve(s: State) -> None:
         c.level += (x.level - c.seen) / c.threads
     c.seen = x.level
     thread = 0
-    while threads[thread].done < inf or threads[thread].wants > 0.0:
+    while c.threads > 0 and (threads[thread].done < inf or threads[thread].wants > 0.0):
         thread += 1
     threads[thread].who = s.rules[0].place + m.who
     if c.threads > 0 and what == CORES and take_any_turns(s, customer):

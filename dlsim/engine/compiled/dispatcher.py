@@ -7,7 +7,7 @@ from math import inf
 from dlsim.engine.compiled.buffer import deliver
 from dlsim.engine.compiled.clock import wait
 from dlsim.engine.compiled.cores import compute, served_first
-from dlsim.engine.compiled.fetch import new_job
+from dlsim.engine.compiled.fate import new_job
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
     CORES,
@@ -109,12 +109,7 @@ def send(s: State) -> int:
     if m.job == len(s.steps):
         m.owed = 0
     if m.owed == 0:
-        if m.primed != m.primed:
-            if m.gone > m.now:  # the iterator before this one waits for its workers
-                m.wake = m.gone
-                return wait(s, SEND)
-            m.primed = m.requested = m.now
-        return NEXT if m.returning == NONE else RETURN
+        return all_sent(s)
     turn = m.turn
     m.to = choose(s)
     if m.to == NONE:
@@ -129,6 +124,18 @@ def send(s: State) -> int:
 
 
 @inlined
+def all_sent(s: State) -> int:
+    """All that was owed is sent: what comes next."""
+    m = s.main[0]
+    if m.primed != m.primed:
+        if m.gone > m.now:  # the iterator before this one waits for its workers
+            m.wake = m.gone
+            return wait(s, SEND)
+        m.primed = m.requested = m.now
+    return NEXT if m.returning == NONE else RETURN
+
+
+@inlined
 def indices_put(s: State) -> int:
     """The index list is on its way."""
     m, r, worker = s.main[0], s.rules[0], s.main[0].to
@@ -140,7 +147,7 @@ def indices_put(s: State) -> int:
     if wakes and r.tick < inf:
         m.wake = m.now + r.latency
         return wait(s, MAKE_ROOM)
-    return SEND
+    return SEND if m.owed > 0 else all_sent(s)
 
 
 @inlined

@@ -9,7 +9,7 @@ from dlsim.engine.compiled.clock import settle, wait, wake
 from dlsim.engine.compiled.consumer import listen
 from dlsim.engine.compiled.cores import compute, leave_all, served_first
 from dlsim.engine.compiled.dispatcher import note_all
-from dlsim.engine.compiled.fetch import failure
+from dlsim.engine.compiled.fate import failure
 from dlsim.engine.compiled.jit import seldom
 from dlsim.engine.compiled.messages import (
     CORES,

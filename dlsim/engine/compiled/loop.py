@@ -18,7 +18,7 @@ from math import inf
 
 from dlsim.engine.compiled import consumer as c
 from dlsim.engine.compiled import dispatcher, epochs, messages, training, transport
-from dlsim.engine.compiled.clock import main_process, next_one
+from dlsim.engine.compiled.clock import has_acted, main_process, next_one
 from dlsim.engine.compiled.cores import ring, serve
 from dlsim.engine.compiled.jit import event_loop, inlined
 from dlsim.engine.compiled.settings import NONE
@@ -37,6 +37,7 @@ def act(s: State, who: int) -> None:
         transport.feed(s, who - workers)
     else:
         transport.pin_memory(s)
+    has_acted(s)
 
 
 @inlined
@@ -49,63 +50,72 @@ def go_on(s: State) -> int:
 
 
 @inlined
-def do(s: State, doing: int) -> int:
-    """What the main process does up to the next place at which it might have to wait."""
-    if doing == messages.START_EPOCH:
-        return epochs.start_epoch(s)
-    if doing == messages.WORKER_STARTED:
-        return epochs.worker_started(s)
-    if doing == messages.PRIME:
-        return epochs.prime(s)
-    if doing == messages.RESUME_WORKERS:
-        return epochs.resume_workers(s)
-    if doing == messages.SEND:
-        return dispatcher.send(s)
-    if doing == messages.INDICES_PUT:
-        return dispatcher.indices_put(s)
-    if doing == messages.MAKE_ROOM:
-        return dispatcher.make_room(s)
-    if doing == messages.STAND_ASIDE:
-        return dispatcher.stand_aside(s)
-    if doing == messages.NEXT:
-        return c.next_batch(s)
-    if doing == messages.LOOK:
-        return c.look(s)
-    if doing == messages.HANDED:
-        return c.handed(s)
-    if doing == messages.READ:
-        return c.read_done(s)
-    if doing == messages.REBUILT:
-        return c.rebuilt(s)
-    if doing == messages.RETURN:
-        return training.give_back(s)
-    if doing == messages.COPYING:
+def do(s: State, what: int) -> int:
+    """What the main process does up to the next place at which it might have to wait, and after.
+
+    What it does for each batch is here in its order: so what comes next is mostly the next line.
+    """
+    if what == messages.RUN_AHEAD:
+        what = training.run_ahead(s)
+    if what == messages.END_STEP:
+        what = c.end_step(s)
+    if what == messages.NEXT:
+        what = c.next_batch(s)
+    if what == messages.LOOK:
+        what = c.look(s)
+    if what == messages.HANDED:
+        what = c.handed(s)
+    if what == messages.READ:
+        what = c.read_done(s)
+    if what == messages.REBUILT:
+        what = c.rebuilt(s)
+    if what == messages.SEND:
+        what = dispatcher.send(s)
+    if what == messages.INDICES_PUT:
+        what = dispatcher.indices_put(s)
+    if what == messages.RETURN:
+        what = training.give_back(s)
+    if what == messages.COPYING:
         return training.copying(s)
-    if doing == messages.COPIED:
+    if what == messages.COPIED:
         return training.copied(s)
-    if doing == messages.STEPPED:
+    if what == messages.STEPPED:
         return training.stepped(s)
-    if doing == messages.RUN_AHEAD:
-        return training.run_ahead(s)
-    if doing == messages.END_STEP:
-        return c.end_step(s)
-    if doing == messages.CLOSE:
+    return do_seldom(s, what)
+
+
+@inlined
+def do_seldom(s: State, what: int) -> int:
+    """The same at the edges of epochs, without workers, and where no core is left."""
+    if what == messages.START_EPOCH:
+        return epochs.start_epoch(s)
+    if what == messages.WORKER_STARTED:
+        return epochs.worker_started(s)
+    if what == messages.PRIME:
+        return epochs.prime(s)
+    if what == messages.RESUME_WORKERS:
+        return epochs.resume_workers(s)
+    if what == messages.MAKE_ROOM:
+        return dispatcher.make_room(s)
+    if what == messages.STAND_ASIDE:
+        return dispatcher.stand_aside(s)
+    if what == messages.CLOSE:
         return epochs.close(s)
-    if doing == messages.END_PINNING:
+    if what == messages.END_PINNING:
         return epochs.end_pinning(s)
-    if doing == messages.PINNING_ENDED:
+    if what == messages.PINNING_ENDED:
         return epochs.pinning_ended(s)
-    if doing == messages.JOIN:
+    if what == messages.JOIN:
         return epochs.join(s)
-    if doing == messages.LEAVE:
+    if what == messages.LEAVE:
         return epochs.leave_job(s)
-    if doing == messages.FETCH_ALONE:
+    if what == messages.FETCH_ALONE:
         return c.fetch_alone(s)
-    if doing == messages.FETCHED_ALONE:
+    if what == messages.FETCHED_ALONE:
         return c.fetched_alone(s)
-    if doing == messages.PINNED_ALONE:
+    if what == messages.PINNED_ALONE:
         return c.pinned_alone(s)
-    return messages.EPOCH_OVER
+    return messages.EPOCH_OVER if what == messages.OVER else what
 
 
 @event_loop

@@ -76,6 +76,7 @@ MAIN_PROCESS = row(
     ("soon", "f8"),  # when the first of the others acts,
     ("alarm", "f8"),  # and when something is due at cores or storage
     ("ready", "i8"),  # who besides those in the tournament can act now
+    ("acting", "i8"),  # who acts, and is first in the tournament all the same
     # What the one who acts asks for: so much of cores or storage, as so many customers
     ("amount", "f8"),
     ("who", "i8"),

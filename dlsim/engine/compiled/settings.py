@@ -112,7 +112,9 @@ RULES = np.dtype(
         ("pin_memory", "?"),
         ("pipe", "?"),  # batches go through the pipe,
         ("sharing", "?"),  # or workers put them into shared memory
-        ("direct", "?"),  # the feeder threads have nothing to do that takes time
+        ("direct", "?"),  # the feeder threads have nothing to do that takes time,
+        ("at_once", "?"),  # nor who takes answers off the result queue
+        ("computing", "?"),  # all that samples ask for is processor time, one thread for each
         ("copy_byte", "f8"),
         ("tensors", "f8"),
         *((f"{name}_{unit}", "f8") for name in HANDLING for unit in ("message", "tensor", "byte")),
@@ -208,12 +210,30 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
         "pipe": scenario.through_pipe,
         "direct": scenario.ideal
         or not (scenario.through_pipe or costs.first_serialise > 0 or costs.serialise != Cost()),
+        "at_once": at_once(scenario),
+        "computing": computing(scenario, samples=samples),
         "sharing": scenario.through_shm,
         "copy_byte": costs.copy_byte,
         "tensors": dataset.tensors,
     }.items():
         made[name] = value
     return made
+
+
+def at_once(scenario: Scenario) -> bool:
+    """Whether it takes no time to take an answer off the result queue, and to rebuild it."""
+    costs = scenario.charged
+    return scenario.ideal or (
+        not scenario.through_pipe and costs.hand_over == costs.receive == Cost()
+    )
+
+
+def computing(scenario: Scenario, *, samples: bool) -> bool:
+    """Whether what all samples of a batch take is asked for at once, as a sum of processor time."""
+    asked = demands(scenario)[0]
+    simple = (asked["kind"] == CPU) & (asked["threads"] == 1) & ~asked["locked"]
+    together = not samples and not scenario.failures and round_trip(scenario) == 0
+    return together and not scenario.ideal and bool(simple.all())
 
 
 def demands(scenario: Scenario) -> tuple[NDArray[Any], int]:

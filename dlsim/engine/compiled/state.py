@@ -150,7 +150,8 @@ def new_state(
     caching = bool(rows["caching"][0])
     one = rows["batched"][0] or rows["alike"][0]  # row of amounts for all samples of a batch
     main = np.zeros(1, MAIN_PROCESS)
-    main["returning"] = main["ready"] = main["short_index"] = main["short_number"] = NONE
+    for name in ("returning", "ready", "acting", "short_index", "short_number"):
+        main[name] = NONE
     main["soon"] = main["alarm"] = inf
     # Without workers, the main process fetches with the hands of a worker.
     hands = max(workers, 1)

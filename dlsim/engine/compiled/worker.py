@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dlsim.engine.compiled.buffer import call, erase, lying, put
 from dlsim.engine.compiled.clock import feeder, wake
-from dlsim.engine.compiled.fetch import begin_to_fetch, fetch_sharing, fetched, pay
+from dlsim.engine.compiled.fetch import begin_to_fetch, collate, fetch_sharing, fetched, pay
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
     ANSWER,
     ARRIVED,
+    CALL,
+    CALLED,
     COLLATED,
     EXHAUSTED,
     FETCHED_ALONE,
+    GATHERED,
     GET_READY,
     IDLE,
     JOIN,
@@ -33,45 +36,52 @@ from dlsim.engine.compiled.state import State
 
 @inlined
 def work(s: State, worker: int) -> None:
-    """Go on until something takes time, or there is nothing to do."""
+    """Go on until something takes time, or there is nothing to do: what comes next is below."""
     m, r, w = s.main[0], s.rules[0], s.workers[worker]
     while True:
-        if w.doing == LISTEN:
-            if not get(s, worker):
-                return
-        elif w.doing == TAKEN:
-            if begin_to_fetch(s, worker):
-                return
-        elif w.doing == COLLATED:
+        if w.doing == GATHERED and collate(s, worker):
+            return
+        if w.doing == COLLATED:
             fetched(s, w.job)
             w.ended = s.messages[w.job].outcome == EXHAUSTED
             w.doing = ANSWER
             if r.workers == 0:
                 m.wake, m.doing = m.now, FETCHED_ALONE
                 return
-        elif w.doing == ANSWER:
+        if w.doing == ANSWER:
             w.doing = LISTEN
             send(s, worker, w.job)
-        elif w.doing == STOPPED:
-            w.alive = False
-            if m.doing == JOIN:
-                m.wake = m.now
+        if w.doing == LISTEN and not get(s, worker):
             return
-        elif w.doing == GET_READY:
-            w.doing = WAIT_READY
-            if r.worker_ready > 0.0:
-                w.owed = r.worker_ready
-                pay(s, worker)
-                return
-        elif w.doing == READY:
-            w.doing = LISTEN if r.workers > 0 else TAKEN
-        elif w.doing == WAIT_READY:
-            w.doing = READY  # not free before
-            if r.worker_wait > 0.0:
-                wake(s, worker, m.now + r.worker_wait)
-                return
-        elif fetch_sharing(s, worker):
+        if w.doing == TAKEN and begin_to_fetch(s, worker):
             return
+        if CALL <= w.doing <= CALLED and fetch_sharing(s, worker):
+            return
+        if (w.doing < LISTEN or w.doing == STOPPED) and begin_or_end(s, worker):
+            return
+
+
+@inlined
+def begin_or_end(s: State, worker: int) -> bool:
+    """What a worker does before it listens, and at its end; whether that takes time."""
+    m, r, w = s.main[0], s.rules[0], s.workers[worker]
+    if w.doing == STOPPED:
+        w.alive = False
+        if m.doing == JOIN:
+            m.wake = m.now
+        return True
+    if w.doing == GET_READY:
+        w.doing = WAIT_READY
+        if r.worker_ready > 0.0:
+            w.owed = r.worker_ready
+            return pay(s, worker)
+    if w.doing == WAIT_READY:
+        w.doing = READY  # not free before
+        if r.worker_wait > 0.0:
+            wake(s, worker, m.now + r.worker_wait)
+            return True
+    w.doing = LISTEN if r.workers > 0 else TAKEN
+    return False
 
 
 @inlined
