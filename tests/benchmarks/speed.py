@@ -332,7 +332,7 @@ def sections(
         ),
         (
             "An epoch that is watched, over one that is not, processor time, samples of 20 µs",
-            "| by | ratio | goal | a sample costs |",
+            "| by | ratio | goal | a sample costs | before and after it, once |",
             watched_epochs(repeats),
         ),
         (

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from dlsim.validation.observing import cpu_time, machine, probe
-from dlsim.validation.observing.assemble import read
+from dlsim.validation.observing.records import read
 from dlsim.validation.observing.siblings import pairs, siblings
 from dlsim.validation.observing.wrapped_dataset import WatchedMap
 

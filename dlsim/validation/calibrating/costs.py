@@ -151,7 +151,7 @@ def accounts(run: object) -> Accounts:
     seen, scenario = checked(run)
     machine = json.loads(seen.meta.notes.get("machine", "{}"))
     fetched = np.flatnonzero(~np.isnan(seen.fetched) & (seen.size > 0))
-    parts: dict[str, Any] = samples(seen) | main_side(seen) | steps(seen)
+    parts: dict[str, Any] = samples(seen, machine) | main_side(seen) | steps(seen)
     if scenario.loader.num_workers:
         collated, collate = beyond(seen.collate_cpu, first_batches(seen))
     else:
@@ -202,8 +202,8 @@ def accounts(run: object) -> Accounts:
     )
 
 
-def samples(seen: Observation) -> dict[str, Any]:
-    """What each sample, or call for a batch, was blocked and computed."""
+def samples(seen: Observation, machine: dict[str, float]) -> dict[str, Any]:
+    """What each sample, or call for a batch, was blocked and computed, without being watched."""
     rows = seen.samples
     assert rows is not None
     assert seen.meta.scenario is not None
@@ -217,6 +217,8 @@ def samples(seen: Observation) -> dict[str, Any]:
         wait = np.maximum(wall[first] - cpu - seen.sample_queued[first] * count, 0.0)
         began, ended = began[first], ended[first]
         first = np.arange(len(calls))
+    else:
+        cpu = np.maximum(cpu - machine.get("watch_sample", 0.0), 0.0)
     together = beside(seen, batch, began, ended)
     lock, wait = shares(seen, batch, wait, together), own_waits(wait, together)
     later, computed = first_samples(seen, batch, wait, cpu)
@@ -244,7 +246,7 @@ def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict
     """
     assert seen.samples is not None
     number = len(seen)
-    accounted = seen.batch_cpu + watching(seen, machine)
+    accounted = seen.batch_cpu + machine.get("watch_batch", 0.0)
     first = first_batches(seen)
     # Until a worker has fetched its first batch, there is nothing to pickle.
     starting = np.where(first, np.nan_to_num(helping(seen)), 0.0)
@@ -299,16 +301,9 @@ def besides(seen: Observation, machine: dict[str, float]) -> Floats:
     It goes into drawing indices and into letting go of samples, whose memory is returned.
     """
     used = seen.thread_returned - seen.thread_requested
-    known = seen.batch_cpu + watching(seen, machine)
+    known = seen.batch_cpu + machine.get("watch_batch", 0.0)
     rest: Floats = np.maximum(np.nan_to_num(used - known - np.nan_to_num(seen.pin_cpu)), 0.0)
     return rest
-
-
-def watching(seen: Observation, machine: dict[str, float]) -> Floats:
-    """CPU seconds that watching each batch took."""
-    each, batch = machine.get("watch_sample", 0.0), machine.get("watch_batch", 0.0)
-    spent: Floats = each * seen.size.astype(float) + batch
-    return spent
 
 
 def payload(seen: Observation) -> dict[str, Any]:

@@ -13,6 +13,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import repeat
+from multiprocessing import active_children
 from pathlib import Path
 from statistics import median
 from time import clock_getres, monotonic, perf_counter, thread_time
@@ -31,6 +34,8 @@ STAT = Path("/proc/stat")
 LOOKS = (4, 40, 400)
 PAGES = (1 << 23) // mmap.PAGESIZE
 COARSE = 6  # CLOCK_MONOTONIC_COARSE (time.h), which is as fine as the system's clock ticks
+TURNS = 5000  # of a loop that does nothing
+FORGETTING = 20e-6  # seconds after which a processor has half forgotten what watching does
 IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
 
 
@@ -98,37 +103,68 @@ def contention(before: Load | None, after: Load | None) -> dict[str, str]:
 
 
 class Overhead(NamedTuple):
-    """Seconds that watching costs, for each sample and for each batch."""
+    """CPU seconds that watching costs: for each sample, for each batch, and for carrying that to
+    the main process, which is not of the thread that fetches."""
 
     sample: float
     batch: float
+    carrying: float
 
     def __str__(self) -> str:
-        return f"{duration(self.sample)} a sample, {duration(self.batch)} a batch"
+        return f"{duration(self.sample)} a sample, {duration(self.batch + self.carrying)} a batch"
 
 
-def overhead(*, samples: bool, calls: int = 200) -> Overhead:
-    """What the watching costs; it is measured here."""
+class Work:
+    """Samples that compute for so many seconds, or for `FORGETTING`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.turns = TURNS
+        turn = min(self.timed() for _ in range(5)) / TURNS
+        self.turns = int(min(seconds, FORGETTING) / turn)
+
+    def timed(self) -> float:
+        """Seconds that one takes."""
+        began = perf_counter()
+        self[0]
+        return perf_counter() - began
+
+    def __getitem__(self, index: int) -> int:
+        for _ in repeat(None, self.turns):
+            pass
+        return index
+
+
+def overhead(took: float, *, samples: bool, rounds: int = 20, most: int = 64) -> Overhead:
+    """What it costs to watch samples that take so long; measured on batches of one and several."""
     with tempfile.TemporaryDirectory(prefix="dlsim-") as directory:
-        probe = Probe(Path(directory), samples=samples)
+        probe, work = Probe(Path(directory), samples=samples), Work(took)
         probe.open(-1)
-        numbers = list(range(calls))
-        dataset = WatchedMap(numbers, probe)
-        collate = Collate(list, probe)
-        sample = typical(lambda: dataset.__getitems__(numbers), calls) / calls
-        sample -= typical(lambda: [numbers[index] for index in numbers], calls) / calls
+        dataset, collate = WatchedMap(work, probe), Collate(list, probe)
 
-        def worker_side() -> None:
+        def watched(numbers: list[int]) -> None:
             arrive(0, None)
             probe.take(0)
-            collate(numbers[:0])
+            collate(dataset.__getitems__(numbers))
 
-        watched = typical(worker_side, calls) - typical(lambda: list(numbers[:0]), calls)
-        carried = typical(lambda: there_and_back(Task(0, (), set())), calls)
-        carried += typical(lambda: there_and_back(Tagged(0, ())), calls)
-        carried -= 2 * typical(lambda: there_and_back(()), calls)
+        def plain(numbers: list[int]) -> None:
+            values = [work[index] for index in numbers]
+            list(values)
+
+        def carried(first: object, then: object) -> None:
+            work[0]
+            there_and_back(first)
+            there_and_back(then)
+
+        one, several = (
+            dearer(partial(watched, numbers), partial(plain, numbers), rounds)
+            for numbers in ([0], list(range(most)))
+        )
+        carrying = dearer(
+            lambda: carried(Task(0, (), set()), Tagged(0, ())), lambda: carried((), ()), rounds
+        )
         probe.close()
-    return Overhead(sample, watched + carried)
+    sample = max(several - one, 0.0) / (most - 1)
+    return Overhead(sample, max(one - sample, 0.0), max(carrying, 0.0))
 
 
 def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[str, float]:
@@ -138,7 +174,7 @@ def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[s
     the system's clock ticks, in seconds, where it tells (clock_getres(2)).
 
     Also the cores that we used (`ours`), others used (`foreign`) and the host took away (`stolen`),
-    on average, and the seconds of watching for each sample and batch.
+    on average, and what watching costs the thread that fetches for each sample and batch.
     """
     found = {
         "cores": usable_cores(),
@@ -271,9 +307,9 @@ def largest_child() -> float:
     except ImportError:
         return math.nan
     found = []
-    for child in psutil.Process().children():
+    for child in active_children():
         with suppress(psutil.Error):
-            found.append(float(child.memory_full_info().uss))
+            found.append(float(psutil.Process(child.pid).memory_full_info().uss))
     return max(found, default=math.nan)
 
 
@@ -282,11 +318,13 @@ def there_and_back(message: Any) -> Any:
     return pickle.loads(pickle.dumps(message))
 
 
-def typical(call: Callable[[], object], calls: int) -> float:
-    """The median seconds of `call`."""
-    times = []
-    for _ in range(calls):
-        began = perf_counter()
-        call()
-        times.append(perf_counter() - began)
-    return median(times)
+def dearer(watched: Callable[[], object], plain: Callable[[], object], rounds: int) -> float:
+    """By how many CPU seconds the one is dearer than the other: the median of alternate rounds."""
+    more = []
+    for _ in range(rounds):
+        began = thread_time()
+        plain()
+        between = thread_time()
+        watched()
+        more.append(thread_time() - between - (between - began))
+    return median(more)

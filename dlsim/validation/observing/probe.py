@@ -182,11 +182,10 @@ class Probe:
         self.batch, self.count = batch, 0
         self._since = now = self._clock()
         self._due = now.time + self._within
-        self.write(TAKEN, NOTHING._replace(time=now.time), now, process_time())
+        self.write(TAKEN, Reading(now.time, 0.0, 0.0), now, process_time())
 
     def each(self, dataset: Any, indices: Iterable[Any]) -> list[Any]:
         """`dataset[index]` of each, one after another, timed."""
-        self.begin()
         wanted, values = [*indices], list[Any]()
         try:
             if self.samples:
@@ -202,6 +201,7 @@ class Probe:
     def _each(self, dataset: Any, wanted: list[Any], values: list[Any]) -> None:
         """The same into `values`; for each, no more is done than writing down when it was there."""
         pages, first = self._samples, self._expect(wanted)
+        self.begin()
         times, due = self._times, self._due
         try:
             for place, index in enumerate(wanted, first):
@@ -217,6 +217,7 @@ class Probe:
     def _expect(self, wanted: list[Any]) -> int:
         """The place of the first of the samples `wanted` next; all have one, and their indices."""
         if self._samples.filled + len(wanted) > self._samples.room:
+            self.settle()
             self._turn(len(wanted))
         first = self._samples.filled
         self._indices[first : first + len(wanted)] = integers(wanted)

@@ -22,9 +22,10 @@ from dlsim.scenario.errors import is_integer, is_number, require
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import PENDING, Meta, Problem
 from dlsim.validation.observing import accelerator, machine
-from dlsim.validation.observing.assemble import Assembly, Setup, read, started_with
+from dlsim.validation.observing.assemble import Assembly, Setup
 from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.observing.rank import Rank
+from dlsim.validation.observing.records import read, started_with
 from dlsim.validation.observing.settings import assumed, length, settings
 from dlsim.validation.observing.siblings import siblings
 from dlsim.validation.observing.turns import turn
@@ -138,7 +139,7 @@ def observe(
     )
     assembly = Assembly(log, rows, setup)
     problem = problem_of(assembly)
-    watching = machine.overhead(samples=samples)
+    watching = machine.overhead(assembly.took, samples=samples)
     facts = machine.facts(before, after, watching)
     facts["trained"] = float(step is not None or bool(log.own))
     facts["pace"], facts["siblings"] = max(pace, machine.pace()), siblings()

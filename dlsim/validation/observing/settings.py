@@ -22,9 +22,10 @@ from dlsim.scenario import (
     ScenarioError,
 )
 from dlsim.validation.observing import shards
-from dlsim.validation.observing.assemble import Assembly, Rows
+from dlsim.validation.observing.assemble import Assembly
 from dlsim.validation.observing.probe import COLLATED, SAMPLE
 from dlsim.validation.observing.rank import Rank
+from dlsim.validation.observing.records import Rows
 from dlsim.validation.observing.wrapped_dataset import fetches_batches
 from dlsim.validation.observing.wrapped_loader import drawn_whole, repeated
 
