@@ -465,6 +465,9 @@ def test_workers_that_wait_do_not_tell_how_far_pickling_holds_them_up(waits):
     """One that is idle has time for it, and one that waits for a core may wait for that alone."""
     assert calibrate(locking(0.25, **waits), transport=TRANSPORT).costs.lock == 1.0
     assert not len(accounts(locking(0.25, **waits)).lock)
+    other = locking(0.25)  # tells of it, with whatever steps it was watched
+    found = calibrate(locking(0.25, **waits), other, transport=TRANSPORT)
+    assert found.costs.lock == pytest.approx(0.25, abs=1e-3)
 
 
 def test_a_share_is_told_where_chance_leaves_it():

@@ -26,7 +26,8 @@ def costs_of(
 ) -> Costs:
     """What was observed of each cost; what was not, from the probe.
 
-    `all_runs` tell of first samples, and of what workers are blocked for before; by default `runs`.
+    `all_runs`, by default `runs`, tell of first samples, of what workers are blocked for before
+    them, and how far they are held up.
     """
     all_runs = all_runs or runs
     alike, *others = by_start_method(runs)
@@ -67,7 +68,7 @@ def costs_of(
         share=share,
         serialise=adapted("serialise"),
         hand_over=adapted("hand_over"),
-        lock=mean_share(together(runs, "lock")),
+        lock=mean_share(together(all_runs, "lock")),
         receive=adapted("receive"),
         jitter=fit(jitter).distribution if len(jitter) else transport.jitter,
         pin=pinning(runs),
