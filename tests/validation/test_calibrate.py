@@ -422,29 +422,36 @@ def test_pickling_holds_up_the_worker():
     assert held_up(replace(late, started=seen.started)).tolist() == [0] * 8
 
 
-def locking(lock, *, step=0.0, queued=0.0):
+def locking(lock, *, step=0.0, queued=0.0, writing=0.0):
     """A run as if watched: four samples of 2.5 ms, beside which the last four are pickled in 4 ms.
 
     `lock`: for what share of it that holds the worker up. `queued`: seconds from each batch to the
-    next in which the worker waits for a core, though it did not.
+    next in which the worker waits for a core, though it did not; `writing`: those for which a batch
+    is written into the pipe, as NumPy arrays are.
     """
     scenario = dlsim.Scenario(
         loader=dlsim.Loader(batch_size=4, num_workers=1),
-        dataset=dlsim.MapDataset(160, (Stage("compute", cpu=Constant(0.0025)),)),
+        dataset=dlsim.MapDataset(
+            160,
+            (Stage("compute", cpu=Constant(0.0025)),),
+            sample_bytes=Constant(250.0),
+            path="pipe" if writing else "shm",
+        ),
         consumer=dlsim.Consumer(step=Constant(step)),
         machine=dlsim.Machine(cores=2),
-        costs=Costs(serialise=Cost(message=0.004), lock=lock),
+        costs=Costs(serialise=Cost(message=0.004), hand_over=Cost(message=writing), lock=lock),
     )
     trace = dlsim.simulate(scenario, samples=True)
     batches = np.arange(len(trace))
     notes = trace.meta.notes | {"machine": json.dumps({"cores": 2.0, "trained": step > 0})}
     seen = watched(
         replace(trace, meta=structs.replace(trace.meta, notes=notes)),
-        serialised=trace.arrived,
+        serialised=trace.arrived - writing,
         serialise_cpu=np.full(len(trace), 0.004),
         thread_started=0.01 * batches,
-        cpu_started=0.01 * batches + 0.004 * np.maximum(batches - 1, 0),
-        cpu_fetched=0.01 * (batches + 1) + 0.004 * batches,
+        cpu_started=0.01 * batches + (0.004 + writing) * np.maximum(batches - 1, 0),
+        cpu_fetched=0.01 * (batches + 1) + (0.004 + writing) * batches,
+        pickled_bytes=np.full(len(trace), 1000.0 if writing else 0.0),
         queued_started=queued * batches,
     )
     return replace(seen, sample_cpu=np.full(160, 0.0025))
@@ -457,6 +464,16 @@ def test_how_far_pickling_holds_up_a_worker_is_seen(lock):
     assert found.scenario.costs.lock == pytest.approx(lock, abs=1e-3)
     assert found.scenario.costs.serialise.message == pytest.approx(0.004, rel=0.03)
     assert found.scenario.dataset.fetch[0].wait is None
+    assert found.checks[0].off == pytest.approx(0.0, abs=0.01)
+
+
+def test_writing_into_the_pipe_holds_nobody_up():
+    """Only pickling does, of what is computed beside the thread that fetches."""
+    found = calibration(locking(0.25, writing=0.003), transport=TRANSPORT)
+    costs = found.scenario.costs
+    assert costs.lock == pytest.approx(0.25, abs=1e-3)
+    assert costs.serialise.message == pytest.approx(0.004, rel=0.03)
+    assert costs.hand_over.message == pytest.approx(0.003, rel=0.1)
     assert found.checks[0].off == pytest.approx(0.0, abs=0.01)
 
 

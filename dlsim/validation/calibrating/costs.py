@@ -151,7 +151,9 @@ def accounts(run: object) -> Accounts:
     seen, scenario = checked(run)
     machine = json.loads(seen.meta.notes.get("machine", "{}"))
     fetched = np.flatnonzero(~np.isnan(seen.fetched) & (seen.size > 0))
-    parts: dict[str, Any] = samples(seen, machine) | main_side(seen) | steps(seen)
+    paid = payload(seen)
+    path = str(paid["path"])
+    parts: dict[str, Any] = samples(seen, machine, path) | main_side(seen) | steps(seen)
     if scenario.loader.num_workers:
         collated, collate = beyond(seen.collate_cpu, first_batches(seen))
     else:
@@ -173,8 +175,7 @@ def accounts(run: object) -> Accounts:
         collate = collate + letting_go(seen) + beside
     elif not scenario.loader.pin_memory:
         parts["receive"] = parts["receive"] + letting_go(seen)
-    paid = payload(seen)
-    work = worker_side(seen, machine, str(paid["path"]))
+    work = worker_side(seen, machine, path)
     known = [work[name] for name in ("take", "hand_over") if len(work[name])]
     between = float(sum(values.mean() for values in known))
     put = float(parts["put"].mean()) if len(parts["put"]) else 0.0
@@ -202,7 +203,7 @@ def accounts(run: object) -> Accounts:
     )
 
 
-def samples(seen: Observation, machine: dict[str, float]) -> dict[str, Any]:
+def samples(seen: Observation, machine: dict[str, float], path: str) -> dict[str, Any]:
     """What each sample, or call for a batch, was blocked and computed, without being watched."""
     rows = seen.samples
     assert rows is not None
@@ -220,7 +221,7 @@ def samples(seen: Observation, machine: dict[str, float]) -> dict[str, Any]:
     else:
         cpu = np.maximum(cpu - machine.get("watch_sample", 0.0), 0.0)
     together = beside(seen, batch, began, ended)
-    lock, wait = shares(seen, batch, wait, together), own_waits(wait, together)
+    lock, wait = shares(seen, path, batch, wait, together), own_waits(wait, together)
     later, computed = first_samples(seen, batch, wait, cpu)
     # Pickling holds up samples that wait as well as the taking of the next index list. Where
     # samples compute, a simulation shares the worker's time between the two by itself.
@@ -286,13 +287,17 @@ def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict
     }
     if cores_busy(seen) > 1:  # what else the process uses, threads of libraries do
         return {**found, "serialise": np.array(pickling), "hand_over": np.empty(0)}
+    # A batch is pickled before or after the next one is begun: what else there is, is known on
+    # average only.
     rest = np.maximum(np.subtract(beside, pickling), 0.0)
+    if rest.any():
+        rest *= max(float(np.mean(beside) - np.mean(pickling)), 0.0) / rest.mean()
     if path == "shm" and len(rest):
         waited = (seen.received - seen.rebuilding - seen.rebuild_cpu)[seen.order]
         waited = waited[~np.isnan(waited)]
         known = float(np.median(waited)) if len(waited) else 0.0
         rest *= min(1.0, known / max(float(rest.mean()), 1e-9))
-    return {**found, "serialise": np.maximum(beside - rest, 0.0), "hand_over": rest}
+    return {**found, "serialise": beside - rest, "hand_over": rest}
 
 
 def besides(seen: Observation, machine: dict[str, float]) -> Floats:

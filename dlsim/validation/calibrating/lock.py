@@ -54,8 +54,10 @@ def own_waits(wait: Floats, together: Any) -> Floats:
     return np.where(together, np.minimum(wait, alone.mean()), wait)
 
 
-def shares(seen: Observation, batch: Integers, wait: Floats, together: Any) -> Floats:
+def shares(seen: Observation, path: str, batch: Integers, wait: Floats, together: Any) -> Floats:
     """For how long each batch of a worker was held up, by what its other threads compute for one.
+
+    Writing into a pipe, if that is the `path`, holds nobody up: only pickling counts then.
 
     On the way from one batch to the next of a worker that had no need to wait for either an index
     list or a core, beyond what samples and collating are blocked by themselves. Nothing of runs in
@@ -75,6 +77,8 @@ def shares(seen: Observation, batch: Integers, wait: Floats, together: Any) -> F
         now, then = mine[:-1][same], mine[1:][same]
         thread = seen.thread_started[then] - seen.thread_started[now]
         others = seen.cpu_started[then] - seen.cpu_started[now] - thread
+        if path == "pipe":
+            others = np.nan_to_num(seen.serialise_cpu[now])
         queued = seen.queued_started[then] - seen.queued_started[now]
         waited = seen.started[then] - seen.started[now] - thread - queued - own[now]
         busy = (seen.sent[then] <= seen.fetched[now]) & (queued <= QUEUED * np.maximum(others, 0.0))
