@@ -65,6 +65,7 @@ class Kernel:
         module.triple, module.data_layout = machine.triple, str(machine.target_data)
         tuning = llvm.create_pipeline_tuning_options(3)
         tuning.loop_vectorization = tuning.slp_vectorization = self.vectorised
+        tuning.loop_unrolling = self.vectorised
         passes = llvm.create_pass_builder(machine, tuning)
         passes.getModulePassManager().run(module, passes)
         return bytes(machine.emit_object(module))

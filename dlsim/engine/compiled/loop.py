@@ -20,7 +20,7 @@ from dlsim.engine.compiled import consumer as c
 from dlsim.engine.compiled import dispatcher, epochs, messages, training, transport
 from dlsim.engine.compiled.clock import has_acted, main_process, next_one
 from dlsim.engine.compiled.cores import ring, serve
-from dlsim.engine.compiled.jit import event_loop, inlined
+from dlsim.engine.compiled.jit import event_loop, inlined, seldom
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State, read
 from dlsim.engine.compiled.worker import work
@@ -84,7 +84,7 @@ def do(s: State, what: int) -> int:
     return do_seldom(s, what)
 
 
-@inlined
+@seldom
 def do_seldom(s: State, what: int) -> int:
     """The same at the edges of epochs, without workers, and where no core is left."""
     if what == messages.START_EPOCH:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlsim.engine.compiled.buffer import call, erase, lying, put
 from dlsim.engine.compiled.clock import feeder, wake
 from dlsim.engine.compiled.fetch import begin_to_fetch, collate, fetch_sharing, fetched, pay
-from dlsim.engine.compiled.jit import inlined
+from dlsim.engine.compiled.jit import inlined, seldom
 from dlsim.engine.compiled.messages import (
     ANSWER,
     ARRIVED,
@@ -61,7 +61,7 @@ def work(s: State, worker: int) -> None:
             return
 
 
-@inlined
+@seldom
 def begin_or_end(s: State, worker: int) -> bool:
     """What a worker does before it listens, and at its end; whether that takes time."""
     m, r, w = s.main[0], s.rules[0], s.workers[worker]
