@@ -487,6 +487,19 @@ def test_workers_that_wait_do_not_tell_how_far_pickling_holds_them_up(waits):
     assert found.costs.lock == pytest.approx(0.25, abs=1e-3)
 
 
+def test_what_a_sample_waits_for_beside_pickling_is_its_own_beyond_the_lock():
+    """Pickling takes 4 ms or, as the worker is held up for all of it, 8 ms; a file takes longer."""
+    seen = locking(1.0)
+    rows = seen.samples
+    late = (rows.batch == 20) & (rows.index == rows.index[rows.batch == 20].min())
+    pickled = float((seen.serialised - seen.serialising).mean())
+    slow = replace(rows, fetched=rows.fetched + np.where(late, 0.05, 0.0))
+    wait = accounts(replace(seen, samples=slow)).wait
+    own = slow.fetched - slow.started - seen.sample_cpu
+    assert wait[late] == pytest.approx(own[late] - pickled)
+    assert wait[~late] == pytest.approx(np.zeros(159), abs=1e-9)
+
+
 def test_a_share_is_told_where_chance_leaves_it():
     """Batches that differ too much, or are too few, tell none; a mean beyond 0 or 1 is either."""
     assert mean_share(np.array([0.2, 0.3] * 10)) == pytest.approx(0.25)

@@ -221,7 +221,7 @@ def samples(seen: Observation, machine: dict[str, float], path: str) -> dict[str
     else:
         cpu = np.maximum(cpu - machine.get("watch_sample", 0.0), 0.0)
     together = beside(seen, batch, began, ended)
-    lock, wait = shares(seen, path, batch, wait, together), own_waits(wait, together)
+    lock, wait = shares(seen, path, batch, wait, together), own_waits(seen, wait, together)
     later, computed = first_samples(seen, batch, wait, cpu)
     # Pickling holds up samples that wait as well as the taking of the next index list. Where
     # samples compute, a simulation shares the worker's time between the two by itself.

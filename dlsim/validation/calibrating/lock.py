@@ -42,16 +42,19 @@ def beside(seen: Observation, batch: Integers, began: Floats, ended: Floats) -> 
     return found
 
 
-def own_waits(wait: Floats, together: Any) -> Floats:
+def own_waits(seen: Observation, wait: Floats, together: Any) -> Floats:
     """For how long samples are blocked by themselves: without what they wait for the lock.
 
-    Where those wait for nothing beside which no batch is pickled or handed over, the others
-    (`together`) wait for the lock, which a simulation finds out again.
+    Where the typical one waits for nothing, of those beside which no batch is pickled or handed
+    over, the others (`together`) wait for the lock, as long as that takes; a simulation finds it
+    out again.
     """
     alone = wait[~together]
-    if len(alone) < LEAST or alone.mean() >= NEGLIGIBLE:
+    if len(alone) < LEAST or np.median(alone) >= NEGLIGIBLE:
         return wait
-    return np.where(together, np.minimum(wait, alone.mean()), wait)
+    pickled, rebuilt = seen.serialised - seen.serialising, seen.received - seen.rebuilding
+    longest = sum(float(took[~np.isnan(took)].mean()) for took in (pickled, rebuilt))
+    return np.where(together, np.maximum(wait - longest, 0.0), wait)
 
 
 def shares(seen: Observation, path: str, batch: Integers, wait: Floats, together: Any) -> Floats:
@@ -66,7 +69,7 @@ def shares(seen: Observation, path: str, batch: Integers, wait: Floats, together
     alone = wait[~together]
     if cores_busy(seen) > 1 or len(alone) < LEAST:
         return np.empty(0)
-    own = np.bincount(batch, minlength=len(seen)) * alone.mean() + blocked(seen)
+    own = np.bincount(batch, minlength=len(seen)) * np.median(alone) + blocked(seen)
     held: list[float] = []
     computed: list[float] = []
     batches, first, epoch = 0, first_batches(seen), seen.epoch_of(np.arange(len(seen)))
