@@ -276,8 +276,6 @@ def uncovered(scenario: Scenario) -> str:
     beyond = only_processes(scenario)
     if beyond is not None:
         return beyond
-    if scenario.machine.room < inf and not scenario.ideal:
-        return "machine.tick"
     if lingers(scenario) and may_end_early(scenario):
         return "workers that live on where one rank ends all"
     return ""

@@ -435,6 +435,24 @@ def test_who_wakes_a_worker_makes_room_for_it(
     assert account(trace).path.get(CORE, 0.0) == pytest.approx(aside[1:].sum())
 
 
+def test_ranks_make_room_on_the_cores_they_share() -> None:
+    """Two ranks send a batch at 4 s, each to its worker, and there are two cores.
+
+    The first rank's main process comes before the second one sends, and finds a core free. That of
+    the second one finds both taken, and goes on at the next multiple of the tick.
+    """
+    changes = {"job.ranks": 2, "machine.cores": 2, "machine.tick": 0.75, "consumer.step": 9.25}
+    changes |= {"loader.prefetch_factor": 1, "dataset.length": 32}
+    engines = ("simpy", "compiled")
+    both = [dlsim.simulate_job(loading(**changes), engine=engine) for engine in engines]
+    for one, other in zip(*(job.ranks for job in both), strict=True):
+        assert one.returned.tolist() == pytest.approx(other.returned.tolist())
+        assert one.sent.tolist() == pytest.approx(other.sent.tolist())
+    first, second = both[0].ranks
+    assert first.returned[:6].tolist() == first.sent[2:].tolist()
+    assert second.returned[:2].tolist() == pytest.approx([4.5, 14.25])
+
+
 def test_ticks_of_no_time_are_refused() -> None:
     """So are negative ones: at every multiple of a tick someone may go on."""
     for tick in (0.0, -1.0, 1e-7):

@@ -210,12 +210,28 @@ def set_alarm(s: State, what: int) -> None:
 @inlined
 def ring(s: State, what: int) -> None:
     """The alarm: whoever is done goes on."""
+    present = s.sharing[what].present
     catch_up(s, what)
     who = next_served(s, what)
     while who != NONE:
         served(s, who)
         who = next_served(s, what)
     set_alarm(s, what)
+    if what == CORES and s.sharing[what].present < present:
+        look_again(s)
+
+
+@inlined
+def look_again(s: State) -> bool:
+    """Whether the main process stands aside: it looks for a free core in an instant.
+
+    Who goes on at this very moment has never been away.
+    """
+    m = s.main[0]
+    aside = bool(m.doing == STAND_ASIDE)
+    if aside:
+        m.wake = min(m.wake, m.now + INSTANT)
+    return aside
 
 
 @inlined
@@ -255,9 +271,6 @@ def next_served(s: State, what: int) -> int:
         else:
             x.present -= 1
             due(s, what, customer, inf)
-            if what == CORES and s.main[0].doing == STAND_ASIDE:
-                # who goes on at this very moment has never been away
-                s.main[0].wake = min(s.main[0].wake, s.main[0].now + INSTANT)
             if in_turns(s, what):
                 stop(s, customer)
     return int(who)

@@ -11,7 +11,14 @@ from math import inf
 
 from dlsim.engine.compiled import messages
 from dlsim.engine.compiled.clock import main_process, next_one
-from dlsim.engine.compiled.cores import catch_up, next_served, serve, served, set_alarm
+from dlsim.engine.compiled.cores import (
+    catch_up,
+    look_again,
+    next_served,
+    serve,
+    served,
+    set_alarm,
+)
 from dlsim.engine.compiled.jit import event_loop, inlined
 from dlsim.engine.compiled.loop import act, go_on
 from dlsim.engine.compiled.meeting import look_at, look_at_node, meet
@@ -50,6 +57,7 @@ def ring(s: State, node: int, of_all: bool) -> None:
     `of_all`: on nodes that are not full, the first read of all is done, and its like on this node.
     """
     x, what = s.sharing[messages.STORAGE], messages.STORAGE
+    present = s.sharing[messages.CORES].present
     s.main[0].now = s.job[0].now
     if of_all:
         advance_all(s)
@@ -67,6 +75,19 @@ def ring(s: State, node: int, of_all: bool) -> None:
         look_at(t, rank)
         who = next_served(s, what)
     set_alarm(s, what)
+    if s.sharing[messages.CORES].present < present:
+        all_look_again(s, node)
+
+
+@inlined
+def all_look_again(s: State, node: int) -> None:
+    """A core may be free: whoever stands aside on the node looks in an instant."""
+    if s.rules[0].tick < inf:
+        for rank in range(node * s.job[0].ranks, (node + 1) * s.job[0].ranks):
+            t = read(s.ranks[rank])
+            t.main[0].now = s.job[0].now
+            if look_again(t):
+                look_at(t, rank)
 
 
 @event_loop
@@ -101,7 +122,10 @@ def run_ranks(table: Table) -> int:
         if alarm:
             ring(t, node, s.node_times[node] > j.now)
         else:
+            present = t.sharing[messages.CORES].present
             why = step(t, node)
+            if t.sharing[messages.CORES].present < present:  # workers were terminated
+                all_look_again(t, node)
         if t.rules[0].networked:
             look_at_reads(t, node)
         look_at_node(t, node)
