@@ -317,7 +317,6 @@ machines = st.builds(
     crosstalk=_sometimes(0.25, 0.01),
     crosstalk_power=st.sampled_from([2.0, 1.0, 3.5]),
     switch_interval=st.sampled_from([None, None, 0.005, 0.1, 1.0]),
-    tick=st.sampled_from([None, None, 0.004, 0.1, 1.0]),
     slice=st.sampled_from([None, None, 0.1, 0.7, 1.0]),
     storage=st.builds(
         dlsim.Storage,

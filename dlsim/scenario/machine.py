@@ -91,13 +91,9 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
             waits for Python's lock (`sys.getswitchinterval`): the feeder thread of a worker that
             pickles, the pin-memory thread beside the training loop. None: threads of a process
             share equally what it gets of the cores. Example: "5 ms"
-        tick: How often the system's clock ticks, at least 1 µs. Where no core is left, a worker
-            that waits for an index list takes the core of the main process, which sends it one, and
-            that goes on at the next tick, or as soon as a core is free. None: nobody makes room.
-            Example: "4 ms"
         slice: How often a process makes room for another that waits for its core: each core then
-            computes for one at a time, and who wakes has one at once, about as in Linux, whatever
-            `tick` is. None: cores are shared equally at every moment. Example: "4 ms"
+            computes for one at a time, and who wakes has one at once, about as in Linux. At least
+            1 µs; none: cores are shared equally at every moment. Example: "4 ms"
         storage: Shared storage, read by the stages that have `read_bytes`.
             Example: { bandwidth = "2 GB/s" }
         memory: Bytes of RAM, which batches on their way must fit into. Example: "64 GiB"
@@ -122,7 +118,6 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     crosstalk: Share = 0.0
     crosstalk_power: float = 2.0
     switch_interval: Seconds | None = None
-    tick: Seconds | None = None
     slice: Seconds | None = None
     storage: Storage = Storage()
     memory: Bytes | None = None
@@ -135,8 +130,8 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
 
     def __post_init__(self) -> None:
         check_positive(self, "cores", "memory", "shm", "price_per_hour", optional=True)
-        check_positive(self, "switch_interval", "tick", "slice", optional=True)
-        require((self.tick or 1.0) >= 1e-6, "tick", "at least 1 µs, or none", self.tick)
+        check_positive(self, "switch_interval", "slice", optional=True)
+        require((self.slice or 1.0) >= 1e-6, "slice", "at least 1 µs, or none", self.slice)
         check_positive(self, "crosstalk_power")
         check_seconds(self, "main_memory", "worker_memory", unit="bytes")
         require(is_number(self.copied) and 0 <= self.copied <= 1, "copied", "a share", self.copied)
@@ -165,14 +160,6 @@ class Machine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     def slices(self) -> float:
         """Seconds after which processes take turns on limited cores; 0: they share them."""
         return 0.0 if self.slice is None or self.cores is None else self.slice
-
-    @property
-    def room(self) -> float:
-        """How often the clock ticks at which who has made room goes on; infinity: nobody makes any.
-
-        Where processes take turns, who is woken takes a core by their rules.
-        """
-        return inf if self.tick is None or self.slices else self.tick
 
     def paired(self, busy: float) -> float:
         """Of so many `busy` cores, the share of those whose sibling is busy, if all have one."""

@@ -7,7 +7,6 @@ What is binding at each moment is said in `critical_path`; what came before what
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -92,7 +91,7 @@ class Walk:
         )
         self.rebinds = scenario is not None and scenario.rebinds
         self.costs = scenario.charged if scenario is not None else Costs()
-        self.makes_room = scenario is not None and scenario.machine.room < inf
+        self.makes_room = scenario is not None and scenario.machine.slices > 0
         self.on_arrival = scenario is not None and scenario.loader.refill == "arrival"
         steals = scenario is not None and scenario.loader.dispatch == "stealing"
         self.pinning = _pinning(trace)

@@ -408,13 +408,16 @@ def test_threads_of_a_process_take_turns_at_its_lock(
     ("changes", "returned"),
     [
         ({}, [2, 4.25, 6.5]),
-        ({"machine.tick": 0.75}, [2.25, 5.25, 8.25]),  # from 2 s to 2.25 s, from 4.5 s to 5.25 s
-        ({"machine.tick": 8.0}, [3, 6.25, 9.5]),  # the worker is done before the tick
-        ({"machine.tick": 0.75, "costs.index_latency": 0.25}, [3, 6, 9]),  # from 2.5 s to 3 s
-        ({"machine.tick": 0.75, "machine.cores": 2}, [1, 3.25, 5.5]),  # a core is left
-        ({"machine.tick": 0.75, "machine.cores": 2, "machine.background": 1.0}, [2.25, 5.25, 8.25]),
-        # worker 0 has a second batch then, which is done at 4 s
-        ({"machine.tick": 0.75, "loader.prefetch_factor": 2}, [2, 4.5, 7.5]),
+        ({"machine.slice": 0.75}, [2.25, 5.25, 8.25]),  # from 2 s to 2.25 s, from 4.5 s to 5.25 s
+        ({"machine.slice": 8.0}, [3, 6.25, 9.5]),  # the worker is done before that
+        ({"machine.slice": 0.75, "costs.index_latency": 0.25}, [3, 6, 9]),  # from 2.5 s to 3 s
+        ({"machine.slice": 0.75, "machine.cores": 2}, [1, 3.25, 5.5]),  # a core is left
+        (
+            {"machine.slice": 0.75, "machine.cores": 2, "machine.background": 1.0},
+            [2.25, 5.25, 8.25],
+        ),
+        # it is there at 2.5 s, and worker 0 at its second one: nobody is woken
+        ({"machine.slice": 0.75, "loader.prefetch_factor": 2}, [2.5, 5.25, 8.25]),
     ],
 )
 def test_who_wakes_a_worker_makes_room_for_it(
@@ -423,7 +426,7 @@ def test_who_wakes_a_worker_makes_room_for_it(
     """Two workers compute a second a batch on one core; steps of 2.25 s are on an accelerator.
 
     Both have their first one at 2 s. The main process sends worker 0 a batch, which takes the core:
-    so it returns the first at the next multiple of the tick, and begins to wait for the second one
+    so it returns the first at the next multiple of the slice, and begins to wait for the second one
     2.25 s later.
     """
     alone = {"dataset.length": 8, "loader.batch_size": 1, "loader.prefetch_factor": 1}
@@ -436,12 +439,12 @@ def test_who_wakes_a_worker_makes_room_for_it(
 
 
 def test_ranks_make_room_on_the_cores_they_share() -> None:
-    """Two ranks send a batch at 4 s, each to its worker, and there are two cores.
+    """Four workers on two cores take turns: the ranks have their first batches at 4.25 s and 3.5 s.
 
-    The first rank's main process comes before the second one sends, and finds a core free. That of
-    the second one finds both taken, and goes on at the next multiple of the tick.
+    At 13.75 s both send one. The first rank's main process comes before the second one sends, and
+    finds a core free. That of the second one finds both taken, and goes on when turns are taken.
     """
-    changes = {"job.ranks": 2, "machine.cores": 2, "machine.tick": 0.75, "consumer.step": 9.25}
+    changes = {"job.ranks": 2, "machine.cores": 2, "machine.slice": 0.75, "consumer.step": 9.25}
     changes |= {"loader.prefetch_factor": 1, "dataset.length": 32}
     engines = ("simpy", "compiled")
     both = [dlsim.simulate_job(loading(**changes), engine=engine) for engine in engines]
@@ -449,15 +452,17 @@ def test_ranks_make_room_on_the_cores_they_share() -> None:
         assert one.returned.tolist() == pytest.approx(other.returned.tolist())
         assert one.sent.tolist() == pytest.approx(other.sent.tolist())
     first, second = both[0].ranks
-    assert first.returned[:6].tolist() == first.sent[2:].tolist()
-    assert second.returned[:2].tolist() == pytest.approx([4.5, 14.25])
+    assert first.sent[2:4].tolist() == pytest.approx([4.25, 13.75])
+    assert first.returned[:2].tolist() == pytest.approx([4.5, 13.75])
+    assert second.sent[2:4].tolist() == pytest.approx([3.5, 13.75])
+    assert second.returned[:2].tolist() == pytest.approx([3.75, 14.25])
 
 
-def test_ticks_of_no_time_are_refused() -> None:
-    """So are negative ones: at every multiple of a tick someone may go on."""
-    for tick in (0.0, -1.0, 1e-7):
-        with pytest.raises(dlsim.ScenarioError, match=r"machine\.tick: expected"):
-            loading(**{"machine.tick": tick})
+def test_slices_of_no_time_are_refused() -> None:
+    """So are negative ones: at each multiple of the slice others compute."""
+    for each in (0.0, -1.0, 1e-7):
+        with pytest.raises(dlsim.ScenarioError, match=r"machine\.slice: expected"):
+            loading(**{"machine.slice": each})
 
 
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
-
 from dlsim.engine.compiled.buffer import deliver
 from dlsim.engine.compiled.clock import wait
 from dlsim.engine.compiled.cores import compute, served_first
@@ -144,7 +142,7 @@ def indices_put(s: State) -> int:
     s.workers[worker].held += 1
     note(s, worker)
     m.owed -= 1
-    if wakes and r.tick < inf:
+    if wakes and r.slice > 0.0:
         m.wake = m.now + r.latency
         return wait(s, MAKE_ROOM)
     return SEND if m.owed > 0 else all_sent(s)
@@ -153,14 +151,14 @@ def indices_put(s: State) -> int:
 @inlined
 def make_room(s: State) -> int:
     """A worker is woken: where no core is left, it takes that of the main process."""
-    m, tick = s.main[0], s.rules[0].tick
-    m.opening = (int(m.now / tick) + 1) * tick
+    m, each = s.main[0], s.rules[0].slice
+    m.opening = (int(m.now / each) + 1) * each
     return STAND_ASIDE
 
 
 @inlined
 def stand_aside(s: State) -> int:
-    """The main process waits for the next tick, or until a core is free."""
+    """The main process waits until processes take turns, or a core is free."""
     m, x, r = s.main[0], s.sharing[CORES], s.rules[0]
     if m.now >= m.opening or x.present + x.spinning + r.background < r.cores:
         return SEND

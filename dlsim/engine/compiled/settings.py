@@ -88,7 +88,6 @@ RULES = np.dtype(
         ("customers", "i8"),  # and how many it has
         ("overlap_copy", "?"),
         ("switch_interval", "f8"),  # after which threads of a process take turns
-        ("tick", "f8"),  # of the system's clock; infinite where nobody makes room
         ("cores", "f8"),
         ("background", "f8"),
         ("slice", "f8"),  # at multiples of which processes take turns on cores; 0: they share them
@@ -198,10 +197,9 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
         "run_ahead": consumer.run_ahead,
         "overlap_copy": consumer.overlap_copy,
         "switch_interval": scenario.machine.switch_interval or inf,
-        "tick": inf if scenario.ideal else scenario.machine.room,
         "cores": scenario.machine.cores or inf,
         "background": scenario.machine.background,
-        "slice": scenario.machine.slices,
+        "slice": 0.0 if scenario.ideal else scenario.machine.slices,
         "spin": consumer.spin and not scenario.ideal,
         "staged": inf if scenario.pins else STAGED_BYTES * max(dataset.tensors, 1),
         "threads": consumer.threads if consumer.device == "cpu" else 0,

@@ -82,7 +82,7 @@ def ring(s: State, node: int, of_all: bool) -> None:
 @inlined
 def all_look_again(s: State, node: int) -> None:
     """A core may be free: whoever stands aside on the node looks in an instant."""
-    if s.rules[0].tick < inf:
+    if s.rules[0].slice > 0.0:
         for rank in range(node * s.job[0].ranks, (node + 1) * s.job[0].ranks):
             t = read(s.ranks[rank])
             t.main[0].now = s.job[0].now

@@ -21,8 +21,8 @@ from typing import TypeAlias
 
 import simpy
 
-from dlsim.engine.facts import INSTANT, PART
-from dlsim.engine.processes.clock import ALARM, happen, until
+from dlsim.engine.facts import PART
+from dlsim.engine.processes.clock import happen
 
 Who: TypeAlias = tuple[int, int]  # a rank, and a process of it
 # Its own level when it is done, or what it wants; a number in the order of coming, and who waits.
@@ -115,8 +115,6 @@ class Sharing:
         self._level = 0.0
         self._since = env.now  # when the level was brought up to date
         self._alarm = 0  # the number of the alarm that counts; earlier ones are stale
-        # Who wants to know that a customer has gone: until when, and in whose turn.
-        self._asking: list[tuple[simpy.Event, float, int]] = []
 
     def serve(self, amount: float, customer: Who, turn: int, *, turns: bool = True) -> simpy.Event:
         """An event that happens when one more thread of `customer` has been served `amount` > 0.
@@ -140,7 +138,6 @@ class Sharing:
             served = self._customers.pop(customer, None)
             if served is not None:
                 served.version += 1
-                self._gone()
         self._set_alarm()
 
     def crowd(self, by: float) -> None:
@@ -149,32 +146,8 @@ class Sharing:
         self.background += by
         self._set_alarm()
 
-    def present(self) -> float:
-        """How many customers there are, with those in the background."""
-        return len(self._customers) + self.background
-
-    def gone(self, moment: float, turn: int) -> simpy.Event:
-        """An event that happens when a customer has been gone for an instant, or at `moment`.
-
-        It happens for the one who has this `turn`.
-        """
-        event = self.env.event()
-        self._asking.append((event, moment, turn))
-        until(self.env, moment, ALARM).callbacks.append(lambda _: self._answer(event, turn, 0.0))
-        return event
-
-    def _gone(self) -> None:
-        """A customer goes: who goes on at this very moment has never been away."""
-        for event, moment, turn in self._asking:
-            self._answer(event, turn, min(INSTANT, moment - self.env.now))
-        self._asking.clear()
-
-    def _answer(self, event: simpy.Event, turn: int, delay: float) -> None:
-        if not event.triggered:
-            happen(event, turn, delay)
-
     def _rate(self) -> float:
-        present = self.present()
+        present = len(self._customers) + self.background
         found = self._rates.get(present)
         if found is None:
             found = self._rates[present] = self.rate(present)
@@ -220,5 +193,4 @@ class Sharing:
             else:
                 customer.version += 1
                 del self._customers[number]
-                self._gone()
         self._set_alarm()

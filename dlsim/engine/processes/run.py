@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import copy
-from math import inf
 from typing import TYPE_CHECKING
 
 import simpy
@@ -165,14 +164,13 @@ class Run:
     def make_room(self, delay: float) -> Steps:
         """The main process lets whom it wakes in `delay` seconds have its core, if none is left.
 
-        It goes on at the next tick, or when a core is free.
+        It goes on when processes take turns, or when a core is free.
         """
-        tick, cores = self.scenario.machine.room, self.scenario.machine.cores or inf
-        if tick == inf or not isinstance(self.cores, Sharing):
+        if not isinstance(self.cores, Ticking):
             return
         yield sleep(self.env, delay, self.turns.last)
-        opening = (int(self.env.now / tick) + 1) * tick
-        while self.env.now < opening and self.cores.present() >= cores:
+        opening = self.cores.tick()
+        while self.env.now < opening and self.cores.full():
             yield self.cores.gone(opening, self.turns.last)
 
     def _serve(

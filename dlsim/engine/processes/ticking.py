@@ -21,6 +21,8 @@ from math import ceil, inf
 
 import simpy
 
+from dlsim.engine.facts import INSTANT
+from dlsim.engine.processes.clock import ALARM, happen, until
 from dlsim.engine.processes.cores import Customer, Who
 from dlsim.scenario import Machine
 
@@ -44,6 +46,8 @@ class Ticking:
         self._next = inf  # the level at which the first one is due
         self._ticks, self._coming, self._ticking = 0, 0, False  # the alarm is for a tick
         self._alarm = 0
+        # Who wants to know that a customer has gone: until when, and in whose turn.
+        self._asking: list[tuple[simpy.Event, float, int]] = []
 
     def serve(self, amount: float, customer: Who, turn: int, *, turns: bool = True) -> simpy.Event:
         """An event that happens when one more thread of `customer` has been served `amount` > 0.
@@ -76,6 +80,7 @@ class Ticking:
                 self._computing[core] = None
             else:
                 self._lines[core].remove(who)
+            self._tell_gone()
         self._set_alarm()
 
     def crowd(self, by: float) -> None:
@@ -83,6 +88,34 @@ class Ticking:
         self._advance()
         self.background += by
         self._set_alarm()
+
+    def tick(self) -> float:
+        """The next moment at which processes take turns."""
+        return (int(self.env.now / self.machine.slices) + 1) * self.machine.slices
+
+    def full(self) -> bool:
+        """Whether all cores are taken."""
+        return len(self._customers) + self.background >= (self.machine.cores or inf)
+
+    def gone(self, moment: float, turn: int) -> simpy.Event:
+        """An event that happens when a customer has been gone for an instant, or at `moment`.
+
+        It happens for the one who has this `turn`.
+        """
+        event = self.env.event()
+        self._asking.append((event, moment, turn))
+        until(self.env, moment, ALARM).callbacks.append(lambda _: self._answer(event, turn, 0.0))
+        return event
+
+    def _tell_gone(self) -> None:
+        """A customer goes: who goes on at this very moment has never been away."""
+        for event, moment, turn in self._asking:
+            self._answer(event, turn, min(INSTANT, moment - self.env.now))
+        self._asking.clear()
+
+    def _answer(self, event: simpy.Event, turn: int, delay: float) -> None:
+        if not event.triggered:
+            happen(event, turn, delay)
 
     def _speed(self) -> float:
         """What who computes gets done in a second."""
@@ -169,4 +202,5 @@ class Ticking:
                 if not self._customers[who].threads:
                     del self._customers[who]
                     self._computing[core] = who = None
+                    self._tell_gone()
         self._set_alarm()

@@ -291,7 +291,6 @@ def machine_of(runs: Sequence[Accounts], slower: float, *, siblings: bool = Fals
         siblings=1 / (1 + slower) if siblings else 1.0,
         contention=0.0 if siblings else slower,
         switch_interval=known[0].get("switch_interval", SWITCH_INTERVAL),
-        tick=known[0].get("tick"),
         slice=known[0].get("slice") or None,
         memory=known[0].get("memory"),
         shm=known[0].get("shm"),

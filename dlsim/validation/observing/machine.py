@@ -18,7 +18,7 @@ from itertools import repeat
 from multiprocessing import active_children
 from pathlib import Path
 from statistics import median
-from time import clock_getres, monotonic, perf_counter, thread_time
+from time import monotonic, perf_counter, thread_time
 from typing import Any, NamedTuple
 
 from dlsim.engine.usable import usable_cores
@@ -33,7 +33,6 @@ STAT = Path("/proc/stat")
 # it is not known which that is, after so many.
 LOOKS = (4, 40, 400)
 PAGES = (1 << 23) // mmap.PAGESIZE
-COARSE = 6  # CLOCK_MONOTONIC_COARSE (time.h), which is as fine as the system's clock ticks
 TURNS = 5000  # of a loop that does nothing
 FORGETTING = 20e-6  # seconds after which a processor has half forgotten what watching does
 IDLE, IOWAIT, STEAL = 3, 4, 7  # columns of the first line of /proc/stat, after its name
@@ -170,8 +169,7 @@ def overhead(took: float, *, samples: bool, rounds: int = 20, most: int = 64) ->
 def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[str, float]:
     """The machine in numbers: `cores` that this process may use, `memory` and `shm` in bytes.
 
-    `descriptors`: how many files a process may have open, where that is limited. `tick`: how often
-    the system's clock ticks, in seconds, where it tells (clock_getres(2)).
+    `descriptors`: how many files a process may have open, where that is limited.
 
     Also the cores that we used (`ours`), others used (`foreign`) and the host took away (`stolen`),
     on average, and what watching costs the thread that fetches for each sample and batch.
@@ -186,9 +184,6 @@ def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[s
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY:
         found["descriptors"] = float(most)
-    if sys.platform == "linux":
-        with suppress(OSError):
-            found["tick"] = clock_getres(COARSE)
     with suppress(OSError):
         found["shm"] = float(shutil.disk_usage("/dev/shm").total)
     if before is not None and after is not None and after.time > before.time:
