@@ -458,6 +458,20 @@ def test_ranks_make_room_on_the_cores_they_share() -> None:
     assert second.returned[:2].tolist() == pytest.approx([3.75, 14.25])
 
 
+def test_a_main_process_that_fetches_keeps_its_core() -> None:
+    """Three ranks without workers fetch for 1 s on two cores, and compute steps of 1 s.
+
+    The third one takes the core of the first, which waits until a step is over: who goes on with a
+    step at once keeps its core.
+    """
+    alone = {"loader.num_workers": 0, "loader.prefetch_factor": "none", "loader.batch_size": 1}
+    changes = {"job.ranks": 3, "job.deal": "same", "dataset.length": 1, "machine.cores": 2}
+    changes |= {"machine.slice": 10.0, "consumer.step": 1.0, "consumer.device": "cpu"}
+    for engine in ("simpy", "compiled"):
+        found = dlsim.simulate_job(loading(**alone, **changes), engine=engine)
+        assert [rank.fetched[0] for rank in found.ranks] == pytest.approx([3, 1, 1])
+
+
 def test_slices_of_no_time_are_refused() -> None:
     """So are negative ones: at each multiple of the slice others compute."""
     for each in (0.0, -1.0, 1e-7):

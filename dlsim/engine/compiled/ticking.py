@@ -72,12 +72,30 @@ def begin(s: State, customer: int, core: int) -> None:
     """The customer computes on the core from now on."""
     x, c = s.sharing[CORES], s.customers[CORES, customer]
     threads = s.threads[CORES, customer]
-    c.core, c.computing, c.seen = core, True, x.level
+    c.computing, c.seen = True, x.level
+    remember(s, customer, core)
     x.computing += 1
     s.cores[core].who = customer
     first = min(threads[0].done, threads[1].done, threads[2].done, c.handing)
     level = x.level + (first - c.level) * c.threads
     x.next = play(s.due[CORES], s.first_due[CORES], customer, level, False)
+
+
+@inlined
+def remember(s: State, customer: int, core: int) -> None:
+    """It is the core that the process had last: without workers the main process is two customers.
+
+    One of them fetches, the other one does all else.
+    """
+    r, customers = s.rules[0], s.customers[CORES]
+    customers[customer].core = core
+    if r.workers == 0:
+        fetching = customer - customer % r.customers
+        other = fetching + len(s.workers) * r.gang + 1
+        if customer == fetching:
+            customers[other].core = core
+        elif customer == other:
+            customers[fetching].core = core
 
 
 @inlined
