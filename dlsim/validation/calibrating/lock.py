@@ -53,7 +53,8 @@ def own_waits(seen: Observation, wait: Floats, together: Any) -> Floats:
     if len(alone) < LEAST or np.median(alone) >= NEGLIGIBLE:
         return wait
     pickled, rebuilt = seen.serialised - seen.serialising, seen.received - seen.rebuilding
-    longest = sum(float(took[~np.isnan(took)].mean()) for took in (pickled, rebuilt))
+    times = [took[~np.isnan(took)] for took in (pickled, rebuilt)]
+    longest = sum(float(took.mean()) for took in times if len(took))
     return np.where(together, np.maximum(wait - longest, 0.0), wait)
 
 
