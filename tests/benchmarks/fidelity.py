@@ -143,8 +143,8 @@ CAUSES = """Where predictions of these miss, what was watched shows why:
   then wakes the two processes on different cores. Which it is, settings do not say.
 - **files, warm**: with steps of 5 ms, the main process stands in line for a core for {queued} of
   the {waited} that a `next()` takes, though {idle} of the cores' time nobody uses: a worker that it
-  wakes takes its core until the next tick of the clock. A simulated core is given to whoever can
-  use it.
+  wakes takes its core until the next tick of the clock. A simulated one does so only where no core
+  is left.
 - **arrays**, and other large messages: pickling keeps Python's lock, so that it holds up the
   worker's fetching by {held_up} a batch, or the fetching holds it up, whichever came first; a page
   of new memory takes {page} here, and how many a message needs depends on what was freed before:
