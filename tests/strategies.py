@@ -339,6 +339,7 @@ costs = st.fixed_dictionaries(
         "first_put": _sometimes(0.25, 0.7),
         "first_serialise": _sometimes(0.25, 0.7),
         "first_next": _sometimes(0.25, 0.7),
+        "first_receive": _sometimes(0.25, 0.7),
         "worker_stop": _sometimes(0.25),
         "index_put": seconds,
         "take": seconds,

@@ -220,6 +220,8 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             Example: "1.5 ms"
         first_next: Time of a core that the main process takes for its first `next()` beyond what
             others take: something is imported with it. Example: "4 ms"
+        first_receive: Time of a core that the main process takes to rebuild the first batch beyond
+            what others take: with it something is imported that it had no need of. Example: "0.3 s"
         worker_stop: Time of a core before a worker that was told to stop is gone.
             Example: "20 ms"
         index_put: Sending an index list, in the main process. Example: "40 µs"
@@ -264,6 +266,7 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     first_cpu: Seconds = 0.0
     first_serialise: Seconds = 0.0
     first_next: Seconds = 0.0
+    first_receive: Seconds = 0.0
     worker_stop: Seconds = 0.0
     index_put: Seconds = 0.0
     first_put: Seconds = 0.0

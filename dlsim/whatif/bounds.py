@@ -185,7 +185,7 @@ def disagrees(limits: Bounds, found: Replications) -> str | None:
     edges = workers * (costs.worker_start + costs.worker_ready + costs.worker_stop)
     edges += max(costs.blocked(worker) for worker in range(max(workers, 1)))
     edges += max(workers, 1) * costs.first_cpu + workers * costs.first_serialise
-    edges += costs.first_start + costs.first_put + costs.first_next
+    edges += costs.first_start + costs.first_put + costs.first_next + costs.first_receive
     longest = edges + (returned + 2 * workers + 1) * limits.at_most
     epoch = float(found["epoch_time"].mean())
     if epoch > (1 + chance) * longest:

@@ -193,6 +193,7 @@ _SECONDS = (
     "first_cpu",
     "first_serialise",
     "first_next",
+    "first_receive",
     "index_put",
     "index_latency",
     "take",

@@ -599,6 +599,7 @@ WAITING = {"dataset.fetch.0.cpu": "none", "dataset.fetch.0.wait": 1.0, "epochs":
         ("first_start", (5.0, 0.0), ([7, 7, 9, 9], [2, 2, 4, 4]), ([7, 7, 9, 9], [2, 2, 4, 4])),
         ("first_put", (5.0, 5.0), ([7, 7, 9, 9],) * 2, ([7, 7, 9, 9],) * 2),
         ("first_next", (0.0, 0.0), ([2, 2, 4, 4],) * 2, ([5, 5, 5, 5], [2, 2, 4, 4])),
+        ("first_receive", (0.0, 0.0), ([2, 2, 4, 4],) * 2, ([7, 7, 7, 7], [2, 2, 4, 4])),
         # What a feeder thread has still to do of the first batch, the second one waits for.
         ("first_serialise", (0.0, 0.0), ([7, 7, 7, 7],) * 2, ([7, 7, 7, 7],) * 2),
     ],

@@ -111,7 +111,15 @@ def test_starts_that_wait_are_kept_as_such(dataset, init, blocked, first, persis
     spared = dlsim.replace(scenario, {"costs.worker_wait": 0.0, "costs.first_sample": 0.0})
     starts = []
     # Else the first worker waits while the second one is started, or shares a core with others.
-    others = ("worker_start", "worker_ready", "first_start", "first_cpu", "first_put", "first_next")
+    others = (
+        "worker_start",
+        "worker_ready",
+        "first_start",
+        "first_cpu",
+        "first_put",
+        "first_next",
+        "first_receive",
+    )
     for case in (scenario, spared):
         changes = {"machine.cores": None} | {f"costs.{key}": 0.0 for key in others}
         trace = dlsim.simulate(dlsim.replace(case, changes))
@@ -119,6 +127,42 @@ def test_starts_that_wait_are_kept_as_such(dataset, init, blocked, first, persis
     later = starts[0] - starts[1]
     assert later[0] == pytest.approx(costs.worker_wait + costs.first_sample, abs=0.05)
     assert later[1] == pytest.approx(0.0 if persistent else later[0], abs=0.05)
+
+
+class Box:
+    """What a batch is put into; the first one that is rebuilt in a process takes long."""
+
+    rebuilt = False
+
+    def __init__(self, content):
+        self.content = content
+
+    def __reduce__(self):
+        return rebuild_box, (self.content,)
+
+
+def rebuild_box(content):
+    """A box, unpickled."""
+    if not Box.rebuilt:
+        until = time.thread_time() + 0.2
+        while time.thread_time() < until:
+            pass
+    Box.rebuilt = True
+    return Box(content)
+
+
+def test_what_the_first_batch_takes_to_be_rebuilt_comes_after_it():
+    """As where its class is imported: the first batch is there, and is returned so much later."""
+    Box.rebuilt = False
+    seen = observe(DataLoader(Rows(), 3, num_workers=2, collate_fn=Box))
+    scenario = calibrate(seen, transport=TRANSPORT)
+    assert 0.18 < scenario.costs.first_receive < 0.3
+    assert scenario.costs.first_next < 0.1
+    alone = dlsim.replace(scenario, {"machine.cores": None})
+    spared = dlsim.replace(alone, {"costs.first_receive": 0.0})
+    late, soon = dlsim.simulate(alone), dlsim.simulate(spared)
+    later = late.returned[0] - soon.returned[0]
+    assert later == pytest.approx(scenario.costs.first_receive)
 
 
 class Importing(Rows):

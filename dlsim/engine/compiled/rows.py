@@ -28,6 +28,7 @@ MAIN_PROCESS = row(
     ("at", "i8"),  # the worker it is at, where it takes one after another
     ("deadline", "f8"),
     ("begun", "?"),  # next() was called
+    ("rebuilt", "?"),  # a batch was
     ("listening", "?"),  # waits for an answer
     ("resuming", "i8"),  # workers that have not said that they know of the new epoch
     ("sent", "i8"),

@@ -107,6 +107,7 @@ RULES = np.dtype(
         ("take", "f8"),
         ("first_serialise", "f8"),
         ("first_next", "f8"),
+        ("first_receive", "f8"),
         ("lock", "f8"),  # for what share a worker's other thread holds up the one that fetches
         ("pin_memory", "?"),
         ("pipe", "?"),  # batches go through the pipe,
@@ -152,7 +153,7 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
     if loader.num_workers:
         made["worker_ready"] += costs.worker_ready
         made["worker_wait"] += costs.worker_wait
-        made["first_next"] = costs.first_next
+        made["first_next"], made["first_receive"] = costs.first_next, costs.first_receive
     else:
         made["worker_ready"] += costs.first_next
     for name in HANDLING:
@@ -221,9 +222,8 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
 def at_once(scenario: Scenario) -> bool:
     """Whether it takes no time to take an answer off the result queue, and to rebuild it."""
     costs = scenario.charged
-    return scenario.ideal or (
-        not scenario.through_pipe and costs.hand_over == costs.receive == Cost()
-    )
+    nothing = costs.hand_over == costs.receive == Cost() and costs.first_receive == 0
+    return scenario.ideal or (nothing and not scenario.through_pipe)
 
 
 def computing(scenario: Scenario, *, samples: bool) -> bool:

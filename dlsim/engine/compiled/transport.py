@@ -109,6 +109,9 @@ def rebuild(s: State, number: int, owner: int, moved: bool) -> None:
         seconds -= jitter(s, number) * hand_over(s, number)
         arrived(s, number)
         wake(s, feeder(s, owner), s.main[0].now)
+    if not s.main[0].rebuilt and is_batch(s, number):
+        s.main[0].rebuilt = True
+        seconds += r.first_receive
     compute(s, seconds)
 
 

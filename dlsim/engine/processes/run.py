@@ -92,6 +92,7 @@ class Run:
         self.feeds = self.cores is not None and serialises
         self.first = 0  # under which number the node knows worker 0
         self.first_stage = 0  # and the first stage of the dataset
+        self.beginning = iter((self.costs.first_receive,))  # of the first batch that is received
         self.lock = Turnstile(node.env)  # Python's, which workers share where they are threads
 
     def jobs(self, epoch: int) -> Jobs:
@@ -124,6 +125,7 @@ class Run:
         other.first_stage = len(self.scenario.dataset.fetch)
         other.turns = Turns(self.rank, other.first)
         other.lock = self.lock
+        other.beginning = self.beginning
         other.alone = self.alone = False
         return other
 

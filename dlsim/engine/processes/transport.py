@@ -56,6 +56,8 @@ def receive(run: Run, answer: Answer, turn: int) -> Steps:
         happen(answer.moved, run.turns.feeder(answer.worker))
     elif not _goes_through_pipe(run, answer):
         yield from run.compute_beside(answer.worker, handing, turn)
+    if isinstance(answer.outcome, Fetched):
+        receiving += next(run.beginning, 0.0)
     yield from run.compute(MAIN, receiving, turn)
     if answer.number != MAIN:
         run.recorder.received[answer.number] = run.env.now

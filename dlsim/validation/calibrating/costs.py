@@ -53,7 +53,8 @@ class Accounts:
     `ready`, `stop`: of each worker, and `begin`: for which it is blocked before it takes work;
     `begin_wait`, `begin_cpu`: by how much its first sample exceeds others, and its first batch in
     what its thread computes besides; `begin_serialise`: of its feeder thread; `begin_next`:
-    of the main process in `next()`; `begin_put`: how long it is held up in the first sending.
+    of the main process in `next()`, but for `begin_receive`, in rebuilding; `begin_put`: how long
+    it is held up in the first sending.
     `tensors`, `bytes`, `path`: of the mean batch. `crowding`: for each batch collated, how busy the
     other cores were meanwhile, from 0 to 1, and whether it was the `first` of its process.
     `busy`: cores that a sample keeps busy, by threads of a library.
@@ -92,6 +93,7 @@ class Accounts:
     begin_cpu: Floats
     begin_serialise: Floats
     begin_next: Floats
+    begin_receive: Floats
     begin_put: Floats
     stop: Floats
     tensors: float

@@ -60,6 +60,7 @@ def costs_of(
         first_cpu=mean("begin_cpu", 0.0, all_runs),
         first_serialise=mean("begin_serialise", 0.0),
         first_next=mean("begin_next", 0.0),
+        first_receive=mean("begin_receive", 0.0),
         worker_stop=mean("stop", transport.worker_stop),
         index_put=mean("put", transport.index_put),
         first_put=mean("begin_put", 0.0),

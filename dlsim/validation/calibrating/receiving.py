@@ -19,13 +19,17 @@ def main_side(seen: Observation) -> dict[str, Any]:
     Sending is the last thing that `next()` does, and another thread writes what is sent.
     """
     if seen.meta.scenario is None or not seen.meta.scenario.loader.num_workers:
-        return dict.fromkeys(("receive", "jitter", "put", "begin_next"), np.empty(0))
+        names = ("receive", "jitter", "put", "begin_next", "begin_receive")
+        return dict.fromkeys(names, np.empty(0))
     order = seen.order
     began, used = beyond((seen.thread_returned - seen.thread_requested)[order], [0])
+    received = np.where(np.isnan(seen.received), np.inf, seen.received)  # perhaps not in order
+    rebuilt, _ = beyond(seen.rebuild_cpu, [int(received.argmin())])
     if seen.meta.scenario.loader.pin_memory and not np.isnan(seen.pinned).all():
         receive = by_pin_memory_thread(seen)
         alone = {"receive": receive, "jitter": uneven(receive)}
-        return {**alone, "put": used, "begin_next": began}
+        return {**alone, "put": used, "begin_next": began, "begin_receive": rebuilt}
+    rebuilt = np.minimum(rebuilt, began)
     all_threads = np.diff(seen.cpu_returned[order], prepend=np.nan)
     beside = np.maximum(all_threads - np.diff(seen.thread_returned[order], prepend=np.nan), 0.0)
     beside = np.nan_to_num(beside, nan=float(np.nanmean(beside)) if len(order) > 1 else 0.0)
@@ -36,7 +40,8 @@ def main_side(seen: Observation) -> dict[str, Any]:
         "receive": receive,
         "jitter": uneven(receive[by_themselves(seen)]),
         "put": put + np.minimum(beside, put),
-        "begin_next": began,
+        "begin_next": began - rebuilt,
+        "begin_receive": rebuilt,
     }
 
 

@@ -49,6 +49,7 @@ def there_already(scenario: Scenario) -> Scenario:
         first_cpu=0.0,
         first_serialise=0.0,
         first_next=0.0,
+        first_receive=0.0,
         worker_stop=0.0,
         first_put=0.0,
     )
