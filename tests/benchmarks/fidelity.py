@@ -156,8 +156,8 @@ CAUSES = """Where predictions of these miss, what was watched shows why:
 """
 
 PART = """{begin}
-**Real runs** of {count} configurations of eight kinds of work that nothing was tuned on, though three
-of them showed faults that are mended since, predicted
+**Real runs** of {count} configurations of eight kinds of work that nothing was tuned on, though
+three of them showed faults that are mended since, predicted
 from {calibrated} of the same work ([all of them](docs/fidelity.md)):
 {machine}.
 
