@@ -119,11 +119,15 @@ def test_overflow_of_all_memory() -> None:
 @settings(max_examples=60)
 @given(scenarios(torch_only=False), st.integers(0, 1000))
 def test_never_more_than_the_window_and_one(scenario: dlsim.Scenario, seed: int) -> None:
-    """What is in /dev/shm never exceeds the credit window and the batch in use."""
+    """What is in /dev/shm never exceeds the credit window and the batch in use.
+
+    But for the one that is about to be returned, while the main process stands aside.
+    """
     sized = dlsim.replace(scenario, {"dataset.sample_bytes": 1.0})
     trace = dlsim.simulate(sized, seed)
     batch = int(trace.size.max(initial=0))
-    assert dlsim.memory(trace).shm.max <= (sized.loader.window + 1) * batch
+    beside = 2 if scenario.machine.slices else 1
+    assert dlsim.memory(trace).shm.max <= (sized.loader.window + beside) * batch
 
 
 def test_observed_traces_without_a_scenario_are_refused() -> None:

@@ -27,11 +27,15 @@ FIRST_STRIDE = 5  # batches between two marks
 
 
 def goes_on(scenario: Scenario) -> bool:
-    """Whether nothing ends an epoch before everything that was sent has come to its end."""
+    """Whether nothing ends an epoch before everything that was sent has come to its end.
+
+    And a credit is given back at the moment of a return, as no main process stands aside before it.
+    """
     early = scenario.consumer.stop_after is not None or scenario.loader.timeout > 0
     loader = scenario.loader
     other = loader.endless or loader.refill != "return" or only_processes(scenario) is not None
-    return not (early or other or scenario.failures)
+    aside = scenario.machine.slices > 0 and not scenario.ideal
+    return not (early or other or scenario.failures or aside)
 
 
 class Waits:

@@ -290,6 +290,11 @@ class WorkerMemory:
             self._spent = monotonic() - began
 
     @property
+    def due(self) -> bool:
+        """Whether it looks after the next batch, and that is the last one."""
+        return self.batches + 1 == self.last
+
+    @property
     def apart(self) -> float:
         """Seconds for which it has looked since the last batch, while nobody else did anything."""
         return self._spent if self.batches == self.last else 0.0

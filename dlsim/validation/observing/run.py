@@ -258,6 +258,8 @@ def run_epoch(
                 meet()
                 log.released.append(monotonic())
             log.in_step = False
+            if progress.due:
+                log.clock.settle()  # the accelerator goes on meanwhile
             progress(1)
             if seconds is not None and monotonic() - log.started[0] >= seconds:
                 late = True
