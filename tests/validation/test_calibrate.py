@@ -162,7 +162,7 @@ def test_what_the_first_batch_takes_to_be_rebuilt_comes_after_it():
     spared = dlsim.replace(alone, {"costs.first_receive": 0.0})
     late, soon = dlsim.simulate(alone), dlsim.simulate(spared)
     later = late.returned[0] - soon.returned[0]
-    assert later == pytest.approx(scenario.costs.first_receive)
+    assert later == pytest.approx(scenario.costs.first_receive, abs=0.03)  # if others come first
 
 
 class Importing(Rows):
