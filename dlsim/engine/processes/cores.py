@@ -92,6 +92,18 @@ class Customer:
         self.handing = handing if handing > self.level else inf
 
 
+class Rates(dict[float, float]):
+    """What each of so many customers gets, found out once for each number of them."""
+
+    def __init__(self, rate: Callable[[float], float]) -> None:
+        super().__init__()
+        self._rate = rate
+
+    def __missing__(self, present: float) -> float:
+        found = self[present] = self._rate(present)
+        return found
+
+
 class Sharing:
     """Something shared equally among customers: with n of them, each gets `rate(n)` of it.
 
@@ -107,8 +119,7 @@ class Sharing:
         interval: float | None = None,
     ) -> None:
         self.env, self.interval = env, inf if interval is None else interval
-        self.rate, self.background = rate, background
-        self._rates: dict[float, float] = {}  # by how many there are
+        self._rates, self.background = Rates(rate), background
         self._customers: dict[Who, Customer] = {}
         self._finishes: list[tuple[float, int, int, Customer, Who]] = []
         self._number = count()
@@ -147,11 +158,7 @@ class Sharing:
         self._set_alarm()
 
     def _rate(self) -> float:
-        present = len(self._customers) + self.background
-        found = self._rates.get(present)
-        if found is None:
-            found = self._rates[present] = self.rate(present)
-        return found
+        return self._rates[len(self._customers) + self.background]
 
     def _advance(self) -> None:
         """Bring the level up to this moment."""

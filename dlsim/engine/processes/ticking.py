@@ -23,7 +23,7 @@ import simpy
 
 from dlsim.engine.facts import INSTANT
 from dlsim.engine.processes.clock import ALARM, happen, until
-from dlsim.engine.processes.cores import Customer, Who
+from dlsim.engine.processes.cores import Customer, Rates, Who
 from dlsim.scenario import Machine
 
 MOST = 1 << 16  # cores; nothing here wants more of them
@@ -34,6 +34,7 @@ class Ticking:
 
     def __init__(self, env: simpy.Environment, machine: Machine) -> None:
         self.env, self.machine, self.background = env, machine, machine.background
+        self._rates = Rates(machine.rate)
         self.interval = inf if machine.switch_interval is None else machine.switch_interval
         cores = min(ceil(machine.cores or 1), MOST)
         self._computing: list[Who | None] = [None] * cores
@@ -120,7 +121,7 @@ class Ticking:
     def _speed(self) -> float:
         """What who computes gets done in a second."""
         present = len(self._customers)
-        share = self.machine.rate(present + self.background)
+        share = self._rates[present + self.background]
         return present * share / min(present, len(self._computing))
 
     def _advance(self) -> None:
