@@ -6,6 +6,7 @@ after the other in each round, and the ratio is of both.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -43,6 +44,14 @@ import sys
 sys.modules["llvmlite"] = sys.modules["numba"] = None  # the latter is what other versions need
 from dlsim.cli import main
 sys.exit(main())
+"""
+# From a process of its own, which is small: the peak memory of a child begins with what whoever
+# starts it has just then, in Linux.
+MEASURING = """
+import json, resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps((used.ru_utime + used.ru_stime, used.ru_maxrss)))
 """
 COMMANDS = (
     ("run", "scenarios/imagenet_a100.toml"),
@@ -97,17 +106,10 @@ price_per_hour = {price}
 def spent(root: Path, *arguments: str, **environment: str) -> tuple[float, float]:
     """Seconds of processor time that Python takes with these arguments, and MB of memory."""
     known = {**os.environ, "PYTHONPATH": str(root), **environment}
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=root,
-        env=known,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, arguments
-    return used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6
+    measuring = [sys.executable, "-c", MEASURING, sys.executable, *arguments]
+    done = subprocess.run(measuring, cwd=root, env=known, stdout=subprocess.PIPE, check=True)
+    seconds, most = json.loads(done.stdout)
+    return seconds, most * 1024 / 1e6
 
 
 def first_use(repeats: int, other: Path | None) -> Iterator[str]:
