@@ -21,9 +21,13 @@ class Thread:
 
     def __init__(self, monkeypatch):
         self.time, self.cpu, self.queued, self.asked = 100.0, 7.0, 3.0, Counter()
+        self.turns, self.blocked = 5, 2
         monkeypatch.setattr(cpu_time, "monotonic", lambda: self.time)
         monkeypatch.setattr(cpu_time, "thread_time", lambda: self.ask("cpu"))
-        monkeypatch.setattr(cpu_time.QueueClock, "__call__", lambda clock: self.ask("queued"))
+        monkeypatch.setattr(cpu_time, "blockings", lambda: self.ask("blocked"))
+        monkeypatch.setattr(
+            cpu_time.QueueClock, "turns", lambda _: cpu_time.Turns(self.ask("queued"), self.turns)
+        )
 
     def ask(self, what):
         """What the system says."""
@@ -37,10 +41,12 @@ class Thread:
     def waits(self, seconds):
         """It waits for a core."""
         self.time, self.queued = self.time + seconds, self.queued + seconds
+        self.turns += 1
 
     def sleeps(self, seconds):
         """It wants no core."""
         self.time += seconds
+        self.turns, self.blocked = self.turns + 1, self.blocked + 1
 
 
 @pytest.fixture
@@ -79,16 +85,34 @@ def test_short_waits_are_not_lost(thread):
     assert told[2] > 0
 
 
-def test_the_system_is_asked_only_where_need_be(thread):
-    """Nothing is just after another reading; nor how long it waited, of who only computes."""
+def test_a_thread_that_is_not_blocked_is_not_asked_what_it_used(thread):
+    """Linux looks then whether it has had its share of the core; all else follows from the rest."""
     clock = cpu_time.ThreadClock()
+    thread.computes(0.001)
+    clock()
     thread.asked.clear()
     for _ in range(50):
         thread.computes(1e-6)  # from the end of a sample to the next
         before = clock()
         thread.computes(50e-6)
         assert since(clock, before) == pytest.approx((50e-6, 50e-6, 0))
-    assert thread.asked == {"cpu": 50}
+    assert thread.asked == {"queued": 50}
+    thread.waits(0.004)
+    assert since(clock, before) == pytest.approx((0.00405, 50e-6, 0.004))
+    assert (thread.asked["blocked"], thread.asked["cpu"]) == (1, 0)
+    thread.sleeps(0.01)
+    assert since(clock, before) == pytest.approx((0.01405, 50e-6, 0.004))
+    assert thread.asked["cpu"] == 1
+
+
+def test_what_a_thread_used_is_asked_where_the_system_tells_no_turns(thread, monkeypatch):
+    """Elsewhere than in Linux."""
+    monkeypatch.setattr(cpu_time.QueueClock, "turns", lambda clock: cpu_time.UNTOLD)
+    clock = cpu_time.ThreadClock()
+    before = clock()
+    thread.computes(0.001)
+    thread.sleeps(0.1)
+    assert since(clock, before) == pytest.approx((0.101, 0.001, 0))
 
 
 def test_a_sample_is_written_without_a_system_call(tmp_path, monkeypatch):

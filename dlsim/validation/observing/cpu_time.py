@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from contextlib import suppress
 from time import monotonic, thread_time
 from typing import NamedTuple
@@ -27,6 +28,13 @@ NOTHING = Reading(0.0, 0.0, 0.0)
 UNSEEN = Reading(float("nan"), float("nan"), float("nan"))
 
 
+class Turns(NamedTuple):
+    """What a thread has had so far: seconds in which it waited for a core, and turns on one."""
+
+    queued: float
+    number: int
+
+
 class QueueClock:
     """Called, it returns the seconds that the thread which made it has waited for a core so far.
 
@@ -38,15 +46,28 @@ class QueueClock:
         with suppress(OSError):
             self._file = os.open(SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
 
+    def turns(self) -> Turns:
+        """The same, and how often it was given a core; never, where the system does not tell."""
+        if self._file < 0:
+            return UNTOLD
+        _, queued, number = os.pread(self._file, 64, 0).split()
+        return Turns(int(queued) * 1e-9, int(number))
+
     def __call__(self) -> float:
         """Seconds."""
-        if self._file < 0:
-            return 0.0
-        return int(os.pread(self._file, 64, 0).split()[1]) * 1e-9
+        return self.turns().queued
 
     def __del__(self) -> None:
         if self._file >= 0:
             os.close(self._file)
+
+
+UNTOLD = Turns(0.0, 0)
+
+
+def blockings() -> int:
+    """How often this thread has been blocked so far, in Linux."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 def reading(queued: QueueClock) -> Reading:
@@ -62,28 +83,31 @@ def reading(queued: QueueClock) -> Reading:
 class ThreadClock:
     """Called, it returns what the thread which made it has used until now.
 
-    No system call is made where none is needed: just after another reading the thread was running;
-    and who was on a core for all but a moment since the queue was read has not waited in it. What
-    is not seen so is less than `JUST`, and seen by the next full reading.
+    Who asks Linux what a thread has used makes it look whether the thread has had its share of the
+    core, as it does else at ticks only, and so loses the core where others wait: threads that work
+    together are then half as slow again. So it is asked only where that does not follow from the
+    rest: who has not been blocked was on a core whenever it did not wait for one. Just after
+    another reading the thread was running; what is not seen so is less than `JUST`, and seen by the
+    next one.
     """
 
     def __init__(self) -> None:
         self._queued = QueueClock()
-        self.last = self.full()
+        self.last = reading(self._queued)
+        self._turns, self._blocked = UNTOLD.number, -1
 
     def __call__(self) -> Reading:
         """All three, now."""
         now, before = monotonic(), self.last
         if now - before.time < JUST:
             return Reading(now, before.cpu + now - before.time, before.queued)
-        cpu = thread_time()
-        if now - cpu - self._off >= JUST:
-            return self.full()
-        self.last = Reading(now, cpu, before.queued)
+        queued, turns = self._queued.turns()
+        blocked = self._blocked
+        if turns != self._turns:
+            self._turns, self._blocked = turns, blockings()
+        if turns and blocked == self._blocked:
+            cpu = before.cpu + now - before.time - (queued - before.queued)
+        else:
+            cpu = thread_time()
+        self.last = Reading(now, cpu, queued)
         return self.last
-
-    def full(self) -> Reading:
-        """The same, asked of the system."""
-        self.last = now = reading(self._queued)
-        self._off = now.time - now.cpu  # seconds off the cores, and a constant
-        return now
