@@ -518,11 +518,12 @@ def test_writing_into_the_pipe_holds_nobody_up():
     assert found.checks[0].off == pytest.approx(0.0, abs=0.01)
 
 
-@pytest.mark.parametrize("waits", [{"step": 0.02}, {"queued": 0.001}])
+@pytest.mark.parametrize("waits", [{"step": 0.02}, {"queued": 0.005}])
 def test_workers_that_wait_do_not_tell_how_far_pickling_holds_them_up(waits):
-    """One that is idle has time for it, and one that waits for a core may wait for that alone."""
+    """One that is idle has time for it, and so has one that waits for a core for longer."""
     assert calibrate(locking(0.25, **waits), transport=TRANSPORT).costs.lock == 1.0
     assert not len(accounts(locking(0.25, **waits)).lock)
+    assert len(accounts(locking(0.25, queued=0.003)).lock)
     other = locking(0.25)  # tells of it, with whatever steps it was watched
     found = calibrate(locking(0.25, **waits), other, transport=TRANSPORT)
     assert found.costs.lock == pytest.approx(0.25, abs=1e-3)

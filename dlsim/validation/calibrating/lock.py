@@ -19,7 +19,6 @@ from dlsim.validation.calibrating.lifetimes import first_batches
 
 NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
 LEAST = 5  # samples, or batches, that tell what is usual
-QUEUED = 0.1  # of what other threads compute: who waits longer for a core is held up by that
 SURE = 0.1  # the standard error of a share that is told
 
 
@@ -63,8 +62,9 @@ def shares(seen: Observation, path: str, batch: Integers, wait: Floats, together
 
     Writing into a pipe, if that is the `path`, holds nobody up: only pickling counts then.
 
-    On the way from one batch to the next of a worker that had no need to wait for either an index
-    list or a core, beyond what samples and collating are blocked by themselves. Nothing of runs in
+    On the way from one batch to the next of a worker that had no need to wait for an index list, nor
+    longer for a core than its other threads computed, beyond what samples and collating are blocked
+    by themselves: where cores are short, those compute while it stands in line. Nothing of runs in
     which most batches had to, or in which threads of libraries compute, too.
     """
     alone = wait[~together]
@@ -85,7 +85,7 @@ def shares(seen: Observation, path: str, batch: Integers, wait: Floats, together
             others = np.nan_to_num(seen.serialise_cpu[now])
         queued = seen.queued_started[then] - seen.queued_started[now]
         waited = seen.started[then] - seen.started[now] - thread - queued - own[now]
-        busy = (seen.sent[then] <= seen.fetched[now]) & (queued <= QUEUED * np.maximum(others, 0.0))
+        busy = (seen.sent[then] <= seen.fetched[now]) & (queued <= np.maximum(others, 0.0))
         batches += len(now)
         held += waited[busy].tolist()
         computed += others[busy].tolist()
