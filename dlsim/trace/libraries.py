@@ -3,9 +3,14 @@
 BLAS, OpenMP and OpenCV compute with a thread for each core, in every process that calls them; and
 threads that wait for one another wait on a core. What a process uses while a batch is fetched,
 beyond its fetching thread and its feeder, such threads use.
+
+They also wait on a core for what is next, for tens of milliseconds, in which the fetching thread
+may be blocked. Nobody is held up by that: who waits so gives its core to whoever wants it.
 """
 
 from __future__ import annotations
+
+from math import ceil
 
 import numpy as np
 
@@ -14,6 +19,7 @@ from dlsim.trace.trace import Floats
 
 MAIN = -1  # the worker number of the main process
 MORE = 1.2  # cores that a sample keeps busy, and it is more than one
+IDLE = 0.2  # of a thread's time, or of several together, in which they may do nothing
 LEAST = 2e-3  # CPU seconds of other threads for a batch; less is somebody else's
 
 
@@ -51,7 +57,9 @@ def _cores(seen: Observation) -> tuple[float, float]:
     if seen.samples is None:
         return 1.0, 1.0
     others, own = helping(seen), seen.batch_cpu
-    known = ~np.isnan(others + own)
+    queued = np.bincount(seen.samples.batch, seen.sample_queued, len(seen)) + seen.collate_queued
+    going = seen.fetched - seen.started - queued  # computing, or blocked
+    known = ~np.isnan(others + own + going)
     first = np.zeros(len(seen), bool)
     _, places = np.unique(np.where(known, seen.worker, MAIN - 1), return_index=True)
     first[places] = True
@@ -60,5 +68,7 @@ def _cores(seen: Observation) -> tuple[float, float]:
         spent, total = float(others[some].sum()), float(own[some].sum())
         if not total > 0 or spent < LEAST * some.sum():
             return 1.0, 1.0
-        found.append(1 + spent / total)
+        # As many as could have used that, had they been on a core all the time.
+        helpers = max(ceil(spent / max(float(going[some].sum()), total) - IDLE), 1)
+        found.append(1 + min(spent / total, helpers))
     return found[0], found[1]

@@ -83,6 +83,21 @@ def test_cores_that_a_sample_keeps_busy(threads):
     assert helping(seen) == pytest.approx(np.full(len(seen), (threads - 1) * 0.08))
 
 
+@pytest.mark.parametrize(("helpers", "counted"), [(0.9, 2.0), (2.9, 4.0)])
+def test_threads_that_spin_while_the_sample_waits_are_no_more_than_there_are(helpers, counted):
+    """A sample computes for 2 ms and waits for 18, while threads wait for more work on cores."""
+    seen = seen_with(1 + helpers)
+    waiting = replace(
+        seen,
+        sample_cpu=np.full(80, 0.002),
+        thread_started=seen.thread_started / 10,
+        cpu_started=seen.cpu_started - seen.thread_started * 0.9,
+        cpu_fetched=seen.cpu_fetched - (seen.thread_started + 0.08) * 0.9,
+    )
+    assert helping(waiting) == pytest.approx(np.full(len(seen), helpers * 0.08))
+    assert cores_busy(waiting) == pytest.approx(counted)
+
+
 def test_little_more_than_a_core_is_one():
     """What others of a process use, or of short samples, is no sign of a library's threads."""
     assert not worth_limiting(seen_with(1.15))
@@ -150,6 +165,24 @@ def test_threads_that_sleep_are_work():
     two = dlsim.replace(scenario, {"machine.cores": 2, "loader.num_workers": 4})
     gains = {gain.change.name: gain.gain.mean for gain in dlsim.explain(two, 3).gains}
     assert abs(gains.get("one thread in each worker", 0.0)) < 0.1
+
+
+@pytest.mark.parametrize(("seconds", "together"), [(0.03, 0.016), (0.025, 0.01)])
+def test_threads_that_share_out_work_do_less_of_it_where_cores_are_short(seconds, together):
+    """What all compute there is the work: beside idle cores, waiting for each other is more."""
+    helped, alone = seen_with(1.8), seen_with(1.2, seconds)
+    for runs in ((helped, alone), (alone, helped)):
+        first, second = calibrate(*runs, transport=Costs()).dataset.fetch[:2]
+        assert (first.threads, second.threads) == (1, 2)
+        assert second.cpu.mean == pytest.approx(together)
+        assert first.cpu.mean + second.cpu.mean == pytest.approx(0.02)
+        assert first.cpu.mean + 2 * second.cpu.mean == pytest.approx(1.2 * seconds)
+
+
+def test_threads_that_spin_do_so_in_all_runs():
+    """Then it is no less work where cores are short, and one thread would do in half of it."""
+    stage = calibrate(seen_with(1.9), seen_with(1.7, 0.04), transport=Costs()).dataset.fetch[0]
+    assert (stage.threads, stage.spin) == (2, 0.5)
 
 
 @pytest.mark.parametrize("threads", [1.0, 1.1, 1.4, 1.9])

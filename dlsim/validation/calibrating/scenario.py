@@ -39,7 +39,13 @@ from dlsim.validation.calibrating.fitting import Fit
 from dlsim.validation.calibrating.lock import NEGLIGIBLE
 from dlsim.validation.calibrating.moving import costs_of, shared, without_cold
 from dlsim.validation.calibrating.steps import per_sample
-from dlsim.validation.calibrating.work import consumer_of, stages, watched_consumer
+from dlsim.validation.calibrating.work import (
+    consumer_of,
+    helped,
+    spinning,
+    stages,
+    watched_consumer,
+)
 
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 SIBLING = 0.9  # of what a core does alone: one that does less beside another is its sibling
@@ -188,7 +194,9 @@ def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) ->
     threads = siblings(runs)
     if threads < 1:
         runs = [replace(run, crowding=paired(run.crowding, run.machine["cores"])) for run in runs]
-    slower = 1 / threads - 1
+    slower, spins = 1 / threads - 1, spinning([run.busy for run in runs])
+    if not spins:
+        runs = helped(runs)
     if len({run.scenario.loader.num_workers for run in runs}) > 1:
         costs_of_batches = np.concatenate([of_batches(run) for run in runs])
         # The first batch takes longer for more reasons than its neighbours.
@@ -202,7 +210,7 @@ def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) ->
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             transport = probe(first.path)
-    fetch, fits = stages(runs)
+    fetch, fits = stages(runs, spins=spins)
     consumer, fits["step"] = consumer_of(like_first(runs), each)
     dataset: Any = first.scenario.dataset
     batched = isinstance(dataset, MapDataset) and dataset.batched

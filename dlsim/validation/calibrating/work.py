@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import ceil
 from operator import attrgetter
 from typing import Any
@@ -12,18 +13,21 @@ import numpy as np
 
 from dlsim.scenario import Constant, Consumer, MapDataset, Recorded, Stage
 from dlsim.scenario.distributions import Distribution, Floats, scaled
+from dlsim.trace.libraries import IDLE
 from dlsim.validation.calibrating.cost_errors import step_times
-from dlsim.validation.calibrating.costs import Accounts, together
+from dlsim.validation.calibrating.costs import Accounts, of_batches, together
 from dlsim.validation.calibrating.fitting import Fit, fit
 from dlsim.validation.calibrating.lock import NEGLIGIBLE
 
-IDLE = 0.2  # of a thread's time, or of several together, in which they may do nothing
+SPUN = 0.4  # of a thread's time, in which one that waits on a core may do nothing
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 HELD = 0.5  # of a step's time: a host that leaves it sooner is not held back by the accelerator
 AHEAD = 1000  # steps of one kernel that CUDA takes before the host has to wait (docs/device.md)
 
 
-def stages(runs: Sequence[Accounts]) -> tuple[tuple[Stage, ...], dict[str, Fit]]:
+def stages(
+    runs: Sequence[Accounts], *, spins: bool = False
+) -> tuple[tuple[Stage, ...], dict[str, Fit]]:
     """How samples are fetched: index by index, if each was seen, else as they are distributed."""
     wait, cpu = together(runs, "wait"), together(runs, "cpu")
     fits = {"wait": fit(wait), "cpu": fit(cpu)}
@@ -40,25 +44,65 @@ def stages(runs: Sequence[Accounts]) -> tuple[tuple[Stage, ...], dict[str, Fit]]
             waits = Recorded(tuple(wait[rows].tolist()))
             cpus = Recorded(tuple(cpu[rows].tolist()))
     wait_first = waits if waits.mean >= NEGLIGIBLE else None
-    computing = by_threads(cpus, [run.busy for run in runs])
+    computing = by_threads(cpus, max(run.busy for run in runs), spins=spins)
     return (msgspec.structs.replace(computing[0], wait=wait_first), *computing[1:]), fits
 
 
-def by_threads(cpu: Distribution, busy: Sequence[float]) -> tuple[Stage, ...]:
-    """What a sample computes, if in runs it kept so many cores busy while its own thread did.
+def helped(runs: Sequence[Accounts]) -> list[Accounts]:
+    """The accounts as they would be, had threads of libraries always helped as much as they can.
 
-    Threads that are as busy as that one all the time wait for each other on a core: one would do as
-    much alone, at least. Those that are not, sleep when they have nothing to do: what they compute
-    is work, and beside it there is some that one thread does alone.
+    Where cores are short, threads that share out work do less of it, and the one that fetches does
+    more. All together compute what they do there, where nobody waits for the others.
     """
-    several = [cores for cores in busy if cores > 1]
-    if not several:
+    most, least = max(runs, key=by_busy), min(runs, key=by_busy)
+    apart = most.busy - least.busy
+    if apart < IDLE:
+        return list(runs)
+    shared = least.busy * mean_cost(least) / mean_cost(most)
+    shared = min(max(shared, least.busy), most.busy)
+    slope = (shared - least.busy) / apart
+    alone = [least.busy + slope * (run.busy - least.busy) for run in runs]
+    return [
+        replace(run, cpu=run.cpu * kept / shared, busy=shared)
+        for run, kept in zip(runs, alone, strict=True)
+    ]
+
+
+by_busy = attrgetter("busy")
+
+
+def mean_cost(run: Accounts) -> float:
+    """CPU seconds that the thread which fetches used for a sample."""
+    return float(of_batches(run).mean())
+
+
+def spinning(busy: Sequence[float]) -> bool:
+    """Whether threads of libraries keep cores busy that nothing is done on.
+
+    `busy`: the cores that a sample kept busy while its own thread computed, in each run. Threads
+    that are as busy as that one, wait for each other on a core; those that share out work do so,
+    too, but not where cores are short.
+    """
+    return min(busy) > threads_of(max(busy)) - SPUN
+
+
+def threads_of(busy: float) -> int:
+    """How many threads keep so many cores busy, two at least."""
+    return max(ceil(busy - IDLE), 2)
+
+
+def by_threads(cpu: Distribution, busy: float, *, spins: bool) -> tuple[Stage, ...]:
+    """What a sample computes, if it keeps so many cores `busy` while its own thread does.
+
+    Of threads that spin one would do as much alone, at least. Others sleep when they have nothing
+    to do: what they compute is work, and beside it there is some that one thread does alone.
+    """
+    if busy <= 1:
         return (Stage("fetch", cpu=cpu),)
-    cores = float(np.mean(several))
-    threads = max(ceil(cores - IDLE), 2)
-    if cores > threads - IDLE:
+    threads = threads_of(busy)
+    if spins:
         return (Stage("fetch", cpu=cpu, threads=threads, spin=1 - 1 / threads),)
-    together = (cores - 1) / (threads - 1)
+    together = min((busy - 1) / (threads - 1), 1.0)
     return (
         Stage("fetch", cpu=scaled(cpu, 1 - together)),
         Stage("libraries", cpu=scaled(cpu, together), threads=threads),
