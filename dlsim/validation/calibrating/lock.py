@@ -62,10 +62,10 @@ def shares(seen: Observation, path: str, batch: Integers, wait: Floats, together
 
     Writing into a pipe, if that is the `path`, holds nobody up: only pickling counts then.
 
-    On the way from one batch to the next of a worker that had no need to wait for an index list, nor
-    longer for a core than its other threads computed, beyond what samples and collating are blocked
-    by themselves: where cores are short, those compute while it stands in line. Nothing of runs in
-    which most batches had to, or in which threads of libraries compute, too.
+    On the way from one batch to the next of a worker that had no need to wait for an index list,
+    nor longer for a core than its other threads computed, beyond what samples and collating are
+    blocked by themselves: where cores are short, those compute while it stands in line. Nothing of
+    runs in which most batches had to, or in which threads of libraries compute, too.
     """
     alone = wait[~together]
     if cores_busy(seen) > 1 or len(alone) < LEAST:
