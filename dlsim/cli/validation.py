@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -106,10 +107,10 @@ def validate(
                 raise UsageError("validate: --workers, --prefetch and --step need a TARGET")
             run_suite(out, suite, quick, rounds, seconds)
         else:
-            pause, training = step_of("validate", step)
+            own = step if ":" in step else None
+            pause = 0.0 if own else step_of("validate", step)[0]
             plan = plan_of(workers, prefetch, calibrated, pause, rounds or 3)
-            own = None if pause else training
-            run_own(out, target, plan, batches, seconds, (step, own) if own else None)
+            run_own(out, target, plan, batches, seconds, own)
     cases = sorted(
         counted("predictions", errors.cases(out, observed=calibrated, jobs=jobs)),
         key=lambda case: errors.order(case.configuration),
@@ -171,24 +172,21 @@ def run_own(
     plan: Sequence[tuple[Configuration, int]],
     batches: int,
     seconds: float,
-    step: tuple[str, Step] | None,
+    step: str | None,
 ) -> None:
     """Run what `out` does not have yet of the plan for the user's own loader.
 
-    With the user's own `step`, and its name, if there is one.
+    With the user's own step, if one is named.
     """
-    from dlsim import validation
     from dlsim.validation.fidelity import own_loader
 
-    loader = validation.load_target(target)
-    name, training = (target, None) if step is None else (f"{target} with {step[0]}", step[1])
+    name = target if step is None else f"{target} with {step}"
     with kept(out), bar(len(plan)) as advance:
         own_loader.run_own(
             out,
             name,
-            loader,
+            partial(own_loader.loaded, target, step),
             plan,
-            step=training,
             batches=batches,
             seconds=seconds,
             progress=advance,

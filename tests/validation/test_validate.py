@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,6 @@ from dlsim.validation.fidelity.trials import HOST, OTHERS, PACE, Trial, spoilt, 
 from dlsim.validation.fidelity.verdict import verdict
 from dlsim.validation.fidelity.workloads import WORKLOADS
 from dlsim.validation.observing import machine
-from dlsim.validation.observing.target import load_target
 from dlsim.whatif.errors import WhatIfError
 from tests.cli.test_cli import but_progress
 from tests.modules import module_here
@@ -478,6 +478,18 @@ def test_predictions_beside_real_runs(module, capsys):
 
 
 @pytest.mark.usefixtures("quiet")
+def test_each_run_is_in_a_process_that_did_nothing_before(module):
+    """It imports the user's module itself, and whatever its first sample imports with it."""
+    source = module / "their_loaders.py"
+    source.write_text(source.read_text() + "\nopen('imported', 'a').write(f'{os.getpid()}\\n')\n")
+    command = ["validate", "their_loaders:make", "--workers", "0", "--observed", "0", "-o", "runs"]
+    assert main([*command, "--rounds", "2", "--jobs", "1"]) == 0
+    processes = (module / "imported").read_text().split()
+    assert len({*processes}) == len(processes) >= 4  # more where one was repeated
+    assert str(os.getpid()) not in processes
+
+
+@pytest.mark.usefixtures("quiet")
 def test_runs_with_the_user_s_own_step(module, capsys):
     """What --step names is called with each batch; how long it takes is seen, and foreseen."""
     command = ["validate", "their_loaders:make", "--workers", "1", "--rounds", "1", "-o", "runs"]
@@ -523,9 +535,12 @@ def test_a_run_that_fails(module, capsys, target, message, saved):
 
 def test_an_unobserved_run_that_fails(module):
     """An exception in a worker of an unobserved run is said in one line, with its configuration."""
-    loader, runs = load_target("their_loaders:raises"), [(Configuration("", None, 1), 0)]
+    load, runs = (
+        partial(own_loader.loaded, "their_loaders:raises", None),
+        [(Configuration("", None, 1), 0)],
+    )
     with pytest.raises(DlsimError, match=r"^mine: workers 1: ValueError: no such row") as caught:
-        own_loader.run_own(module / "runs", "mine", loader, runs, batches=None)
+        own_loader.run_own(module / "runs", "mine", load, runs, batches=None)
     assert "\n" not in str(caught.value)
 
 

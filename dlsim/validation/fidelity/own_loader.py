@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch.utils.data import DataLoader
 
 from dlsim.engine.usable import usable_cores
+from dlsim.scenario import DlsimError
 from dlsim.validation.fidelity.campaign import Rows, Step, run, run_all
 from dlsim.validation.fidelity.grid import Configuration
 from dlsim.validation.fidelity.trials import with_settings
 from dlsim.validation.fidelity.workloads import SEED
+from dlsim.validation.observing.target import load_step, load_target
+
+Load: TypeAlias = Callable[[], tuple[DataLoader[Any], Step | None]]
 
 
 def usual_workers() -> tuple[int, ...]:
@@ -48,22 +55,52 @@ def plan_of(
     return runs
 
 
+def loaded(target: str, step: str | None) -> tuple[DataLoader[Any], Step | None]:
+    """The loader that `target` names, and the `step`, if one is named."""
+    return load_target(target), None if step is None else load_step(step)
+
+
 def run_own(
     folder: Path,
     target: str,
-    loader: DataLoader[Any],
+    load: Load,
     runs: Sequence[tuple[Configuration, int]],
     *,
-    step: Step | None = None,
     batches: int | None,
     seconds: float = float("inf"),
     progress: Callable[[Configuration], object] = lambda configuration: None,
 ) -> bool:
-    """Make those of the `runs` of `loader` that `folder` does not have; whether all are there.
+    """Make those of the `runs` of a loader that `folder` does not have; whether all are there.
 
-    `step` is called with each batch, if no other is asked for. See
-    `dlsim.validation.fidelity.campaign.run_all`, of which `target` is the name of the loader.
+    Each is made in a process of its own, in which `load` gives the loader, and what is called with
+    each batch, if no pause is asked for: so what a first sample imports, or opens, no other run is
+    spared. `load` can be pickled. See `dlsim.validation.fidelity.campaign.run_all`, of which
+    `target` is the name of the loader.
     """
+
+    def carry_out(configuration: Configuration, name: str, known: frozenset[str]) -> Rows:
+        try:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as fresh:
+                return fresh.submit(
+                    run_one, folder, target, load, configuration, name, known, batches
+                ).result()
+        except BrokenProcessPool:
+            raise DlsimError(f"{target}: {configuration.key}: its process was ended") from None
+
+    return run_all(folder, target, runs, carry_out, seconds=seconds, progress=progress)
+
+
+def run_one(
+    folder: Path,
+    target: str,
+    load: Load,
+    configuration: Configuration,
+    name: str,
+    known: frozenset[str],
+    batches: int | None,
+) -> Rows:
+    """One run, as `campaign.run` makes it."""
+    loader, step = load()
 
     def make(configuration: Configuration) -> tuple[DataLoader[Any], Step | None]:
         changed = with_settings(loader, **configuration.settings)
@@ -71,7 +108,4 @@ def run_own(
             return changed, step
         return changed, lambda batch: time.sleep(configuration.step)
 
-    def carry_out(configuration: Configuration, name: str, known: frozenset[str]) -> Rows:
-        return run(folder, target, make, configuration, name, known, batches)
-
-    return run_all(folder, target, runs, carry_out, seconds=seconds, progress=progress)
+    return run(folder, target, make, configuration, name, known, batches)
