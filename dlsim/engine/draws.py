@@ -8,7 +8,7 @@ them as far as they ask for the same things, and no backend changes a result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from itertools import chain, repeat
@@ -33,6 +33,7 @@ FIRST_BLOCK, LARGEST_BLOCK = 64, 4096
 Floats: TypeAlias = NDArray[np.float64]
 Demand: TypeAlias = tuple[int, int, tuple[float, ...]]
 Indices: TypeAlias = Sequence[int] | NDArray[np.int64]
+Sample: TypeAlias = Callable[[Distribution, np.random.Generator, int], Floats]
 
 NOTHING: Floats = np.empty(0)
 FEW = 8  # numbers that are sooner added by Python
@@ -59,11 +60,16 @@ def in_turn(numbers: Floats, begin: float = 0.0) -> float:
     return reduce(add, numbers.tolist(), begin)
 
 
+def by_numpy(distribution: Distribution, rng: np.random.Generator, count: int) -> Floats:
+    """The next `count` numbers of a distribution."""
+    return distribution.sample(rng, count)
+
+
 class Stream:
     """The numbers of one distribution in one role, in order.
 
     `role`: with the number of the stage, if it has one; `place`: the epoch, and the worker if it
-    has numbers of its own.
+    has numbers of its own. `sample` draws them; who sets another gets the same ones, sooner.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class Stream:
     ) -> None:
         self.distribution = distribution
         self.name = name
+        self.sample: Sample = by_numpy
         self._role = role
         self._drawn = NOTHING
         self.begin(seed, *place)
@@ -92,7 +99,7 @@ class Stream:
         if self._rng is None:
             self._rng = generator(*self._place)
         if self._skipped:
-            self.distribution.sample(self._rng, self._skipped)
+            self.sample(self.distribution, self._rng, self._skipped)
             self._skipped = 0
         return self._rng
 
@@ -152,7 +159,7 @@ class Stream:
 
     def _sample(self, count: int) -> Floats:
         self._kept = None
-        return self.distribution.sample(self._generator(), count)
+        return self.sample(self.distribution, self._generator(), count)
 
     def _whole(self, count: int) -> Floats:
         """The next `count` numbers, which may be kept; who takes them so takes all so."""
@@ -162,7 +169,7 @@ class Stream:
         key = (self.distribution, self._whole_ones, count, *self._place)
         found = kept.get(key)
         if found is None:
-            found = self.distribution.sample(self._generator(), count)
+            found = self.sample(self.distribution, self._generator(), count)
             kept.keep(key, found)
         else:
             self._skipped += count
@@ -242,9 +249,14 @@ class SampleDraws:
 
     def begin(self, seed: int, *place: int) -> None:
         """Begin with the first sample under `seed`, in that place."""
-        reads = chain.from_iterable(filter(None, self._reads))
-        for stream in (*self.service.streams, self._sizes, *reads):
+        for stream in self.streams:
             stream.begin(seed, *place)
+
+    @property
+    def streams(self) -> list[Stream]:
+        """All that is drawn from."""
+        reads = chain.from_iterable(filter(None, self._reads))
+        return [*self.service.streams, self._sizes, *reads]
 
     def work(self, indices: Sequence[int], call: Sequence[int] | None = None) -> Work:
         """The work of the samples `indices`; `call`: of one call for them all, by its number."""

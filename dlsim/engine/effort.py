@@ -17,6 +17,7 @@ from msgspec import structs
 
 from dlsim.engine.compiled import installed
 from dlsim.engine.compiled.jobs import alike
+from dlsim.engine.compiled.settings import plain, rules_of
 from dlsim.engine.facts import (
     batch_ends,
     by_index,
@@ -39,7 +40,7 @@ LOOKING = 2e-3  # seconds that looking at a run of one rank takes, however short
 # Seconds on such a core: what was compiled before; or is to be, as the event loop, or where there
 # is a recurrence.
 LOADING, COMPILING, LITTLE = 0.05, 2.0, 0.3
-LOOP, RECURRENCE = "loop.run", "recurrence.schedule"
+LOOP, PLAIN_LOOP, RECURRENCE = "loop.run", "loop.run_plain", "recurrence.schedule"
 
 # Seconds that went into simulations without compiled code until now. Who asks for many, one after
 # another, does not know each time: once they took as long as compiling would have, it is done.
@@ -197,7 +198,7 @@ def deciding(seconds: float, scenario: Scenario, *, jobs: int = 1, runs: int = 0
     """
     besides = LOOKING * ranks(scenario) * runs
     with (
-        decided(worth_compiling(seconds)),
+        decided(worth_compiling(seconds, loop(scenario))),
         announcing(seconds, scenario, jobs=jobs, besides=besides),
     ):
         yield
@@ -219,9 +220,9 @@ def announcing(
     slow, fast = (seconds + besides) / at_once, (share * seconds + besides) / at_once
     if not installed():
         return expecting(seconds, slow, fast + COMPILING if covered else None)
-    if not covered or not worth_compiling(seconds):
+    if not covered or not worth_compiling(seconds, needed := loop(scenario)):
         return expecting(seconds, slow)
-    first, here = compiles_first(), _loaded(LOOP)
+    first, here = compiles_first(needed), _loaded(needed)
     prior = fast + (COMPILING if first else 0.0 if here else LOADING)
     return expecting(seconds, prior, compiling=first)
 
@@ -262,7 +263,7 @@ def worth_compiling(seconds: float, kernel: str = LOOP) -> bool:
         return before
     if _loaded(kernel):
         return True
-    first = COMPILING if kernel == LOOP else LITTLE
+    first = LITTLE if kernel == RECURRENCE else COMPILING
     return _spent + seconds > (first if compiles_first(kernel) else LOADING)
 
 
@@ -276,7 +277,12 @@ def kernel(scenario: Scenario) -> str:
     """What of the compiled engine simulates `scenario`."""
     from dlsim.engine.in_order import suits
 
-    return RECURRENCE if suits(scenario) else LOOP
+    return RECURRENCE if suits(scenario) else loop(scenario)
+
+
+def loop(scenario: Scenario) -> str:
+    """Which event loop simulates `scenario`, if one does."""
+    return LOOP if scenario.is_job or not plain(rules_of(scenario, samples=False)) else PLAIN_LOOP
 
 
 def compiles_first(kernel: str = LOOP) -> bool:

@@ -13,6 +13,7 @@ from statistics import median
 
 import dlsim
 from dlsim.engine import outcome, outcomes
+from dlsim.engine.compiled import gammas
 from dlsim.engine.compiled.in_order import InOrder
 from dlsim.engine.compiled.jobs import LARGEST_BLOCK, Jobs
 from dlsim.engine.compiled.recurrence import schedule
@@ -114,7 +115,7 @@ def medians(repeats: int, count: int, *cases: Callable[[], object]) -> list[floa
 
 def drawing(plan: Scenario) -> None:
     """Draw what the engine draws, as it does."""
-    jobs = Jobs(plan, 0, 0, 0, indices=False)
+    jobs = Jobs(plan, 0, 0, 0, indices=False, sample=gammas.sample)
     while jobs.more:
         jobs.take(LARGEST_BLOCK)
 

@@ -46,6 +46,20 @@ def test_what_batches_compute_is_the_sum_of_what_samples_do(
         assert not together.demands
 
 
+@pytest.mark.parametrize("cv", [0.999, 0.5, 0.3, 0.001, 1.0, 1.5])
+def test_gammas_in_machine_code_are_numpys(cv: float) -> None:
+    """To the last bit, and what is drawn after them, too."""
+    pytest.importorskip("llvmlite")
+    from dlsim.engine.compiled import gammas
+
+    assert gammas.agrees()
+    ours, theirs = (np.random.Generator(np.random.PCG64(7)) for _ in range(2))
+    times = dlsim.Gamma(2.0, cv)
+    for count in (300_000, 10, gammas.MANY):
+        assert np.array_equal(gammas.sample(times, ours, count), times.sample(theirs, count))
+    assert ours.random() == theirs.random()
+
+
 def test_a_record_that_is_too_short_is_named_where_batches_are_one_sum() -> None:
     """The error is that of the sample that has no record."""
     with pytest.raises(dlsim.ScenarioError, match=r"dataset.fetch.0.cpu: expected a record of"):

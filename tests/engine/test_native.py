@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite", reason="what is translated needs it")
 
-from dlsim.engine.compiled.jit import Kernel, compiled, event_loop
-from dlsim.engine.native.arrays import Table, bits_of, either, lowest_bit, reader, table
+from dlsim.engine.compiled.jit import Kernel, compiled, event_loop, event_loop_where
+from dlsim.engine.native.arrays import Table, bits_of, either, lowest_bit, next_bits, reader, table
 from dlsim.engine.native.module import Module
 from dlsim.engine.native.values import Unsupported
 
@@ -34,6 +34,7 @@ class Some(NamedTuple):
     numbers: Any
     reals: Any
     bytes: Any
+    words: Any
     rows: Any
     square: Any
     cube: Any
@@ -49,6 +50,7 @@ def some(numbers: list[int], reals: list[float]) -> Some:
         numbers=np.array(numbers),
         reals=np.array(reals),
         bytes=np.array([number % 256 for number in numbers], np.uint8),
+        words=np.array([number % 2**64 for number in 2 * numbers], np.uint64),
         rows=rows.view(np.recarray),
         square=np.arange(12.0).reshape(3, 4),
         cube=np.arange(24).reshape(2, 3, 4),
@@ -78,6 +80,7 @@ def counting(s: Some) -> None:
     found[20] = bits_of(s.reals[0])
     if a != 0:
         found[21] = lowest_bit(a)
+    found[22], found[23] = next_bits(s.words), next_bits(s.words)
 
 
 def measuring(s: Some) -> None:
@@ -97,6 +100,8 @@ def measuring(s: Some) -> None:
         found[10], s.found[1] = part, power
         found[11] = math.ldexp(part, power)
         s.found[2] = int(min(max(a, -1e9), 1e9))
+    if 0.0 < a < 700.0:
+        found[12], found[13], found[14] = math.exp(a), math.log(a), math.log1p(a)
 
 
 def larger(one: int, other: float) -> float:
@@ -212,6 +217,59 @@ def same(one: Any, other: Any) -> bool:
         a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
         for a, b in zip(columns, others, strict=True)
     )
+
+
+def test_bits_are_those_of_numpys_generator() -> None:
+    """From its state and its increment on."""
+    generator = np.random.PCG64(1)
+    words = [
+        number >> shift & 2**64 - 1
+        for number in (generator.state["state"]["state"], generator.state["state"]["inc"])
+        for shift in (0, 64)
+    ]
+    state = np.array(words, np.uint64)
+    found = [next_bits(state) % 2**64 for _ in range(3)]
+    assert found == generator.random_raw(3).tolist()
+
+
+read_fixed = reader(some([1], [1.0]), fixed=("rows",))
+
+
+def choosing(s: Some) -> None:
+    """What is done depends on what is in a place that is fixed."""
+    row = s.rows[0]
+    if row.so and row.short > 2:
+        s.found[0] = 1
+    else:
+        s.found[0] = 2 if row.much == math.inf else 3
+
+
+@event_loop_where({"Some.rows.so": True, "Some.rows.short": 3})
+def choose_first(table: Table) -> None:
+    """With another choice than what is there."""
+    choosing(read_fixed(table))
+
+
+@event_loop_where({"Some.rows.so": False, "Some.rows.much": math.inf})
+def choose_second(table: Table) -> None:
+    """With yet another one."""
+    choosing(read_fixed(table))
+
+
+@event_loop
+def choose(table: Table) -> None:
+    """As it is there."""
+    choosing(read_fixed(table))
+
+
+def test_what_is_known_beforehand_is_not_read() -> None:
+    """It is believed, also where something else is there."""
+    found = []
+    for function in (choose_first, choose_second, choose):
+        ours = some([1], [1.0])
+        function(table(ours))
+        found.append(int(ours.found[0]))
+    assert found == [1, 2, 3]
 
 
 def with_a_list(n: int) -> int:

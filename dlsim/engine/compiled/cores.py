@@ -217,7 +217,7 @@ def ring(s: State, what: int) -> None:
         served(s, who)
         who = next_served(s, what)
     set_alarm(s, what)
-    if what == CORES and s.sharing[what].present < present:
+    if in_turns(s, what) and s.sharing[what].present < present:
         look_again(s)
 
 
@@ -241,7 +241,7 @@ def catch_up(s: State, what: int) -> None:
     Unless it is a tick that has come.
     """
     x = s.sharing[what]
-    if x.ticking:
+    if in_turns(s, what) and x.ticking:
         advance(s, what)
         take_turns_on_cores(s)
     else:

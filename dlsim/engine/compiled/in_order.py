@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlsim.engine.compiled import gammas
 from dlsim.engine.compiled.jobs import Block, IndexLists, Jobs, alike, largest_block
 from dlsim.engine.compiled.messages import RETURNED_AT
 from dlsim.engine.compiled.recurrence import new_course, schedule
@@ -75,7 +76,7 @@ class InOrder:
     def begin(self, seed: int, epoch: int, first: int) -> Jobs:
         """The jobs of an epoch, which begins with batch `first`."""
         if self.jobs is None:
-            self.jobs = Jobs(self.scenario, seed, epoch, first, indices=False)
+            self.jobs = Jobs(self.scenario, seed, epoch, first, indices=False, sample=gammas.sample)
         else:
             self.jobs.begin(seed, epoch, first)
         return self.jobs

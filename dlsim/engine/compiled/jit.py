@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ctypes import CFUNCTYPE, c_int64
 from functools import cache
@@ -26,8 +26,10 @@ class Kernel:
     It gets integers, of which some are the addresses of arrays that it is called with.
     """
 
-    def __init__(self, function: Any, *, vectorised: bool) -> None:
-        self.function, self.vectorised = function, vectorised
+    def __init__(
+        self, function: Any, *, vectorised: bool, known: Mapping[str, Any] | None = None
+    ) -> None:
+        self.function, self.vectorised, self.known = function, vectorised, known
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.code: Callable[..., Any] | None = None
 
@@ -60,7 +62,7 @@ class Kernel:
         from dlsim.engine.native.module import Module
 
         llvm, machine = _llvm(), _machine()
-        text = Module().text(self.function, self.function.__code__.co_argcount)
+        text = Module(self.known).text(self.function, self.function.__code__.co_argcount)
         module = llvm.parse_assembly(text)
         module.triple, module.data_layout = machine.triple, str(machine.target_data)
         tuning = llvm.create_pipeline_tuning_options(3)
@@ -79,6 +81,18 @@ def compiled(function: Function) -> Function:
 def event_loop(function: Function) -> Function:
     """The same for one that does something else at each turn."""
     return cast(Function, Kernel(function, vectorised=False))
+
+
+def event_loop_where(known: Mapping[str, Any]) -> Callable[[Function], Function]:
+    """The same where it is `known` what is in some places of its table's fixed arrays.
+
+    As so much of it never happens, it is soon compiled, with its short loops written out.
+    """
+
+    def told(function: Function) -> Function:
+        return cast(Function, Kernel(function, vectorised=True, known=known))
+
+    return told
 
 
 def inlined(function: Function) -> Function:

@@ -17,8 +17,10 @@ from dlsim.engine.draws import (
     STEP,
     Floats,
     Indices,
+    Sample,
     SampleDraws,
     Stream,
+    by_numpy,
 )
 from dlsim.engine.facts import batch_ends, batch_indices, storage_of
 from dlsim.scenario import Constant, Distribution, IterableDataset, MapDataset, Recorded, Scenario
@@ -54,11 +56,19 @@ class Jobs:
     """The jobs of one epoch, which begins with batch `number`.
 
     Dataset indices are made only where somebody asks for them; `batches` is how many jobs there
-    are, or are wanted; None for the endless ones of an iterable-style dataset.
+    are, or are wanted; None for the endless ones of an iterable-style dataset. `sample`: see
+    `draws.Stream`.
     """
 
     def __init__(
-        self, scenario: Scenario, seed: int, epoch: int, number: int, *, indices: bool
+        self,
+        scenario: Scenario,
+        seed: int,
+        epoch: int,
+        number: int,
+        *,
+        indices: bool,
+        sample: Sample = by_numpy,
     ) -> None:
         dataset, step = scenario.dataset, scenario.consumer.step
         collate = dataset.collate or Constant(0.0)
@@ -66,6 +76,8 @@ class Jobs:
         self._collate = Stream(collate, "dataset.collate", (COLLATE,), seed, epoch)
         self._step = Stream(step, "consumer.step", (STEP,), seed, epoch)
         self._jitter = Stream(scenario.jitter, "costs.jitter", (JITTER,), seed, epoch)
+        for stream in (*self._samples.streams, self._collate, self._step, self._jitter):
+            stream.sample = sample
         # Of an iterable-style dataset it is not known yet how many samples come.
         sized = isinstance(dataset, MapDataset)
         self._step_per_sample = scenario.consumer.step_per_sample if sized else 0.0

@@ -20,8 +20,8 @@ from dlsim.engine.compiled import consumer as c
 from dlsim.engine.compiled import dispatcher, epochs, messages, training, transport
 from dlsim.engine.compiled.clock import has_acted, main_process, next_one
 from dlsim.engine.compiled.cores import ring, serve
-from dlsim.engine.compiled.jit import event_loop, inlined, seldom
-from dlsim.engine.compiled.settings import NONE
+from dlsim.engine.compiled.jit import event_loop, event_loop_where, inlined, seldom
+from dlsim.engine.compiled.settings import NONE, PLAIN
 from dlsim.engine.compiled.state import State, read
 from dlsim.engine.compiled.worker import work
 from dlsim.engine.native.arrays import Table
@@ -124,7 +124,18 @@ def run(table: Table) -> int:
 
     `table` is that of the state's arrays (see `arrays.table`).
     """
-    s: State = read(table)
+    return unfold(read(table))
+
+
+@event_loop_where({f"State.rules.{name}": value for name, value in PLAIN.items()})
+def run_plain(table: Table) -> int:
+    """The same where the rules are `PLAIN`."""
+    return unfold(read(table))
+
+
+@inlined
+def unfold(s: State) -> int:
+    """What both are."""
     m = s.main[0]
     m.amount = 0.0
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from typing import Any, NamedTuple
 
@@ -135,6 +136,21 @@ DEMANDS = np.dtype(
 )
 
 
+# What is no rule of most loaders: where none of it is, there is an event loop without it.
+PLAIN = {
+    "taking": OWN, "on_arrival": False, "lingers": False, "timeout": 0.0,
+    "iterable": False, "batched": False, "gang": 1, "watch": False, "one_by_one": False,
+    "interval": 0.0, "round_trip": 0.0, "networked": False, "caching": False, "sync": 0,
+    "place": 0, "base": 0, "overlap_copy": False, "switch_interval": inf, "slice": 0.0,
+    "spin": False, "threads": 0, "lock": 1.0,
+}  # fmt: skip
+
+
+def plain(rules: Mapping[str, Any]) -> bool:
+    """Whether these are such rules."""
+    return all(rules[name] == value for name, value in PLAIN.items())
+
+
 AS_THEY_ARE = (  # of costs
     *("worker_start", "first_start", "worker_stop", "index_put", "first_put"),
     *("take", "first_serialise", "lock"),
@@ -143,12 +159,17 @@ AS_THEY_ARE = (  # of costs
 
 def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray[Any]:
     """The scenario in one row."""
+    found = rules_of(scenario, samples=samples, place=place)
+    return np.array([tuple(found[name] for name in RULES.names or ())], RULES)
+
+
+def rules_of(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> dict[str, Any]:
+    """The same by name."""
     loader, dataset, consumer = scenario.loader, scenario.dataset, scenario.consumer
     costs, storage = scenario.charged, storage_of(scenario)
-    trip, rate = round_trip(scenario), storage.requests_per_second
-    made = np.zeros(1, RULES)
-    for name in AS_THEY_ARE:
-        made[name] = getattr(costs, name)
+    ideal, trip, rate = scenario.ideal, round_trip(scenario), storage.requests_per_second
+    made = {name: getattr(costs, name) for name in AS_THEY_ARE}
+    made["first_next"] = made["first_receive"] = 0.0
     made["worker_ready"], made["worker_wait"] = costs.first_cpu, costs.first_sample
     if loader.num_workers:
         made["worker_ready"] += costs.worker_ready
@@ -159,7 +180,8 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
     for name in HANDLING:
         for unit in ("message", "tensor", "byte"):
             made[f"{name}_{unit}"] = getattr(getattr(costs, name), unit)
-    for name, value in {
+    return {
+        **made,
         "workers": loader.num_workers,
         "start_together": loader.start_together,
         "window": loader.window,
@@ -186,9 +208,9 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
         "place": place.rank << OWNER,
         "base": place.rank % place.ranks * customers(scenario),
         "customers": customers(scenario),
-        "shared": not scenario.ideal,
+        "shared": not ideal,
         "one_by_one": samples or bool(scenario.failures),
-        "sized": not scenario.ideal and dataset.sample_bytes != Constant(0.0),
+        "sized": not ideal and dataset.sample_bytes != Constant(0.0),
         "interval": 0.0 if rate is None else 1 / rate,
         "limited": storage.bandwidth is not None,
         "networked": not place.alone and networked(scenario),
@@ -200,23 +222,21 @@ def rules(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> NDArray
         "switch_interval": scenario.machine.switch_interval or inf,
         "cores": scenario.machine.cores or inf,
         "background": scenario.machine.background,
-        "slice": 0.0 if scenario.ideal else scenario.machine.slices,
-        "spin": consumer.spin and not scenario.ideal,
+        "slice": 0.0 if ideal else scenario.machine.slices,
+        "spin": consumer.spin and not ideal,
         "staged": inf if scenario.pins else STAGED_BYTES * max(dataset.tensors, 1),
         "threads": consumer.threads if consumer.device == "cpu" else 0,
         "patience": patience(scenario),
         "pin_memory": scenario.pins,
         "pipe": scenario.through_pipe,
-        "direct": scenario.ideal
+        "direct": ideal
         or not (scenario.through_pipe or costs.first_serialise > 0 or costs.serialise != Cost()),
         "at_once": at_once(scenario),
         "computing": computing(scenario, samples=samples),
         "sharing": scenario.through_shm,
         "copy_byte": costs.copy_byte,
         "tensors": dataset.tensors,
-    }.items():
-        made[name] = value
-    return made
+    }
 
 
 def at_once(scenario: Scenario) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from msgspec import structs
 
+from dlsim.engine.compiled import gammas
 from dlsim.engine.compiled.counting import Counting, columns_of
-from dlsim.engine.compiled.in_order import simulate_in_order
+from dlsim.engine.compiled.in_order import named, simulate_in_order
 from dlsim.engine.compiled.jobs import (
     FIRST_BLOCK,
     Jobs,
@@ -19,7 +20,7 @@ from dlsim.engine.compiled.jobs import (
     places_of,
     without_end,
 )
-from dlsim.engine.compiled.loop import run
+from dlsim.engine.compiled.loop import run, run_plain
 from dlsim.engine.compiled.messages import (
     CLOSE,
     END_STEP,
@@ -38,7 +39,7 @@ from dlsim.engine.compiled.messages import (
     TIMED_OUT,
 )
 from dlsim.engine.compiled.record import written_down
-from dlsim.engine.compiled.settings import ALONE, NONE, Place
+from dlsim.engine.compiled.settings import ALONE, NONE, Place, plain
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
 from dlsim.engine.draws import SampleDraws
 from dlsim.engine.facts import MAIN, epoch_batches, failure, shard_of
@@ -102,6 +103,7 @@ class Simulation:
         self.scenario, self.seed, self.samples, self.place = scenario, seed, samples, place
         self.state = new_state(scenario, samples=samples, place=place, before=before)
         self.known: dict[str, Any] = {}  # where its arrays are
+        self.loop = run_plain if plain(named(self.state.rules)) else run
         self.main = self.state.main[0]
         self.problem: Problem | None = None
         self.caught: list[Problem] = []
@@ -172,7 +174,7 @@ class Simulation:
         """Run the event loop, and give it what it asks for, until it is over; returns why it is."""
         while True:
             before = int(self.main["returned"])
-            why: int = run(self.where())
+            why: int = self.loop(self.where())
             put_away()
             progress(int(self.main["returned"]) - before)
             if not self.supply(why):
@@ -190,7 +192,7 @@ class Simulation:
         scenario, state = self.scenario, self.state
         fails = any(failure.where == "fetch" for failure in scenario.failures)
         indices = self.samples or fails or bool(state.rules["caching"][0])
-        self.make = partial(Jobs, scenario, self.seed, indices=indices)
+        self.make = partial(Jobs, scenario, self.seed, indices=indices, sample=gammas.sample)
         self.jobs = self.make(epoch, int(self.main["sent"]))
         most, alone = self.most_to_send(), self.place.alone
         largest = largest_block(int(state.rules["most"][0]), self.place.world)

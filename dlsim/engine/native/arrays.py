@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dlsim.engine.native import values
 from dlsim.engine.native.values import table_of
 
+PCG64 = 0x2360ED051FC65DA44385DF649FCCF645  # by which the state is multiplied
 Item = TypeVar("Item")
 Table = NDArray[np.int64]  # where some arrays are
 
@@ -79,6 +80,19 @@ def either(condition: bool, one: Item, other: Item) -> Item:
 def lowest_bit(number: int) -> int:
     """The place of the lowest bit of an integer that is not 0."""
     return (int(number) & -int(number)).bit_length() - 1
+
+
+def next_bits(state: Any) -> int:
+    """The next 64 bits of the random generator PCG64, as an integer.
+
+    `state`: four words, of its state and its increment, the low ones first.
+    """
+    low, high, *step = map(int, state)
+    made = (PCG64 * (high << 64 | low) + (step[1] << 64 | step[0])) % 2**128
+    state[0], state[1] = made % 2**64, made >> 64
+    mixed, turn = (made >> 64) ^ (made % 2**64), made >> 122
+    bits = (mixed << 64 | mixed) >> turn & (2**64 - 1)
+    return bits - (bits >> 63 << 64)
 
 
 def bits_of(number: float) -> int:

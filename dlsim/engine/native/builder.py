@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import eq, ge, gt, le, lt, ne
 from types import FunctionType
 from typing import Any, Protocol
 
-from dlsim.engine.native.values import BOOL, FLOAT, INT, Scalar, Unsupported, Value, parts_of
+from dlsim.engine.native.values import (
+    BOOL,
+    FLOAT,
+    INT,
+    Scalar,
+    Unsupported,
+    Value,
+    constant,
+    literal,
+    parts_of,
+)
 
 ARITHMETIC = {"+": "add", "-": "sub", "*": "mul"}
 ON_BITS = {"&": "and", "|": "or", "^": "xor", "<<": "shl", ">>": "ashr"}
+KNOWN = {"<": lt, "<=": le, ">": gt, ">=": ge, "==": eq, "!=": ne}
 COMPARISONS = {
     "<": ("slt", "olt"), "<=": ("sle", "ole"), ">": ("sgt", "ogt"), ">=": ("sge", "oge"),
     "==": ("eq", "oeq"), "!=": ("ne", "une"),
@@ -18,6 +30,8 @@ COMPARISONS = {
 
 class Program(Protocol):
     """All that is translated."""
+
+    known: Mapping[str, Value]  # what is in memory of these names
 
     def tag(self, alone: str) -> str:
         """The note on an access to memory of this name."""
@@ -34,6 +48,7 @@ class Builder:
         self.slots: list[str] = []
         self.lines: list[str] = []
         self.reached = True  # what is written now can be reached
+        self.wanted: set[str] = set()  # labels at which somebody goes on
         self.names = 0
 
     # ---- instructions and blocks ----
@@ -46,12 +61,13 @@ class Builder:
     def emit(self, text: str) -> str:
         """Write an instruction; returns the name of what comes of it."""
         name = self.name()
-        self.lines.append(f"  {name} = {text}")
+        self.do(f"{name} = {text}")
         return name
 
     def do(self, text: str) -> None:
         """Write an instruction of which nothing comes."""
-        self.lines.append(f"  {text}")
+        if self.reached:
+            self.lines.append(f"  {text}")
 
     def end(self, text: str) -> None:
         """Write what ends a block, unless it has ended."""
@@ -61,17 +77,25 @@ class Builder:
 
     def jump(self, label: str) -> None:
         """Go on at a label."""
+        if self.reached:
+            self.wanted.add(label)
         self.end(f"br label %{label}")
 
     def fork(self, truth: str, yes: str, no: str) -> None:
         """Go on at one of two labels."""
+        if truth in ("true", "false"):
+            self.jump(yes if truth == "true" else no)
+            return
+        if self.reached:
+            self.wanted |= {yes, no}
         self.end(f"br i1 {truth}, label %{yes}, label %{no}")
 
     def begin_block(self, label: str) -> None:
-        """Begin the block of a label; who comes from above goes on there."""
+        """Begin the block of a label, if anyone goes on there; who comes from above does."""
         self.jump(label)
-        self.lines.append(f"{label}:")
-        self.reached = True
+        if label in self.wanted:
+            self.lines.append(f"{label}:")
+            self.reached = True
 
     # ---- variables ----
 
@@ -159,6 +183,9 @@ class Builder:
         """Whether it is so."""
         kind, a, b = self.alike(one, other, INT)
         whole, real = COMPARISONS[sign]
+        first, second = literal(a), literal(b)
+        if first is not None and second is not None:
+            return constant(KNOWN[sign](first, second))
         does = f"fcmp {real} double" if kind == FLOAT else f"icmp {whole} i64"
         return Value(BOOL, (self.emit(f"{does} {a}, {b}"),))
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dlsim.engine.native.arrays import bits_of, either, lowest_bit
+from dlsim.engine.native.arrays import PCG64, bits_of, either, lowest_bit, next_bits
 from dlsim.engine.native.builder import Builder
-from dlsim.engine.native.memory import length_of
+from dlsim.engine.native.memory import begin_of, kind_of, length_of
 from dlsim.engine.native.values import BOOL, FLOAT, INT, ONE, ZERO, Range, Several, Value
 
 FRACTION, EXPONENTS = 52, 2047  # bits of a double's fraction, and those of its exponent
@@ -57,6 +57,28 @@ def _ldexp(b: Builder, part: Value, power: Value) -> Value:
     return Value(FLOAT, (b.emit(f"call double @ldexp(double {part.parts[0]}, i32 {short})"),))
 
 
+def _real(name: str) -> Callable[..., Value]:
+    def called(b: Builder, number: Value) -> Value:
+        (real,) = b.to(number, FLOAT).parts
+        return Value(FLOAT, (b.emit(f"call double @{name}(double {real})"),))
+
+    return called
+
+
+def _next_bits(b: Builder, state: Value) -> Value:
+    begin, alone = begin_of(b, state), kind_of(state).alone
+    told = f", align 8, !tbaa {b.program.tag(alone)}" if alone else ", align 8"
+    step = b.emit(f"load i128, ptr {b.emit(f'getelementptr i128, ptr {begin}, i64 1')}{told}")
+    made = b.emit(f"mul i128 {b.emit(f'load i128, ptr {begin}{told}')}, {PCG64}")
+    made = b.emit(f"add i128 {made}, {step}")
+    b.do(f"store i128 {made}, ptr {begin}{told}")
+    high, turn = (
+        b.emit(f"trunc i128 {b.emit(f'lshr i128 {made}, {n}')} to i64") for n in (64, 122)
+    )
+    mixed = b.emit(f"xor i64 {high}, {b.emit(f'trunc i128 {made} to i64')}")
+    return Value(INT, (b.emit(f"call i64 @llvm.fshr.i64(i64 {mixed}, i64 {mixed}, i64 {turn})"),))
+
+
 def _int(b: Builder, number: Value) -> Value:
     if number.type != FLOAT:
         return b.to(number, INT)
@@ -73,6 +95,8 @@ BUILT_IN: dict[Any, Callable[..., Value]] = {
     bool: lambda b, number: b.to(number, BOOL),
     math.frexp: _frexp,
     math.ldexp: _ldexp,
+    **{function: _real(function.__name__) for function in (math.exp, math.log, math.log1p)},
+    next_bits: _next_bits,
     either: lambda b, truth, one, other: b.choose(
         truth.parts[0], one, other, ", !unpredictable !0"
     ),

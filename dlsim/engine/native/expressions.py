@@ -199,7 +199,8 @@ class Expressions:
         self.branch(test, one, other)
         for label, write in ((one, yes), (other, no)):
             self.b.begin_block(label)
-            write()
+            if self.b.reached:
+                write()
             self.b.jump(after)
         self.b.begin_block(after)
 

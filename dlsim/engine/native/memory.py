@@ -110,6 +110,8 @@ def load(b: Builder, place: Place) -> Value:
     """What is there: a number, or a row."""
     if place.dtype.fields:
         return Value(Row(place.dtype, place.alone), (place.pointer,))
+    if place.alone in b.program.known:
+        return b.program.known[place.alone]
     kind, memory = stored(place.dtype)
     read = b.emit(f"load {memory}, ptr {place.pointer}{_told(b, place)}")
     if kind == BOOL:

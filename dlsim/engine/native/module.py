@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import ast
 import linecache
+from collections.abc import Mapping
 from functools import cache
 from types import FunctionType
 from typing import Any
 
 from dlsim.engine.native.expressions import Wider
 from dlsim.engine.native.function import Function
-from dlsim.engine.native.values import INT, Known, Unsupported
+from dlsim.engine.native.values import INT, Known, Unsupported, Value, constant
 
 
 class Module:
-    """All that is translated, in LLVM's language."""
+    """All that is translated, in LLVM's language.
 
-    def __init__(self) -> None:
+    `known`: what is in some places of arrays that are fixed, as `State.rules.workers`.
+    """
+
+    def __init__(self, known: Mapping[str, bool | int | float] | None = None) -> None:
+        self.known: Mapping[str, Value] = {
+            f"fixed {name}": constant(value) for name, value in (known or {}).items()
+        }
         self.made: dict[tuple[FunctionType, tuple[Any, ...]], tuple[str, Any] | None] = {}
         self.texts = [
             "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
             "declare i64 @llvm.cttz.i64(i64, i1)",
+            "declare i64 @llvm.fshr.i64(i64, i64, i64)",
+            *(f"declare double @{name}(double)" for name in ("exp", "log", "log1p")),
             "declare double @frexp(double, ptr)",
             "declare double @ldexp(double, i32)",
         ]

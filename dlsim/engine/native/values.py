@@ -168,6 +168,15 @@ def constant(given: Any) -> Value:
     return Value(Known(given), ())
 
 
+def literal(operand: str) -> float | None:
+    """The number that an operand is, if it is known beforehand."""
+    if operand in ("true", "false"):
+        return operand == "true"
+    if operand.startswith("0x"):
+        return float(struct.unpack(">d", bytes.fromhex(operand[2:]))[0])
+    return None if operand.startswith("%") else float(operand)
+
+
 def stored(dtype: np.dtype[Any]) -> tuple[Scalar, str]:
     """What a number of an array is once it is read, and what LLVM calls it in memory."""
     if dtype.kind == "f" and dtype.itemsize == 8:
