@@ -22,7 +22,7 @@ from dlsim.cli.files import (
 )
 from dlsim.cli.parsing import Count, File, Flag, Number, Text, UsageError
 from dlsim.cli.progress import counting
-from dlsim.cli.stepping import Step, step_of
+from dlsim.cli.stepping import step_of
 from dlsim.scenario import DlsimError
 from dlsim.scenario.errors import lacking
 from dlsim.scenario.files import replacing
