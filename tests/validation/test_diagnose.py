@@ -17,6 +17,7 @@ from dlsim.trace import load_trace
 from dlsim.trace.observation import Observation
 from dlsim.validation import diagnose, diagnose_run, observe
 from dlsim.validation.diagnosing.memory import Room, room
+from dlsim.validation.diagnosing.search import as_tried
 from dlsim.validation.diagnosing.starts import lasting
 from dlsim.validation.observing import target
 from dlsim.whatif.statistics import Ratio
@@ -404,3 +405,19 @@ def test_an_interruption_leaves_what_was_seen(
     assert first == f"dlsim: {out} holds the {len(seen.order)} batches seen until then"
     assert 5 <= len(seen.order) <= 14
     assert seen.meta.problem.kind == "interrupt"
+
+
+@pytest.mark.parametrize(
+    ("workers", "method", "spared"), [(0, "fork", True), (0, "spawn", False), (1, "fork", False)]
+)
+def test_what_the_watched_process_imported_the_tried_workers_have(workers, method, spared):
+    """That is, those forked from one that fetched itself; what is promised of training is not."""
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=workers),
+        dataset=dlsim.MapDataset(60),
+        costs=dlsim.Costs(first_cpu=0.3, first_sample=0.1, worker_ready=0.01),
+    )
+    loader = dlsim.Loader(num_workers=2, multiprocessing_context=method)
+    costs = as_tried(scenario, loader).costs
+    assert (costs.first_cpu, costs.first_sample) == ((0.0, 0.0) if spared else (0.3, 0.1))
+    assert costs.worker_ready == 0.01

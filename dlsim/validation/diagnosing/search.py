@@ -134,19 +134,20 @@ def diagnose_run(
     simulated = samples_per_second(simulate(as_watched, seed))
     missed = math.log(simulated / samples_per_second(seen)) / 2  # in part, it is so in both runs
     unsure = math.hypot(WAITING, COMPUTING * computing(scenario), missed)
-    promised = gain(calibrated, as_watched, chosen.scenario.loader, unsure, seed)
+    loader = chosen.scenario.loader
+    asked = scenario, msgspec.structs.replace(scenario, loader=loader)
+    tried = as_watched, as_tried(as_watched, loader)
+    promised = gain(calibrated, *tried, unsure, seed)
     has_step = scenario.consumer.seconds(seen.size.mean()) * len(seen.order) > A_STEP * seen.end
     return Diagnosis(
-        lasting=lasting(scenario, chosen.scenario.loader, epoch, seed) if lasts else 0.0,
+        lasting=lasting(scenario, loader, epoch, seed) if lasts else 0.0,
         seen=seen,
         scenario=scenario,
         explanation=explain(scenario, EXPLAINED, seed, jobs=jobs),
         advice=advice,
         max_stall=max_stall if has_step else None,
         settings=settings_of(chosen.scenario),
-        gain=promised
-        if scenario == as_watched
-        else gain(calibrated, scenario, chosen.scenario.loader, unsure, seed),
+        gain=promised if asked == tried else gain(calibrated, *asked, unsure, seed),
         gain_as_watched=promised,
         simulated=simulated,
         room=room(chosen.scenario, chosen.memory, worker_bytes(seen)),
@@ -263,16 +264,28 @@ def computing(scenario: Scenario) -> float:
     return computes / ((waits + computes) or 1.0)
 
 
+def as_tried(scenario: Scenario, loader: Loader) -> Scenario:
+    """`scenario` with `loader`, run in the process in which that was watched.
+
+    What a main process that fetches imported and opened with its first sample, workers that are
+    forked from it have.
+    """
+    spared = not scenario.loader.num_workers and loader.start_method == "fork"
+    costs = scenario.costs
+    if spared:
+        costs = msgspec.structs.replace(costs, first_sample=0.0, first_cpu=0.0)
+    return msgspec.structs.replace(scenario, loader=loader, costs=costs)
+
+
 def gain(
-    calibrated: Calibration, scenario: Scenario, loader: Loader, unsure: float, seed: int
+    calibrated: Calibration, scenario: Scenario, changed: Scenario, unsure: float, seed: int
 ) -> Ratio:
-    """How many times as many samples a second `loader` makes of `scenario`, less one.
+    """How many times as many samples a second `changed` makes as `scenario`, less one.
 
     The interval is one for two real runs. What was watched leaves some costs uncertain, the same
     for both; real runs differ, and predictions of what was not seen are wrong, by `unsure` more: a
     relative standard deviation.
     """
-    changed = msgspec.structs.replace(scenario, loader=loader)
 
     def speeds(scenario: Scenario) -> Floats:
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, 0)))
