@@ -438,6 +438,15 @@ def test_who_wakes_a_worker_makes_room_for_it(
     assert account(trace).path.get(CORE, 0.0) == pytest.approx(aside[1:].sum())
 
 
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+def test_the_first_ones_of_an_epoch_are_sent_one_after_another(engine: str) -> None:
+    """Each takes the main process 0.25 s, on the only core, and then wakes a worker in 0.25 s."""
+    changes = {"machine.cores": 1, "machine.slice": 8.0, "costs.index_put": 0.25}
+    changes |= {"costs.index_latency": 0.25, "loader.prefetch_factor": 1, "dataset.length": 8}
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    assert trace.sent[:2].tolist() == pytest.approx([0.25, 0.5])
+
+
 def test_ranks_make_room_on_the_cores_they_share() -> None:
     """Four workers on two cores take turns: the ranks have their first batches at 4.25 s and 3.5 s.
 

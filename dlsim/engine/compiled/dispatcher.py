@@ -142,7 +142,7 @@ def indices_put(s: State) -> int:
     s.workers[worker].held += 1
     note(s, worker)
     m.owed -= 1
-    if wakes and r.slice > 0.0:
+    if wakes and r.slice > 0.0 and m.primed == m.primed:
         m.wake = m.now + r.latency
         return wait(s, MAKE_ROOM)
     return SEND if m.owed > 0 else all_sent(s)

@@ -55,10 +55,13 @@ class Dispatcher:
     def prime(self) -> Steps:
         """Send the whole credit window."""
         for _ in range(self.window):
-            yield from self.send_next()
+            yield from self.send_next(beginning=True)
 
-    def send_next(self) -> Steps:
-        """Send the next batch, if the sampler has one and a worker can take it."""
+    def send_next(self, *, beginning: bool = False) -> Steps:
+        """Send the next batch, if the sampler has one and a worker can take it.
+
+        The first ones of an epoch are sent one after another, whoever is woken (docs/model.md).
+        """
         indices = self.jobs.next_indices()
         if indices is None:
             return
@@ -75,7 +78,7 @@ class Dispatcher:
         self.tasks.sent(worker, job)
         self.held[worker] += 1
         self.sent += 1
-        if wakes:
+        if wakes and not beginning:
             yield from self.run.make_room(self.latency)
 
     def deliver(self, worker: int, message: Job | str) -> None:
