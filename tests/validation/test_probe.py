@@ -73,6 +73,22 @@ def test_what_a_thread_used_is_told(thread):
     assert since(clock, before) == pytest.approx((0.107, 0.003, 0.004))
 
 
+def test_who_loses_its_core_while_it_is_asked_has_not_computed_less(thread, monkeypatch):
+    """The wait for a core comes between looking at the clock and what the system says of it."""
+    clock = cpu_time.ThreadClock()
+    before = clock()
+    thread.computes(0.001)
+    said, waits = thread.ask, iter((0.004, 0.0))
+
+    def late(what):
+        if what == "queued":
+            thread.waits(next(waits))
+        return said(what)
+
+    monkeypatch.setattr(thread, "ask", late)
+    assert since(clock, before) == pytest.approx((0.005, 0.001, 0.004))
+
+
 def test_short_waits_are_not_lost(thread):
     """Waits too short to be looked for are told as soon as they add up to what is not."""
     clock = cpu_time.ThreadClock()

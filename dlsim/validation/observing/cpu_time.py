@@ -102,6 +102,9 @@ class ThreadClock:
         if now - before.time < JUST:
             return Reading(now, before.cpu + now - before.time, before.queued)
         queued, turns = self._queued.turns()
+        if monotonic() - now > JUST:  # it has lost its core since it looked at the clock
+            now = monotonic()
+            queued, turns = self._queued.turns()
         blocked = self._blocked
         if turns != self._turns:
             self._turns, self._blocked = turns, blockings()

@@ -151,7 +151,7 @@ class Probe:
 
     def serialised(self, batch: int, began: Reading, now: Reading) -> None:
         """A record that `batch` was pickled from `began` to `now`, by whichever thread."""
-        spent = now.cpu - began.cpu, now.queued - began.queued
+        spent = max(now.cpu - began.cpu, 0.0), now.queued - began.queued
         numbers = batch, -1, *self._author, SERIALISED
         record = RECORD.pack(began.time, now.time, *spent, 0.0, *numbers)
         with self._feeding:
