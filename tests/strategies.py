@@ -347,6 +347,7 @@ costs = st.fixed_dictionaries(
         "serialise": cost,
         "hand_over": cost,
         "receive": cost,
+        "reading": st.sampled_from([0.0, 0.0, 0.7, 1.0]),
         "lock": st.sampled_from([1.0, 1.0, 0.3, 0.0]),
         "jitter": st.sampled_from([STEADY, dlsim.Gamma(1.0, 0.5), dlsim.Uniform(0.0, 2.0)]),
         "pin": cost,

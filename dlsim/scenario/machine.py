@@ -238,8 +238,8 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             Example: { message = "0.1 ms" }
         hand_over: In a thread of the worker, giving out the descriptors of tensors in shared
             memory, which the main process waits for; or writing into the pipe: what does not
-            fit into it, at the same time as it is read, which is part of `receive`.
-            Example: { tensor = "0.1 ms" }
+            fit into it, at the same time as it is read, which is part of `receive`, or in turns
+            with that (`reading`). Example: { tensor = "0.1 ms" }
         lock: The share of `serialise` and `hand_over` (of tensors in shared memory) for which they
             hold up a worker that computes, as both want Python's lock: little of it where code has
             released it, as NumPy, Pillow and torch do in their loops. For the rest they need a core
@@ -247,6 +247,10 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             `machine.switch_interval` only, as in pure Python. Example: "30%"
         receive: Taking a batch off the queue and rebuilding it, in the main process: inside
             `next()`, or in the pin-memory thread. Example: { tensor = "0.2 ms" }
+        reading: The share of `receive` that is reading out of the pipe what does not fit into it:
+            64 KiB at a time, for which writer and reader wait in turns, so that `hand_over` and
+            this take one after the other, and cores that others leave look for work at ticks of
+            `machine.slice` only. 0: as much as `hand_over`, at the same time. Example: "80%"
         jitter: How much longer than on average each batch takes to be received, as a factor whose
             mean is 1: `receive`, and `hand_over` where the main process waits for it, take so many
             times as long. Example: { kind = "lognormal", mean = 1, cv = "20%" }
@@ -278,6 +282,7 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     hand_over: Cost = Cost()
     lock: Share = 1.0
     receive: Cost = Cost()
+    reading: Share = 0.0
     jitter: Factor = STEADY
     pin: Cost = Cost()
     copy_byte: Seconds = 0.0
@@ -308,9 +313,11 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
         for key in self.__struct_fields__:
             if key in ("share", "serialise", "hand_over", "receive", "pin"):
                 check_struct(self, key, Cost)
-            elif key not in ("lock", "jitter", "starts", "worker_waits"):
+            elif key not in ("lock", "reading", "jitter", "starts", "worker_waits"):
                 check_seconds(self, key)
-        require(is_number(self.lock) and 0 <= self.lock <= 1, "lock", "a share, 0 to 1", self.lock)
+        for key in ("lock", "reading"):
+            share = getattr(self, key)
+            require(is_number(share) and 0 <= share <= 1, key, "a share, 0 to 1", share)
         check_distribution(self, "jitter")
         mean = self.jitter.mean
         require(abs(mean - 1) <= ROUNDING, "jitter", "a distribution whose mean is 1", mean)

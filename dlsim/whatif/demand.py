@@ -90,7 +90,8 @@ def demand(scenario: Scenario) -> Demand:
     through_pipe = scenario.through_pipe
     handed = costs.hand_over.of(dataset.tensors, size)
     received = costs.receive.of(dataset.tensors, size)
-    along = through_pipe and size > PIPE_BYTES
+    large = through_pipe and size > PIPE_BYTES
+    along = large and not costs.reading
     storage = scenario.machine.storage
     missed = 1 - _cached(scenario, samples)
     read = [s.read_bytes for s in dataset.fetch if s.read_bytes is not None]
@@ -124,8 +125,8 @@ def demand(scenario: Scenario) -> Demand:
             if s.cpu is not None
         ),
         serialises=costs.serialise.of(dataset.tensors, size) if workers else 0.0,
-        writes=handed if workers and through_pipe and not along else 0.0,
-        hands_over=handed if workers and not through_pipe else 0.0,
+        writes=handed if workers and through_pipe and not large else 0.0,
+        hands_over=handed if workers and (large or not through_pipe) and not along else 0.0,
         writes_along=handed if workers and along else 0.0,
         latency=costs.index_latency if workers and scenario.policy == "torch" else 0.0,
         dispatches=costs.index_put if workers else 0.0,

@@ -258,6 +258,55 @@ def test_large_messages_go_through_the_pipe_while_it_is_read() -> None:
     assert trace.arrived[1] == pytest.approx(trace.requested[1] + 1)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("pinned", [False, True])
+def test_writer_and_reader_of_a_large_message_take_turns(engine: str, pinned: bool) -> None:
+    """It is written for 1 s and read for 0.75 s, one after the other; the rest is rebuilding."""
+    changes = {
+        "dataset.path": "pipe",
+        "dataset.sample_bytes": 1e6,
+        "costs.hand_over.byte": 0.5e-6,
+        "costs.receive.byte": 0.75e-6,
+        "costs.reading": 0.5,
+        "consumer.step": 10.0,
+        "loader.pin_memory": pinned,
+    }
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    assert trace.arrived[0] == pytest.approx(2 + 1.75)
+    assert trace.received[0] == pytest.approx(2 + 2.5)
+    begun = trace.received[0] if pinned else trace.requested[1]
+    assert trace.arrived[1] == pytest.approx(begun + 1.75)
+    small = dlsim.simulate(loading(**changes | {"dataset.sample_bytes": 3e4}), engine=engine)
+    assert small.arrived[0] == pytest.approx(2 + 0.03)  # written into the pipe, read when asked for
+    assert small.received[0] == pytest.approx(2 + 0.03 + 0.045)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("changes", "fetched"),
+    [
+        ({}, [1.75, 1, 1.25]),
+        ({"costs.reading": 0.5}, [1.75, 1, 1.75]),
+        ({"costs.reading": 0.5, "dataset.sample_bytes": 1e3}, [1.75, 1, 1.25]),  # fits the pipe
+        ({"costs.reading": 0.5, "machine.contention": 1.0}, [3, 2, 2.5]),
+    ],
+)
+def test_cores_look_for_work_at_ticks_where_large_messages_are_moved(
+    engine: str, changes: dict[str, object], fetched: list[float]
+) -> None:
+    """Three workers compute for 1 s on two cores, the third until 0.75 s in place of the first.
+
+    It has 0.25 s left when the second one's core is free at 1 s, which may look at 1.5 s only. With
+    contention all takes twice as long while both cores are busy: at 2 s the second one is done, and
+    the third goes on alone, with 0.375 s left, until the first gets the free core at 2.25 s.
+    """
+    alone = {"loader.num_workers": 3, "loader.batch_size": 1, "loader.prefetch_factor": 1}
+    alone |= {"dataset.length": 3, "dataset.path": "pipe", "dataset.sample_bytes": 1e6}
+    scenario = loading(**{"machine.cores": 2, "machine.slice": 0.75, **alone, **changes})
+    trace = dlsim.simulate(scenario, engine=engine)
+    assert trace.fetched.tolist() == pytest.approx(fetched)
+
+
 def test_descriptors_are_handed_over_while_the_main_process_waits() -> None:
     """A thread of the worker, which may be fetching, hands over what the main process receives."""
     changes = {

@@ -518,6 +518,24 @@ def test_writing_into_the_pipe_holds_nobody_up():
     assert found.checks[0].off == pytest.approx(0.0, abs=0.01)
 
 
+@pytest.mark.parametrize(("size", "reading"), [(1e6, 0.6), (1e3, 0.0)])
+def test_reading_from_the_pipe_is_receiving_without_rebuilding(size, reading):
+    """Of 10 ms, 2 are rebuilding, and 2 letting go of the batch before; what fits has no turns."""
+    seen = locking(0.25, writing=0.003)
+    batches = np.arange(len(seen))
+    seen = replace(
+        seen,
+        pickled_bytes=np.full(len(seen), size),
+        returned=seen.received,
+        thread_requested=0.01 * batches,
+        thread_returned=0.01 * batches + 0.008,
+        rebuild_cpu=np.full(len(seen), 0.002),
+    )
+    costs = calibrate(seen, transport=TRANSPORT).costs
+    assert costs.receive.of(1, size) == pytest.approx(0.010, rel=0.01)
+    assert costs.reading == pytest.approx(reading, rel=0.01)
+
+
 @pytest.mark.parametrize("waits", [{"step": 0.02}, {"queued": 0.005}])
 def test_workers_that_wait_do_not_tell_how_far_pickling_holds_them_up(waits):
     """One that is idle has time for it, and so has one that waits for a core for longer."""

@@ -198,7 +198,7 @@ def set_alarm(s: State, what: int) -> None:
     m, x, other = s.main[0], s.sharing[what], s.sharing[1 - what]
     alarm = inf
     if x.present > 0 and in_turns(s, what):
-        fill(s)
+        fill(s, not s.rules[0].restless)
         delay, tick = max(0.0, x.next - x.level) * (1 / speed(s, what)), until_tick(s)
         x.ticking = tick < delay
         alarm = m.now + min(tick, delay)

@@ -24,10 +24,10 @@ def in_turns(s: State, what: int) -> bool:
 def speed(s: State, what: int) -> float:
     """How fast the level rises."""
     x = s.sharing[what]
-    rate = s.rates[what, x.present + x.spinning]
     if in_turns(s, what):
-        return float(x.present * rate / min(x.present, len(s.cores)))
-    return float(rate)
+        present = x.present if x.computing == len(s.cores) else x.computing
+        return float(present * s.rates[what, present + x.spinning] / x.computing)
+    return float(s.rates[what, x.present + x.spinning])
 
 
 @inlined
@@ -116,6 +116,7 @@ def take_turns_on_cores(s: State) -> None:
     """Rule 2, at a tick."""
     x = s.sharing[CORES]
     x.ticks, x.ticking = x.coming, False
+    fill(s, True)
     for core in range(len(s.cores)):
         if s.cores[core].waiting > 0:
             x.back += 1
@@ -136,14 +137,14 @@ def stop(s: State, customer: int) -> None:
 
 
 @inlined
-def fill(s: State) -> None:
-    """Rule 3: cores on which nobody computes get someone, if others wait."""
+def fill(s: State, from_all: bool) -> None:
+    """Rule 3: cores on which nobody computes get who waits for them, or also for others."""
     x = s.sharing[CORES]
     if x.computing >= min(x.present, len(s.cores)):
         return
     for core in range(len(s.cores)):
         source = core
-        if s.cores[core].waiting == 0:
+        if from_all and s.cores[core].waiting == 0:
             source = 0
             for other in range(1, len(s.cores)):
                 if s.cores[other].waiting > s.cores[source].waiting:
@@ -156,7 +157,7 @@ def fill(s: State) -> None:
 def until_tick(s: State) -> float:
     """Seconds until processes take turns; infinity where nobody waits."""
     m, x, r = s.main[0], s.sharing[CORES], s.rules[0]
-    if x.present <= len(s.cores):
+    if x.present == x.computing:
         return inf
     x.coming = max(int(m.now / r.slice), x.ticks) + 1
     return float(max(0.0, x.coming * r.slice - m.now))

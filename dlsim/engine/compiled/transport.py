@@ -83,9 +83,10 @@ def read(s: State, number: int, owner: int, moved: bool) -> None:
     Of what holds up its worker; for the rest, `read_on` asks.
     """
     if moved:
-        # One side writes while the other, the next customer, reads, which is part of receiving.
+        # One side writes while the other reads, which is part of receiving: both one after the
+        # other, or at the same time, as the next customer.
         ask(s, writing(s), jitter(s, number) * hand_over(s, number))
-        s.main[0].customers = 2
+        s.main[0].customers = 1 if s.rules[0].reading > 0.0 else 2
     elif not goes_through_pipe(s, number):
         handing = jitter(s, number) * hand_over(s, number)
         ask(s, customer_of(s, owner), s.rules[0].lock * handing)
@@ -93,7 +94,9 @@ def read(s: State, number: int, owner: int, moved: bool) -> None:
 
 @inlined
 def read_on(s: State, number: int, owner: int, moved: bool) -> None:
-    """Ask for the rest of it, beside the worker."""
+    """Ask for the rest of it, beside the worker, or for reading from the pipe."""
+    if moved and s.rules[0].reading > 0.0:
+        compute(s, receive(s, number) * s.rules[0].reading)
     if not moved and not goes_through_pipe(s, number):
         handing = jitter(s, number) * hand_over(s, number)
         ask(s, beside(s, owner), (1.0 - s.rules[0].lock) * handing)
@@ -102,16 +105,17 @@ def read_on(s: State, number: int, owner: int, moved: bool) -> None:
 @inlined
 def rebuild(s: State, number: int, owner: int, moved: bool) -> None:
     """An answer has been read: let its writer go on, and ask for the time that rebuilding takes."""
-    r, size = s.rules[0], content(s, number)
-    seconds = r.receive_message + r.receive_tensor * tensors(s, number) + r.receive_byte * size
-    seconds *= jitter(s, number)
+    seconds = receive(s, number)
     if moved:
-        seconds -= jitter(s, number) * hand_over(s, number)
+        reading = jitter(s, number) * hand_over(s, number)
+        if s.rules[0].reading > 0.0:
+            reading = seconds * s.rules[0].reading
+        seconds -= reading
         arrived(s, number)
         wake(s, feeder(s, owner), s.main[0].now)
     if not s.main[0].rebuilt and is_batch(s, number):
         s.main[0].rebuilt = True
-        seconds += r.first_receive
+        seconds += s.rules[0].first_receive
     compute(s, seconds)
 
 
@@ -182,6 +186,14 @@ def hand_over(s: State, number: int) -> float:
     return float(
         r.hand_over_message + r.hand_over_tensor * tensors(s, number) + r.hand_over_byte * size
     )
+
+
+@inlined
+def receive(s: State, number: int) -> float:
+    """Processor time to take an answer off the queue and rebuild it, in seconds."""
+    r, size = s.rules[0], content(s, number)
+    seconds = r.receive_message + r.receive_tensor * tensors(s, number) + r.receive_byte * size
+    return float(jitter(s, number) * seconds)
 
 
 @inlined

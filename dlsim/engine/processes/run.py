@@ -50,7 +50,7 @@ class Node:
         self.files = Cache(scenario)
         self.cores: Sharing | Ticking | None = None
         if not scenario.ideal and machine.slices:
-            self.cores = Ticking(env, machine)
+            self.cores = Ticking(env, machine, restless=scenario.restless)
         elif not scenario.ideal:
             interval = machine.switch_interval
             self.cores = Sharing(env, machine.rate, machine.background, interval)

@@ -8,8 +8,10 @@ The rules, which are about what Linux does where nothing is preferred:
 2. At every tick, on each core with a line, who computes goes to its end, and the first in it
    computes.
 3. A core on which nobody computes any more takes the first in its line, or else in the longest one.
+   Where cores have no rest for long, as who moves large messages sleeps and wakes all the time, it
+   looks at the longest one at the next tick only.
 
-All together get as much done as if they shared equally, at every moment.
+As long as no core is without work, all together get as much done as if they shared equally.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ MOST = 1 << 16  # cores; nothing here wants more of them
 class Ticking:
     """The cores of a machine, which has a limited number of them, and a tick."""
 
-    def __init__(self, env: simpy.Environment, machine: Machine) -> None:
+    def __init__(self, env: simpy.Environment, machine: Machine, *, restless: bool = False) -> None:
         self.env, self.machine, self.background = env, machine, machine.background
+        self._restless = restless
         self._rates = Rates(machine.rate)
         self.interval = inf if machine.switch_interval is None else machine.switch_interval
         cores = min(ceil(machine.cores or 1), MOST)
@@ -120,9 +123,10 @@ class Ticking:
 
     def _speed(self) -> float:
         """What who computes gets done in a second."""
-        present = len(self._customers)
-        share = self._rates[present + self.background]
-        return present * share / min(present, len(self._computing))
+        cores = len(self._computing)
+        busy = cores - self._computing.count(None)
+        present = len(self._customers) if busy == cores else busy
+        return present * self._rates[present + self.background] / busy
 
     def _advance(self) -> None:
         """Bring the level up to this moment."""
@@ -158,21 +162,22 @@ class Ticking:
 
     def _take_turns(self) -> None:
         """Rule 2."""
+        self._fill(from_all=True)
         for core, line in enumerate(self._lines):
             if line:
                 self._hold(core).append(self._held(core))
                 self._compute(line.popleft(), core)
 
-    def _fill(self) -> None:
-        """Rule 3."""
+    def _fill(self, *, from_all: bool) -> None:
+        """Rule 3: cores take the first in their lines, or also in others."""
         for core, who in enumerate(self._computing):
-            line = self._lines[core] or max(self._lines, key=len)
+            line = self._lines[core] or (max(self._lines, key=len) if from_all else ())
             if who is None and line:
                 self._compute(line.popleft(), core)
 
     def _set_alarm(self) -> None:
         """Wake up when the next customer is due, or at a tick if that is sooner."""
-        self._fill()
+        self._fill(from_all=not self._restless)
         self._alarm += 1
         self._ticking = False
         if not self._customers:

@@ -5,6 +5,7 @@ both share what the worker gets of the cores, as far as both want Python's lock.
 into one pipe, one at a time. A batch of tensors in shared memory is a short message. Everything
 else goes through the pipe itself, which holds 64 KiB: of a larger message the writer writes as fast
 as the reader reads, and the reader reads only inside `next()`, unless a pin-memory thread does it.
+Of both, one waits until the other has filled or emptied the pipe: they compute one after the other.
 """
 
 from __future__ import annotations
@@ -50,8 +51,14 @@ def receive(run: Run, answer: Answer, turn: int) -> Steps:
     handing = answer.jitter * costs.hand_over.of(*content)
     if answer.moved is not None:
         # One side writes while the other reads, which is part of receiving.
-        yield from run.compute_together((WRITING, MAIN), handing, turn)
-        receiving -= handing
+        if costs.reading > 0:
+            reading = receiving * costs.reading
+            yield from run.compute(WRITING, handing, turn)
+            yield from run.compute(MAIN, reading, turn)
+        else:
+            reading = handing
+            yield from run.compute_together((WRITING, MAIN), handing, turn)
+        receiving -= reading
         _arrived(run, answer)
         happen(answer.moved, run.turns.feeder(answer.worker))
     elif not _goes_through_pipe(run, answer):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dlsim.scenario import DlsimError, Scenario
+from dlsim.scenario.machine import PIPE_BYTES
 from dlsim.trace.libraries import cores_busy, helping
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
@@ -43,9 +44,10 @@ class Accounts:
     its number. `sizes`, `collate`: of each batch collated, and for how long it was blocked then,
     `collate_wait`. `take`, `serialise`, `hand_over`: CPU of
     workers for each batch. `receive`, `put`: CPU of the main process for each, inside `next()` or
-    in the pin-memory thread; `jitter`: receiving, of each that was received by itself, relative to
-    their mean; `pin`: of copying it into pinned memory. `latency`: from putting an
-    index list until an idle worker has it. `step_wait`, `step_cpu`: of each step, the main thread;
+    in the pin-memory thread; `reading`: what of receiving is reading from the pipe, in pieces;
+    `jitter`: receiving, of each that was received by itself, relative to their mean; `pin`: of
+    copying it into pinned memory. `latency`: from putting an index list until an idle worker has
+    it. `step_wait`, `step_cpu`: of each step, the main thread;
     `step_threads`: threads busy in it; `looking`: CPU in place of a step, for each batch, to look
     at workers' memory. `device`: what the accelerator took for each, copying included, if it was
     seen; `host`: what passed until the host left it; `ahead`: how many steps it was ahead at most;
@@ -74,6 +76,7 @@ class Accounts:
     serialise: Floats
     hand_over: Floats
     receive: Floats
+    reading: Floats
     jitter: Floats
     put: Floats
     pin: Floats
@@ -156,6 +159,11 @@ def accounts(run: object) -> Accounts:
     paid = payload(seen)
     path = str(paid["path"])
     parts: dict[str, Any] = samples(seen, machine, path) | main_side(seen) | steps(seen)
+    rebuild = parts.pop("rebuild")
+    large = path == "pipe" and float(paid["bytes"]) > PIPE_BYTES
+    parts["reading"] = np.empty(0)
+    if large and len(parts["receive"]) and not np.isnan(rebuild).all():
+        parts["reading"] = np.maximum(parts["receive"] - np.nanmean(rebuild), 0.0)
     if scenario.loader.num_workers:
         collated, collate = beyond(seen.collate_cpu, first_batches(seen))
     else:

@@ -71,6 +71,7 @@ def costs_of(
         hand_over=adapted("hand_over"),
         lock=mean_share(together(all_runs, "lock")),
         receive=adapted("receive"),
+        reading=share_of(mean("reading", 0.0), mean("receive", 0.0)),
         jitter=fit(jitter).distribution if len(jitter) else transport.jitter,
         pin=pinning(runs),
         copy_byte=float(np.nan_to_num(np.mean([run.copy for run in runs]) / max(size, 1.0))),
@@ -83,6 +84,11 @@ def costs_of(
             for group in others
         ),
     )
+
+
+def share_of(part: float, whole: float) -> float:
+    """What share of the `whole` a `part` of it is; none of nothing."""
+    return min(part / whole, 1.0) if whole > 0 else 0.0
 
 
 def without_cold(runs: Sequence[Accounts]) -> list[Accounts]:

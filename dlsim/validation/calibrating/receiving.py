@@ -16,18 +16,20 @@ LEAST = 5  # batches that tell how unlike they are
 def main_side(seen: Observation) -> dict[str, Any]:
     """CPU of receiving and of sending, for each batch returned; none without workers.
 
+    `rebuild`: what of receiving is left when the batch has been read.
+
     Sending is the last thing that `next()` does, and another thread writes what is sent.
     """
     if seen.meta.scenario is None or not seen.meta.scenario.loader.num_workers:
-        names = ("receive", "jitter", "put", "begin_next", "begin_receive")
+        names = ("receive", "rebuild", "jitter", "put", "begin_next", "begin_receive")
         return dict.fromkeys(names, np.empty(0))
     order = seen.order
     began, used = beyond((seen.thread_returned - seen.thread_requested)[order], [0])
     received = np.where(np.isnan(seen.received), np.inf, seen.received)  # perhaps not in order
-    rebuilt, _ = beyond(seen.rebuild_cpu, [int(received.argmin())])
+    rebuilt, rebuild = beyond(seen.rebuild_cpu, [int(received.argmin())])
     if seen.meta.scenario.loader.pin_memory and not np.isnan(seen.pinned).all():
         receive = by_pin_memory_thread(seen)
-        alone = {"receive": receive, "jitter": uneven(receive)}
+        alone = {"receive": receive, "rebuild": rebuild, "jitter": uneven(receive)}
         return {**alone, "put": used, "begin_next": began, "begin_receive": rebuilt}
     rebuilt = np.minimum(rebuilt, began)
     all_threads = np.diff(seen.cpu_returned[order], prepend=np.nan)
@@ -38,6 +40,7 @@ def main_side(seen: Observation) -> dict[str, Any]:
     receive = used - put
     return {
         "receive": receive,
+        "rebuild": rebuild,
         "jitter": uneven(receive[by_themselves(seen)]),
         "put": put + np.minimum(beside, put),
         "begin_next": began - rebuilt,

@@ -50,7 +50,7 @@ from dlsim.validation.calibrating.work import (
 NOTICED = 0.05  # cores that others used, from which on the machine is not quiet
 SIBLING = 0.9  # of what a core does alone: one that does less beside another is its sibling
 SWITCH_INTERVAL = 5e-3  # Python's own, where a run does not tell (sys.getswitchinterval)
-MACHINERY = ("take", "serialise", "hand_over", "receive", "pin", "put")
+MACHINERY = ("take", "serialise", "hand_over", "receive", "reading", "pin", "put")
 AT_FIRST = ("ready", "begin_cpu", "begin_serialise")
 
 
