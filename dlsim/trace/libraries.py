@@ -5,7 +5,7 @@ threads that wait for one another wait on a core. What a process uses while a ba
 beyond its fetching thread and its feeder, such threads use.
 
 They also wait on a core for what is next, for tens of milliseconds, in which the fetching thread
-may be blocked. Nobody is held up by that: who waits so gives its core to whoever wants it.
+may be blocked. Hardly anybody is held up by that: who waits so gives its core to whoever wants it.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def cores_busy(seen: Observation) -> float:
 def worth_limiting(seen: Observation) -> bool:
     """Whether libraries keep that much more than one core busy that one thread may be faster.
 
-    They do so in a worker's first batch, too: its feeder, which may write for long, does nothing
-    yet.
+    Without workers there are no more processes than cores. They do so in a worker's first batch,
+    too: its feeder, which may write for long, does nothing yet.
     """
-    return min(_cores(seen)) >= MORE
+    return bool((seen.worker > MAIN).any()) and min(_cores(seen)) >= MORE
 
 
 def _cores(seen: Observation) -> tuple[float, float]:

@@ -170,7 +170,7 @@ def _threads(found: Explanation) -> str:
     busy = threads if cores is None else min(threads, cores)
     return (
         f"Each sample keeps {busy:.3g} core{'s' * (busy != 1)} busy while it computes ({names}), "
-        "by threads of libraries in each worker: limit threads in worker_init_fn: "
+        "by threads of libraries in each worker: limit threads in worker_init_fn: at least "
         f"{_times(alone.gain)}, {_percent(alone.gain)}."
     )
 

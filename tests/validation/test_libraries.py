@@ -16,7 +16,7 @@ from dlsim.trace.libraries import cores_busy, helping, worth_limiting
 from dlsim.trace.observation import Observation
 from dlsim.validation import calibrate, diagnose_run, observe, one_thread_each
 from dlsim.validation.calibrating.costs import accounts
-from dlsim.validation.calibrating.lifetimes import first_batches
+from dlsim.validation.calibrating.lifetimes import exiting, first_batches
 from dlsim.validation.observing.one_thread import MAPS, SETTERS, limited
 from tests.validation.test_replay import watched
 
@@ -140,16 +140,32 @@ def test_threads_that_an_import_starts_are_of_the_first_sample(queued, counted):
 
 
 def test_threads_become_a_stage():
-    """Calibrated, a stage has as many threads; one thread would do as much alone, at least."""
-    scenario = calibrate(seen_with(1.9), transport=Costs())
+    """Calibrated, a stage has as many threads, of which one alone would compute no more.
+
+    What that is, those samples tell that found cores.
+    """
+    seen = seen_with(1.9)
+    cpu = np.where(np.arange(80) % 10 < 2, 0.005, 0.02375)
+    queued = np.where(np.arange(80) % 10 < 2, 0.0, 0.02)
+    assert cpu.mean() == pytest.approx(0.02)
+    scenario = calibrate(replace(seen, sample_cpu=cpu, sample_queued=queued), transport=Costs())
     stage = scenario.dataset.fetch[0]
-    assert (stage.threads, stage.spin) == (2, 0.5)
+    assert stage.threads == 2
+    assert stage.cpu.mean * (1 - stage.spin) == pytest.approx(0.005)
     assert stage.cpu.mean == pytest.approx(0.02)
     two = dlsim.replace(scenario, {"machine.cores": 2, "loader.num_workers": 4})
     found = dlsim.explain(two, 3)
     gains = {gain.change.name: gain.gain.mean for gain in found.gains}
-    assert gains["one thread in each worker"] == pytest.approx(1.0, abs=0.1)
+    assert 2 < gains["one thread in each worker"] < 3
     assert calibrate(seen_with(1.0), transport=Costs()).dataset.fetch[0].threads == 1
+
+
+@pytest.mark.parametrize("threads", [1.0, 1.9])
+def test_what_threads_compute_for_the_last_batch_is_no_exit(threads):
+    """Nor is it the start of a worker, where they compute for all others."""
+    seen = seen_with(threads)
+    used = float(np.nanmax(seen.cpu_fetched))
+    assert exiting(seen, 2 * used + 0.02, 0.0) == pytest.approx([0.01])
 
 
 def test_threads_that_sleep_are_work():
@@ -180,9 +196,9 @@ def test_threads_that_share_out_work_do_less_of_it_where_cores_are_short(seconds
 
 
 def test_threads_that_spin_do_so_in_all_runs():
-    """Then it is no less work where cores are short, and one thread would do in half of it."""
+    """Then it is no less work where cores are short; one thread does what the shorter ones tell."""
     stage = calibrate(seen_with(1.9), seen_with(1.7, 0.04), transport=Costs()).dataset.fetch[0]
-    assert (stage.threads, stage.spin) == (2, 0.5)
+    assert (stage.threads, stage.spin) == (2, 0)
 
 
 @pytest.mark.parametrize("threads", [1.0, 1.1, 1.4, 1.9])
@@ -211,6 +227,7 @@ def test_one_thread_is_said_first():
     assert in_vain[0].endswith("share out work; with one thread each it was no faster (tried).")
     assert "worker_init_fn" not in in_vain[-1]
     assert "cores busy" not in run_text(alone)
+    assert "cores busy" not in run_text(replace(seen, worker=np.full(len(seen), -1)))
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="libraries have a thread for each core")

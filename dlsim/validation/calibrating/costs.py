@@ -59,7 +59,8 @@ class Accounts:
     it is held up in the first sending.
     `tensors`, `bytes`, `path`: of the mean batch. `crowding`: for each batch collated, how busy the
     other cores were meanwhile, from 0 to 1, and whether it was the `first` of its process.
-    `busy`: cores that a sample keeps busy, by threads of a library.
+    `busy`: cores that a sample keeps busy, by threads of a library; `unhindered`: CPU of a typical
+    one that had not to wait for a core.
     """
 
     scenario: Scenario
@@ -105,6 +106,7 @@ class Accounts:
     crowding: Floats
     first: Any
     busy: float
+    unhindered: float
     machine: dict[str, float] = field(default_factory=dict)
 
 
@@ -218,14 +220,14 @@ def samples(seen: Observation, machine: dict[str, float], path: str) -> dict[str
     rows = seen.samples
     assert rows is not None
     assert seen.meta.scenario is not None
-    wall, cpu = rows.fetched - rows.started, seen.sample_cpu.copy()
-    wait = np.maximum(wall - cpu - seen.sample_queued, 0.0)
+    wall, cpu, queued = rows.fetched - rows.started, seen.sample_cpu.copy(), seen.sample_queued
+    wait = np.maximum(wall - cpu - queued, 0.0)
     index, batch = rows.index, rows.batch
     began, ended = rows.started, rows.fetched
     calls, first, count = np.unique(batch, return_index=True, return_counts=True)
     if getattr(seen.meta.scenario.dataset, "batched", False):
-        index, batch, cpu = calls, calls, cpu[first] * count
-        wait = np.maximum(wall[first] - cpu - seen.sample_queued[first] * count, 0.0)
+        index, batch, cpu, queued = calls, calls, cpu[first] * count, queued[first] * count
+        wait = np.maximum(wall[first] - cpu - queued, 0.0)
         began, ended = began[first], ended[first]
         first = np.arange(len(calls))
     else:
@@ -243,9 +245,16 @@ def samples(seen: Observation, machine: dict[str, float], path: str) -> dict[str
         "wait": wait,
         "cpu": cpu,
         "lock": lock,
+        "unhindered": unhindered(cpu, queued),
         "begin_wait": later,
         "begin_cpu": computed,
     }
+
+
+def unhindered(cpu: Floats, queued: Floats) -> float:
+    """CPU seconds of the typical one of those samples, a tenth, that waited for a core least."""
+    least = np.argsort(queued, kind="stable")[: max(len(cpu) // 10, 3)]
+    return float(np.median(cpu[least])) if len(least) else 0.0
 
 
 def worker_side(seen: Observation, machine: dict[str, float], path: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dlsim.engine.facts import MAIN, goes_on
-from dlsim.trace.libraries import helping
+from dlsim.trace.libraries import cores_busy, helping
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 
@@ -140,6 +140,8 @@ def first_samples(
         usual = np.minimum(values[first], np.median(values[rest]))
         more.append(values[first] - usual)
         values[first] = usual
+    if cores_busy(seen) > 1:  # threads compute in all samples
+        return more[0], more[1]
     queued = np.bincount(seen.samples.batch, seen.sample_queued, len(seen))
     spun = np.minimum(np.nan_to_num(helping(seen)), queued)[batch[first]]
     return more[0], more[1] + spun
@@ -160,7 +162,8 @@ def exiting(seen: Observation, used: float, between: float) -> Floats:
     assert seen.samples is not None
     assert seen.meta.scenario is not None
     loader = seen.meta.scenario.loader
-    until = seen.batch_cpu + seen.cpu_started + np.nan_to_num(seen.serialise_cpu)
+    fetching = seen.batch_cpu + np.nan_to_num(helping(seen))
+    until = seen.cpu_started + fetching + np.nan_to_num(seen.serialise_cpu)
     process = np.where(np.isnan(until), -1, processes(seen))
     last = len(seen) - 1 - first_of_each(process[::-1])
     generations = 1 if goes_on(seen.meta.scenario) else len(seen.epochs.first)

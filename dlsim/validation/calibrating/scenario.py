@@ -43,6 +43,7 @@ from dlsim.validation.calibrating.work import (
     consumer_of,
     helped,
     spinning,
+    spun,
     stages,
     watched_consumer,
 )
@@ -194,8 +195,10 @@ def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) ->
     threads = siblings(runs)
     if threads < 1:
         runs = [replace(run, crowding=paired(run.crowding, run.machine["cores"])) for run in runs]
-    slower, spins = 1 / threads - 1, spinning([run.busy for run in runs])
-    if not spins:
+    slower, spin = 1 / threads - 1, None
+    if spinning([run.busy for run in runs]):
+        spin = spun(runs)
+    else:
         runs = helped(runs)
     if len({run.scenario.loader.num_workers for run in runs}) > 1:
         costs_of_batches = np.concatenate([of_batches(run) for run in runs])
@@ -210,7 +213,7 @@ def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) ->
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             transport = probe(first.path)
-    fetch, fits = stages(runs, spins=spins)
+    fetch, fits = stages(runs, spin)
     consumer, fits["step"] = consumer_of(like_first(runs), each)
     dataset: Any = first.scenario.dataset
     batched = isinstance(dataset, MapDataset) and dataset.batched

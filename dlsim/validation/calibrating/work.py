@@ -26,9 +26,12 @@ AHEAD = 1000  # steps of one kernel that CUDA takes before the host has to wait 
 
 
 def stages(
-    runs: Sequence[Accounts], *, spins: bool = False
+    runs: Sequence[Accounts], spin: float | None = None
 ) -> tuple[tuple[Stage, ...], dict[str, Fit]]:
-    """How samples are fetched: index by index, if each was seen, else as they are distributed."""
+    """How samples are fetched: index by index, if each was seen, else as they are distributed.
+
+    `spin`: as in `by_threads`.
+    """
     wait, cpu = together(runs, "wait"), together(runs, "cpu")
     fits = {"wait": fit(wait), "cpu": fit(cpu)}
     dataset: Any = runs[0].scenario.dataset
@@ -44,7 +47,7 @@ def stages(
             waits = Recorded(tuple(wait[rows].tolist()))
             cpus = Recorded(tuple(cpu[rows].tolist()))
     wait_first = waits if waits.mean >= NEGLIGIBLE else None
-    computing = by_threads(cpus, max(run.busy for run in runs), spins=spins)
+    computing = by_threads(cpus, max(run.busy for run in runs), spin)
     return (msgspec.structs.replace(computing[0], wait=wait_first), *computing[1:]), fits
 
 
@@ -91,17 +94,27 @@ def threads_of(busy: float) -> int:
     return max(ceil(busy - IDLE), 2)
 
 
-def by_threads(cpu: Distribution, busy: float, *, spins: bool) -> tuple[Stage, ...]:
+def spun(runs: Sequence[Accounts]) -> float:
+    """The share of what such threads compute in which they only wait for one another.
+
+    Where cores are short, each stands in line while the others wait. So samples that had not to
+    wait for a core tell what there is to do, and one thread takes no more than all do together.
+    """
+    needed = float(np.mean([run.unhindered for run in runs]))
+    return 1 - min(needed / max(float(together(runs, "cpu").mean()), needed, NEGLIGIBLE), 1.0)
+
+
+def by_threads(cpu: Distribution, busy: float, spin: float | None) -> tuple[Stage, ...]:
     """What a sample computes, if it keeps so many cores `busy` while its own thread does.
 
-    Of threads that spin one would do as much alone, at least. Others sleep when they have nothing
-    to do: what they compute is work, and beside it there is some that one thread does alone.
+    Threads that `spin` do so for such a share of it. Others (None) sleep when they have nothing to
+    do: what they compute is work, and beside it there is some that one thread does alone.
     """
     if busy <= 1:
         return (Stage("fetch", cpu=cpu),)
     threads = threads_of(busy)
-    if spins:
-        return (Stage("fetch", cpu=cpu, threads=threads, spin=1 - 1 / threads),)
+    if spin is not None:
+        return (Stage("fetch", cpu=cpu, threads=threads, spin=spin),)
     together = min((busy - 1) / (threads - 1), 1.0)
     return (
         Stage("fetch", cpu=scaled(cpu, 1 - together)),
