@@ -22,10 +22,8 @@ BATCH_COLUMNS = (
     "serialising",
     "serialised",
     "serialise_cpu",
-    "serialise_queued",
     "rebuilding",
     "rebuild_cpu",
-    "rebuild_queued",
     "pinning",
     "pinned",
     "pin_cpu",
@@ -73,11 +71,11 @@ class Observation(Trace):
     other batches. `collating`: the moment `collate_fn` is called;
     `collate_cpu`, `collate_queued`: CPU seconds of the thread that called it, and seconds it
     waited for a core. `serialising`, `serialised`: the moments its pickling began and ended, in the
-    worker's feeder thread, and `serialise_cpu`, `serialise_queued`, what that thread used for it
-    and waited for a core; `rebuilding`: the moment its unpickling began, which ended at `received`,
-    and `rebuild_cpu`, `rebuild_queued` likewise. `pinning`, `pinned`, `pin_cpu`, `pin_queued`: the
-    same for its copying into pinned memory, and `pin_thread`, the CPU seconds that the thread which
-    does so had used at `pinned`; NaN where nothing is pinned. `entered`, `left`: the moments the
+    worker's feeder thread, and `serialise_cpu`, what that thread used for it; `rebuilding`: the
+    moment its unpickling began, which ended at `received`, and `rebuild_cpu` likewise. `pinning`,
+    `pinned`, `pin_cpu`: the same for its copying into pinned memory, `pin_queued`, the seconds for
+    which the thread that does so waited for a core, and `pin_thread`, the CPU seconds that it
+    had used at `pinned`; NaN where nothing is pinned. `entered`, `left`: the moments the
     host began and left the step, the first after it let go of the batch before; `device_began`,
     `device_ended`: when the accelerator began and ended what it was given in the step, NaN if none
     was used. `finished` is the later end of both. `cpu_started`, `cpu_fetched`: the CPU seconds
@@ -105,10 +103,8 @@ class Observation(Trace):
     serialising: Floats
     serialised: Floats
     serialise_cpu: Floats
-    serialise_queued: Floats
     rebuilding: Floats
     rebuild_cpu: Floats
-    rebuild_queued: Floats
     pinning: Floats
     pinned: Floats
     pin_cpu: Floats

@@ -22,6 +22,7 @@ from dlsim.trace.trace import (
     Meta,
     Samples,
 )
+from dlsim.validation.observing.cpu_time import UNSEEN
 from dlsim.validation.observing.payload import Payload
 from dlsim.validation.observing.probe import (
     COLLATED,
@@ -37,7 +38,10 @@ from dlsim.validation.observing.records import Rows
 from dlsim.validation.observing.wrapped_loader import Log, Return
 
 NAN = float("nan")
-MAIN_COLUMNS = tuple(name for name in Return._fields if name.partition("_")[2])
+UNRETURNED = Return(
+    MAIN, UNSEEN[:2], UNSEEN[:2], UNSEEN, UNSEEN, UNSEEN, UNSEEN, NAN, NAN
+).columns()
+MAIN_COLUMNS = tuple(name for name in UNRETURNED if "_" in name)
 
 
 @dataclass(frozen=True)
@@ -172,9 +176,10 @@ class Assembly:
         if problem is not None and problem.batch >= 0 and problem.kind != "worker":
             self.status[problem.batch] = FAILED
         log, order, nan = self.log, self.order, np.full(len(self.numbers), NAN)
-        back = {name: nan.copy() for name in log.returns[0]._fields} if log.returns else {}
+        seen = [back.columns() for back in log.returns]
+        back = {name: nan.copy() for name in UNRETURNED}
         for name, values in back.items():
-            values[order] = [getattr(r, name) for r in log.returns]
+            values[order] = [one[name] for one in seen]
         entered, left, released, begun, ended = (nan.copy() for _ in range(5))
         entered[order[: len(log.entered)]] = log.entered[: len(order)]
         left[order[: len(log.finished)]] = log.finished
@@ -185,7 +190,7 @@ class Assembly:
         # A message taken while workers are told to stop is not worked on.
         working = ~np.isnan(self.collated) | (self.taken <= self.left())
         working &= self.status != SKIPPED
-        received = np.where(self.status == ENDED, self.ended, back.get("received", nan))
+        received = np.where(self.status == ENDED, self.ended, back["received"])
         if self.setup.num_workers == 0:
             received = self.collated
         size = np.where(np.isnan(self.collated), self.asked, self.column(COLLATED, "what"))
@@ -197,8 +202,8 @@ class Assembly:
             fetched=self.collated - self.zero,
             arrived=(self.collated if self.setup.num_workers == 0 else nan) - self.zero,
             received=received - self.zero,
-            requested=back.get("requested", nan) - self.zero,
-            returned=back.get("returned", nan) - self.zero,
+            requested=back["requested"] - self.zero,
+            returned=back["returned"] - self.zero,
             finished=np.fmax(stepped, released) - self.zero,
             stepped=stepped - self.zero if log.released else None,
             worker=self.worker,
@@ -214,8 +219,8 @@ class Assembly:
             collating=self.column(COLLATED, "began") - self.zero,
             collate_cpu=self.column(COLLATED, "cpu"),
             collate_queued=self.column(COLLATED, "queued"),
-            pinning=back.get("pinning", nan) - self.zero,
-            pinned=back.get("pinned", nan) - self.zero,
+            pinning=back["pinning"] - self.zero,
+            pinned=back["pinned"] - self.zero,
             entered=entered - self.zero,
             left=left - self.zero,
             device_began=begun - self.zero,
@@ -223,13 +228,12 @@ class Assembly:
             serialising=self.column(SERIALISED, "began") - self.zero,
             serialised=self.column(SERIALISED, "ended") - self.zero,
             serialise_cpu=self.column(SERIALISED, "cpu"),
-            serialise_queued=self.column(SERIALISED, "queued"),
-            rebuilding=back.get("rebuilding", nan) - self.zero,
+            rebuilding=back["rebuilding"] - self.zero,
             cpu_started=np.where(working, self.column(TAKEN, "used"), NAN),
             cpu_fetched=self.column(COLLATED, "used"),
             thread_started=np.where(working, self.column(TAKEN, "cpu"), NAN),
             queued_started=np.where(working, self.column(TAKEN, "queued"), NAN),
-            **{name: back.get(name, nan) for name in MAIN_COLUMNS},
+            **{name: back[name] for name in MAIN_COLUMNS},
             **self.payload(),
             sample_cpu=sample_rows["cpu"].copy(),
             sample_queued=sample_rows["queued"].copy(),

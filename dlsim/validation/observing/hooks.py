@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from resource import RUSAGE_SELF, getrusage
-from time import process_time
+from time import monotonic, process_time, thread_time
 from typing import Any
 
 from torch.utils.data import get_worker_info
@@ -46,11 +46,13 @@ class Task:
 class Tagged:
     """A batch on its way to the main process: its number, how it was rebuilt there, and pinned.
 
-    `rebuilding` is what the thread that unpickles it had used just before, `rebuilt` just after;
-    `pinning` and `pinned` likewise of the thread that copies it into pinned memory.
+    `rebuilding` is when its unpickling began, and the CPU seconds that the thread which does it had
+    used until then; `rebuilt`: just after. `pinning` and `pinned`: what the thread that copies it
+    into pinned memory had used before and after.
     """
 
-    rebuilding = rebuilt = pinning = pinned = UNSEEN
+    rebuilding = rebuilt = float("nan"), float("nan")
+    pinning = pinned = UNSEEN
 
     def __init__(self, batch: int, data: Any) -> None:
         self.batch, self.data = batch, data
@@ -62,16 +64,16 @@ class Tagged:
 
     def _pickled(self) -> Iterator[Any]:
         """The items."""
-        began = of_this_thread()
+        began, used = monotonic(), thread_time()
         yield self.data
         yield None
         if _here is not None:
-            _here.serialised(self.batch, began, of_this_thread())
+            _here.serialised(self.batch, began, monotonic(), thread_time() - used)
 
     def extend(self, items: list[Any]) -> None:
         """They have been unpickled."""
         self.data, _ = items
-        self.rebuilt = of_this_thread()
+        self.rebuilt = monotonic(), thread_time()
 
     def pin_memory(self) -> Tagged:
         """What torch's pin-memory code makes of the batch alone, tagged again."""
@@ -84,7 +86,7 @@ class Tagged:
 def arriving(batch: int) -> Tagged:
     """The tagged batch in the main process, whose data is about to be unpickled."""
     tagged = Tagged(batch, None)
-    tagged.rebuilding = of_this_thread()
+    tagged.rebuilding = monotonic(), thread_time()
     return tagged
 
 
@@ -93,10 +95,11 @@ _clocks = threading.local()
 
 def of_this_thread() -> Reading:
     """What the calling thread has used until now."""
-    if not hasattr(_clocks, "own"):
-        _clocks.own = ThreadClock()
-    found: Reading = _clocks.own()
-    return found
+    try:
+        clock: ThreadClock = _clocks.own
+    except AttributeError:
+        clock = _clocks.own = ThreadClock()
+    return clock()
 
 
 class Collate:

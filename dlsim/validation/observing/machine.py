@@ -301,16 +301,19 @@ class WorkerMemory:
 
 
 def largest_child() -> float:
-    """The most bytes that a child process has to itself; NaN where there is none, or no psutil."""
+    """The bytes that a child process has to itself, of the one that has the most resident.
+
+    NaN where there is none, or no psutil.
+    """
     try:
         import psutil
     except ImportError:
         return math.nan
-    found = []
-    for child in active_children():
-        with suppress(psutil.Error):
-            found.append(float(psutil.Process(child.pid).memory_full_info().uss))
-    return max(found, default=math.nan)
+    with suppress(psutil.Error, ValueError):  # of none, there is no largest
+        children = [psutil.Process(child.pid) for child in active_children()]
+        largest = max(children, key=lambda child: child.memory_info().rss)
+        return float(largest.memory_full_info().uss)
+    return math.nan
 
 
 def there_and_back(message: Any) -> Any:

@@ -149,11 +149,10 @@ class Probe:
         numbers = self.batch, what, *self._author, kind
         self._records.write(RECORD.pack(began.time, now.time, *spent, used, *numbers))
 
-    def serialised(self, batch: int, began: Reading, now: Reading) -> None:
-        """A record that `batch` was pickled from `began` to `now`, by whichever thread."""
-        spent = max(now.cpu - began.cpu, 0.0), now.queued - began.queued
+    def serialised(self, batch: int, began: float, ended: float, cpu: float) -> None:
+        """A record that `batch` was pickled, by whichever thread."""
         numbers = batch, -1, *self._author, SERIALISED
-        record = RECORD.pack(began.time, now.time, *spent, 0.0, *numbers)
+        record = RECORD.pack(began, ended, cpu, 0.0, 0.0, *numbers)
         with self._feeding:
             self._fed.write(record)
 

@@ -288,7 +288,7 @@ def since_torchs(log: Log, asked: float) -> float:
 
 def check_taken(watched: DataLoader[Any], log: Log) -> None:
     """Raise `ObserveError` unless batches are taken as a plain loop over torch's loader does."""
-    here = log.takers == {get_ident()}
+    here = get_ident() in log.takers and len(log.takers) == 1
     check_handed_on(watched, len(log.returns), len(log.finished) + 1, here=here)
     if not log.finished:
         check_alone(watched, log.children)

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from dlsim.validation.observing.accelerator import StepClock
-from dlsim.validation.observing.cpu_time import QueueClock, reading
+from dlsim.validation.observing.cpu_time import Reading
 from dlsim.validation.observing.hooks import (
     Collate,
     Tagged,
     Task,
     WorkerInit,
+    of_this_thread,
     size_of,
 )
 from dlsim.validation.observing.payload import Payload, payload_of
@@ -47,32 +48,51 @@ class Draw(NamedTuple):
 class Return(NamedTuple):
     """A `next()` returned a batch.
 
-    Seconds so far: `cpu_*`, the main process's CPU; `thread_*`, its main thread's; `queued_*`,
-    those that the main thread waited for a core. `rebuilding`: the moment the batch's message is
-    unpickled, which is over at `received`; `rebuild_cpu` and `rebuild_queued`: what the thread that
-    does it used for it, and waited for a core. `pinning`, `pinned`, `pin_cpu` and `pin_queued`:
-    likewise, of copying it into pinned memory; `pin_thread`: what that thread had used until
-    `pinned`.
+    What the thread that called it had used when it asked and when it `got` the batch, and the CPU
+    seconds of the whole process by then. The others are as in `Tagged`.
     """
 
     batch: int
-    rebuilding: float
-    rebuild_cpu: float
-    rebuild_queued: float
-    received: float
-    pinning: float
-    pinned: float
-    pin_cpu: float
-    pin_queued: float
-    pin_thread: float
-    requested: float
-    returned: float
+    rebuilding: tuple[float, float]
+    rebuilt: tuple[float, float]
+    pinning: Reading
+    pinned: Reading
+    asked: Reading
+    got: Reading
     cpu_requested: float
     cpu_returned: float
-    thread_requested: float
-    thread_returned: float
-    queued_requested: float
-    queued_returned: float
+
+    @property
+    def requested(self) -> float:
+        """When it asked."""
+        return self.asked.time
+
+    @property
+    def returned(self) -> float:
+        """When it got the batch."""
+        return self.got.time
+
+    def columns(self) -> dict[str, float]:
+        """The same, as the columns of a trace are called."""
+        pinning = self.pinning.until(self.pinned)
+        return {
+            "rebuilding": self.rebuilding[0],
+            "rebuild_cpu": self.rebuilt[1] - self.rebuilding[1],
+            "received": self.rebuilt[0],
+            "pinning": pinning.time,
+            "pinned": self.pinned.time,
+            "pin_cpu": pinning.cpu,
+            "pin_queued": pinning.queued,
+            "pin_thread": self.pinned.cpu,
+            "requested": self.asked.time,
+            "returned": self.got.time,
+            "cpu_requested": self.cpu_requested,
+            "cpu_returned": self.cpu_returned,
+            "thread_requested": self.asked.cpu,
+            "thread_returned": self.got.cpu,
+            "queued_requested": self.asked.queued,
+            "queued_returned": self.got.queued,
+        }
 
 
 @dataclass
@@ -170,7 +190,6 @@ class Returning:
     def __init__(self, batches: Any, log: Log) -> None:
         self._batches = batches
         self._log = log
-        self._queued = QueueClock()
         self._to_look_at = LOOKED_AT
         log.iterators += 1
 
@@ -186,39 +205,18 @@ class Returning:
         return self
 
     def __next__(self) -> Any:
-        self._log.takers.add(get_ident())
-        used, asked = process_time(), reading(self._queued)
+        log = self._log
+        log.takers.add(get_ident())
+        used, asked = process_time(), of_this_thread()
         tagged = next(self._batches)
-        got = reading(self._queued)
+        got = of_this_thread()
         if not isinstance(tagged, Tagged):
             raise ObserveError("loader: its batches do not come from its collate_fn")
-        rebuilding = tagged.rebuilding.until(tagged.rebuilt)
-        pinning = tagged.pinning.until(tagged.pinned)
-        self._log.returns.append(
-            Return(
-                batch=tagged.batch,
-                rebuilding=rebuilding.time,
-                rebuild_cpu=rebuilding.cpu,
-                rebuild_queued=rebuilding.queued,
-                received=tagged.rebuilt.time,
-                pinning=pinning.time,
-                pinned=tagged.pinned.time,
-                pin_cpu=pinning.cpu,
-                pin_queued=pinning.queued,
-                pin_thread=tagged.pinned.cpu,
-                requested=asked.time,
-                returned=got.time,
-                cpu_requested=used,
-                cpu_returned=process_time(),
-                thread_requested=asked.cpu,
-                thread_returned=got.cpu,
-                queued_requested=asked.queued,
-                queued_returned=got.queued,
-            )
-        )
+        rebuilt = tagged.rebuilding, tagged.rebuilt, tagged.pinning, tagged.pinned
+        log.returns.append(Return(tagged.batch, *rebuilt, asked, got, used, process_time()))
         if self._to_look_at > 0:
             self._to_look_at -= 1
-            self._log.payloads[tagged.batch] = payload_of(tagged.data)
+            log.payloads[tagged.batch] = payload_of(tagged.data)
         return tagged.data
 
 
