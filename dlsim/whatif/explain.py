@@ -21,6 +21,7 @@ from dlsim.whatif.changes import Change, changes, perfect_loader, without_worker
 from dlsim.whatif.controls import gained
 from dlsim.whatif.explanation import WORTH, Explanation, Gain
 from dlsim.whatif.extent import IDLE, SHARE, cost, replicated, shortened
+from dlsim.whatif.fastest import limit
 from dlsim.whatif.limits import shares
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications
@@ -65,8 +66,8 @@ def explain(
         gains = [trials.gain(change) for change in tried]
         headspace = trials.gain(Change("a perfect loader", perfect_loader(scenario)))
         if not headspace.gain.mean < WORTH:
-            alone = map(trials.gain, without_workers(scenario))
-            gains += [found for found in alone if found.sure]
+            alone = filter(trials.may_gain, without_workers(scenario))
+            gains += [found for found in map(trials.gain, alone) if found.sure]
         gains.sort(key=lambda found: -np.nan_to_num(found.gain.mean, nan=-np.inf))
         pair = None
         if headspace.sure and not any(each.sure and not programmed(each.change) for each in gains):
@@ -107,6 +108,10 @@ class _Trials:
             if found.clear:
                 break
         return found
+
+    def may_gain(self, change: Change) -> bool:
+        """Whether closed forms leave it open that a change gains something."""
+        return limit(change.scenario) > mean(self.now["distinct_per_s"])
 
     def best_of(self, tried: Sequence[Change]) -> Gain | None:
         """What the best of some changes gains, at a glance, if it surely does."""

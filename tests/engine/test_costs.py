@@ -77,38 +77,37 @@ EVENTS = {
     # The worker's sleep, the bell of the result queue, and the main process's step.
     "ideal": ({}, 3),
     "shared": ({"machine.cores": 0.5}, 3),
-    # To be served takes the alarm of all who are, and the event of the one who is done.
-    "processor time": ({"dataset.fetch": [dlsim.Stage("a", cpu=SECOND)], "machine.cores": 0.5}, 4),
+    # To be served takes the alarm of all who are: who alone is done then goes on at once.
+    "processor time": ({"dataset.fetch": [dlsim.Stage("a", cpu=SECOND)], "machine.cores": 0.5}, 3),
     # With a core for each who computes, it is slept.
     "a core for each": ({"dataset.fetch": [dlsim.Stage("a", cpu=SECOND)], "machine.cores": 1}, 3),
-    "bandwidth": (WIDE, 4),
-    "latency": ({**WIDE, "machine.storage.latency": dlsim.Constant(0.1)}, 5),  # a sleep more
+    "bandwidth": (WIDE, 3),
+    "latency": ({**WIDE, "machine.storage.latency": dlsim.Constant(0.1)}, 4),  # a sleep more
     "requests": ({**READS, "machine.storage.requests_per_second": 1}, 3),  # a sleep, and no service
     # Each cost is served.
-    **{name: ({f"costs.{name}": 0.001}, 5) for name in ("index_put", "take")},
-    **{name: ({f"costs.{name}": MILLISECOND}, 5) for name in ("share", "receive", "hand_over")},
+    **{name: ({f"costs.{name}": 0.001}, 4) for name in ("index_put", "take")},
+    **{name: ({f"costs.{name}": MILLISECOND}, 4) for name in ("share", "receive", "hand_over")},
     # Where the feeder thread has something to do, there is the bell of its outbox, too.
-    "serialise": ({"costs.serialise": MILLISECOND}, 6),
+    "serialise": ({"costs.serialise": MILLISECOND}, 5),
     # Copying to the accelerator is a sleep, if the host waits for it.
     "copy": ({"costs.copy_byte": 1e-9, "dataset.sample_bytes": BYTES}, 3),
     "copy, waited for": ({"costs.copy_byte": 1e-9, "dataset.sample_bytes": 2e6}, 4),
     # The pin-memory thread has a bell of its own; pinning is served.
-    "pin": ({"loader.pin_memory": True, "costs.pin": MILLISECOND}, 6),
+    "pin": ({"loader.pin_memory": True, "costs.pin": MILLISECOND}, 5),
     # A step on the CPU is slept, where there are cores for all.
     "step": ({"consumer.device": "cpu"}, 3),
     # Where they are limited it is served; an event waits for all of its threads.
-    "step on cores": ({"consumer.device": "cpu", "machine.cores": 1}, 5),
+    "step on cores": ({"consumer.device": "cpu", "machine.cores": 1}, 4),
     # All of the transport: four are served, one after another.
     "transport": (
         {
             "costs.index_put": 0.001,
             **{f"costs.{name}": MILLISECOND for name in ("serialise", "hand_over", "receive")},
         },
-        12,
+        6,
     ),
-    # While the feeder serialises, the worker takes its next job: two are served, and when the
-    # shorter one is done, the alarm is set once more.
-    "at once": ({"costs.take": 0.003, "costs.serialise": MILLISECOND}, 9),
+    # While the feeder serialises, the worker takes its next job: two are served.
+    "at once": ({"costs.take": 0.003, "costs.serialise": MILLISECOND}, 7),
 }
 
 

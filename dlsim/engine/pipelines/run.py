@@ -10,7 +10,7 @@ import simpy
 
 from dlsim.engine.draws import CPU, LATENCY, READ, STEP, WAIT, Stream
 from dlsim.engine.processes.buffer import Turnstile
-from dlsim.engine.processes.clock import Turns, sleep
+from dlsim.engine.processes.clock import Alarms, Turns, sleep
 from dlsim.engine.processes.cores import Sharing
 from dlsim.engine.processes.storage import Disk, local
 from dlsim.engine.progress import advance
@@ -44,9 +44,9 @@ class Run:
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
         self.pipeline, self.env, self.turns = pipeline, simpy.Environment(), Turns()
-        machine = pipeline.machine
-        self.disk = Disk(local(self.env, machine.storage), machine.storage.cache)
-        self.cores = Sharing(self.env, machine.rate, machine.background)
+        machine, alarms = pipeline.machine, Alarms(self.env)
+        self.disk = Disk(local(self.env, machine.storage, alarms), machine.storage.cache)
+        self.cores = Sharing(self.env, machine.rate, machine.background, alarms=alarms)
         self.lock = Turnstile(self.env)  # Python's, of the main process
         self.stages = pipeline.stages
         self.begun: list[list[tuple[float, int]]] = [[] for _ in self.stages]

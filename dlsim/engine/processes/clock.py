@@ -12,7 +12,9 @@ A turn is a priority of SimPy's queue of events, whose own events come before al
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, TypeAlias
+from heapq import heappush
+from math import inf
+from typing import Any, Protocol, TypeAlias
 
 import simpy
 from simpy.events import NORMAL, EventPriority
@@ -98,3 +100,74 @@ def settle(env: simpy.Environment, last: int) -> Steps:
     """Let everyone else do all they do at this moment; for the main process, of the turn `last`."""
     if env.peek() <= env.now:
         yield sleep(env, 0.0, last)
+
+
+class Shared(Protocol):
+    """Something that processes share: `moment` is when the first of them is due, perhaps never."""
+
+    moment: float
+
+    def ring(self) -> list[tuple[simpy.Event, int]]:
+        """That moment has come: the events that are due, each for the one who has a turn."""
+
+
+class Alarms:
+    """The alarms of all that is shared, of which only the first is one of SimPy's events.
+
+    Until the next of these, nothing happens but that someone is due, who mostly asks for something
+    else at once. So time goes on from alarm to alarm, and who alone acts at a moment does so as
+    its alarm rings: SimPy's queue sees a batch begin and end, but none of its hundreds of samples.
+    """
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self.env, self._shared = env, list[Shared]()
+        self._set = inf  # the moment that SimPy knows of
+        self._number = 0  # of the event that counts; earlier ones are stale
+        self._ringing = False
+
+    def watch(self, shared: Shared) -> None:
+        """From now on `shared` has its alarm here."""
+        self._shared.append(shared)
+
+    def set(self) -> None:
+        """A moment is another one: let SimPy know of the first, if that is sooner than it knows."""
+        if self._ringing:
+            return
+        first = self._first()
+        if first < self._set:
+            self._set, self._number = first, self._number + 1
+            event = self.env.event()
+            event._ok, event._value = True, self._number
+            event.callbacks.append(self._ring)
+            # not by a delay: added to another moment than it was found at, it may round otherwise
+            entry = first, EventPriority(ALARM), next(self.env._eid), event
+            heappush(self.env._queue, entry)
+
+    def _first(self) -> float:
+        return min([shared.moment for shared in self._shared])
+
+    def _ring(self, alarm: simpy.Event) -> None:
+        if alarm.value != self._number:
+            return
+        env, self._set, self._ringing = self.env, inf, True
+        while (now := self._first()) < env.peek() or now == env.now:
+            env._now = now
+            for shared in self._shared:
+                if shared.moment == now:
+                    due = shared.ring()
+                    break
+            if len(due) == 1 and now < env.peek() and now < self._first():
+                _happen_now(due[0][0])
+            else:
+                for event, turn in due:
+                    happen(event, turn)
+        self._ringing = False
+        self.set()
+
+
+def _happen_now(event: simpy.Event) -> None:
+    """Let `event` happen as if SimPy's queue had come to it."""
+    event._ok, event._value = True, None
+    callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+    for callback in callbacks:
+        callback(event)

@@ -22,7 +22,7 @@ from typing import TypeAlias
 import simpy
 
 from dlsim.engine.facts import PART
-from dlsim.engine.processes.clock import happen
+from dlsim.engine.processes.clock import Alarms
 
 Who: TypeAlias = tuple[int, int]  # a rank, and a process of it
 # Its own level when it is done, or what it wants; a number in the order of coming, and who waits.
@@ -34,6 +34,8 @@ class Customer:
 
     With a switch `interval` at most one of the `threads` computes, and others are `waiting`.
     """
+
+    __slots__ = ("handing", "interval", "level", "seen", "threads", "version", "waiting")
 
     def __init__(self, level: float, interval: float) -> None:
         self.threads: list[Thread] = []
@@ -67,11 +69,14 @@ class Customer:
         """The own level at which that is."""
         return min(self.threads[0][0], self.handing)
 
-    def reach(self, level: float) -> None:
-        """Now it is, at this level outside."""
+    def reach(self, level: float) -> list[tuple[simpy.Event, int]]:
+        """Now it is, at this level outside: who is done."""
+        if len(self.threads) == 1 and not self.waiting:
+            return [self.threads.pop()[2:]]
+        done = []
         self.level, self.seen = self.next(), level
         while self.threads and self.threads[0][0] <= self.level:
-            happen(*heappop(self.threads)[2:])
+            done.append(heappop(self.threads)[2:])
         if self.level >= self.handing and self.threads:
             held = self.threads.pop()
             self.waiting.append((held[0] - self.level, *held[1:]))
@@ -81,6 +86,7 @@ class Customer:
             self.handing = inf
             if self.waiting:
                 self.take_turns()
+        return done
 
     def take_turns(self) -> None:
         """The one that computes makes room after the interval, or a part of the least one wants.
@@ -117,27 +123,35 @@ class Sharing:
         rate: Callable[[float], float],
         background: float = 0.0,
         interval: float | None = None,
+        alarms: Alarms | None = None,
     ) -> None:
         self.env, self.interval = env, inf if interval is None else interval
+        self._alarms = Alarms(env) if alarms is None else alarms
+        self._alarms.watch(self)
         self._rates, self.background = Rates(rate), background
         self._customers: dict[Who, Customer] = {}
         self._finishes: list[tuple[float, int, int, Customer, Who]] = []
         self._number = count()
         self._level = 0.0
         self._since = env.now  # when the level was brought up to date
-        self._alarm = 0  # the number of the alarm that counts; earlier ones are stale
+        self.moment = inf  # when the next customer is due
 
     def serve(self, amount: float, customer: Who, turn: int, *, turns: bool = True) -> simpy.Event:
         """An event that happens when one more thread of `customer` has been served `amount` > 0.
 
         It happens for the one who has this `turn`. Threads of a customer take `turns`, if any do.
         """
-        done = self.env.event()
+        done = simpy.Event(self.env)
         self._advance()
-        interval = self.interval if turns else inf
-        served = self._customers.setdefault(customer, Customer(self._level, interval))
-        served.catch_up(self._level)
-        served.add((amount, next(self._number), done, turn))
+        thread = (amount, next(self._number), done, turn)
+        served = self._customers.get(customer)
+        if served is None:
+            served = Customer(self._level, self.interval if turns else inf)
+            served.threads.append(thread)
+            self._customers[customer] = served
+        else:
+            served.catch_up(self._level)
+            served.add(thread)
         self._queue(customer, served)
         self._set_alarm()
         return done
@@ -157,19 +171,16 @@ class Sharing:
         self.background += by
         self._set_alarm()
 
-    def _rate(self) -> float:
-        return self._rates[len(self._customers) + self.background]
-
     def _advance(self) -> None:
         """Bring the level up to this moment."""
+        now = self.env.now
         if self._customers:
-            self._level += (self.env.now - self._since) * self._rate()
-        self._since = self.env.now
+            self._level += (now - self._since) * self._rates[len(self._customers) + self.background]
+        self._since = now
 
     def _queue(self, number: Who, customer: Customer) -> None:
-        customer.version += 1
-        entry = (customer.due(), next(self._number), customer.version, customer, number)
-        heappush(self._finishes, entry)
+        customer.version = version = customer.version + 1
+        heappush(self._finishes, (customer.due(), next(self._number), version, customer, number))
 
     def _set_alarm(self) -> None:
         """Wake up when the next customer is due."""
@@ -179,25 +190,29 @@ class Sharing:
         if len(finishes) > 64 and len(finishes) > 4 * len(self._customers):
             finishes[:] = [entry for entry in finishes if entry[2] == entry[3].version]
             heapify(finishes)
-        self._alarm += 1
-        if finishes:
-            delay = max(0.0, finishes[0][0] - self._level) * (1 / self._rate())
-            alarm = self.env.timeout(delay, self._alarm)
-            alarm.callbacks.append(self._ring)
-
-    def _ring(self, alarm: simpy.Event) -> None:
-        if alarm.value != self._alarm:
+        if not finishes:
+            self.moment = inf
             return
+        rate = self._rates[len(self._customers) + self.background]
+        self.moment = self.env.now + max(0.0, finishes[0][0] - self._level) * (1 / rate)
+        self._alarms.set()
+
+    def ring(self) -> list[tuple[simpy.Event, int]]:
+        """Those who are due go: their events, and turns."""
+        done = []
         # The level is what it was to be; computed from the time it might fall short of it.
-        self._level, self._since = self._finishes[0][0], self.env.now
-        while self._finishes and self._finishes[0][0] <= self._level:
-            _, _, version, customer, number = heappop(self._finishes)
+        finishes = self._finishes
+        level = self._level = finishes[0][0]
+        self._since = self.env.now
+        while finishes and finishes[0][0] <= level:
+            _, _, version, customer, number = heappop(finishes)
             if version != customer.version:
                 continue
-            customer.reach(self._level)
+            done += customer.reach(level)
             if customer.threads:
                 self._queue(number, customer)
             else:
                 customer.version += 1
                 del self._customers[number]
         self._set_alarm()
+        return done

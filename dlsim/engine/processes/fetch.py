@@ -207,8 +207,10 @@ def fetch_sharing(
         return None
     calls = calls_of(run.scenario, indices)
     one_by_one = samples is not None or bool(run.scenario.failures)
-    owed = 0.0
-    ahead = run.scenario.downloads
+    owed, ahead, customer = 0.0, run.scenario.downloads, run.customer(worker)
+    stages = run.scenario.dataset.fetch
+    threads = [stage.threads for stage in stages]
+    locks = [locked(run.scenario, number) for number in range(len(stages))]
     for place, (call, demands) in enumerate(zip(calls, work.demands, strict=True)):
         if ahead:
             yield from run.compute(worker, owed)
@@ -221,8 +223,8 @@ def fetch_sharing(
         if samples is not None:
             row = samples.begin(call, job.number, worker, env.now)
         for demand, stage, amount in demands:
-            together = run.scenario.dataset.fetch[stage].threads
-            lock = locked(run.scenario, stage) if demand == CPU else 0.0
+            together = threads[stage]
+            lock = locks[stage] if demand == CPU else 0.0
             if lock > 0 and amount[0] > 0:
                 yield from run.compute(worker, owed)
                 owed = 0.0
@@ -238,11 +240,11 @@ def fetch_sharing(
             if demand == CPU:
                 owed += (1 - lock) * amount[0]
                 continue
-            yield from run.compute(worker, owed)
+            yield from run.compute(worker, owed, turn)
             owed = 0.0
             if demand == READ and not ahead:
                 at = run.first_stage + stage  # whose samples may be in the page cache
-                yield from run.disk.read(run.customer(worker), turn, at, call, *amount)
+                yield from run.disk.read(customer, turn, at, call, *amount)
             elif demand != READ and amount[0] > 0:
                 yield sleep(env, amount[0], turn)
         if one_by_one:

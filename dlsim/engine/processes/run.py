@@ -10,7 +10,7 @@ import simpy
 
 from dlsim.engine.facts import MAIN, by_index, round_trip, sample_by_sample
 from dlsim.engine.processes.buffer import Turnstile
-from dlsim.engine.processes.clock import Steps, Turns, sleep, until
+from dlsim.engine.processes.clock import Alarms, Steps, Turns, sleep, until
 from dlsim.engine.processes.cores import Sharing, Who
 from dlsim.engine.processes.downloads import Cache
 from dlsim.engine.processes.record import Recorder
@@ -46,14 +46,15 @@ class Node:
     ) -> None:
         self.env = env
         machine = scenario.machine
-        self.disk = Disk(remote or local(env, machine.storage), machine.storage.cache)
+        alarms = Alarms(env)
+        self.disk = Disk(remote or local(env, machine.storage, alarms), machine.storage.cache)
         self.files = Cache(scenario)
         self.cores: Sharing | Ticking | None = None
         if not scenario.ideal and machine.slices:
             self.cores = Ticking(env, machine, restless=scenario.restless)
         elif not scenario.ideal:
             interval = machine.switch_interval
-            self.cores = Sharing(env, machine.rate, machine.background, interval)
+            self.cores = Sharing(env, machine.rate, machine.background, interval, alarms)
 
 
 class Run:

@@ -11,7 +11,7 @@ from math import inf
 
 import simpy
 
-from dlsim.engine.processes.clock import Steps, sleep, until
+from dlsim.engine.processes.clock import Alarms, Steps, sleep, until
 from dlsim.engine.processes.cores import Sharing
 from dlsim.engine.processes.network import Network, Reader
 from dlsim.scenario import RemoteStorage, Storage
@@ -40,10 +40,12 @@ class Source:
             yield self.bandwidth.serve(size, reader, turn)
 
 
-def local(env: simpy.Environment, storage: Storage) -> Source:
+def local(env: simpy.Environment, storage: Storage, alarms: Alarms) -> Source:
     """The disk of one node."""
     most = storage.bandwidth or inf
-    bandwidth = None if storage.bandwidth is None else Sharing(env, lambda n: most / n)
+    bandwidth = (
+        None if storage.bandwidth is None else Sharing(env, lambda n: most / n, alarms=alarms)
+    )
     return Source(env, storage.requests_per_second, bandwidth)
 
 
@@ -76,7 +78,7 @@ class Disk:
         there is room for it, but for reads of nothing; nothing is evicted, since epochs that are
         larger than the cache would find nothing else in it.
         """
-        if self._holds(stage, indices):
+        if self._cached and self._holds(stage, indices):
             return
         yield from self.source.read(reader, turn, size, latency)
         if 0 < size <= self.room and not self._holds(stage, indices):

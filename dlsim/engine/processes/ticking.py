@@ -204,7 +204,8 @@ class Ticking:
             self._level, self._since = self._next, self.env.now
         for core, who in enumerate(self._computing):
             while who is not None and self._customers[who].due() <= self._level:
-                self._customers[who].reach(self._level)
+                for done, turn in self._customers[who].reach(self._level):
+                    happen(done, turn)
                 if not self._customers[who].threads:
                     del self._customers[who]
                     self._computing[core] = who = None
