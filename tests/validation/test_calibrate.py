@@ -26,7 +26,13 @@ from dlsim.validation import (
 from dlsim.validation.calibrating import throughput, throughput_models
 from dlsim.validation.calibrating.checks import missed
 from dlsim.validation.calibrating.collating import blocked
-from dlsim.validation.calibrating.cost_errors import PACE, PRIOR, unsteadiness
+from dlsim.validation.calibrating.cost_errors import (
+    PACE,
+    PRIOR,
+    beginnings,
+    errors_of,
+    unsteadiness,
+)
 from dlsim.validation.calibrating.costs import CalibrateError, accounts
 from dlsim.validation.calibrating.crowding import contention, paired
 from dlsim.validation.calibrating.firsts import beyond
@@ -624,6 +630,20 @@ def test_pace_differs_from_run_to_run():
     assert unsteadiness([run, run, run]) == pytest.approx(PACE * 0.5**0.5)
     squares = 2 * np.var([0, np.log(2)])
     assert unsteadiness([run, slow]) == pytest.approx(((squares + PRIOR * PACE**2) / 3) ** 0.5)
+
+
+def test_first_samples_differ_from_run_to_run():
+    """By 20 % in two runs; one that took fifty times as long found files cold, and tells nothing."""
+    run = accounts(observe(DataLoader(Rows(), 3)))
+    once, longer, cold = (
+        replace(run, begin_wait=np.full(2, seconds), begin_cpu=np.full(2, seconds))
+        for seconds in (0.1, 0.12, 5.0)
+    )
+    none = replace(run, begin_wait=np.empty(0), begin_cpu=np.empty(0))
+    found = [once, longer, cold, none]
+    assert beginnings(found) == pytest.approx(np.log([0.2, 0.24]))
+    squares = 2 * np.var(np.log([0.2, 0.24])) + PRIOR * PACE**2
+    assert errors_of(found)["begin"] == pytest.approx((squares / 3 * (1 + 1 / 4)) ** 0.5)
 
 
 def test_too_few_batches_are_refused():

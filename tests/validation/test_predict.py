@@ -15,7 +15,7 @@ from dlsim.validation.calibrating.scenario import Calibration
 from dlsim.whatif.errors import WhatIfError
 
 COSTS = ("take", "serialise", "hand_over", "receive", "pin", "worker_start", "step")
-SURE = dict.fromkeys(("pace", "placing", "wait", "cpu", *COSTS), 0.0)
+SURE = dict.fromkeys(("pace", "placing", "begin", "wait", "cpu", *COSTS), 0.0)
 
 STEADY = Constant(0.01)
 LOADER = dlsim.Loader(batch_size=4, num_workers=2)
@@ -71,6 +71,21 @@ def test_what_the_step_hides_makes_an_epoch_longer_only():
     epoch, sure = predict(just, {}).epoch, predict(calibration(), {}).epoch
     assert epoch.high / epoch.value > 1.1
     assert sure.value / sure.low < epoch.value / epoch.low < 1.1
+
+
+def test_first_samples_that_take_long_are_not_as_sure_as_others():
+    """Of 0.3 s each worker waits 0.1 s with its first sample, which differs from run to run."""
+    beginning = {"costs": dlsim.Costs(first_sample=0.1)}
+    unsure = calibration(errors={**SURE, "begin": 0.2}, **beginning)
+    epoch, sure = predict(unsure, {}).epoch, predict(calibration(**beginning), {}).epoch
+    assert epoch.value == pytest.approx(0.3)
+    by = np.array([-1, 1]) * REACH * 0.2
+    reached = np.log((0.2 + 0.1 * np.exp(by)) / 0.3)
+    assert np.log(np.array([epoch.low, epoch.high]) / 0.3) == pytest.approx(
+        np.sign(by) * np.hypot(reached, np.log(sure.high / sure.value)), rel=1e-6
+    )
+    unlike = predict(calibration(errors={**SURE, "begin": 0.2}), {}).epoch
+    assert unlike == predict(calibration(), {}).epoch
 
 
 def test_what_makes_an_interval_wide_is_named():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from dlsim.scenario.distributions import Floats
 from dlsim.validation.calibrating.costs import Accounts, by_start_method, of_batches, together
+from dlsim.validation.calibrating.moving import without_cold
 
 # The standard deviation, relative, of what the same work costs in another run, as if PRIOR runs had
 # told it; what is measured of the runs at hand counts beside it. With it and the two below, the
@@ -20,7 +21,8 @@ PLACING = 0.15
 # Likewise what a real run differs by from the mean of its like though nothing is changed and all
 # else is known: how long the machine takes to wake a process, where memory lies, ...
 UNEXPLAINED = 0.02
-BETWEEN_RUNS = ("pace", "placing")  # what differs from run to run, not from batch to batch
+# What differs from run to run, not from batch to batch.
+BETWEEN_RUNS = ("pace", "placing", "begin")
 
 
 def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
@@ -34,8 +36,10 @@ def errors_of(runs: Sequence[Accounts]) -> dict[str, float]:
     found = {name: error(np.array(means)) for name, means in of_batches.items()}
     for name in ("take", "serialise", "hand_over", "receive", "pin"):
         found[name] = error(together(runs, name))
-    found["pace"] = unsteadiness(runs) * (1 + 1 / len(runs)) ** 0.5
-    found["placing"] = PLACING * (1 + 1 / len(runs)) ** 0.5
+    among = (1 + 1 / len(runs)) ** 0.5
+    found["pace"] = unsteadiness(runs) * among
+    found["begin"] = deviation([beginnings(runs)]) * among
+    found["placing"] = PLACING * among
     found["worker_start"] = error(together(by_start_method(runs)[0], "start"))
     return found
 
@@ -55,8 +59,24 @@ def unsteadiness(runs: Sequence[Accounts]) -> float:
         if len(costs) and costs.mean() > 0:
             settings = loader.num_workers, loader.batch_size
             alike.setdefault(settings, []).append(float(np.log(costs.mean())))
-    squares = sum(len(logs) * float(np.var(logs)) for logs in alike.values())
-    differences = sum(len(logs) - 1 for logs in alike.values())
+    return deviation(alike.values())
+
+
+def beginnings(runs: Sequence[Accounts]) -> list[float]:
+    """Of each run what a first sample takes beyond others, waiting and computing: logarithms.
+
+    Modules are imported then, and files opened, about which no other sample tells anything.
+    """
+    both = [(run.begin_wait, run.begin_cpu) for run in without_cold(runs)]
+    took = [sum(float(part.mean()) for part in parts if len(part)) for parts in both]
+    return [float(np.log(seconds)) for seconds in took if seconds > 0]
+
+
+def deviation(alike: Iterable[Sequence[float]]) -> float:
+    """The standard deviation in groups of logarithms of what was the same, but for `PACE`."""
+    groups = [logs for logs in alike if len(logs)]
+    squares = sum(len(logs) * float(np.var(logs)) for logs in groups)
+    differences = sum(len(logs) - 1 for logs in groups)
     return float(((squares + PRIOR * PACE**2) / (differences + PRIOR)) ** 0.5)
 
 

@@ -26,6 +26,7 @@ WORDS = {
     "receive": "what receiving a batch costs",
     "pin": "what pinning a batch costs",
     "worker_start": "how long workers take to start",
+    "begin": "how long the first sample of a worker takes",
     "step": "how long steps take",
 }
 

@@ -61,7 +61,8 @@ class Calibration:
 
     `fits`: how samples and steps are distributed, and why. `errors`: the relative standard error
     of each cost, by its key; `pace` is that of all processor time together in one more run,
-    `placing` that of receiving and handing over. `runs`: how many were watched.
+    `placing` that of receiving and handing over, `begin` that of first samples. `runs`: how many
+    were watched.
     `alone`: what runs without workers tell of those, where there were runs of both kinds: the same
     work costs other times in the main process, by its threads and its memory. `checks`: each of the
     runs beside what the scenario makes of it. `memory`: that they differ in what becomes of memory
@@ -101,6 +102,10 @@ class Calibration:
         costs = {
             key: factor[key] * getattr(scenario.costs, key) for key in ("take", "worker_start")
         }
+        first = {
+            key: factor["begin"] * getattr(scenario.costs, key)
+            for key in ("first_sample", "first_cpu")
+        }
         moving = {
             key: getattr(scenario.costs, key).times(factor[key])
             for key in ("serialise", "hand_over", "receive", "pin")
@@ -108,7 +113,7 @@ class Calibration:
         return msgspec.structs.replace(
             scenario,
             dataset=msgspec.structs.replace(scenario.dataset, fetch=fetch),
-            costs=msgspec.structs.replace(scenario.costs, **costs, **moving),
+            costs=msgspec.structs.replace(scenario.costs, **costs, **first, **moving),
             consumer=scenario.consumer.times(factor["step"]),
         )
 
