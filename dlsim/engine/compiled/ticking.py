@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import inf
 
-from dlsim.engine.compiled.jit import inlined
+from dlsim.engine.compiled.jit import inlined, seldom
 from dlsim.engine.compiled.messages import CORES
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
@@ -140,8 +140,13 @@ def stop(s: State, customer: int) -> None:
 def fill(s: State, from_all: bool) -> None:
     """Rule 3: cores on which nobody computes get who waits for them, or also for others."""
     x = s.sharing[CORES]
-    if x.computing >= min(x.present, len(s.cores)):
-        return
+    if x.computing < min(x.present, len(s.cores)):
+        fill_up(s, from_all)
+
+
+@seldom
+def fill_up(s: State, from_all: bool) -> None:
+    """The same, where there is one of each."""
     for core in range(len(s.cores)):
         source = core
         if from_all and s.cores[core].waiting == 0:
