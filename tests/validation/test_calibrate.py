@@ -633,7 +633,7 @@ def test_pace_differs_from_run_to_run():
 
 
 def test_first_samples_differ_from_run_to_run():
-    """By 20 % in two runs; one that took fifty times as long found files cold, and tells nothing."""
+    """By 20 % in two runs; one that took fifty times as long found files cold: it tells nothing."""
     run = accounts(observe(DataLoader(Rows(), 3)))
     once, longer, cold = (
         replace(run, begin_wait=np.full(2, seconds), begin_cpu=np.full(2, seconds))
