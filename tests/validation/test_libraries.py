@@ -17,6 +17,8 @@ from dlsim.trace.observation import Observation
 from dlsim.validation import calibrate, diagnose_run, observe, one_thread_each
 from dlsim.validation.calibrating.costs import accounts
 from dlsim.validation.calibrating.lifetimes import exiting, first_batches
+from dlsim.validation.calibrating.predict import predict
+from dlsim.validation.calibrating.scenario import calibration
 from dlsim.validation.observing.one_thread import MAPS, SETTERS, limited
 from tests.validation.test_replay import watched
 
@@ -207,6 +209,22 @@ def test_what_threads_compute_is_no_pickling(threads):
     seen = accounts(seen_with(threads))
     assert seen.busy == pytest.approx(threads)
     assert seen.serialise.sum() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_threads_that_spin_make_intervals_wide_where_cores_are_short():
+    """They may be on cores in turn, and wait for one another there; one thread waits for nobody."""
+    seen, late = seen_with(1.9), np.arange(80) % 2
+    hindered = replace(seen, sample_cpu=0.01 + 0.02 * late, sample_queued=0.02 * late)
+    found = calibration(hindered, transport=Costs())
+    two = replace(found, scenario=dlsim.replace(found.scenario, {"machine.cores": 2}))
+    wide = predict(two, {"loader.num_workers": 4}, replications=3)
+    assert 3 < wide.epoch.high / wide.epoch.value < 6
+    assert wide.epoch.low > 0.6 * wide.epoch.value
+    assert "limit them to one in each worker" in str(wide.doubts)
+    enough = predict(found, {"machine.cores": 16.0, "loader.num_workers": 4}, replications=3)
+    assert enough.epoch.high < 2 * enough.epoch.value
+    alone = predict(two, {"dataset.fetch.0.spin": 0.0}, replications=3)
+    assert alone.epoch.high < 2 * alone.epoch.value
 
 
 def test_one_thread_is_said_first():

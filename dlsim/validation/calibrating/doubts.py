@@ -10,7 +10,7 @@ import numpy as np
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.summary import percent
 from dlsim.validation.calibrating.cost_errors import BETWEEN_RUNS
-from dlsim.validation.calibrating.parts import added
+from dlsim.validation.calibrating.parts import TOGETHER, added
 
 WORTH_SAYING = 0.1  # of a half-width, relative; an interval as narrow needs no more runs
 LONGER = 4  # times as long, so that what its batches tell is twice as sure
@@ -28,6 +28,8 @@ WORDS = {
     "worker_start": "how long workers take to start",
     "begin": "how long the first sample of a worker takes",
     "step": "how long steps take",
+    TOGETHER: "whether threads of libraries that wait for one another have cores at the same time; "
+    "limit them to one in each worker",
 }
 
 
@@ -75,6 +77,7 @@ def doubts(parts: Mapping[str, Floats], rest: Sequence[Floats], runs: int) -> Do
 
     def half_width(within: float, between: float) -> float:
         scale = {key: between if key in BETWEEN_RUNS else within for key in parts}
+        scale |= {TOGETHER: 1.0}
         return half_width_of(added([*(scale[key] * parts[key] for key in parts), *rest]))
 
     between, within = ((1 + 1 / (runs + 1)) / (1 + 1 / runs)) ** 0.5, (runs / (runs + 1)) ** 0.5

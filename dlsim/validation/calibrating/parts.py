@@ -9,13 +9,14 @@ kept apart, as in two-piece distributions (Wallis, Statistical Science 29, 2014)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import exp
+from math import exp, inf
 from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
 import numpy as np
 
-from dlsim.scenario.distributions import Floats
+from dlsim.scenario.distributions import Floats, times
 from dlsim.trace.job import JobTrace
 from dlsim.trace.trace import Trace
 from dlsim.validation.calibrating.running import simulated
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Run: TypeAlias = Trace | JobTrace
 CONFIDENCE = 0.95
 REACH = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # standard deviations, to either side
+TOGETHER = "together"  # whether threads that wait for one another are on cores at the same time
 LITTLE = 0.005  # relative; so small an error of a cost is none
 NOTHING = 1e-9  # relative; less is as much
 
@@ -40,6 +42,26 @@ def both_ways(found: Calibration, errors: Mapping[str, float], seed: int) -> dic
         for key, error in errors.items()
         if error > LITTLE and (reach := REACH * error)
     }
+
+
+def seldom_together(found: Calibration, seed: int) -> dict[str, list[Run]]:
+    """A run under `seed` in which threads that spin are seldom on cores at the same time.
+
+    Of n threads for each core, one that is chosen by chance is there for 1 / n of the time, and as
+    seldom the others are that it waits for: all may take n times as long as if they took turns
+    together. None where there is a core for each, or no thread spins.
+    """
+    scenario = found.scenario
+    threads = max((stage.threads for stage in scenario.dataset.fetch if stage.spin), default=1)
+    wanted = threads * max(scenario.loader.num_workers, 1) / (scenario.machine.cores or inf)
+    if threads == 1 or wanted <= 1:
+        return {}
+    fetch = tuple(
+        msgspec.structs.replace(stage, cpu=times(stage.cpu, wanted)) if stage.spin else stage
+        for stage in scenario.dataset.fetch
+    )
+    dataset = msgspec.structs.replace(scenario.dataset, fetch=fetch)
+    return {TOGETHER: [simulated(msgspec.structs.replace(scenario, dataset=dataset), seed)]}
 
 
 def parts(

@@ -20,7 +20,7 @@ from dlsim.trace.trace import Trace
 from dlsim.validation.calibrating import cost_errors
 from dlsim.validation.calibrating.checks import Check, missed
 from dlsim.validation.calibrating.doubts import Doubts, doubts
-from dlsim.validation.calibrating.parts import Run, added, both_ways, even, parts
+from dlsim.validation.calibrating.parts import Run, added, both_ways, even, parts, seldom_together
 from dlsim.validation.calibrating.running import epoch, rate, simulated
 from dlsim.validation.calibrating.scenario import Calibration
 from dlsim.whatif.parallel import check_counts, replication_seed
@@ -115,7 +115,7 @@ def predict(
     )
     seeds = [replication_seed(seed, number) for number in range(replications)]
     runs = [simulated(changed.scenario, s) for s in seeds]
-    shifted = both_ways(changed, changed.errors, seeds[0])
+    shifted = both_ways(changed, changed.errors, seeds[0]) | seldom_together(changed, seeds[0])
 
     def found(figure: Callable[[Run], float]) -> tuple[Estimate, Doubts | None]:
         values = np.array([figure(run) for run in runs])
