@@ -301,6 +301,13 @@ uses = st.one_of(
     st.fixed_dictionaries({"device": st.just("cpu"), "threads": st.sampled_from([1, 1, 2, 5])}),
     st.fixed_dictionaries(
         {
+            "device": st.just("cpu"),
+            "threads": st.sampled_from([2, 3]),
+            "linger": st.sampled_from([0.1, 0.7, 5.0]),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
             "device": st.just("accelerator"),
             "run_ahead": st.sampled_from([0, 0, 1, 3]),
             "overlap_copy": flags,

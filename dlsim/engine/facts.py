@@ -27,6 +27,7 @@ CAPACITY_AWARE_SINCE = (2, 7)  # the release of torch that passes over workers w
 # What a thread computes at least, of the least that it or another one wants, before it makes room:
 # turns are so few for each batch, however short the interval.
 PART = 2.0**-10
+MEETINGS = 50  # at which threads of a step wait for one another
 INSTANT = 1e-9  # seconds; a core that is free for less is not
 JOIN_TIMEOUT = 5.0  # torch's MP_STATUS_CHECK_INTERVAL, seconds it waits for a worker to exit
 

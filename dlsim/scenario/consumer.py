@@ -57,6 +57,9 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         step_per_sample: How much longer than `step` a step takes for each sample of the batch:
             `step + step_per_sample * samples` in all. So it grows with the batch size.
             Example: "1.7 ms"
+        linger: For how long a thread of a step that waits for others keeps a core busy: those that
+            wait for the next step, too, as OpenMP's do before they sleep. It matters where
+            processes take turns on cores (`machine.slice`). Example: "8 ms"
     """
 
     step: Duration = ZERO
@@ -71,10 +74,11 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     queue: int = 1
     on: tuple[On, ...] = ()
     step_per_sample: Seconds = 0.0
+    linger: Seconds = 0.0
 
     def __post_init__(self) -> None:
         check_distribution(self, "step")
-        check_seconds(self, "step_per_sample")
+        check_seconds(self, "step_per_sample", "linger")
         if self.stop_after is not None:
             check_integer(self, "stop_after", 1)
         require(self.device in ("accelerator", "cpu"), "device", "accelerator or cpu", self.device)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec import structs
@@ -594,6 +595,21 @@ def test_threads_of_a_step(busy, threads):
     consumer, _ = consumer_of([run])
     assert (consumer.device, consumer.threads) == ("cpu", threads)
     assert consumer.step.mean == pytest.approx(0.005)
+
+
+def test_threads_that_wait_on_a_core_waste_what_the_step_does_not_need():
+    """Beside workers their steps compute for longer; what they need, a run without any tells."""
+    run = accounts(observe(DataLoader(Rows(), 3)))
+    loader = run.scenario.loader
+    alone = replace(run, step_cpu=np.full(7, 0.002), step_wait=np.zeros(7), step_threads=2.0)
+    with_workers = msgspec.structs.replace(loader, num_workers=2)
+    scenario = msgspec.structs.replace(run.scenario, loader=with_workers)
+    beside = replace(alone, step_cpu=np.linspace(0.003, 0.013, 7), linger=0.008, scenario=scenario)
+    consumer, _ = consumer_of([beside], 0.0, [alone, beside])
+    assert (consumer.linger, consumer.threads) == (0.008, 2)
+    assert consumer.step.mean == pytest.approx(0.002)
+    # With nothing else to go by, the typical one does.
+    assert consumer_of([beside])[0].step.mean == pytest.approx(0.008)
 
 
 def test_steps_grow_with_the_batch():

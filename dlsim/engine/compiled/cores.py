@@ -10,6 +10,15 @@ from __future__ import annotations
 from math import inf
 
 from dlsim.engine.compiled.clock import wait, wake
+from dlsim.engine.compiled.gang import (
+    catch_up_with,
+    forget_last_step,
+    join,
+    leave_gang,
+    meet,
+    next_level,
+    part_done,
+)
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import CORES, STAND_ASIDE
 from dlsim.engine.compiled.settings import NONE
@@ -18,6 +27,7 @@ from dlsim.engine.compiled.ticking import (
     computes,
     fill,
     in_turns,
+    line_up_beside,
     speed,
     stop,
     take_turns_on_cores,
@@ -39,13 +49,15 @@ def serve(s: State) -> None:
     what, customer = m.what, m.customer
     advance(s, what)
     x, c, threads = s.sharing[what], s.customers[what, customer], s.threads[what, customer]
-    woken = c.threads == 0
+    woken, helps = c.threads == 0, m.customers < m.gang
     if woken:
         c.level, c.handing = 0.0, inf
         x.present += 1
     elif computes(s, what, customer):
-        c.level += (x.level - c.seen) / c.threads
+        catch_up_with(s, what, customer)
     c.seen = x.level
+    if helps:
+        forget_last_step(s, customer)
     thread = 0
     while c.threads > 0 and (threads[thread].done < inf or threads[thread].wants > 0.0):
         thread += 1
@@ -60,16 +72,22 @@ def serve(s: State) -> None:
     level = x.level + m.amount  # of one thread alone
     if c.threads + c.waiting > 1:
         level = x.level + (next_level(s, what, customer) - c.level) * c.threads
-    if woken and in_turns(s, what):
+    if m.gang > 0:
+        join(s, customer, thread, not helps)
+    if woken and helps and s.sharing[CORES].computing == len(s.cores):
+        line_up_beside(s, customer)
+    elif woken and in_turns(s, what):
         wake_up(s, customer)
     elif computes(s, what, customer):
         due(s, what, customer, level)
-    set_alarm(s, what)
-    s.awaited[m.who] += 1
+    if not helps:
+        s.awaited[m.who] += 1
     m.customer += 1
     m.customers -= 1
     if m.customers == 0:
-        m.amount = 0.0
+        m.amount, m.gang = 0.0, 0
+    if m.gang == 0:
+        set_alarm(s, what)
 
 
 @inlined
@@ -149,14 +167,6 @@ def line_up(s: State, what: int, customer: int, thread: int, amount: float) -> N
 
 
 @inlined
-def next_level(s: State, what: int, customer: int) -> float:
-    """The customer's own level when the first of its threads is done, or makes room."""
-    threads = s.threads[what, customer]
-    done = min(threads[0].done, threads[1].done, threads[2].done)
-    return float(min(done, s.customers[what, customer].handing))
-
-
-@inlined
 def let_one_compute(s: State, what: int, customer: int) -> None:
     """Where no thread computes, the one that has waited longest does now."""
     c, threads = s.customers[what, customer], s.threads[what, customer]
@@ -198,7 +208,9 @@ def set_alarm(s: State, what: int) -> None:
     m, x, other = s.main[0], s.sharing[what], s.sharing[1 - what]
     alarm = inf
     if x.present > 0 and in_turns(s, what):
-        fill(s, not s.rules[0].restless)
+        fill(s, False)
+        if x.apart:
+            meet(s)
         delay, tick = max(0.0, x.next - x.level) * (1 / speed(s, what)), until_tick(s)
         x.ticking = tick < delay
         alarm = m.now + min(tick, delay)
@@ -256,6 +268,9 @@ def next_served(s: State, what: int) -> int:
         customer = s.first_due[what, 1]
         c, threads = s.customers[what, customer], s.threads[what, customer]
         c.level, c.seen = next_level(s, what, customer), x.level
+        if c.level >= c.limit:
+            due(s, what, customer, inf)
+            continue
         thread = 0
         for i in range(1, 3):
             if threads[i].done < threads[thread].done:
@@ -263,6 +278,8 @@ def next_served(s: State, what: int) -> int:
         c.threads -= 1
         if threads[thread].done <= c.level:
             threads[thread].done, who = inf, threads[thread].who
+            if what == CORES:
+                part_done(s, customer, thread)
         else:
             line_up(s, what, customer, thread, threads[thread].done - c.level)
         let_one_compute(s, what, customer)
@@ -296,6 +313,8 @@ def leave_all(s: State, what: int) -> None:
             if in_turns(s, what):
                 stop(s, customer)
             c.threads = c.waiting = 0
+            leave_gang(s, customer)
+            c.lingers = False
             x.present -= 1
             for thread in s.threads[what, customer]:
                 thread.done, thread.wants = inf, 0.0

@@ -84,6 +84,7 @@ MAIN_PROCESS = row(
     ("what", "i8"),
     ("customer", "i8"),
     ("customers", "i8"),
+    ("gang", "i8"),  # of these, so many are threads that meet
     ("free", "i8"),  # first of the unused messages
     ("job", "i8"),  # first unused row of the jobs drawn
     ("rows", "i8"),  # rows of samples written
@@ -153,6 +154,7 @@ SHARING = row(
     ("ticks", "i8"),  # that have come, and the one that comes next
     ("coming", "i8"),
     ("ticking", "?"),  # which is what the alarm is for
+    ("apart", "?"),  # it has to be found out how far threads that meet may go
 )
 CORE = row(("who", "i8"), ("waiting", "i8"))  # who computes there, and how many stand in line
 # Where bytes are read from.
@@ -182,6 +184,13 @@ CUSTOMER = row(
     ("core", "i8"),  # that it has, waits for, or had last
     ("computing", "?"),
     ("place", "i8"),  # in the line
+    # Of threads that meet (gang.py):
+    ("together", "i8"),  # how many they are, if this is the first of them
+    ("member", "i8"),  # which of its threads has not done its part, if any
+    ("limit", "f8"),  # its own level at which it waits for others, on its core
+    ("lead", "f8"),
+    ("linger", "f8"),
+    ("lingers", "?"),  # it computes nothing, until the next step
 )
 # Its own level when a thread is done (infinity: it does not compute), and who waits for that. Or
 # what it wants, if it waits for its turn, and its place in the line.

@@ -95,6 +95,7 @@ RULES = np.dtype(
         ("spin", "?"),  # the main process is on a core while it waits for the accelerator
         ("staged", "f8"),  # bytes of a batch; a larger one the host waits for to be copied
         ("threads", "i8"),  # of a step on the CPU; 0: it has a device of its own
+        ("linger", "f8"),  # for how long they keep a core busy that wait for others
         ("patience", "f8"),  # with each worker that is to exit
         # Costs:
         ("worker_start", "f8"),
@@ -229,6 +230,7 @@ def rules_of(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> dict
         "spin": consumer.spin and not ideal,
         "staged": inf if scenario.pins else STAGED_BYTES * max(dataset.tensors, 1),
         "threads": consumer.threads if consumer.device == "cpu" else 0,
+        "linger": consumer.linger if scenario.machine.slices and not scenario.ideal else 0.0,
         "patience": patience(scenario),
         "pin_memory": scenario.pins,
         "pipe": scenario.through_pipe,

@@ -165,7 +165,8 @@ def new_state(
     world = place.world if place.rank == 0 else 1
     nodes = world // place.ranks if place.rank == 0 else 1
     room = scenario.machine.storage.cache
-    fresh = (0, 0, 0.0, 0.0, inf, inf, room, True, 0.0, 0, 0, 0, 0, 0, False)
+    fresh = (0, 0, 0.0, 0.0, inf, inf, room, True, 0.0, 0, 0, 0, 0, 0, False, False)
+    customer = (0, 0.0, 0.0, 0, 0.0, 0, NONE, False, 0, 0, NONE, inf, 0.0, 0.0, False)
     made = State(
         rules=rows,
         main=main,
@@ -178,9 +179,7 @@ def new_state(
         rates=rising,
         paces=1 / rising,
         cores=np.array([(NONE, 0)] * min(ceil(scenario.machine.cores or 1), sharing), CORE),
-        customers=np.full(
-            (2, sharing), np.array((0, 0.0, 0.0, 0, 0.0, 0, NONE, False, 0), CUSTOMER)
-        ),
+        customers=np.full((2, sharing), np.array(customer, CUSTOMER)),
         threads=np.full((2, sharing, 3), np.array((inf, NONE, 0.0, 0), THREAD)),
         due=np.full((2, leaves(sharing)), inf),
         first_due=np.tile(tournament(sharing), (2, 1)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from math import inf
 
+from dlsim.engine.compiled.gang import catch_up_with, level_due
 from dlsim.engine.compiled.jit import inlined, seldom
 from dlsim.engine.compiled.messages import CORES
 from dlsim.engine.compiled.settings import NONE
@@ -55,11 +56,25 @@ def wake_up(s: State, customer: int) -> None:
 
 
 @inlined
+def line_up_beside(s: State, customer: int) -> None:
+    """Rule 4: a thread that is woken for a step, where all cores are busy."""
+    x, c, first = s.sharing[CORES], s.customers[CORES, customer], customer
+    while s.customers[CORES, first].together == 0:
+        first -= 1
+    core = s.customers[CORES, first].core
+    remember(s, customer, core)
+    x.back += 1
+    c.place = x.back
+    s.cores[core].waiting += 1
+
+
+@inlined
 def hold(s: State, core: int, place: int) -> None:
     """Who computes on the core stops, and stands in line at this place."""
     x, customer = s.sharing[CORES], s.cores[core].who
     c = s.customers[CORES, customer]
-    c.level += (x.level - c.seen) / c.threads
+    catch_up_with(s, CORES, customer)
+    x.apart = x.apart or c.member != NONE
     c.computing, c.place = False, place
     x.computing -= 1
     s.cores[core].who = NONE
@@ -71,13 +86,12 @@ def hold(s: State, core: int, place: int) -> None:
 def begin(s: State, customer: int, core: int) -> None:
     """The customer computes on the core from now on."""
     x, c = s.sharing[CORES], s.customers[CORES, customer]
-    threads = s.threads[CORES, customer]
+    x.apart = x.apart or c.member != NONE
     c.computing, c.seen = True, x.level
     remember(s, customer, core)
     x.computing += 1
     s.cores[core].who = customer
-    first = min(threads[0].done, threads[1].done, threads[2].done, c.handing)
-    level = x.level + (first - c.level) * c.threads
+    level = level_due(s, CORES, customer)
     x.next = play(s.due[CORES], s.first_due[CORES], customer, level, False)
 
 
@@ -100,14 +114,13 @@ def remember(s: State, customer: int, core: int) -> None:
 
 @inlined
 def first_in_line(s: State, core: int) -> int:
-    """Who has stood in line for the core longest, and no longer does."""
+    """Who has stood in line for the core longest."""
     first = NONE
     for customer in range(len(s.customers[CORES])):
         c = s.customers[CORES, customer]
         waits = c.threads > 0 and not c.computing and c.core == core
         if waits and (first == NONE or c.place < s.customers[CORES, first].place):
             first = customer
-    s.cores[core].waiting -= 1
     return int(first)
 
 
@@ -121,7 +134,15 @@ def take_turns_on_cores(s: State) -> None:
         if s.cores[core].waiting > 0:
             x.back += 1
             hold(s, core, x.back)
-            begin(s, first_in_line(s, core), core)
+            take_first(s, core, core)
+
+
+@inlined
+def take_first(s: State, line: int, core: int) -> None:
+    """The first in the line for one core computes on a core, perhaps another one."""
+    first = first_in_line(s, line)
+    s.cores[line].waiting -= 1
+    begin(s, first, core)
 
 
 @inlined
@@ -137,25 +158,33 @@ def stop(s: State, customer: int) -> None:
 
 
 @inlined
-def fill(s: State, from_all: bool) -> None:
-    """Rule 3: cores on which nobody computes get who waits for them, or also for others."""
+def fill(s: State, at_tick: bool) -> None:
+    """Rules 3 and 4: cores on which nobody computes get someone, if others wait."""
     x = s.sharing[CORES]
     if x.computing < min(x.present, len(s.cores)):
-        fill_up(s, from_all)
+        fill_up(s, at_tick)
 
 
 @seldom
-def fill_up(s: State, from_all: bool) -> None:
+def fill_up(s: State, at_tick: bool) -> None:
     """The same, where there is one of each."""
     for core in range(len(s.cores)):
-        source = core
-        if from_all and s.cores[core].waiting == 0:
-            source = 0
-            for other in range(1, len(s.cores)):
-                if s.cores[other].waiting > s.cores[source].waiting:
-                    source = other
-        if s.cores[core].who == NONE and s.cores[source].waiting > 0:
-            begin(s, first_in_line(s, source), core)
+        if s.cores[core].who != NONE:
+            continue
+        source, longest = core, s.cores[core].waiting
+        if longest == 0:
+            for other in range(len(s.cores)):
+                if s.cores[other].waiting > longest and (at_tick or moves(s, other)):
+                    source, longest = other, s.cores[other].waiting
+        if longest > 0:
+            take_first(s, source, core)
+
+
+@inlined
+def moves(s: State, core: int) -> bool:
+    """Whether another core that is free takes the first in the line of this one at once."""
+    first = s.customers[CORES, first_in_line(s, core)]
+    return bool(not s.rules[0].restless and first.member == NONE and not first.lingers)
 
 
 @inlined

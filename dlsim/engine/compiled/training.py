@@ -44,6 +44,7 @@ def give_back(s: State) -> int:
     if r.threads > 0:
         compute(s, batch.step)
         m.customers = r.threads
+        m.gang = r.threads if r.linger > 0.0 and batch.step > 0.0 else 0
         return served_first(s, STEPPED)
     if r.copy_byte * batch.bytes > 0.0 and batch.bytes > r.staged and not r.overlap_copy:
         m.ahead, m.then = 1, COPYING  # all but this one are over then

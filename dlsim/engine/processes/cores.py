@@ -35,7 +35,10 @@ class Customer:
     With a switch `interval` at most one of the `threads` computes, and others are `waiting`.
     """
 
-    __slots__ = ("handing", "interval", "level", "seen", "threads", "version", "waiting")
+    __slots__ = (
+        *("handing", "interval", "level", "seen", "threads", "version", "waiting"),
+        *("limit", "lingers", "meets"),
+    )
 
     def __init__(self, level: float, interval: float) -> None:
         self.threads: list[Thread] = []
@@ -45,6 +48,9 @@ class Customer:
         self.level = 0.0
         self.seen = level  # the level outside when `self.level` was brought up to date
         self.version = 0  # entries of earlier versions in the queue of finishes are stale
+        self.meets = False  # one of its threads meets others (gang.py)
+        self.limit = inf  # own level at which it waits for others, on its core
+        self.lingers = False  # it computes nothing, until the next step
 
     def add(self, thread: Thread) -> None:
         """One more thread, that wants something."""
@@ -57,24 +63,28 @@ class Customer:
 
     def catch_up(self, level: float) -> None:
         """Bring `self.level` up to date: the rise outside, divided among the threads."""
-        if self.threads:
+        if self.threads and self.level < self.limit:
             self.level += (level - self.seen) / len(self.threads)
         self.seen = level
 
     def due(self) -> float:
         """The level outside at which the first thread will be done, or make room."""
+        if self.level >= self.limit:
+            return inf
         return self.seen + (self.next() - self.level) * len(self.threads)
 
     def next(self) -> float:
         """The own level at which that is."""
-        return min(self.threads[0][0], self.handing)
+        return min(self.threads[0][0], self.handing, self.limit)
 
     def reach(self, level: float) -> list[tuple[simpy.Event, int]]:
         """Now it is, at this level outside: who is done."""
-        if len(self.threads) == 1 and not self.waiting:
+        if len(self.threads) == 1 and not self.waiting and not self.meets:
             return [self.threads.pop()[2:]]
-        done = []
+        done: list[tuple[simpy.Event, int]] = []
         self.level, self.seen = self.next(), level
+        if self.level >= self.limit:
+            return done
         while self.threads and self.threads[0][0] <= self.level:
             done.append(heappop(self.threads)[2:])
         if self.level >= self.handing and self.threads:

@@ -164,6 +164,15 @@ class Run:
             services = [self._serve(self.cores, p, seconds, turn) for p in processes]
             yield self.env.all_of(services)
 
+    def step_together(self, processes: Sequence[int], seconds: float, turn: int) -> Steps:
+        """The same of threads of a step, which wait for one another."""
+        linger = self.scenario.consumer.linger
+        if linger > 0 and seconds > 0 and isinstance(self.cores, Ticking):
+            customers = [self.customer(process) for process in processes]
+            yield self.cores.serve_together(seconds, customers, turn, linger)
+        else:
+            yield from self.compute_together(processes, seconds, turn)
+
     def make_room(self, delay: float) -> Steps:
         """The main process lets whom it wakes in `delay` seconds have its core, if none is left.
 
@@ -202,6 +211,7 @@ class Run:
                 threads = max((stage.threads for stage in self.scenario.dataset.fetch), default=1)
                 helping = [HELPING * n + w for n in range(threads) for w in range(len(workers))]
                 beside = [BESIDE + worker for worker in range(len(workers))]
-                main = (MAIN,) if self.alone else ()
+                steps = self.scenario.consumer.threads
+                main = [MAIN - thread for thread in range(steps)] if self.alone else []
                 leaving = (*helping, *beside, WRITING, *main)
                 shared.leave([self.customer(one) for one in leaving])

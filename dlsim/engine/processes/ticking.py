@@ -10,6 +10,9 @@ The rules, which are about what Linux does where nothing is preferred:
 3. A core on which nobody computes any more takes the first in its line, or else in the longest one.
    Where cores have no rest for long, as who moves large messages sleeps and wakes all the time, it
    looks at the longest one at the next tick only.
+4. A thread of a step that waits for others (gang.py) goes on computing; and so do those of the last
+   step, for as long as they linger. It is taken from another line at ticks only. If all cores are
+   busy when it is woken for a step, it goes to the end of the main process's line.
 
 As long as no core is without work, all together get as much done as if they shared equally.
 """
@@ -17,7 +20,7 @@ As long as no core is without work, all together get as much done as if they sha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 from math import ceil, inf
 
@@ -26,6 +29,7 @@ import simpy
 from dlsim.engine.facts import INSTANT
 from dlsim.engine.processes.clock import ALARM, happen, until
 from dlsim.engine.processes.cores import Customer, Rates, Who
+from dlsim.engine.processes.gang import Gang
 from dlsim.scenario import Machine
 
 MOST = 1 << 16  # cores; nothing here wants more of them
@@ -50,6 +54,8 @@ class Ticking:
         self._next = inf  # the level at which the first one is due
         self._ticks, self._coming, self._ticking = 0, 0, False  # the alarm is for a tick
         self._alarm = 0
+        self._gangs: dict[Who, Gang] = {}  # of those who have not done their part
+        self._met = True  # how far they may go is known
         # Who wants to know that a customer has gone: until when, and in whose turn.
         self._asking: list[tuple[simpy.Event, float, int]] = []
 
@@ -60,18 +66,45 @@ class Ticking:
         """
         done = self.env.event()
         self._advance()
-        served = self._customers.get(customer)
-        woken = served is None
-        if served is None:
-            interval = self.interval if turns else inf
-            served = self._customers[customer] = Customer(self._level, interval)
-        elif self._computing[self._core[customer]] == customer:
-            served.catch_up(self._level)
+        woken, served = self._present(customer, turns)
         served.add((amount, next(self._number), done, turn))
         if woken:
             self._wake(customer)
         self._set_alarm()
         return done
+
+    def serve_together(
+        self, amount: float, customers: Sequence[Who], turn: int, linger: float
+    ) -> simpy.Event:
+        """The same of several that meet: of the first, when all have done their part."""
+        done = [self.env.event() for _ in customers]
+        self._advance()
+        gang = Gang(customers[0], amount, linger)
+        for who, event in zip(customers, done, strict=True):
+            woken, served = self._present(who, turns=True)
+            if who != gang.first:  # whatever is left of the last step
+                served.threads.clear()
+                served.lingers = False
+            number, served.meets = next(self._number), True
+            served.add((amount, number, event, turn))
+            gang.members[who] = served, number
+            self._gangs[who] = gang
+            if woken:
+                self._wake(who, beside=gang.first)
+        self._met = False
+        self._set_alarm()
+        return done[0]
+
+    def _present(self, who: Who, turns: bool) -> tuple[bool, Customer]:
+        """Who wants something more, brought up to date; and whether it wanted nothing until now."""
+        served = self._customers.get(who)
+        woken = served is None
+        if served is None:
+            interval = self.interval if turns else inf
+            served = self._customers[who] = Customer(self._level, interval)
+        elif self._computing[self._core[who]] == who:
+            served.catch_up(self._level)
+        return woken, served
 
     def leave(self, customers: Iterable[Who]) -> None:
         """The customers go, whatever they still wanted; their events never happen."""
@@ -79,6 +112,7 @@ class Ticking:
         for who in customers:
             if self._customers.pop(who, None) is None:
                 continue
+            self._leave_gang(who)
             core = self._core[who]
             if self._computing[core] == who:
                 self._computing[core] = None
@@ -134,8 +168,27 @@ class Ticking:
             self._level += (self.env.now - self._since) * self._speed()
         self._since = self.env.now
 
-    def _wake(self, who: Who) -> None:
-        """Rule 1."""
+    def _leave_gang(self, who: Who) -> Gang | None:
+        gang = self._gangs.pop(who, None)
+        if gang is not None:
+            gang.members.pop(who)[0].limit = inf
+            self._met = False
+        return gang
+
+    def _part_done(self, who: Who) -> None:
+        """Rule 4: who has done its part of a step lingers."""
+        gang, customer = self._leave_gang(who), self._customers[who]
+        if gang is not None and who != gang.first:
+            end = customer.level + gang.linger
+            customer.threads.append((end, next(self._number), self.env.event(), ALARM))
+            customer.lingers = True
+
+    def _wake(self, who: Who, beside: Who | None = None) -> None:
+        """Rule 1; of a thread `beside` another one, rule 4."""
+        if beside is not None and who != beside and None not in self._computing:
+            self._core[who] = self._core[beside]
+            self._lines[self._core[who]].append(who)
+            return
         had, busy = self._core.get(who), [one is not None for one in self._computing]
         lengths = [len(line) for line in self._lines]
         if had is not None and (not busy[had] or all(busy)):
@@ -154,30 +207,43 @@ class Ticking:
     def _hold(self, core: int) -> deque[Who]:
         """Who computes on the core stops; the line that it is to be put in."""
         self._customers[self._held(core)].catch_up(self._level)
+        self._met = self._met and self._held(core) not in self._gangs
         return self._lines[core]
 
     def _compute(self, who: Who, core: int) -> None:
         self._core[who], self._computing[core] = core, who
         self._customers[who].seen = self._level
+        self._met = self._met and who not in self._gangs
 
     def _take_turns(self) -> None:
         """Rule 2."""
-        self._fill(from_all=True)
+        self._fill(at_tick=True)
         for core, line in enumerate(self._lines):
             if line:
                 self._hold(core).append(self._held(core))
                 self._compute(line.popleft(), core)
 
-    def _fill(self, *, from_all: bool) -> None:
-        """Rule 3: cores take the first in their lines, or also in others."""
+    def _fill(self, *, at_tick: bool = False) -> None:
+        """Rule 3, and rule 4."""
         for core, who in enumerate(self._computing):
-            line = self._lines[core] or (max(self._lines, key=len) if from_all else ())
-            if who is None and line:
-                self._compute(line.popleft(), core)
+            if who is None:
+                lines = [line for line in self._lines if line and (at_tick or self._moves(line[0]))]
+                line = self._lines[core] or max(lines, key=len, default=self._lines[core])
+                if line:
+                    self._compute(line.popleft(), core)
+
+    def _moves(self, who: Who) -> bool:
+        """Whether a core that is free takes it from another one's line at once."""
+        lingers = who in self._gangs or self._customers[who].lingers
+        return not self._restless and not lingers
 
     def _set_alarm(self) -> None:
         """Wake up when the next customer is due, or at a tick if that is sooner."""
-        self._fill(from_all=not self._restless)
+        self._fill()
+        if not self._met:
+            for gang in {id(gang): gang for gang in self._gangs.values()}.values():
+                gang.meet(self._level, {who for who in self._computing if who is not None})
+            self._met = True
         self._alarm += 1
         self._ticking = False
         if not self._customers:
@@ -190,6 +256,8 @@ class Ticking:
             until = max(0.0, self._coming * tick - self.env.now)
             if until < delay:
                 delay, self._ticking = until, True
+        if delay == inf:
+            return
         alarm = self.env.timeout(delay, self._alarm)
         alarm.callbacks.append(self._ring)
 
@@ -206,6 +274,8 @@ class Ticking:
             while who is not None and self._customers[who].due() <= self._level:
                 for done, turn in self._customers[who].reach(self._level):
                     happen(done, turn)
+                if who in self._gangs and self._gangs[who].done(who):
+                    self._part_done(who)
                 if not self._customers[who].threads:
                     del self._customers[who]
                     self._computing[core] = who = None

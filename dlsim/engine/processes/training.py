@@ -65,4 +65,4 @@ def on_cores(run: Run, seconds: float) -> Steps:
         yield from run.compute(MAIN, seconds)
     else:
         threads = [MAIN - thread for thread in range(run.scenario.consumer.threads)]
-        yield from run.compute_together(threads, seconds, run.turns.last)
+        yield from run.step_together(threads, seconds, run.turns.last)

@@ -26,7 +26,7 @@ from dlsim.validation.calibrating.firsts import beyond
 from dlsim.validation.calibrating.lifetimes import first_batches, first_samples, lifetimes
 from dlsim.validation.calibrating.lock import beside, held_up, own_waits, shares
 from dlsim.validation.calibrating.receiving import main_side
-from dlsim.validation.calibrating.steps import letting_go, steps
+from dlsim.validation.calibrating.steps import letting_go, lingering, steps
 
 LEAST_BATCHES = 5
 NAN = float("nan")
@@ -47,8 +47,9 @@ class Accounts:
     in the pin-memory thread; `reading`: what of receiving is reading from the pipe, in pieces;
     `jitter`: receiving, of each that was received by itself, relative to their mean; `pin`: of
     copying it into pinned memory. `latency`: from putting an index list until an idle worker has
-    it. `step_wait`, `step_cpu`: of each step, the main thread;
-    `step_threads`: threads busy in it; `looking`: CPU in place of a step, for each batch, to look
+    it. `step_wait`, `step_cpu`: of each step, the main thread; `step_threads`: threads busy in it;
+    `linger`: for how long others of them keep a core busy when it is over; `looking`: CPU in place
+    of a step, for each batch, to look
     at workers' memory. `device`: what the accelerator took for each, copying included, if it was
     seen; `host`: what passed until the host left it; `ahead`: how many steps it was ahead at most;
     `copy`: of copying a batch to the accelerator, NaN if not known. `start`,
@@ -85,6 +86,7 @@ class Accounts:
     step_wait: Floats
     step_cpu: Floats
     step_threads: float
+    linger: float
     looking: float
     device: Floats
     host: Floats
@@ -203,6 +205,7 @@ def accounts(run: object) -> Accounts:
         collate_wait=blocked(seen)[fetched],
         machine=machine,
         looking=looking,
+        linger=lingering(seen),
         **parts,
         **work,
         **lifetimes(seen, machine, between, put),

@@ -145,19 +145,25 @@ def calibration(*seen: object, transport: Costs | None = None) -> Calibration:
     without = [one for one in watched if not one[1][0].scenario.loader.num_workers]
     if with_workers and without:
         alone = calibrated(without, transport, each)
-        return replace(calibrated(with_workers, transport, each), alone=alone)
-    return calibrated(watched, transport, each)
+        return replace(calibrated(with_workers, transport, each, stepping), alone=alone)
+    return calibrated(watched, transport, each, stepping)
 
 
 def calibrated(
-    watched: Sequence[tuple[Any, list[Accounts]]], transport: Costs | None, each: float
+    watched: Sequence[tuple[Any, list[Accounts]]],
+    transport: Costs | None,
+    each: float,
+    stepping: Sequence[Accounts] = (),
 ) -> Calibration:
-    """The calibration on runs that all have workers, or all have none, with their accounts."""
+    """The calibration on runs that all have workers, or all have none, with their accounts.
+
+    `stepping`: those, and others, that tell what steps take.
+    """
     seen = [run for run, _ in watched]
     runs = [one for _, ranks in watched for one in ranks]
-    found = of_runs(runs, transport, each)
+    found = of_runs(runs, transport, each, stepping)
     found = replace(found, scenario=of_job(found.scenario, seen))
-    own = [(run, watched_consumer(ranks, each)) for run, ranks in watched]
+    own = [(run, watched_consumer(ranks, each, stepping)) for run, ranks in watched]
     resting = [rests(ranks[0]) for _, ranks in watched]
     warm = {id(run) for run in without_cold(runs)}
     cold = [any(id(one) not in warm for one in ranks) for _, ranks in watched]
@@ -194,7 +200,12 @@ def of_job(scenario: Scenario, runs: Sequence[object]) -> Scenario:
     )
 
 
-def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) -> Calibration:
+def of_runs(
+    runs: list[Accounts],
+    transport: Costs | None,
+    each: float = 0.0,
+    stepping: Sequence[Accounts] = (),
+) -> Calibration:
     """The same, of accounts; a step takes so many seconds longer for `each` sample."""
     errors = errors_of(runs) | {"step": error(step_times(like_first(runs)))}
     threads = siblings(runs)
@@ -219,7 +230,7 @@ def of_runs(runs: list[Accounts], transport: Costs | None, each: float = 0.0) ->
             warnings.simplefilter("ignore")
             transport = probe(first.path)
     fetch, fits = stages(runs, spin)
-    consumer, fits["step"] = consumer_of(like_first(runs), each)
+    consumer, fits["step"] = consumer_of(like_first(runs), each, stepping)
     dataset: Any = first.scenario.dataset
     batched = isinstance(dataset, MapDataset) and dataset.batched
     costs = costs_of(like_first(runs), transport, runs)

@@ -66,6 +66,26 @@ def per_sample(sizes: Sequence[float], runs: Sequence[Floats]) -> float:
     return min(slope, float(at @ took / (at @ at)))
 
 
+def lingering(seen: Observation) -> float:
+    """For how long threads of a step keep a core busy, once it is over, until the next one.
+
+    As long as makes of the times waited for batches what others than the main thread computed in
+    them, on average; 0 without workers, where samples may have threads of their own.
+    """
+    then = seen.order[2:]  # in the first call more is done
+    if not len(then) or np.all(seen.worker[seen.order] < 0):
+        return 0.0
+    waited = seen.returned[then] - seen.requested[then]
+    process = seen.cpu_returned[then] - seen.cpu_requested[then]
+    thread = seen.thread_returned[then] - seen.thread_requested[then]
+    spent, least, most = float((process - thread).mean()), 0.0, float(waited.max())
+    while most - least > TOGETHER / 10:
+        middle = (least + most) / 2
+        enough = float(np.minimum(waited, middle).mean()) >= spent
+        least, most = (least, middle) if enough else (middle, most)
+    return most
+
+
 def letting_go(seen: Observation) -> float:
     """Seconds between the return of a batch and its step, while the one before is freed.
 

@@ -20,6 +20,7 @@ from dlsim.validation.calibrating.fitting import Fit, fit
 from dlsim.validation.calibrating.lock import NEGLIGIBLE
 
 SPUN = 0.4  # of a thread's time, in which one that waits on a core may do nothing
+LINGER = 1e-3  # seconds; threads that keep a core busy for less do not wait for each other on it
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 HELD = 0.5  # of a step's time: a host that leaves it sooner is not held back by the accelerator
 AHEAD = 1000  # steps of one kernel that CUDA takes before the host has to wait (docs/device.md)
@@ -130,10 +131,14 @@ def correlated(wait: Floats, cpu: Floats) -> bool:
     return not small and abs(float(np.corrcoef(wait, cpu)[0, 1])) > 0.3
 
 
-def consumer_of(runs: Sequence[Accounts], each: float = 0.0) -> tuple[Consumer, Fit]:
+def consumer_of(
+    runs: Sequence[Accounts], each: float = 0.0, others: Sequence[Accounts] = ()
+) -> tuple[Consumer, Fit]:
     """The step: on the host's cores, if the main process computes during most of it.
 
-    It takes so many seconds longer for `each` sample of its batch.
+    It takes so many seconds longer for `each` sample of its batch. Threads that wait for each other
+    on a core compute for as much longer as one of them has none: what a step takes without that, is
+    looked for in `others`, too.
     """
     wait, cpu = together(runs, "step_wait"), together(runs, "step_cpu")
     stop_after = runs[0].scenario.consumer.stop_after
@@ -157,14 +162,35 @@ def consumer_of(runs: Sequence[Accounts], each: float = 0.0) -> tuple[Consumer, 
         found = fixed(attrgetter("step_cpu"))
         busy = float(np.mean([run.step_threads for run in runs]))
         settings |= {"device": "cpu", "threads": max(1, ceil(busy - IDLE))}
+        linger = float(np.median([run.linger for run in runs]))
+        if linger > LINGER and settings["threads"] > 1:
+            found = fit(undisturbed([*runs, *others], each))
+            settings |= {"linger": linger}
     else:
         found = fixed(lambda run: step_times([run]))
     return Consumer(found.distribution, stop_after, **settings), found
 
 
-def watched_consumer(runs: Sequence[Accounts], each: float = 0.0) -> Consumer:
+def undisturbed(runs: Sequence[Accounts], each: float) -> Floats:
+    """What the main thread computes in a step none of whose threads has to wait for a core.
+
+    As in the run in which the typical step computed least; where there were workers, all as long as
+    that one.
+    """
+    of_runs = [
+        (np.maximum(run.step_cpu - each * (run.scenario.loader.batch_size or 1), 0.0), run)
+        for run in runs
+        if len(run.step_cpu)
+    ]
+    least, run = min(of_runs, key=lambda one: float(np.median(one[0])))
+    return least if not run.scenario.loader.num_workers else np.full(2, np.median(least))
+
+
+def watched_consumer(
+    runs: Sequence[Accounts], each: float = 0.0, others: Sequence[Accounts] = ()
+) -> Consumer:
     """The same as it was while the runs were watched: who has no step looked at the workers."""
-    consumer, _ = consumer_of(runs, each)
+    consumer, _ = consumer_of(runs, each, others)
     looking = float(np.mean([run.looking for run in runs]))
     if not looking:
         return consumer

@@ -1,0 +1,66 @@
+"""Threads of a step that meet, and wait for one another on a core: by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import simpy
+
+import dlsim
+from dlsim.engine.processes.ticking import Ticking
+from dlsim.scenario import Scenario
+
+ENGINES = ["simpy", "compiled"]
+
+
+def training(fetch: list[float], *, linger: float) -> Scenario:
+    """Batches of one sample, of two workers on two cores that are had in turns of a second."""
+    return Scenario(
+        loader=dlsim.Loader(batch_size=1, num_workers=2, prefetch_factor=1),
+        dataset=dlsim.MapDataset(
+            len(fetch), fetch=[dlsim.Stage("fetch", cpu=dlsim.Recorded(fetch))]
+        ),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.5), device="cpu", threads=2, linger=linger),
+        machine=dlsim.Machine(cores=2, slice=1.0),
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_threads_on_one_core_hardly_get_on(engine: Any) -> None:
+    """They wait for each other on it, until at a tick the second one goes to a core that is free.
+
+    The step begins at 1 s, when the first batch is there, and its second thread stands in the line
+    of the first, as the second worker has the other core, until 3.5 s. Until 4 s the first is 10,
+    then 30 ms further (a fiftieth of the step ahead of the other), and the second 20 ms.
+    """
+    trace = dlsim.simulate(training([1.0, 3.5], linger=0.25), engine=engine)
+    # From 4 s on the first has 470 ms to go, and the second, that it waits for, 480 ms.
+    assert trace.finished.tolist() == pytest.approx([4.48, 4.98])
+
+
+@pytest.mark.parametrize(("linger", "expected"), [(1e-9, [3, 3]), (3.0, [5, 4])])
+def test_threads_wait_for_the_next_step_on_a_core(linger: float, expected: list[float]) -> None:
+    """When a step is over, its second thread keeps core 1 until 4 s.
+
+    Of two processes that want 2 s of a core from then on, at 1 s, both have core 0, in turns of a
+    second, of which the one that came last has the first.
+    """
+    env, done = simpy.Environment(), dict[str, float]()
+    cores = Ticking(env, dlsim.Machine(cores=2, slice=1.0))
+
+    def step() -> Iterator[simpy.Event]:
+        yield cores.serve_together(1.0, [(0, -1), (0, -2)], 2, linger)
+        done["step"] = env.now
+
+    def process(number: int) -> Iterator[simpy.Event]:
+        yield env.timeout(1.0 + 1e-6)
+        yield cores.serve(2.0, (0, number), 2)
+        done[f"process {number}"] = env.now
+
+    for one in (step(), process(0), process(1)):
+        env.process(one)
+    env.run()
+    assert done["step"] == pytest.approx(1.0)
+    assert [done["process 0"], done["process 1"]] == pytest.approx(expected, abs=1e-5)
