@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from time import monotonic, process_time
-from typing import Any
+from typing import Any, TypeVar
 
 from dlsim.validation.observing.cpu_time import JUST, NOTHING, Reading, ThreadClock
 
@@ -45,6 +45,8 @@ ROOM = mmap.ALLOCATIONGRANULARITY  # entries of a file that are mapped at a time
 # Seconds of samples one after another after which the system is asked what they used, which takes
 # some microseconds; after each of them, where the thread was last seen to have been off the cores.
 TOGETHER = 1e-3
+
+ROOMY = 1 << 16  # words of a frame
 
 POINTS = ("fetch", "collate", "worker_init_fn")
 FETCH, COLLATE, INIT = range(3)
@@ -88,6 +90,23 @@ class Pages:
         """End it. Who still writes into a column writes into memory that goes with it."""
         del self._memory
         os.close(self._file)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def with_room(method: Method) -> Method:
+    """`method`, above which code has room on Python's stack of frames, however deep it calls.
+
+    Since Python 3.11 frames lie in pieces of 16 KiB. A call that needs another piece maps it, and
+    gives it back when it returns (`_PyThreadState_BumpFramePointerSlow`, Python/pystate.c): where a
+    loop is at the end of a piece, each call in it costs some microseconds more. Which loop is, is
+    luck, and other luck in a process that is watched, which has more frames. A frame as large as
+    this one comes with a piece of its own, half of which is left.
+    """
+    function: Any = method
+    function.__code__ = function.__code__.replace(co_stacksize=ROOMY)
+    return method
 
 
 class Probe:
@@ -183,6 +202,7 @@ class Probe:
         self._due = now.time + self._within
         self.write(TAKEN, Reading(now.time, 0.0, 0.0), now, process_time())
 
+    @with_room
     def each(self, dataset: Any, indices: Iterable[Any]) -> list[Any]:
         """`dataset[index]` of each, one after another, timed."""
         wanted, values = [*indices], list[Any]()
@@ -228,6 +248,7 @@ class Probe:
         self._settled = 0
         self._times, self._indices = self._samples.column("d", 0), self._samples.column("q", 1)
 
+    @with_room
     def batch_of(self, call: Callable[[Any], Any], indices: Any) -> Any:
         """`call(indices)`, timed: of a dataset, for all samples of a batch."""
         began = self.begin()
