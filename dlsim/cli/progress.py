@@ -142,7 +142,7 @@ class Course:
         self.told = True
         text = f"{self.shown.doing} takes about {span(prior)}"
         if spared is not None and spared < prior / 2:
-            text += f"; with llvmlite {span(spared)} (in a clone of dlsim: pip install '.[fast]')"
+            text += f"; with llvmlite {span(spared)} (pip install llvmlite)"
         self.shown.say(text)
 
     def state(self) -> str:

@@ -12,7 +12,7 @@ from dlsim.engine.effort import announcing, kernel, seconds_of, spend, telling, 
 from dlsim.engine.facts import batches_to_simulate, only_processes
 from dlsim.engine.ranks import rank_seed
 from dlsim.scenario import Scenario, ScenarioError
-from dlsim.scenario.errors import is_integer, lacking, require
+from dlsim.scenario.errors import is_integer, require
 from dlsim.trace.job import JobTrace
 from dlsim.trace.tally import KEPT, JobTally, Tally
 from dlsim.trace.trace import Meta, Problem, Trace
@@ -77,7 +77,9 @@ def check(scenario: Scenario, seed: int, engine: Engine) -> None:
     if engine not in get_args(Engine):
         raise ScenarioError(f"engine: expected auto, simpy or compiled, got {engine!r}")
     if engine == "compiled" and not installed():
-        raise ScenarioError(lacking("engine: compiled", "llvmlite", "fast"))
+        raise ScenarioError(
+            "engine: compiled needs llvmlite, which is not installed (pip install llvmlite)"
+        )
     beyond = only_processes(scenario)
     if engine == "compiled" and beyond is not None:
         raise ScenarioError(f"engine: expected simpy or auto for {beyond}, got compiled")

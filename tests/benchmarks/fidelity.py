@@ -136,9 +136,9 @@ Every configuration:
 
 CAUSES = """Where predictions of these miss, what was watched shows why:
 
-- **training**: the threads of a step spin while they wait for each other, and so for cores. A step
-  computes {step_alone} by itself, {step_one} beside one worker and {step_two} beside two; runs of
-  one configuration differ by up to {spread}, and watched ones waste less than others.
+- **training**: the threads of a step spin while they wait for each other, on one core or on two, as
+  the system places them. A step computes {step_alone} by itself, {step_one} beside one worker and
+  {step_two} beside two; runs of one configuration differ by up to {spread}.
 - **dictionaries**: giving out and rebuilding the twenty tensors of a batch takes {rebuilt_rested}
   where the main process has slept in a step before, and {rebuilt} where it has not: the system
   then wakes the two processes on different cores. Which it is, settings do not say.

@@ -325,9 +325,9 @@ def sections(
             first_use(repeats, beside),
         ),
         (
-            "Answers without llvmlite, processor time, one run"
-            + (f", over that of {beside.name}" if beside else ""),
-            "| question | ratio | goal | takes |",
+            "Answers, processor time, one run"
+            + (f", over that of {beside.name} without numba" if beside else ""),
+            "| question | ratio | goal | takes | without llvmlite |",
             questions(beside),
         ),
         (
@@ -336,7 +336,7 @@ def sections(
             watched_epochs(repeats),
         ),
         (
-            "Commands where llvmlite is installed, over the same without it, processor time",
+            "Commands, over the same without llvmlite, processor time",
             "| command | ratio | goal | takes |",
             commands(repeats),
         ),

@@ -84,7 +84,7 @@ def test_what_will_take_long_is_said_before_it_begins(pass_time, capsys) -> None
     no_llvmlite = mock.patch("dlsim.engine.effort.installed", return_value=False)
     with no_llvmlite, working(), announcing(3600.0, long):
         said = capsys.readouterr().err
-    assert said.startswith("dlsim: simulating takes about 1 h; with llvmlite 4 min (in a clone of")
+    assert said.startswith("dlsim: simulating takes about 1 h; with llvmlite 4 min (pip install")
     lightning = dlsim.replace(long, {"consumer.loop": "lightning"})  # not compiled anyway
     with no_llvmlite, working(), announcing(3600.0, lightning):
         said = capsys.readouterr().err

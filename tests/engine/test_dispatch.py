@@ -88,7 +88,7 @@ def test_slots_are_what_is_read_before_anything_is_taken(slots: int) -> None:
 def test_what_is_thrown_away_is_its_to_whom_it_was_sent(dispatch: str, engine: Engine) -> None:
     """When the loop is left early, what nobody has begun belongs to the worker it was sent to."""
     if engine == "compiled":
-        pytest.importorskip("llvmlite", reason="needs dlsim[fast]")
+        pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     scenario = dlsim.replace(
         of(0.0, [4.0] * 31, dispatch=dispatch),
         {"consumer.stop_after": 4},
@@ -106,7 +106,7 @@ def test_what_is_thrown_away_is_its_to_whom_it_was_sent(dispatch: str, engine: E
 def test_who_fetches_in_no_time_goes_on_before_others_do(dispatch: str, engine: Engine) -> None:
     """Who acts does all that takes no time: a worker that finds its queue full empties it."""
     if engine == "compiled":
-        pytest.importorskip("llvmlite", reason="needs dlsim[fast]")
+        pytest.importorskip("llvmlite", reason="the compiled engine needs it")
     scenario = of(1.0, [0.0] * 6, dispatch=dispatch, slots=6)
     scenario = dlsim.replace(scenario, {"costs.index_latency": 0.25})
     expected = {"stealing": [0, 1, 0, 1, 0, 1], "shared": [0] * 6}
