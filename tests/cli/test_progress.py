@@ -94,8 +94,8 @@ def test_what_will_take_long_is_said_before_it_begins(pass_time, capsys) -> None
 def test_compiling_is_said(pass_time, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first use of compiled code says that it compiles, and how long that takes."""
     pytest.importorskip("llvmlite")
-    monkeypatch.setattr("dlsim.engine.effort.compiles_first", lambda: True)
-    monkeypatch.setattr("dlsim.engine.effort.worth_compiling", lambda seconds: True)
+    monkeypatch.setattr("dlsim.engine.effort.compiles_first", lambda kernel: True)
+    monkeypatch.setattr("dlsim.engine.effort.worth_compiling", lambda seconds, kernel: True)
     with watched() as known:
         course = Course(Shown("simulating"), known)
         known.heard = course.begin
