@@ -7,8 +7,9 @@ round and the end are simulated as they are. In the `clock` of the whole run, th
 simulated in the middle go by as often as it would have them; all figures are measured by it.
 
 Rounds are cut as a whole, as batches come in bursts where workers are in step; and not before those
-who get out of step have done so. How long an epoch is cut to depends on the scenario alone, so that
-a setting has one answer, whoever asks.
+who get out of step have done so. Where batches take long, few rounds have to do: intervals are the
+wider. How long an epoch is cut to depends on the scenario alone, so that a setting has one answer,
+whoever asks.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from msgspec import structs
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import counts, effort, fast_effort
+from dlsim.engine.effort import SECONDS, counts, effort, fast_effort, seconds_of
 from dlsim.engine.facts import only_processes
 from dlsim.scenario import IterableDataset, MapDataset, Recorded, Scenario
 from dlsim.scenario.distributions import Floats
@@ -41,6 +42,7 @@ from dlsim.whatif.statistics import interval
 SHARE, IDLE = "share of ", "idle for "
 RUN = 10_000.0  # the cost of what is simulated whole, in any case: about half a second
 LEAST, ROUNDS, WINDOWS = 500, 60, 12  # batches, rounds and windows that are simulated of an epoch
+FEW_ROUNDS, FEW_WINDOWS = 10, 5  # the same where that many take longer than `RUN`
 EPOCHS = 3  # of which the second stands for all but the first and the last
 WORTH = 0.75  # an epoch is cut only if that saves a quarter of it
 WARM = 0.4  # of an epoch that is cut: what comes before the cycles that are repeated
@@ -48,6 +50,7 @@ REPEATS = 50  # how often a batch counts at most, for a percentile
 PERIODIC = 1e-9  # relative; rounds that differ by less are alike
 NEAR = 0.9  # of the greatest least period: who takes as much may be what limits
 SETTLED = 0.8  # confidence in which the pace of cycles still changes, and no part stands for all
+SETTLED_SOON = 0.95  # the same of few batches: intervals are as wide as what that may miss
 
 Clock: TypeAlias = Callable[[Floats], Floats]
 
@@ -63,6 +66,11 @@ def cost(scenario: Scenario, *, fast: bool | None = None) -> float:
     return fast_effort(scenario)
 
 
+def takes(scenario: Scenario, *, fast: bool | None = None) -> float:
+    """The same as it is: less than its cost, where that is of a dearer case."""
+    return min(cost(scenario, fast=fast), seconds_of(scenario) / SECONDS)
+
+
 def shortened(scenario: Scenario, most: float = RUN, *, fast: bool | None = None) -> Scenario:
     """`scenario` less cycles in its middle, so that simulating it takes about `most` at most.
 
@@ -76,18 +84,31 @@ def shortened(scenario: Scenario, most: float = RUN, *, fast: bool | None = None
     if epochs > EPOCHS:
         epochs = min(max(int(epochs * most / whole), EPOCHS), epochs)
     found = structs.replace(scenario, epochs=epochs)
-    left_out = _left_out(found, most, cost(found, fast=fast))
+    affordable = int(counts(found)[0] * RUN / takes(found, fast=fast))
+    left_out = _left_out(found, most, cost(found, fast=fast), affordable)
     found = _without(found, left_out) if left_out else found
     return found if cost(found, fast=fast) <= WORTH * whole else scenario
 
 
-def _left_out(scenario: Scenario, most: float, whole: float) -> int:
+def _left_out(scenario: Scenario, most: float, whole: float, affordable: int) -> int:
     """How many batches are left out of each epoch: whole rounds of the workers."""
     batches, round_ = int(counts(scenario)[0]), _round(scenario)
-    rounds = max(ROUNDS, _in_step(scenario) / WARM)
-    least = max(LEAST, int(rounds * round_), WINDOWS * scenario.loader.window)
-    kept = max(int(batches * most / whole), least)
+    kept = max(int(batches * most / whole), _least(scenario, affordable))
     return 0 if kept >= WORTH * batches else (batches - kept) // round_ * round_
+
+
+def _least(scenario: Scenario, affordable: int) -> int:
+    """How many batches of an epoch are simulated in any case: the usual, if that is `affordable`.
+
+    Some rounds always are, and those in which workers get out of step.
+    """
+    round_, window = _round(scenario), scenario.loader.window
+    apart = int(_in_step(scenario) / WARM * round_)
+    usual = max(LEAST, ROUNDS * round_, WINDOWS * window)
+    if usual <= affordable:
+        return max(usual, apart)
+    few = max(affordable, FEW_ROUNDS * round_, FEW_WINDOWS * window)
+    return max(few, apart)
 
 
 def _without(scenario: Scenario, batches: int) -> Scenario:
@@ -159,7 +180,8 @@ def impossible(whole: Scenario, found: dict[str, Floats]) -> bool:
     if variation(whole) == 0:
         drifts = np.abs(drift).max() > PERIODIC
     else:
-        spread = interval(drift, SETTLED)
+        few = found["basis"].min() < LEAST
+        spread = interval(drift, SETTLED_SOON if few else SETTLED)
         drifts = len(drift) > 1 and abs(spread.mean) > spread.half_width + PERIODIC
     return bool(drifts or found["samples_per_s"].mean() > best * (1 + PERIODIC))
 

@@ -100,7 +100,7 @@ def slow(option: Candidate, judge: Judge) -> bool:
     wanted = [t.limit for t in judge.targets if t.rivals]
     if wanted:
         return _alone(option, judge) < (1 - DOUBT) * max(wanted)
-    alone = judge.verdict(fair_share(option.scenario))
+    alone = judge(fair_share(option.scenario))
     return alone.decided and not alone.holds and alone.miss >= NEAR
 
 
@@ -114,7 +114,7 @@ def _looked_at(options: list[Candidate], judge: Judge, runs: int) -> list[Candid
     first = set(map(id, _coarse(some)))
     found, most = list[Candidate](), 0.0
     for option in sorted(some, key=lambda o: (id(o) not in first, -limits[o.cost])):
-        if found and limits[option.cost] <= (1 + SAME) * most:
+        if found and (limits[option.cost] <= (1 + SAME) * most or judge.budget.overdrawn):
             continue
         found.append(option)
         speed = _alone(option, judge) if costly else _speed(option.scenario, judge, runs)

@@ -7,8 +7,8 @@ limits are decided after a few replications; those that are close get many.
 
 Each limit has a test of its own: of two rivals that one is to be held against, that which is surely
 no better is not simulated again for the other. All simulations of an answer together have an end
-(`Budget`), but for the first ones of each configuration: who is undecided then stays so, which is
-said.
+(`Budget`), but for the first ones of each configuration, and these have one of their own:
+who is undecided then stays so, which is said.
 Feasibility checks of this kind: D. Batur and S.-H. Kim, Finding feasible systems in
 the presence of constraints on multiple performance measures, ACM TOMACS 20(3), 2010.
 """
@@ -30,7 +30,7 @@ from dlsim.whatif.as_drawn import as_drawn, is_told
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import Demand, demand, variance_of_runs
 from dlsim.whatif.endings import ended_by
-from dlsim.whatif.extent import cost, impossible, measured, shortened
+from dlsim.whatif.extent import cost, impossible, measured, shortened, takes
 from dlsim.whatif.parallel import Row, replication_seed
 from dlsim.whatif.replicate import columns, more
 from dlsim.whatif.sequential import CLOSE, RULED_OUT, Limit, Verdict, likely, surely_above
@@ -40,6 +40,7 @@ FIRST = 3  # replications of the first stage
 MOST = 1000  # replications of one configuration
 TOTAL = 40_000.0  # the effort of all runs of a configuration
 ALL = 200_000.0  # that of all runs of an answer: some ten seconds
+FIRSTS = 200_000.0  # that of first runs when these are made
 COSTLY = 40_000.0  # the effort of a simulation that is not made without need
 CALL = LOOKING / SECONDS  # the effort of looking at a run of one rank
 NEAR = 0.05  # of its limit; what misses by less may yet hold
@@ -57,13 +58,19 @@ class Budget:
         """Whether nothing is left: the search ends."""
         return self.left <= 0
 
+    @property
+    def overdrawn(self) -> bool:
+        """Whether first runs have taken all they may: nothing is simulated any more."""
+        return self.left <= -FIRSTS
+
 
 class Judge:
     """Judges configurations by `targets`, remembering what was simulated.
 
     `tries`: among how many configurations the risk of a wrong yes is divided. `maximum`: how
     often one is replicated at most; None: up to 1,000 times, less often if runs are long. When
-    `budget` is spent, nothing is simulated any more but the first runs of what is asked for.
+    `budget` is spent, nothing is simulated any more but the first runs of what is asked for, and
+    when it is overdrawn, nothing.
     """
 
     def __init__(
@@ -186,7 +193,7 @@ class Judge:
 
     def seen(self, scenario: Scenario) -> bool:
         """Whether `scenario` was simulated."""
-        return scenario in self._rows
+        return bool(self._rows.get(scenario))
 
     @property
     def simulated(self) -> int:
@@ -201,7 +208,7 @@ class Judge:
     def _simulated(self, scenario: Scenario, wanted: int) -> list[Row]:
         """All rows of `scenario`: so many at least, or the first where the budget is spent."""
         if self.budget.spent:
-            wanted = min(wanted, FIRST)
+            wanted = min(wanted, 0 if self.budget.overdrawn else FIRST)
         rows = self._rows.setdefault(scenario, [])
         if len(rows) < wanted:
             rows += self._more(self._part(scenario), range(len(rows), wanted), scenario)
@@ -294,5 +301,5 @@ def _first_wait(need: Demand, edge: float) -> float:
 
 
 def _takes(part: Scenario) -> float:
-    """The effort of simulating `part`: less than its price, where that is of a dearer case."""
-    return min(cost(part), seconds_of(part) / SECONDS) + CALL * ranks(part)
+    """The effort of simulating `part`, and of looking at the run."""
+    return takes(part) + CALL * ranks(part)

@@ -1,7 +1,8 @@
 """Will it fit: what batches on their way take, beside what the machine has for them.
 
 Every command asks here. What is taken is found by simulating, with the order of events that torch
-has (`dlsim.trace.memory`); of a long run by its beginning, as far as that decides it.
+has (`dlsim.trace.memory`); of a long run by its beginning, as far as that decides it. Of
+what fits in any case, and takes long, it is what closed forms leave it to take at most.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dlsim.scenario.units import size
 from dlsim.trace.memory import DESCRIPTORS, MEMORY, SHM, Use, own_descriptors, uses
 from dlsim.trace.overflow import largest_window
 from dlsim.trace.trace import Trace
+from dlsim.whatif.extent import RUN, takes
 
 UNSTATED = 1.0  # bytes of a sample, at most: only costs that grow with batches need them
 SMALL = 64 * 2**20  # bytes of /dev/shm that Docker gives a container unless it is told otherwise
@@ -273,11 +275,26 @@ def _does_not_fit(found: Space, over: Use) -> str:
 def _simulated(scenario: Scenario) -> tuple[Use, ...]:
     """What a run of it takes: of its beginning, if that decides whether all of it fits."""
     begin = beginning(scenario)
+    if takes(begin) > RUN and _surely_fits(scenario) and math.isfinite(bytes_at_most(scenario)):
+        return _at_most(scenario)
     if begin is scenario:
         return tuple(uses(simulate(scenario)))
     found = tuple(uses(_before_it_is_left(simulate(begin))))
     decided = any(use.outgrown for use in found) or _surely_fits(scenario)
     return found if decided else tuple(uses(simulate(scenario)))
+
+
+def _at_most(scenario: Scenario) -> tuple[Use, ...]:
+    """What any run of it takes at most of /dev/shm, and of memory."""
+    machine = scenario.machine
+    return (
+        Use(resource=SHM, needed=bytes_at_most(scenario, SHM), limit=machine.shm),
+        Use(
+            resource=MEMORY,
+            needed=bytes_at_most(scenario) + scenario.own_memory,
+            limit=machine.memory,
+        ),
+    )
 
 
 def _before_it_is_left(trace: Trace) -> Trace:

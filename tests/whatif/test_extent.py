@@ -133,6 +133,31 @@ def test_workers_that_begin_in_step_are_let_get_out_of_it() -> None:
     assert kept(0.005, 0.05) == 10_000
 
 
+@pytest.mark.parametrize("workers", [7, 8, 12])
+def test_where_batches_take_long_a_few_rounds_do(workers: int) -> None:
+    """Of large batches that are read one by one, few rounds hold the figures of the whole run."""
+    stages = [
+        dlsim.Stage("read", read_bytes=dlsim.Lognormal(110e3, 0.5)),
+        dlsim.Stage("decode", cpu=dlsim.Gamma(5e-3, 0.4)),
+    ]
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(batch_size=400, num_workers=workers),
+        dataset=dlsim.MapDataset(400 * 400, fetch=stages),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.4)),
+        machine=dlsim.Machine(cores=8, storage=dlsim.Storage(bandwidth=1e9)),
+    )
+    assert shortened(case, fast=True) == case
+    with decided(True):
+        found = replicated(case, 8, 0, fast=False)
+        whole = replicate(case, 8, 1, measured=measured(case))
+    assert found.part is not None
+    assert counts(found.part)[0] < 0.4 * 400
+    for name in ("samples_per_s", "stall"):
+        one, other = found.interval(name), whole.interval(name)
+        assert abs(one.mean - other.mean) <= np.hypot(one.half_width, other.half_width), name
+        assert one.half_width < 0.01 * max(one.mean, 1.0), name
+
+
 @pytest.mark.parametrize("stop", [3000, 3999])
 def test_a_loop_that_is_left_early_is_cut_in_its_middle(stop: int) -> None:
     """What leaving the loop takes counts as it does in the whole run."""

@@ -11,8 +11,8 @@ from dlsim.trace import summarize
 from dlsim.whatif.as_drawn import as_drawn
 from dlsim.whatif.candidates import candidates
 from dlsim.whatif.fastest import fastest, limit
-from dlsim.whatif.feasibility import Judge
-from dlsim.whatif.question import Question
+from dlsim.whatif.feasibility import FIRSTS, Budget, Judge
+from dlsim.whatif.question import Question, targets
 
 
 def reading(**changes: object) -> dlsim.Scenario:
@@ -68,3 +68,15 @@ def test_few_are_looked_at_where_bounds_tell() -> None:
     found = fastest(options, judge)
     assert not found.rivals
     assert sum(judge.seen(option.scenario) for option in options) <= 3
+
+
+def test_first_runs_have_an_end_too() -> None:
+    """When first runs have taken all they may, what was not simulated is not."""
+    options = candidates(reading(), range(1, 5), (1, 2))
+    spent, overdrawn = (Question().judge(8, Budget(left)) for left in (0.0, -FIRSTS))
+    for judge, runs in ((spent, 3), (overdrawn, 0)):
+        verdict = judge.verdict(options[0].scenario, targets(max_stall=0.05))
+        assert (verdict.runs, verdict.holds, judge.seen(options[0].scenario)) == (
+            *(runs, False),
+            runs > 0,
+        )
