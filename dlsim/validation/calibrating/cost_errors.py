@@ -14,10 +14,10 @@ from dlsim.validation.calibrating.moving import without_cold
 # told it; what is measured of the runs at hand counts beside it. With it and the two below, the
 # intervals of the development suite's runs score within a hundredth of the best
 # (tests/benchmarks/intervals.py), on two cores of a shared machine (docs/fidelity.md).
-PACE, PRIOR = 0.09, 2
+PACE, PRIOR = 0.06, 2
 # Likewise of what moving a batch costs, beside: the system places the two processes on one core or
 # on two, and a message of 2.4 MB took from 2.8 to 5.7 ms in runs of the same settings.
-PLACING = 0.15
+PLACING = 0.1
 # Likewise what a real run differs by from the mean of its like though nothing is changed and all
 # else is known: how long the machine takes to wake a process, where memory lies, ...
 UNEXPLAINED = 0.02
