@@ -33,8 +33,9 @@ def costs_of(
     alike, *others = by_start_method(runs)
 
     def mean(name: str, otherwise: float, of: Sequence[Accounts] = runs) -> float:
+        # what the clocks' steps make of next to nothing may be less than nothing
         values = together(of, name)
-        return float(values.mean()) if len(values) else otherwise
+        return max(float(values.mean()), 0.0) if len(values) else otherwise
 
     waited = mean("begin", 0.0, all_runs)
     latency, jitter = together(runs, "latency"), together(runs, "jitter")
