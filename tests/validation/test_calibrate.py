@@ -45,7 +45,7 @@ from dlsim.validation.calibrating.lifetimes import (
     started,
 )
 from dlsim.validation.calibrating.lock import held_up, mean_share
-from dlsim.validation.calibrating.moving import starting
+from dlsim.validation.calibrating.moving import costs_of, starting
 from dlsim.validation.calibrating.scenario import of_runs
 from dlsim.validation.calibrating.steps import per_sample
 from dlsim.validation.calibrating.throughput_models import Fitting, simulated
@@ -964,3 +964,9 @@ def test_what_a_worker_computes_after_its_last_batch(persistent):
     assert len(exiting(seen, float("nan"), between=0.125)) == 0
     idle = replace(seen, cpu_started=np.where(seen.worker == 1, np.nan, started))
     assert len(exiting(idle, used, between=0.125)) == 0
+
+
+def test_what_the_clocks_make_less_than_nothing_costs_nothing():
+    """Sending that took next to no time may be measured as -1.6 µs: it is 0, not an error."""
+    run = accounts(observe(DataLoader(Rows(), 3, num_workers=1)))
+    assert costs_of([replace(run, put=np.full(4, -1.6e-6))], TRANSPORT).index_put == 0.0
