@@ -31,7 +31,8 @@ def script() -> NoReturn:
     ends, it would only end that with a traceback.
     """
     sys.unraisablehook = _raised_in_vain
-    status = main()
+    args, sys.argv[1:] = sys.argv[1:], []  # the user's code, which may read its own, sees none
+    status = main(args)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if status == INTERRUPTED:
         _end_at_once(status)

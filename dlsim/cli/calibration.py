@@ -76,8 +76,13 @@ def calibrate(
     else:
         check_torch("calibrate")  # what moving batches costs here is tried out
         from dlsim.trace import load_run
+        from dlsim.trace.job import ranks_of
+        from dlsim.validation.calibrating.costs import checked
 
         traces = [load_run(run) for run in runs]
+        for run, trace in zip(runs, traces, strict=True):
+            for rank in ranks_of(trace):
+                checked(rank, str(run))
         with working("finding out what moving batches costs here"):
             found = validation.calibration(*traces)
             doubts = validation.predict(found, {}).doubts

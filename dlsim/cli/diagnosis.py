@@ -19,6 +19,7 @@ from dlsim.scenario.files import changed
 from dlsim.scenario.units import duration
 
 if TYPE_CHECKING:
+    from dlsim.trace import Trace
     from dlsim.whatif import Advice
 
 OTHERS = "simulating other settings"
@@ -91,8 +92,10 @@ def diagnose(
         "jobs": jobs,
     }
     if target.endswith(".npz"):
+        run = dlsim.load_trace(target)
+        check_watched(target, run)
         with working(OTHERS):
-            found = validation.diagnose_run(dlsim.load_trace(target), **options)
+            found = validation.diagnose_run(run, **options)
         print(found)
         return
     loader = validation.load_target(target)
@@ -104,6 +107,7 @@ def diagnose(
         )
     if out is not None:
         dlsim.save(seen, out)
+    check_watched(target, seen)
     alone = None
     if not no_try:
         with watching(target) as advance:
@@ -115,6 +119,22 @@ def diagnose(
         with watching(target) as advance:
             found = validation.try_out(found, loader, step=training, progress=advance)
     print(found)
+
+
+def check_watched(target: str, seen: Trace) -> None:
+    """Raise `DlsimError`, which names the target, for a run of which no diagnosis can be made."""
+    from dlsim.trace.observation import Observation
+    from dlsim.validation.calibrating.costs import LEAST_BATCHES, CalibrateError, checked
+    from dlsim.validation.diagnosing.search import check
+
+    if isinstance(seen, Observation):
+        check(seen, target)
+    try:
+        checked(seen, target)
+    except CalibrateError as error:
+        few = 0 < len(seen.order) < LEAST_BATCHES
+        hint = "; watch several epochs: dlsim observe --epochs 5 -o run.npz, and diagnose that"
+        raise DlsimError(f"{error}{hint if few else ''}") from None
 
 
 def of_profile(

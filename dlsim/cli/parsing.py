@@ -64,6 +64,14 @@ _WORDS = (
         re.compile(r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)"),
         r"\1: expected an integer, got \2",
     ),
+    (
+        re.compile(r"Error parsing (\S+): no type matching \{None\}\|INT .* from \[(.*)\]\."),
+        r"\1: expected an integer, got \2",
+    ),
+    (
+        re.compile(r"Error parsing (\S+): no type matching \{None\}\|FLOAT .* from \[(.*)\]\."),
+        r"\1: expected a number, got \2",
+    ),
     (re.compile(r"Missing from dlsim \w+: (\S+) .*"), r"expected \1, got nothing"),
     (re.compile(r"Unrecognized options: (.*)"), r"no such argument: \1"),
     (

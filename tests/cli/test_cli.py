@@ -446,6 +446,19 @@ def test_as_a_module(small: Path) -> None:
     assert done.stderr == "dlsim: nosuch.toml: cannot be read: No such file or directory\n"
 
 
+def test_what_loads_sees_no_arguments_of_dlsim(tmp_path: Path) -> None:
+    """A script that reads its own command line, in which all is optional, can be watched."""
+    pytest.importorskip("torch")
+    (tmp_path / "train.py").write_text(
+        "import argparse\nfrom torch.utils.data import DataLoader\n"
+        "parser = argparse.ArgumentParser()\nparser.add_argument('--rows', type=int, default=8)\n"
+        "loader = DataLoader(range(parser.parse_args().rows))\n"
+    )
+    command = shell("observe", "train.py:loader", "--batches", "4")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, "4 samples in 4 batches" in done.stdout) == (0, True)
+
+
 def test_closed_pipe(small: Path) -> None:
     """When whoever reads the output stops reading, dlsim stops, and says nothing."""
     command = shell("run", str(small), "-v", "--dataset.length", "30_000")

@@ -112,6 +112,10 @@ def test_advise(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["advise", "--max-stall", "5"], "--max-stall: expected a share such as 0.01 or 1%, got '"),
         (["advise", "--max-workers", "-1"], "--max-workers: expected an integer of at least 0"),
         (
+            ["advise", "--max-workers", "2.5"],
+            "advise: --max-workers: expected an integer, got '2.5'",
+        ),
+        (
             ["advise", "--max-workers", "1000000000000000000000"],
             "workers: expected at most 1,025 n",
         ),

@@ -175,7 +175,9 @@ def test_too_few_batches(here, capsys, loader, batches):
     main(["observe", f"bad_loaders:{loader}", "-o", "seen.npz"])
     capsys.readouterr()
     message = f"expected at least 5 batches to calibrate, got {batches}"
-    assert message in refused(capsys, "calibrate", "seen.npz", "-o", "scenario.toml")
+    assert f"seen.npz: {message}" in refused(capsys, "calibrate", "seen.npz", "-o", "scenario.toml")
+    more = "; watch several epochs" if batches else ""
+    assert f"seen.npz: {message}{more}" in refused(capsys, "diagnose", "seen.npz")
     assert not Path("scenario.toml").exists()
     assert message in refused(capsys, "validate", f"bad_loaders:{loader}", "-o", "runs")
     (kept,) = here.glob("runs/**/*.npz")
@@ -218,7 +220,7 @@ def test_a_trace_that_was_not_observed(here, capsys):
     """A simulated run has nothing to calibrate on, which is said in one line."""
     dlsim.save(dlsim.simulate(dlsim.Scenario(loader=dlsim.Loader(), dataset=ROWS)), "seen.npz")
     said = refused(capsys, "calibrate", "seen.npz", "-o", "scenario.toml")
-    assert "expected one that dlsim observe watched, got another trace" in said
+    assert "seen.npz: expected a run that dlsim observe watched, got another trace" in said
 
 
 ROWS = dlsim.MapDataset(length=8)

@@ -672,7 +672,7 @@ def test_too_few_batches_are_refused():
 def test_simulated_runs_are_refused():
     """A trace without what only watching tells is refused in one line."""
     loader = dlsim.Loader(batch_size=2)
-    with pytest.raises(CalibrateError, match="expected one that dlsim observe watched"):
+    with pytest.raises(CalibrateError, match="expected a run that dlsim observe watched"):
         calibrate(dlsim.simulate(dlsim.Scenario(loader=loader, dataset=dlsim.MapDataset(20))))
 
 

@@ -65,11 +65,11 @@ def test_a_miss_is_said_and_makes_predictions_less_sure():
     ]
     assert widths[0] == pytest.approx(widths[1])
     assert widths[2] > widths[0] + 2 * np.log(1.25)
-    assert "(+25.0% of its time): something is not understood" in str(predict(off, {}))
+    assert "(+25.0 % of its time): something is not understood" in str(predict(off, {}))
     assert "watched with num_workers=2" in str(predict(near, {}))
     usual = Check(workers=2, seen=100.0, simulated=92.0, chance=0.1)
     assert usual.close
-    assert str(usual).endswith("(+8.7% of its time): such runs differ by as much")
+    assert str(usual).endswith("(+8.7 % of its time): such runs differ by as much")
 
 
 def test_what_chance_makes_of_runs_is_no_miss():

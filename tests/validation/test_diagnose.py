@@ -372,8 +372,11 @@ def test_the_command(module, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        ("diagnosed_here:short", "expected at least 5 batches to calibrate, got 3"),
-        ("diagnosed_here:raises", "after 13 batches an error ended it, for batch 13: ZeroDivision"),
+        ("diagnosed_here:short", "diagnosed_here:short: expected at least 5 batches to calibrate"),
+        (
+            "diagnosed_here:raises",
+            "raises: after 13 batches an error ended it, for batch 13: ZeroDivision",
+        ),
         ("diagnosed_here:dies", "an error ended it, for batch 13: RuntimeError: DataLoader worker"),
         ("diagnosed_here:hangs", "diagnosed_here:hangs: no batch for 3 s: it hangs"),
         ("diagnosed_here:nothing", "diagnosed_here has no nothing"),

@@ -40,6 +40,10 @@ def leaves():
     raise SystemExit("usage: train")
 
 
+def trains():
+    loader = make()
+
+
 def step(batch):
     return batch / 2
 
@@ -93,6 +97,7 @@ def test_modules_and_files_lead_to_loaders(module):
         ("loaders_here:asks", "TypeError: asks() missing 1 required positional argument: 'name'"),
         ("loaders_here:broken", "ValueError: no such disk ({file}, line 28)"),
         ("loaders_here:leaves", "SystemExit: usage: train ({file}, line 32)"),
+        ("loaders_here:trains", "got NoneType; end it with `return` and the loader"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(module, target, message):
@@ -111,6 +116,26 @@ def test_errors_while_importing_are_said_in_one_line(module):
     module.write_text("def make(:\n")
     with pytest.raises(TargetError, match=r"SyntaxError: .*loaders_here\.py, line 1\)"):
         load_target(f"{module}:make")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "import argparse\n\nargparse.ArgumentParser().parse_args(['--epochs'])\n",
+            "SystemExit: 2 ({file}, line 3); what reads a command line, or ends the process",
+        ),
+        (
+            "from torch.utils.data import DataLoader\nlist(DataLoader([None]))\n",
+            "({file}, line 2); what loads batches belongs below `if __name__",
+        ),
+    ],
+)
+def test_scripts_that_do_more_than_define(module, code, message):
+    """A script that trains, or reads its command line, when imported is told where that belongs."""
+    module.write_text(code)
+    with pytest.raises(TargetError, match=re.escape(message.format(file=module))):
+        load_target("loaders_here:make")
 
 
 @pytest.mark.parametrize("name", ["Module", "module", "make_module"])
@@ -144,7 +169,7 @@ def test_a_file_with_the_name_of_another_module_is_refused(module, tmp_path):
 
 def test_code_that_hangs_is_given_up(module):
     """User code that takes longer than the limit is interrupted, even if it catches everything."""
-    with pytest.raises(TargetError, match=r"no loader after 0\.1 s"):
+    with pytest.raises(TargetError, match=r"no loader after 0\.1 s; what trains belongs below"):
         load_target("loaders_here:hangs", limit=0.1)
 
 

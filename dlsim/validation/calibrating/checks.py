@@ -58,7 +58,7 @@ class Check:
         of_each = f" on each of {self.ranks} ranks" if self.ranks > 1 else ""
         said = (
             f"watched with num_workers={self.workers}{of_each}: {number(self.seen)} samples/s, "
-            f"simulated {number(self.simulated)} ({self.off:+z.1%} of its time)"
+            f"simulated {number(self.simulated)} ({100 * self.off:+z.1f} % of its time)"
         )
         if abs(self.off) <= CLOSE:
             return said

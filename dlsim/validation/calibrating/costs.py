@@ -132,26 +132,30 @@ def by_start_method(runs: Sequence[Accounts]) -> list[list[Accounts]]:
     return list(groups.values())
 
 
-def checked(seen: object) -> tuple[Observation, Scenario]:
+def checked(seen: object, name: str = "run") -> tuple[Observation, Scenario]:
     """The observed run, from which something can be calibrated, and its settings.
+
+    `name`: what a message calls it.
 
     Raises `CalibrateError` for what is no observed run, for one whose settings or samples were
     not seen, and for one of fewer than five batches.
     """
     if not isinstance(seen, Observation):
-        raise CalibrateError("run: expected one that dlsim observe watched, got another trace")
+        raise CalibrateError(
+            f"{name}: expected a run that dlsim observe watched, got another trace"
+        )
     if len(seen.order) < LEAST_BATCHES:
         raise CalibrateError(
-            f"run: expected at least {LEAST_BATCHES} batches to calibrate, got {len(seen.order)}"
+            f"{name}: expected at least {LEAST_BATCHES} batches to calibrate, got {len(seen.order)}"
         )
     if seen.meta.scenario is None:
         why = seen.meta.notes.get("no_scenario", "its sampler gives other than integers")
         raise CalibrateError(
-            f"run: its loader cannot be put as a scenario: {why}; watch it with a sampler, or "
+            f"{name}: its loader cannot be put as a scenario: {why}; watch it with a sampler, or "
             "batch_sampler, of integers"
         )
     if seen.samples is None:
-        raise CalibrateError("run: expected one observed with its samples, got one without")
+        raise CalibrateError(f"{name}: expected one observed with its samples, got one without")
     return seen, seen.meta.scenario
 
 

@@ -211,13 +211,16 @@ def worker_bytes(seen: Observation) -> float:
     return facts(seen).get("worker_bytes", math.nan)
 
 
-def check(seen: Observation) -> None:
-    """Raise `DiagnoseError` for a run that an error ended; one that was interrupted will do."""
+def check(seen: Observation, name: str = "loader") -> None:
+    """Raise `DiagnoseError` for a run that an error ended; one that was interrupted will do.
+
+    `name`: what a message calls the loader.
+    """
     problem = seen.meta.problem
     if problem is not None and problem.kind != "interrupt":
         batch = f", for batch {problem.batch}" if problem.batch >= 0 else ""
         raise DiagnoseError(
-            f"loader: after {len(seen.order)} batches an error ended it{batch}: {problem.message}"
+            f"{name}: after {len(seen.order)} batches an error ended it{batch}: {problem.message}"
         )
 
 

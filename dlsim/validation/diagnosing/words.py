@@ -182,7 +182,9 @@ def _tried(found: Diagnosis) -> str:
         f"{number(samples_per_second(found.tried))} samples/s, {100 * found.tried_gain:+z.0f} %"
     )
     if not found.comparable:
-        return f"{said}; but the machine was {found.slowed:.2g} times as slow: try again"
+        times = max(found.slowed, 1 / found.slowed)
+        pace = f"{times:.2g} times as {'slow' if found.slowed > 1 else 'fast'}"
+        return f"{said}; but the machine was {pace}: try again"
     return f"{said}, {word} promised ({_range(promised)})"
 
 

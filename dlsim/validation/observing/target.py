@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
+import torch.utils.data.dataloader
 from torch.utils.data import DataLoader
 
 from dlsim.scenario import DlsimError
@@ -26,6 +27,9 @@ HANGS = 120.0  # seconds without a batch
 
 # Code in there is Python's, of packages, or ours.
 NOT_THEIRS = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2]), "<frozen")
+
+TORCHS = torch.utils.data.dataloader.__file__
+GUARD = 'below `if __name__ == "__main__":`'
 
 
 class TargetError(DlsimError):
@@ -48,7 +52,8 @@ def load_target(target: str, *, limit: float = 60.0) -> DataLoader[Any]:
     message says which, and where), something else than a DataLoader, or more than `limit` seconds
     (which only the main thread can notice, and only between steps of Python code).
     """
-    with time_limit(f"{target}: no loader after {limit:g} s", limit):
+    late = f"{target}: no loader after {limit:g} s; what trains belongs {GUARD}"
+    with time_limit(late, limit):
         found, module = named(target)
         if not isinstance(found, DataLoader) and callable(found):
             found = called(target, module, found)
@@ -116,7 +121,12 @@ def imported(target: str, where: str) -> ModuleType:
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise TargetError(f"{target}: cannot be imported: {described(error)}") from None
+        hint = ""
+        if isinstance(error, SystemExit):
+            hint = f"; what reads a command line, or ends the process, belongs {GUARD}"
+        elif any(f.filename == TORCHS for f in traceback.extract_tb(error.__traceback__)):
+            hint = f"; what loads batches belongs {GUARD}"
+        raise TargetError(f"{target}: cannot be imported: {described(error)}{hint}") from None
     if path is not None and Path(module.__file__ or "").resolve() != path:
         raise TargetError(f"{target}: another module is called {name}, too; rename the file")
     return module
@@ -133,7 +143,10 @@ def described(error: BaseException, module: ModuleType | None = None) -> str:
         for f in traceback.extract_tb(error.__traceback__)
         if f.filename != __file__ and "importlib" not in f.filename
     ]
-    theirs = [f for f in frames if module is not None and f.filename == module.__file__]
+    if module is not None:
+        theirs = [f for f in frames if f.filename == module.__file__]
+    else:
+        theirs = [f for f in frames if not f.filename.startswith(NOT_THEIRS)]
     if not frames:
         return text
     frame = (theirs or frames)[-1]

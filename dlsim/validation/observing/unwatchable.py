@@ -98,6 +98,8 @@ def full_name(kind: type) -> str:
 def no_loader(found: object) -> str:
     """That what was `found` is no DataLoader, and what can be watched in its place."""
     said = f"expected a torch DataLoader, got {named(found)}"
+    if found is None:
+        return f"{said}; end it with `return` and the loader"
     if inside := held(found):
         return f"{said}; its {inside} is one that can be watched"
     if isinstance(found, GeneratorType):
