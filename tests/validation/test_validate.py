@@ -544,6 +544,12 @@ def test_an_unobserved_run_that_fails(module):
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_whose_process_is_ended():
+    """One line says of which run, where something ends its process from outside."""
+    with pytest.raises(DlsimError, match=r"^mine: workers 1: its process was ended$"):
+        campaign.afresh("mine: workers 1", os._exit, 9)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

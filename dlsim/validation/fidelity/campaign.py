@@ -7,9 +7,12 @@ campaign that was interrupted, however roughly, goes on where it stopped.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -103,6 +106,20 @@ def run_all(
                 kept.write(name, row)
                 check()
     return True
+
+
+def afresh(name: str, function: Callable[..., Rows], *arguments: object) -> Rows:
+    """What `function` returns for the arguments, in a process that did nothing yet.
+
+    What ran before in a process decides how its memory is had, and what is imported or open, and so
+    how long a run takes. Function and arguments can be pickled. Raises `DlsimError`, which says the
+    `name`, where something ends the process.
+    """
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as fresh:
+            return fresh.submit(function, *arguments).result()
+    except BrokenProcessPool:
+        raise DlsimError(f"{name}: its process was ended") from None
 
 
 def typical_paces(rows: Mapping[Any, dict[str, Any]]) -> dict[str, float]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,8 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from dlsim.engine.usable import usable_cores
-from dlsim.scenario import DlsimError
-from dlsim.validation.fidelity.campaign import Rows, Step, run, run_all
+from dlsim.validation.fidelity.campaign import Rows, Step, afresh, run, run_all
 from dlsim.validation.fidelity.grid import Configuration
 from dlsim.validation.fidelity.trials import with_settings
 from dlsim.validation.fidelity.workloads import SEED
@@ -79,13 +75,8 @@ def run_own(
     """
 
     def carry_out(configuration: Configuration, name: str, known: frozenset[str]) -> Rows:
-        try:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as fresh:
-                return fresh.submit(
-                    run_one, folder, target, load, configuration, name, known, batches
-                ).result()
-        except BrokenProcessPool:
-            raise DlsimError(f"{target}: {configuration.key}: its process was ended") from None
+        one = folder, target, load, configuration, name, known, batches
+        return afresh(f"{target}: {configuration.key}", run_one, *one)
 
     return run_all(folder, target, runs, carry_out, seconds=seconds, progress=progress)
 

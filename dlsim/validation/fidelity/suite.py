@@ -6,18 +6,16 @@ jobs of two, predicted from runs of one.
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from dlsim.validation.fidelity.campaign import Rows, Step, exchange_of, run, run_all
+from dlsim.validation.fidelity.campaign import Rows, Step, afresh, exchange_of, run, run_all
 from dlsim.validation.fidelity.grid import Configuration, plan
 from dlsim.validation.fidelity.held_out import HELD_OUT
 from dlsim.validation.fidelity.ranks import OF_JOBS, exchange, group_of, timed_job
@@ -63,12 +61,8 @@ def run_suite(
     with tempfile.TemporaryDirectory(prefix="files-", dir=folder) as files:
 
         def carry_out(configuration: Configuration, name: str, known: frozenset[str]) -> Rows:
-            # What ran before in a process decides how its memory is had, and so how long a run
-            # takes: each one gets a process that did nothing yet.
-            with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as fresh:
-                return fresh.submit(
-                    run_one, folder, Path(files), suite, configuration, name, known
-                ).result()
+            one = folder, Path(files), suite, configuration, name, known
+            return afresh(f"{suite}: {configuration.key}", run_one, *one)
 
         return run_all(folder, suite, runs, carry_out, seconds=seconds, progress=progress)
 
