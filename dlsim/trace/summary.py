@@ -232,7 +232,7 @@ def _of_tally(tally: Tally) -> Summary:
         held=float(tally.held),
         held_max=float(tally.held_max),
         head_of_line=tally.head_of_line,
-        worker_utilisation=float(tally.busy.mean()) / time if time > 0 else NAN,
+        worker_utilisation=metrics.mean(tally.busy / time) if time > 0 else NAN,
         batches=float(batches),
         samples=float(tally.samples) if tally.samples or not batches else NAN,
         distinct=tally.distinct if tally.samples or not batches else NAN,

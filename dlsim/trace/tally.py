@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlsim.trace.quantiles import quantile_of
 from dlsim.trace.trace import Floats, Integers
 
 KEPT = 65536  # waits that are kept one by one
@@ -105,16 +106,9 @@ def wait_quantiles(tally: Tally | JobTally, shares: Sequence[float]) -> list[flo
     if batches == 0:
         return [math.nan] * len(shares)
     if tally.waits is not None:
-        return [between(tally.waits, share * (batches - 1)) for share in shares]
+        return [quantile_of(tally.waits, share) for share in shares]
     below = np.cumsum(tally.classes)
     return [middle(int(np.searchsorted(below, share * batches))) for share in shares]
-
-
-def between(values: Floats, at: float) -> float:
-    """The value at position `at`, interpolated from its neighbours."""
-    before = int(at)
-    low, high = float(values[before]), float(values[min(before + 1, len(values) - 1)])
-    return low + (high - low) * (at - before)
 
 
 def middle(number: int) -> float:

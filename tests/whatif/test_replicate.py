@@ -53,6 +53,7 @@ def test_replications_are_simulations_of_their_seeds() -> None:
         assert {name: found[name][r] for name in summary} == pytest.approx(summary, nan_ok=True)
 
 
+@pytest.mark.usefixtures("one_engine")
 def test_replication_does_not_depend_on_the_others() -> None:
     """Replication r has the same numbers however many are made, in however many processes."""
     few, many = replicate(noisy(), 4), replicate(noisy(), 8, jobs=2)

@@ -15,6 +15,7 @@ import pytest
 from joblib.externals.loky import get_reusable_executor
 
 import dlsim
+from dlsim.engine.compiled import installed
 from dlsim.engine.effort import decided
 from dlsim.whatif import Between, WhatIfError, configurations, replicate, sweep
 from dlsim.whatif.journal import Journal
@@ -22,6 +23,7 @@ from dlsim.whatif.parallel import run_all
 from dlsim.whatif.tables import write_table
 from tests.benchmarks.kills import BASE, PROGRAM, killed
 
+pytestmark = pytest.mark.usefixtures("one_engine")
 VARY = {"loader.num_workers": range(1, 4), "consumer.step": [0.5, 1.0]}
 
 
@@ -33,13 +35,15 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     )
 
 
-def test_rows_are_replications() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_rows_are_replications(compiled: bool) -> None:
     """A row has its configuration, and the mean and half-width of each metric of `replicate`."""
-    table = sweep(BASE, VARY, 5, jobs=1, seed=3)
+    changes = {"loader.num_workers": 2, "consumer.step": 1.0}
+    with decided(compiled and installed()):
+        table = sweep(BASE, VARY, 5, jobs=1, seed=3)
+        found = replicate(dlsim.replace(BASE, changes), 5, seed=3)
     assert table["loader.num_workers"].tolist() == [1, 1, 2, 2, 3, 3]
     assert table["consumer.step"].tolist() == [0.5, 1.0] * 3
-    changes = {"loader.num_workers": 2, "consumer.step": 1.0}
-    found = replicate(dlsim.replace(BASE, changes), 5, seed=3)
     for metric in found.metrics:
         expected = found.interval(metric)
         np.testing.assert_array_equal(table[metric][3], expected.mean)
@@ -218,10 +222,9 @@ def test_full_disk(tmp_path: Path) -> None:
     assert found.stdout.startswith(f"{out}.journal: cannot be written: File too large; ")
     assert found.stdout.endswith(" of 6 rows are kept: sweep again to go on\n")
     told: list[int] = []
-    with decided(False):
-        again = sweep(BASE, VARY, 5, jobs=1, out=out, progress=lambda done, _: told.append(done))
-        assert told[0] > 0
-        assert same(again, sweep(BASE, VARY, 5, jobs=1))
+    again = sweep(BASE, VARY, 5, jobs=1, out=out, progress=lambda done, _: told.append(done))
+    assert told[0] > 0
+    assert same(again, sweep(BASE, VARY, 5, jobs=1))
 
 
 def test_full_disk_for_the_table(tmp_path: Path) -> None:
