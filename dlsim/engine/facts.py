@@ -143,11 +143,6 @@ def shard_of(scenario: Scenario, worker: int) -> Sequence[int]:
     return dealing.shard(scenario.dataset, scenario.job, worker, scenario.loader)
 
 
-def goes_on(scenario: Scenario) -> bool:
-    """Whether workers outlive an epoch."""
-    return scenario.loader.persistent_workers or scenario.loader.endless
-
-
 def last_of_epoch(scenario: Scenario) -> int | None:
     """After how many batches the loop leaves an epoch by itself; None: when there are no more.
 

@@ -257,6 +257,11 @@ class Loader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         return self.workers == "threads"
 
     @property
+    def workers_stay(self) -> bool:
+        """Whether workers outlive an epoch."""
+        return self.persistent_workers or self.endless
+
+    @property
     def window(self) -> int:
         """The credit window in batches: `num_workers * prefetch_factor` (0 without workers).
 

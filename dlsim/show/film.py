@@ -282,7 +282,7 @@ class _Stage:
         """What is thrown away when the workers of an epoch are stopped."""
         scenario = self.trace.meta.scenario
         loader = scenario.loader if scenario is not None else None
-        if loader is None or loader.persistent_workers or loader.endless:
+        if loader is None or loader.workers_stay:
             return
         for batch in list(self.there):
             yield Move(batch, "gone")

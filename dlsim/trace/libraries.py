@@ -14,6 +14,7 @@ from math import ceil
 
 import numpy as np
 
+from dlsim.trace.first_batches import first_among
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats
 
@@ -60,9 +61,7 @@ def _cores(seen: Observation) -> tuple[float, float]:
     queued = np.bincount(seen.samples.batch, seen.sample_queued, len(seen)) + seen.collate_queued
     going = seen.fetched - seen.started - queued  # computing, or blocked
     known = ~np.isnan(others + own + going)
-    first = np.zeros(len(seen), bool)
-    _, places = np.unique(np.where(known, seen.worker, MAIN - 1), return_index=True)
-    first[places] = True
+    first = first_among(seen, known)
     found = []
     for some in (known & ~first, known & first):
         spent, total = float(others[some].sum()), float(own[some].sum())

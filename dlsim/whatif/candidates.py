@@ -199,7 +199,7 @@ def _switches(scenario: Scenario) -> list[Switches]:
     receives = costs.receive.of(1, 1.0) + costs.hand_over.of(1, 1.0) > 0
     if receives and not loader.pin_memory and scenario.consumer.device == "accelerator":
         found += [(*switches, ("pin_memory", True)) for switches in found]
-    if scenario.epochs > 1 and not (loader.persistent_workers or loader.endless):
+    if scenario.epochs > 1 and not loader.workers_stay:
         found += [(*switches, ("persistent_workers", True)) for switches in found]
     methods = [("multiprocessing_context", method) for method in quicker_starts(scenario)]
     return found + [(*switches, method) for method in methods for switches in found]

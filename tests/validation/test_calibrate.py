@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 import dlsim
 from dlsim.cli import main
 from dlsim.scenario import Constant, Cost, Costs, Recorded, Stage
+from dlsim.trace.first_batches import first_batches
 from dlsim.validation import (
     calibrate,
     calibrate_throughput,
@@ -40,7 +41,6 @@ from dlsim.validation.calibrating.firsts import beyond
 from dlsim.validation.calibrating.lifetimes import (
     as_long,
     exiting,
-    first_batches,
     first_samples,
     started,
 )

@@ -12,11 +12,12 @@ import dlsim
 from dlsim.engine.usable import usable_cores
 from dlsim.report import run_text
 from dlsim.scenario import Constant, Costs, Stage
+from dlsim.trace.first_batches import first_batches
 from dlsim.trace.libraries import cores_busy, helping, worth_limiting
 from dlsim.trace.observation import Observation
 from dlsim.validation import calibrate, diagnose_run, observe, one_thread_each
 from dlsim.validation.calibrating.costs import accounts
-from dlsim.validation.calibrating.lifetimes import exiting, first_batches
+from dlsim.validation.calibrating.lifetimes import exiting
 from dlsim.validation.calibrating.predict import predict
 from dlsim.validation.calibrating.scenario import calibration
 from dlsim.validation.observing.one_thread import MAPS, SETTERS, limited
@@ -59,18 +60,19 @@ class Sums(Dataset):
         return np.full(500_000, float(sum(number * number for number in range(100_000))))
 
 
-def seen_with(threads: float, seconds: float = 0.02) -> Observation:
+def seen_with(threads: float, seconds: float = 0.02, epochs: int = 1) -> Observation:
     """A run as if watched, whose samples keep so many cores busy for some seconds each."""
     scenario = dlsim.Scenario(
         loader=dlsim.Loader(batch_size=4, num_workers=2),
         dataset=dlsim.MapDataset(80, fetch=[Stage("multiply", wait=Constant(seconds))]),
+        epochs=epochs,
     )
     trace = dlsim.simulate(scenario, samples=True)
     spent = threads * 4 * seconds
     turn = np.arange(len(trace)) // 2  # of each worker
     return replace(
         watched(trace),
-        sample_cpu=np.full(80, seconds),
+        sample_cpu=np.full(80 * epochs, seconds),
         cpu_started=turn * spent,
         cpu_fetched=(turn + 1) * spent,
         thread_started=turn * 4 * seconds,
@@ -98,6 +100,14 @@ def test_threads_that_spin_while_the_sample_waits_are_no_more_than_there_are(hel
     )
     assert helping(waiting) == pytest.approx(np.full(len(seen), helpers * 0.08))
     assert cores_busy(waiting) == pytest.approx(counted)
+
+
+def test_threads_that_start_with_a_worker_do_not_count():
+    """They spin for a while beside its first batch, in every epoch that starts workers."""
+    seen = seen_with(1.0, epochs=2)
+    spun = np.where(first_batches(seen), 0.16, 0.0)
+    assert np.count_nonzero(spun) == 4
+    assert cores_busy(replace(seen, cpu_fetched=seen.cpu_fetched + spun)) == 1
 
 
 def test_little_more_than_a_core_is_one():

@@ -15,7 +15,6 @@ from dlsim.engine.draws import CPU, READ, WAIT
 from dlsim.engine.facts import (
     batch_ends,
     capacity_aware,
-    goes_on,
     last_of_epoch,
     lingers,
     locked,
@@ -192,7 +191,7 @@ def rules_of(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> dict
         "with_room": capacity_aware(scenario),
         "taking": TAKING.get(loader.dispatch, OWN),
         "on_arrival": loader.refill == "arrival",
-        "persistent": goes_on(scenario),
+        "persistent": loader.workers_stay,
         "lingers": lingers(scenario),
         "timeout": loader.timeout,
         "latency": costs.index_latency - trip,

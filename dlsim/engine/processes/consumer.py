@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import inf
 from typing import Protocol, TypeAlias
 
-from dlsim.engine.facts import MAIN, Raised, goes_on, made_again, patience
+from dlsim.engine.facts import MAIN, Raised, made_again, patience
 from dlsim.engine.processes.buffer import Pool
 from dlsim.engine.processes.clock import Steps, settle, sleep
 from dlsim.engine.processes.dispatcher import Dispatcher, index_queues
@@ -180,7 +180,7 @@ class Workers:
 
     def leave(self) -> Steps:
         """The loop is left early: workers go, unless they outlive an epoch."""
-        if not goes_on(self.run.scenario):
+        if not self.run.scenario.loader.workers_stay:
             yield from self.close()
 
     def close(self) -> Steps:

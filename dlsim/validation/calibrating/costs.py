@@ -17,13 +17,14 @@ import numpy as np
 
 from dlsim.scenario import DlsimError, Scenario
 from dlsim.scenario.machine import PIPE_BYTES
+from dlsim.trace.first_batches import first_batches
 from dlsim.trace.libraries import cores_busy, helping
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.crowding import crowding
 from dlsim.validation.calibrating.firsts import beyond
-from dlsim.validation.calibrating.lifetimes import first_batches, first_samples, lifetimes
+from dlsim.validation.calibrating.lifetimes import first_samples, lifetimes
 from dlsim.validation.calibrating.lock import beside, held_up, own_waits, shares
 from dlsim.validation.calibrating.receiving import main_side
 from dlsim.validation.calibrating.steps import letting_go, lingering, steps

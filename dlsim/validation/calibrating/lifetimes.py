@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dlsim.engine.facts import MAIN, goes_on
+from dlsim.engine.facts import MAIN
+from dlsim.trace.first_batches import first_of_each, processes
 from dlsim.trace.libraries import cores_busy, helping
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
@@ -42,7 +43,7 @@ def lifetimes(
     begin = blocked[(seen.worker != MAIN) & ~np.isnan(blocked)]
     for epoch in range(len(epochs.first) if workers else 0):
         here = np.flatnonzero(seen.epoch_of(np.arange(len(seen))) == epoch)
-        if not len(here) or (epoch and goes_on(seen.meta.scenario)):
+        if not len(here) or (epoch and loader.workers_stay):
             continue
         start.append((started(seen, here) - epochs.started[epoch]) / workers)
         sent = seen.sent[here][seen.sent[here] <= epochs.primed[epoch]]
@@ -54,7 +55,7 @@ def lifetimes(
             later = np.maximum((seen.initialised - blocked)[mine] - over, 0.0)
             ready += np.fmin(seen.cpu_started[mine], later).tolist()
         last = np.fmax(np.nanmax(seen.finished[here]), np.nanmax(seen.fetched[here]))
-        if not goes_on(seen.meta.scenario) and not np.isnan(epochs.ended[epoch]):
+        if not loader.workers_stay and not np.isnan(epochs.ended[epoch]):
             cores = machine.get("cores", 1.0)
             stop.append(max(epochs.ended[epoch] - last, 0.0) * min(1.0, cores / workers))
     told = exiting(seen, machine.get("workers_cpu", float("nan")), between)
@@ -78,35 +79,6 @@ def started(seen: Observation, here: Integers) -> float:
     if seen.meta.scenario.loader.stateful and not np.isnan(begun).all():
         return float(np.nanmax(begun))
     return float(seen.sent[here[0]])
-
-
-def processes(seen: Observation) -> Integers:
-    """The number of the process that fetched each batch; -1 where that is not known.
-
-    A process is a worker of an epoch, or of all where workers persist; without workers the main
-    one, in all epochs.
-    """
-    assert seen.meta.scenario is not None
-    workers = seen.meta.scenario.loader.num_workers
-    if not workers:
-        return np.zeros(len(seen), np.int64)
-    generation = 0 if goes_on(seen.meta.scenario) else seen.epoch_of(np.arange(len(seen)))
-    found: Integers = np.where(seen.worker == MAIN, -1, generation * workers + seen.worker)
-    return found
-
-
-def first_of_each(process: Integers) -> Integers:
-    """Where each process, by its number, comes first; -1 is none."""
-    found, first = np.unique(process, return_index=True)
-    return first[found >= 0]
-
-
-def first_batches(seen: Observation) -> Any:
-    """Which batches are the first ones that their process fetched."""
-    fetched = ~np.isnan(seen.started + seen.fetched)
-    found = np.zeros(len(seen), bool)
-    found[first_of_each(np.where(fetched, processes(seen), -1))] = True
-    return found
 
 
 def first_samples(
@@ -166,7 +138,7 @@ def exiting(seen: Observation, used: float, between: float) -> Floats:
     until = seen.cpu_started + fetching + np.nan_to_num(seen.serialise_cpu)
     process = np.where(np.isnan(until), -1, processes(seen))
     last = len(seen) - 1 - first_of_each(process[::-1])
-    generations = 1 if goes_on(seen.meta.scenario) else len(seen.epochs.first)
+    generations = 1 if loader.workers_stay else len(seen.epochs.first)
     if np.isnan(used) or not len(last) or len(last) < loader.num_workers * generations:
         return np.empty(0)
     return np.array([max((used - until[last].sum()) / len(last) - between, 0.0)])

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from dlsim.trace.first_batches import first_batches
 from dlsim.trace.libraries import cores_busy
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats, Integers
 from dlsim.validation.calibrating.collating import blocked
-from dlsim.validation.calibrating.lifetimes import first_batches
 
 NEGLIGIBLE = 20e-6  # seconds that nobody waits for on purpose
 LEAST = 5  # samples, or batches, that tell what is usual
