@@ -2,9 +2,9 @@
 
 Read `processes/` first: the SimPy processes, which are the readable specification. `compiled/` is
 their fast twin, equal moment for moment. Neither imports the other; what both go by is in
-`facts.py` (where no time passes) and `draws.py` (chance). `simulation.py` chooses one,
-and runs it; `job.py`, where many ranks train together. `pipeline.py` and `pipelines/` are what is
-no DataLoader: chains of stages, as SPDL and torchdata.nodes have them.
+`facts.py` (where no time passes), `draws.py` (chance) and `samples.py` (what fetching takes).
+`simulation.py` chooses one, and runs it; `job.py`, where many ranks train together. `pipeline.py`
+and `pipelines/` are what is no DataLoader: chains of stages, as SPDL and torchdata.nodes have them.
 """
 
 from dlsim.engine.job import simulate_job

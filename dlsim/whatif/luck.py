@@ -27,8 +27,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from dlsim.engine.draws import COLLATE, STEP, SampleDraws, Stream
+from dlsim.engine.draws import COLLATE, STEP, Stream
 from dlsim.engine.effort import counts
+from dlsim.engine.samples import SampleDraws
 from dlsim.scenario import (
     Constant,
     Distribution,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlsim
-from dlsim.engine.draws import SampleDraws
 from dlsim.engine.kept import Kept
+from dlsim.engine.samples import SampleDraws
 from tests.strategies import distributions, sizes
 
 

@@ -18,11 +18,11 @@ from dlsim.engine.draws import (
     Floats,
     Indices,
     Sample,
-    SampleDraws,
     Stream,
     by_numpy,
 )
 from dlsim.engine.facts import batch_ends, batch_indices, storage_of
+from dlsim.engine.samples import SampleDraws
 from dlsim.scenario import Constant, Distribution, IterableDataset, MapDataset, Recorded, Scenario
 
 LARGEST_BLOCK, MOST_SAMPLES = 16384, 65536  # jobs in a block, and their samples

@@ -41,10 +41,10 @@ from dlsim.engine.compiled.messages import (
 from dlsim.engine.compiled.record import written_down
 from dlsim.engine.compiled.settings import ALONE, NONE, Place, plain
 from dlsim.engine.compiled.state import COLUMNS, SAMPLES, State, new_state
-from dlsim.engine.draws import SampleDraws
 from dlsim.engine.facts import MAIN, epoch_batches, failure, shard_of
 from dlsim.engine.in_order import all_started, epochs, suits
 from dlsim.engine.native.arrays import Table, changed_table
+from dlsim.engine.samples import SampleDraws
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.trace.columns import moved, new_column, put_away
 from dlsim.trace.tally import KEPT, Tally

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from dlsim.engine.draws import CPU, READ, Alike, SampleDraws, Work, in_turn
+from dlsim.engine.draws import CPU, READ, in_turn
 from dlsim.engine.facts import Raised, failure, locked, shard_of
 from dlsim.engine.processes.clock import Steps, sleep, until
 from dlsim.engine.processes.downloads import Downloads
 from dlsim.engine.processes.messages import ENDED, Fetched, Outcome
 from dlsim.engine.processes.run import HELPING, Run
 from dlsim.engine.processes.sampler import Job
+from dlsim.engine.samples import Alike, SampleDraws, Work
 from dlsim.engine.sums import after_equal_ones
 from dlsim.scenario import IterableDataset, MapDataset, Scenario
 from dlsim.scenario.dealing import kept

@@ -8,8 +8,9 @@ from itertools import repeat
 
 import numpy as np
 
-from dlsim.engine.draws import COLLATE, JITTER, STEP, SampleDraws, Stream, Work
+from dlsim.engine.draws import COLLATE, JITTER, STEP, Stream
 from dlsim.engine.facts import batch_ends, batch_indices
+from dlsim.engine.samples import SampleDraws, Work
 from dlsim.scenario import Constant, MapDataset, Scenario
 
 

@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import DistributedSampler, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterable
 
-from dlsim.engine.draws import ServiceTimes
 from dlsim.engine.facts import MAIN, Raised, failure, index_order, shard_of
 from dlsim.engine.processes.sampler import index_lists
+from dlsim.engine.samples import ServiceTimes
 from dlsim.scenario import IterableDataset, Scenario
 from dlsim.validation.virtual.clock import Clock
 from dlsim.validation.virtual.record import Batch, Watcher
