@@ -90,7 +90,7 @@ def trace_from(path: Path, seed: int, changes: Mapping[str, str]) -> Trace:
 def run_from(path: Path) -> Trace | JobTrace | None:
     """The run in a file, or in a folder of profiles; None for a scenario, and for one profile."""
     from dlsim.trace import load_run, read_job_chrome, read_profiles
-    from dlsim.trace.chrome import of_job
+    from dlsim.trace.chrome_format import of_job
 
     if path.is_dir():
         return read_profiles(path)
@@ -101,7 +101,7 @@ def run_from(path: Path) -> Trace | JobTrace | None:
 
 def is_profile(path: Path) -> bool:
     """Whether the name is one of a profile of torch.profiler, or of another Chrome trace."""
-    from dlsim.trace.chrome import SUFFIXES
+    from dlsim.trace.chrome_format import SUFFIXES
 
     return path.name.endswith(SUFFIXES)
 
@@ -215,7 +215,7 @@ def check_drawable(path: Path | None) -> None:
 def check_traceable(path: Path | None) -> None:
     """Raise `DlsimError` where a Chrome trace cannot be, or has another name."""
     if path is not None:
-        from dlsim.trace.chrome import check_name
+        from dlsim.trace.chrome_format import check_name
 
         check_name(path)
         check_writable(path)

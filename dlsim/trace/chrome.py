@@ -12,65 +12,42 @@ epoch (async)        from `iter(loader)` to the end of the loop
 ready, credit        counters: batches arrived and not returned; sent and not returned
 ===================  ========================================================================
 
-Times are microseconds, to the nanosecond. Slices of one lane never overlap, but may nest.
+Slices of one lane never overlap, but may nest.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlsim.scenario.files import replacing
 from dlsim.trace import metrics, stays
+from dlsim.trace.chrome_format import (
+    Lane,
+    check_name,
+    counts,
+    flow,
+    named,
+    nanoseconds,
+    slices,
+    spans,
+    write_events,
+)
 from dlsim.trace.columns import distinct_values, new_column, parts
-from dlsim.trace.trace import PENDING, Floats, Integers, Trace, TraceError
+from dlsim.trace.trace import PENDING, Floats, Integers, Trace
 
 WITH_WORKERS = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
 WITHOUT_WORKERS = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
 ITER = "iter(DataLoader)"
-SUFFIXES = (".json", ".json.gz")
-
-CHUNK = 10_000  # events written at a time
-LEVEL = 4  # of gzip: beyond it, files get little smaller and take much longer
-
-
-class Lane(NamedTuple):
-    """Where slices are drawn: a thread of a process."""
-
-    pid: int
-    tid: int
-
 
 MAIN, ACCELERATOR = Lane(1, 1), Lane(1, 2)
 _NUMBER = re.compile(r'("(?:pid|tid|sort_index|id)":"?)(\d+)')
 BESIDE = 10_000_000  # what lanes and batches of validation are numbered from
 BARRIER = 3  # the thread of a rank's process in which it waits for others
-
-
-def check_name(path: Path) -> None:
-    """Raise `TraceError` for the name of a file that would hold no Chrome trace."""
-    if not path.name.endswith(SUFFIXES):
-        raise TraceError(f"{path}: expected a name ending in {' or '.join(SUFFIXES)}")
-
-
-def of_job(path: Path) -> bool:
-    """Whether the Chrome trace at `path` says first of how many ranks it is."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            return b'"otherData":{"ranks":' in file.read(60)
-    except (OSError, EOFError, zlib.error):  # whoever reads it will say so
-        return False
 
 
 def write_chrome(trace: Trace, path: str | Path) -> None:
@@ -82,37 +59,6 @@ def write_chrome(trace: Trace, path: str | Path) -> None:
     path = Path(path)
     check_name(path)
     write_events(path, _about(trace), events_of(trace))
-
-
-def write_events(
-    path: Path,
-    about: dict[str, object],
-    events: Iterator[str],
-    *,
-    distributed: dict[str, object] | None = None,
-) -> None:
-    """Write `events` to a file that tells `about` them, and who wrote it of several ranks."""
-    head = f'{{"displayTimeUnit":"ms","otherData":{json.dumps(about)},'
-    if distributed is not None:
-        head += f'"distributedInfo":{json.dumps(distributed)},'
-    with (
-        replacing(path, TraceError) as unfinished,
-        open(unfinished, "wb") as file,
-        _compressed(file, path) as out,
-    ):
-        out.write(f'{head}"traceEvents":['.encode())
-        separator = "\n"
-        while chunk := list(islice(events, CHUNK)):
-            out.write((separator + ",\n".join(chunk)).encode())
-            separator = ",\n"
-        out.write(b"\n]}\n")
-
-
-def _compressed(file: IO[bytes], path: Path) -> AbstractContextManager[IO[bytes]]:
-    if path.suffix == ".json":
-        return nullcontext(file)
-    # without a time, the same trace makes the same file
-    return gzip.GzipFile("", "wb", LEVEL, file, mtime=0)  # type: ignore[return-value]
 
 
 def _about(trace: Trace) -> dict[str, object]:
@@ -188,29 +134,24 @@ def _names(trace: Trace, ahead: bool) -> Iterator[str]:
         yield named("thread_name", ACCELERATOR, '"name":"accelerator"')
 
 
-def named(kind: str, lane: Lane, args: str) -> str:
-    """What a lane is called, or where it stands."""
-    return f'{{"ph":"M","name":"{kind}","pid":{lane.pid},"tid":{lane.tid},"args":{{{args}}}}}'
-
-
 def _main(trace: Trace, ahead: bool) -> Iterator[str]:
     """What the training loop does: `iter()`, waits, steps, and the `next()` that finds the end."""
     epochs, lane = trace.epochs, ACCELERATOR if ahead else MAIN
     next_name = WITH_WORKERS if metrics.worker_count(trace) else WITHOUT_WORKERS
     number = (f'"epoch":{epoch}' for epoch in range(len(epochs.first)))
-    yield from _slices(ITER, "dataloader", MAIN, epochs.started, epochs.primed, number)
+    yield from slices(ITER, "dataloader", MAIN, epochs.started, epochs.primed, number)
     free = -np.inf
     for part in parts(0, len(trace.order)):
         order = trace.order[part]
         returned, finished = trace.returned[order], trace.finished[order]
         about = [f'"batch":{batch}' for batch in order.tolist()]
-        yield from _slices(next_name, "dataloader", MAIN, trace.requested[order], returned, about)
+        yield from slices(next_name, "dataloader", MAIN, trace.requested[order], returned, about)
         before = np.fmax.accumulate(np.append(free, finished))
         began = np.maximum(returned, before[:-1])
-        yield from _slices("step", "training", lane, began, finished, about)
+        yield from slices("step", "training", lane, began, finished, about)
         free = float(before[-1])
     last, ended = _last_next(trace, trace.returned if ahead else trace.finished)
-    yield from _slices(next_name, "dataloader", MAIN, last, ended, [""] * len(last))
+    yield from slices(next_name, "dataloader", MAIN, last, ended, [""] * len(last))
 
 
 def _last_next(trace: Trace, free: Floats) -> tuple[Floats, Floats]:
@@ -248,7 +189,7 @@ def _fetches(trace: Trace) -> Iterator[str]:
                 for batch, size in zip(some.tolist(), trace.size[some].tolist(), strict=True)
             )
             until = np.minimum(ends[some], until)
-            yield from _slices("fetch", "worker", _worker(worker), begins[some], until, args)
+            yield from slices("fetch", "worker", _worker(worker), begins[some], until, args)
 
 
 def _ends(trace: Trace) -> Floats:
@@ -287,18 +228,7 @@ def _samples(trace: Trace) -> Iterator[str]:
             inside = (began >= begins[batch]) & (began <= until)
             args = (f'"index":{index}' for index in rows.index[mine[inside]].tolist())
             lane = _worker(worker)
-            yield from _slices("sample", "sample", lane, began[inside], until[inside], args)
-
-
-def _slices(
-    name: str, cat: str, lane: Lane, begins: Floats, ends: Floats, args: Iterable[str]
-) -> Iterator[str]:
-    """Complete events; none for an interval of which begin or end is not known."""
-    head = f'{{"ph":"X","cat":"{cat}","name":"{name}","pid":{lane.pid},"tid":{lane.tid},"ts":'
-    for begin, end, about in zip(nanoseconds(begins), nanoseconds(ends), args, strict=True):
-        if begin is not None and end is not None:
-            lasted = max(end - begin, 0)
-            yield f'{head}{begin / 1000:.3f},"dur":{lasted / 1000:.3f},"args":{{{about}}}}}'
+            yield from slices("sample", "sample", lane, began[inside], until[inside], args)
 
 
 def _lives(trace: Trace) -> Iterator[str]:
@@ -309,10 +239,10 @@ def _lives(trace: Trace) -> Iterator[str]:
         finished = trace.finished[part]
         ends = np.where(np.isnan(finished), stays.given_back(trace, part), finished)
         there = np.flatnonzero(~np.isnan(begins))
-        yield from _async("batch", part.start + there, begins[there], ends[there])
+        yield from spans("batch", MAIN, part.start + there, begins[there], ends[there])
     epochs = trace.epochs
     last = np.where(np.isnan(epochs.ended), metrics.span(trace)[1], epochs.ended)
-    yield from _async("epoch", np.arange(len(epochs.first)), epochs.started, last)
+    yield from spans("epoch", MAIN, np.arange(len(epochs.first)), epochs.started, last)
     for part in parts(0, len(trace)):
         yield from _arrows(trace, part)
 
@@ -324,30 +254,10 @@ def _arrows(trace: Trace, part: slice) -> Iterator[str]:
     for number, (sent, started, returned, worker) in enumerate(moments, part.start):
         if sent is None or started is None or worker < 0:
             continue
-        yield _flow("s", number, MAIN, sent)
-        yield _flow("t" if returned is not None else "f", number, _worker(worker), started)
+        yield flow("s", number, MAIN, sent)
+        yield flow("t" if returned is not None else "f", number, _worker(worker), started)
         if returned is not None:
-            yield _flow("f", number, MAIN, returned)
-
-
-def _async(kind: str, numbers: Integers, begins: Floats, ends: Floats) -> Iterator[str]:
-    head = f'"cat":"{kind}","pid":{MAIN.pid},"tid":{MAIN.tid}'
-    for number, begin, end in zip(
-        numbers.tolist(), nanoseconds(begins), nanoseconds(ends), strict=True
-    ):
-        if begin is None or end is None:
-            continue
-        event = f'"name":"{kind} {number}","id":"{number}",{head},"ts":'
-        yield f'{{"ph":"b",{event}{begin / 1000:.3f}}}'
-        yield f'{{"ph":"e",{event}{max(begin, end) / 1000:.3f}}}'
-
-
-def _flow(phase: str, number: int, lane: Lane, ns: int) -> str:
-    bind = ',"bp":"e"' if phase == "f" else ""  # to the slice around it, not to the next one
-    return (
-        f'{{"ph":"{phase}","cat":"batch","name":"batch","id":{number}{bind},'
-        f'"pid":{lane.pid},"tid":{lane.tid},"ts":{ns / 1000:.3f}}}'
-    )
+            yield flow("f", number, MAIN, returned)
 
 
 def _counters(trace: Trace) -> Iterator[str]:
@@ -357,13 +267,5 @@ def _counters(trace: Trace) -> Iterator[str]:
     if metrics.observed(trace, trace.sent):
         found.append(("credit", stays.under_way(trace)))
     for name, stay in found:
-        head = f'{{"ph":"C","cat":"{name}","name":"{name}","pid":{MAIN.pid},"tid":{MAIN.tid},"ts":'
-        for times, counts in stays.steps_of(trace, stay):
-            for ns, count in zip(nanoseconds(times), counts.tolist(), strict=True):
-                if ns is not None:
-                    yield f'{head}{ns / 1000:.3f},"args":{{"batches":{count}}}}}'
-
-
-def nanoseconds(seconds: Floats) -> list[int | None]:
-    """Whole nanoseconds, which keep order and nesting exactly; None for what is not known."""
-    return [None if s != s else s for s in np.rint(seconds * 1e9).tolist()]
+        for times, numbers in stays.steps_of(trace, stay):
+            yield from counts(name, MAIN, times, numbers)

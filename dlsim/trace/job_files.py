@@ -19,16 +19,8 @@ import numpy as np
 
 from dlsim.scenario.files import replacing
 from dlsim.trace import metrics
-from dlsim.trace.chrome import (
-    BARRIER,
-    MAIN,
-    Lane,
-    check_name,
-    events_of,
-    named,
-    nanoseconds,
-    write_events,
-)
+from dlsim.trace.chrome import BARRIER, MAIN, events_of
+from dlsim.trace.chrome_format import Lane, check_name, named, nanoseconds, write_events
 from dlsim.trace.files import FORMAT, Arrays, arrays_of, read_arrays, trace_of, write_arrays
 from dlsim.trace.job import JobTrace
 from dlsim.trace.tables import read_csv

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dlsim.trace.chrome import BARRIER, SUFFIXES
+from dlsim.trace.chrome import BARRIER
+from dlsim.trace.chrome_format import SUFFIXES
 from dlsim.trace.job import JobTrace
 from dlsim.trace.observation import later
 from dlsim.trace.profiler import (
