@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,11 +28,9 @@ from dlsim.cli.progress import working
 from dlsim.cli.whatif import picture, share_of
 from dlsim.scenario import Scenario
 from dlsim.scenario.files import value_of
-from dlsim.scenario.units import parse, size
+from dlsim.scenario.units import parse
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from dlsim.whatif import Between
     from dlsim.whatif.tables import Table
 
@@ -40,14 +38,6 @@ _RANGE = re.compile(r"(-?\d{1,18}):(-?\d{1,18})(?::(\d{1,18}))?")
 _BETWEEN = re.compile(r"(.+)\.\.(.+)")
 USUAL_METRIC = "samples_per_s"
 STEP = "consumer.step"
-NEAR = 0.01  # what is so near to the fastest is about as fast
-# By metric: the head of its column, and what it is multiplied with.
-_SHOWN = {
-    "samples_per_s": ("samples/s", 1),
-    "stall": ("idle, %", 100),
-    "wait_p95": ("wait p95, s", 1),
-    "epoch_time": ("epoch, s", 1),
-}
 
 
 def sweep(
@@ -88,6 +78,7 @@ def sweep(
         check: End with status 1 where no configuration holds the target, or none fits.
     """
     from dlsim.engine.facts import left_to_chance
+    from dlsim.report.sweep_text import sweep_text
     from dlsim.whatif import Between, configurations
     from dlsim.whatif import sweep as swept
     from dlsim.whatif.designs import configured
@@ -96,6 +87,7 @@ def sweep(
     from dlsim.whatif.leaving import left_early
     from dlsim.whatif.limits import idle_in
     from dlsim.whatif.sweep import planned
+    from dlsim.whatif.taking import best_row
 
     most = share_of("max-stall", max_stall)
     chosen = scenario_from(scenario, changes)
@@ -132,6 +124,8 @@ def sweep(
         )
     cases = [configured(chosen, row) for row in rows]
     if plot is not None:
+        from dlsim.report.sweep_plots import sweep_picture
+
         taken = best_row(table, cases)
         picture(sweep_picture(table, list(varied), metric, taken), plot, chosen.name)
     if "loader.batch_size" in varied and not any(key.startswith(STEP) for key in varied):
@@ -156,7 +150,10 @@ def checked(
 
     With `check`, raise `Missed` where none does, or none fits, or none returns anything.
     """
-    stalls = np.where(_too_much(cases), math.inf, table["stall"])
+    from dlsim.report.sweep_text import named
+    from dlsim.whatif.taking import cheapest, outgrowing
+
+    stalls = np.where(outgrowing(cases), math.inf, table["stall"])
     holding = np.zeros(len(cases), bool) if most is None else stalls <= most
     held_by = cheapest(np.flatnonzero(holding).tolist(), cases)
     sized = not {"job.ranks", "job.nodes"}.isdisjoint(keys)
@@ -207,134 +204,6 @@ def values_of(text: str, scenario: Scenario) -> tuple[str, Iterable[Any] | Betwe
     return key, [value_of(value.strip(), scenario, key) for value in values.split(",")]
 
 
-def sweep_text(
-    table: Table, keys: list[str], cases: list[Scenario], idle: list[dict[str, float]]
-) -> str:
-    """What to take, and whether it fits; then the main metrics with their half-widths.
-
-    `cases`: the scenario of each row. `idle`: the share of the time by cause, of each row.
-    """
-    from dlsim.trace.summary import aligned, number
-    from dlsim.trace.telling import limit
-    from dlsim.trace.work import DISTINCT, in_an_epoch, unit
-    from dlsim.whatif.endings import ended_by
-
-    done = [in_an_epoch(case) for case in cases]
-    columns = _SHOWN if unit(*done) != DISTINCT else {"distinct_per_s": (DISTINCT, 1), **_SHOWN}
-    lost = ["never come"] if any(each.lost for each in done) else []
-    too_much = _too_much(cases)
-    shown = {metric: head for metric, head in columns.items() if (table[metric] >= 0).any()}
-    memory = [] if np.isnan(table["memory"]).all() else ["memory"]
-    heads = [head for head, _ in shown.values()]
-    failed = np.nan_to_num(table["failed"]) > 0
-    ends = ["ended by"] if failed.any() else []
-    header = (
-        *(key.removeprefix("loader.") for key in keys),
-        *heads,
-        "limited by",
-        *lost,
-        *memory,
-        *ends,
-    )
-    rows = [
-        (
-            *(str(table[key][row]) for key in keys),
-            *(_with_interval(table, metric, row, times) for metric, (_, times) in shown.items()),
-            limit(idle[row], table["stall"][row]) or "-",
-            *(f"{number(done[row].lost)} of {number(done[row].there)}" for _ in lost),
-            *(size(table["memory"][row]) + (" !" if too_much[row] else "") for _ in memory),
-            *(ended_by(cases[row]) or "an error" if failed[row] else "" for _ in ends),
-        )
-        for row in range(len(table[keys[0]]))
-    ]
-    said = filter(None, _best(table, keys, cases, idle))
-    return "\n".join([*said, "", aligned([header, *rows])])
-
-
-def _too_much(cases: list[Scenario]) -> Any:
-    """By row, whether batches outgrow the machine."""
-    from dlsim.whatif.space import space
-
-    return np.array([space(case).fits is False for case in cases])
-
-
-def best_row(table: Table, cases: list[Scenario]) -> int | None:
-    """The cheapest row that is about as fast as any that fits; None if none fits, or returns."""
-    speed = np.where(_too_much(cases), 0.0, np.nan_to_num(table["distinct_per_s"]))
-    if not speed.any():
-        return None
-    return cheapest(np.flatnonzero(speed >= (1 - NEAR) * speed.max()).tolist(), cases)
-
-
-def cheapest(rows: list[int], cases: list[Scenario]) -> int | None:
-    """Of some rows, the one with the fewest workers, and the least memory; None if there are none.
-
-    `cases`: the scenario of each row of the table.
-    """
-    from dlsim.whatif.space import space
-
-    def price(row: int) -> tuple[int, float, int]:
-        return cases[row].loader.num_workers, space(cases[row]).needed, row
-
-    return min(rows, key=price, default=None)
-
-
-def named(table: Table, keys: list[str], row: int) -> str:
-    """The settings of a row, as keyword arguments."""
-    return ", ".join(f"{key.removeprefix('loader.')}={table[key][row]}" for key in keys)
-
-
-def _best(
-    table: Table, keys: list[str], cases: list[Scenario], idle: list[dict[str, float]]
-) -> Iterator[str]:
-    """The row to take, in words; how idle training is with it, and for what; whether it fits."""
-    from dlsim.trace.telling import sentence
-    from dlsim.trace.work import in_an_epoch, told, unit
-    from dlsim.whatif.bounds import alike
-    from dlsim.whatif.endings import ended_by
-    from dlsim.whatif.space import space
-
-    too_much, done = _too_much(cases), [in_an_epoch(case) for case in cases]
-    what = unit(*done)
-    speed = np.where(too_much, 0.0, np.nan_to_num(table["distinct_per_s"]))
-    if not (table["distinct_per_s"] > 0).any():
-        why = ended_by(cases[0]) if table["failed"][0] > 0 else ""
-        yield f"No configuration returns anything{': ' * bool(why)}{why}."
-        yield told(cases[0], done[0])
-        return
-    if not speed.any():
-        yield "No configuration fits."
-        yield str(min(map(space, cases), key=lambda each: each.needed / each.limit))
-        return
-    fastest, best = int(speed.argmax()), best_row(table, cases)
-    assert best is not None
-
-    def made(row: Any) -> str:
-        return f"{_with_interval(table, 'distinct_per_s', row)} {what}"
-
-    left = int(too_much.sum())
-    why = f"the fastest{' that fits' if left else ''}"
-    if best != fastest:
-        near_to = (
-            f"within {100 * NEAR:.0f} % of {why}, {named(table, keys, fastest)} ({made(fastest)})"
-        )
-        why = f"the cheapest that is {near_to}"
-    yield f"Take {named(table, keys, best)}: {made(best)}; it is {why}."
-    yield f"{sentence(idle[best], table['stall'][best])}."
-    if not table["failed"][best] > 0:
-        yield alike(cases[best], float(table["elapsed"][best] / table["batches"][best]))
-    if said := told(cases[best], done[best]):
-        yield said
-    out = f" {left} of these {len(speed)} configurations do not (!)." if left else ""
-    yield f"{space(cases[best])}{out}"
-
-
-def _with_interval(table: Mapping[str, Any], metric: str, row: int, times: float = 1) -> str:
-    from dlsim.trace.summary import give_or_take
-
-    return give_or_take(times * table[metric][row], times * table[f"{metric}_half_width"][row])
-
-
 def check_metric(metric: str, plot: Path | None) -> None:
     """Raise `UsageError` for a metric that there is not, or that is drawn nowhere."""
     from dlsim.trace import Summary
@@ -344,18 +213,3 @@ def check_metric(metric: str, plot: Path | None) -> None:
         raise UsageError(f"sweep: --metric: expected one of {', '.join(known)}, got {metric!r}")
     if metric != USUAL_METRIC and plot is None:
         raise UsageError(f"sweep: --metric: {metric} is to be drawn; expected --plot, too")
-
-
-def sweep_picture(table: Table, keys: list[str], metric: str, taken: int | None) -> Axes:
-    """The metric over one key as a curve; over two as lines, or a heat map if there are many.
-
-    With a ring around the row that is `taken`.
-    """
-    from dlsim.report.sweep_plots import MOST_LINES, heat_map, sweep_curve
-
-    if len(keys) == 1:
-        return sweep_curve(table, keys[0], metric, taken=taken)
-    lines = len(set(table[keys[1]].tolist()))
-    if lines <= MOST_LINES:
-        return sweep_curve(table, keys[0], metric, by=keys[1], taken=taken)
-    return heat_map(table, keys[0], keys[1], metric, taken=taken)

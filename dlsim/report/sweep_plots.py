@@ -32,6 +32,19 @@ MARKERS = "osD^vPX"
 MOST_LINES = len(COLOURS)
 
 
+def sweep_picture(table: Table, keys: list[str], metric: str, taken: int | None) -> Axes:
+    """The metric over one key as a curve; over two as lines, or a heat map if there are many.
+
+    With a ring around the row that is `taken`.
+    """
+    if len(keys) == 1:
+        return sweep_curve(table, keys[0], metric, taken=taken)
+    lines = len(set(table[keys[1]].tolist()))
+    if lines <= MOST_LINES:
+        return sweep_curve(table, keys[0], metric, by=keys[1], taken=taken)
+    return heat_map(table, keys[0], keys[1], metric, taken=taken)
+
+
 def sweep_curve(
     table: Table,
     key: str,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import dlsim
-from dlsim.cli.sweeping import sweep_text
 from dlsim.report import run_text
+from dlsim.report.sweep_text import sweep_text
 from dlsim.testing import assert_stall_below
 from dlsim.trace import account
 from dlsim.whatif import WhatIfError, advise, compare, explain, replicate, sweep

@@ -9,9 +9,9 @@ from unittest.mock import patch
 import pytest
 
 import dlsim
-from dlsim.cli.sweeping import sweep_text
 from dlsim.report import run_text
 from dlsim.report.pages import scenario_page
+from dlsim.report.sweep_text import sweep_text
 from dlsim.testing import assert_throughput_above
 from dlsim.whatif import Explanation, advise, compare, explain, loaders, sweep
 from dlsim.whatif.limits import idle_in

@@ -11,8 +11,8 @@ import pytest
 
 import dlsim
 from dlsim import Scenario
-from dlsim.cli.sweeping import sweep_text
 from dlsim.report import run_text
+from dlsim.report.sweep_text import sweep_text
 from dlsim.scenario.errors import DlsimError
 from dlsim.testing import assert_fits, assert_stall_below
 from dlsim.trace import account, metrics, summarize
