@@ -13,13 +13,14 @@ from dlsim.trace.metrics import mean
 from dlsim.whatif.advice import Advice, Otherwise
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.candidates import Candidate, candidates, pareto, switched, with_throughput
-from dlsim.whatif.changes import WRONG, programs, repeated, slower
+from dlsim.whatif.changes import programs, repeated
 from dlsim.whatif.cheapest import Found, looked_at, search
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.explain import explain
 from dlsim.whatif.explanation import WORTH, Explanation
 from dlsim.whatif.fastest import nearly_as_fast
 from dlsim.whatif.feasibility import FIRST
+from dlsim.whatif.otherwise import WRONG, slower
 from dlsim.whatif.question import PREFETCH, Question, numbers, targets
 from dlsim.whatif.searching import searching
 from dlsim.whatif.sequential import Verdict

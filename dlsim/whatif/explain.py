@@ -17,12 +17,13 @@ from dlsim.scenario import Scenario
 from dlsim.trace.metrics import mean
 from dlsim.trace.rhythm import Rhythm, rhythm
 from dlsim.whatif.bounds import bounds
-from dlsim.whatif.changes import Change, changes, perfect_loader, without_workers
+from dlsim.whatif.changes import Change, changes, without_workers
 from dlsim.whatif.controls import gained
 from dlsim.whatif.explanation import WORTH, Explanation, Gain
 from dlsim.whatif.extent import IDLE, SHARE, cost, replicated, shortened
 from dlsim.whatif.fastest import limit
 from dlsim.whatif.limits import shares
+from dlsim.whatif.otherwise import perfect_loader
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications
 

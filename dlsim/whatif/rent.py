@@ -19,10 +19,10 @@ from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Catalogue, Instance, Scenario, load_catalogue
 from dlsim.trace.metrics import mean
 from dlsim.whatif.bounds import bounds
-from dlsim.whatif.changes import WRONG, slower
 from dlsim.whatif.demand import demand
 from dlsim.whatif.errors import WhatIfError
 from dlsim.whatif.extent import cost, replicated, shortened
+from dlsim.whatif.otherwise import WRONG, slower
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.rental import Offer, Rental
 from dlsim.whatif.renting import (

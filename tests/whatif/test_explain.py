@@ -12,7 +12,8 @@ import dlsim
 from dlsim.scenario import Machine, Storage
 from dlsim.scenario.distributions import scaled
 from dlsim.whatif import explain, replicate
-from dlsim.whatif.changes import changes, slower
+from dlsim.whatif.changes import changes
+from dlsim.whatif.otherwise import slower
 from tests.strategies import distributions, scenarios
 
 

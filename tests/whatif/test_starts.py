@@ -123,7 +123,7 @@ def test_bad_starts(keys: dict[str, Any], message: str) -> None:
 
 def test_slower_loading_gets_ready_slower_by_any_method() -> None:
     """With inputs wrong, what is stated of other methods is as wrong."""
-    from dlsim.whatif.changes import slower
+    from dlsim.whatif.otherwise import slower
 
     own = Start(method="spawn", worker_ready=1.0)
     scenario = case(4, 1.0, 0.0, num_workers=2, costs={"starts": [own]})
