@@ -77,7 +77,7 @@ def calibrate(
         check_torch("calibrate")  # what moving batches costs here is tried out
         from dlsim.trace import load_run
         from dlsim.trace.job import ranks_of
-        from dlsim.validation.calibrating.costs import checked
+        from dlsim.validation.calibrating.accounts import checked
 
         traces = [load_run(run) for run in runs]
         for run, trace in zip(runs, traces, strict=True):

@@ -124,7 +124,7 @@ def diagnose(
 def check_watched(target: str, seen: Trace) -> None:
     """Raise `DlsimError`, which names the target, for a run of which no diagnosis can be made."""
     from dlsim.trace.observation import Observation
-    from dlsim.validation.calibrating.costs import LEAST_BATCHES, CalibrateError, checked
+    from dlsim.validation.calibrating.accounts import LEAST_BATCHES, CalibrateError, checked
     from dlsim.validation.diagnosing.search import check
 
     if isinstance(seen, Observation):

@@ -27,7 +27,8 @@ from dlsim.cli.validation import picture
 from dlsim.scenario.units import duration
 from dlsim.trace.observation import Observation
 from dlsim.trace.summary import percent
-from dlsim.validation.calibrating.costs import accounts, held_up
+from dlsim.validation.calibrating.costs import accounts
+from dlsim.validation.calibrating.lock import held_up
 from dlsim.validation.fidelity import errors
 from dlsim.validation.fidelity.campaign import OFF, RUNS, exchange_of, typical_paces
 from dlsim.validation.fidelity.tables import (

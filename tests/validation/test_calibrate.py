@@ -26,6 +26,7 @@ from dlsim.validation import (
     predict,
 )
 from dlsim.validation.calibrating import throughput, throughput_models
+from dlsim.validation.calibrating.accounts import CalibrateError
 from dlsim.validation.calibrating.checks import missed
 from dlsim.validation.calibrating.collating import blocked
 from dlsim.validation.calibrating.cost_errors import (
@@ -35,7 +36,7 @@ from dlsim.validation.calibrating.cost_errors import (
     errors_of,
     unsteadiness,
 )
-from dlsim.validation.calibrating.costs import CalibrateError, accounts
+from dlsim.validation.calibrating.costs import accounts
 from dlsim.validation.calibrating.crowding import contention, paired
 from dlsim.validation.calibrating.firsts import beyond
 from dlsim.validation.calibrating.lifetimes import (

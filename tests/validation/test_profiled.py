@@ -14,7 +14,7 @@ from dlsim.cli import main
 from dlsim.scenario import Constant, Costs, Gamma, Stage
 from dlsim.trace import read_profiler, write_chrome
 from dlsim.validation import fit_profile
-from dlsim.validation.calibrating.costs import CalibrateError
+from dlsim.validation.calibrating.accounts import CalibrateError
 from tests.cli.test_cli import refused
 
 

@@ -11,7 +11,7 @@ from dlsim.scenario import Constant, Exponential, Stage
 from dlsim.trace import Trace
 from dlsim.trace.observation import ADDED, BATCH_COLUMNS, Observation
 from dlsim.validation import observe, replay
-from dlsim.validation.calibrating.costs import CalibrateError
+from dlsim.validation.calibrating.accounts import CalibrateError
 
 NO_STEP = Constant(0.0)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from dlsim.scenario.distributions import Floats
-from dlsim.validation.calibrating.costs import Accounts, by_start_method, of_batches, together
+from dlsim.validation.calibrating.accounts import Accounts, by_start_method, of_batches, together
 from dlsim.validation.calibrating.moving import without_cold
 
 # The standard deviation, relative, of what the same work costs in another run, as if PRIOR runs had

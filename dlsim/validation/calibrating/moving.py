@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from dlsim.scenario import Cost, Costs, Start
-from dlsim.validation.calibrating.costs import Accounts, by_start_method, together
+from dlsim.validation.calibrating.accounts import Accounts, by_start_method, together
 from dlsim.validation.calibrating.fitting import fit
 from dlsim.validation.calibrating.lock import mean_share
 

@@ -17,7 +17,7 @@ from dlsim.trace.metrics import span
 from dlsim.trace.profiler import ENGINE
 from dlsim.trace.summary import percent
 from dlsim.trace.trace import Integers, Trace
-from dlsim.validation.calibrating.costs import CalibrateError
+from dlsim.validation.calibrating.accounts import CalibrateError
 from dlsim.validation.calibrating.fitting import fit
 
 MOST_WORKERS = 64

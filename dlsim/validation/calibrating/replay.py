@@ -20,7 +20,7 @@ from dlsim.scenario import (
 )
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.observation import Observation
-from dlsim.validation.calibrating.costs import CalibrateError, checked
+from dlsim.validation.calibrating.accounts import CalibrateError, checked
 
 MOMENT = 1e-9  # seconds
 

@@ -25,15 +25,10 @@ from dlsim.trace.job import JobTrace, ranks_of
 from dlsim.trace.job_metrics import exchanges
 from dlsim.trace.new_memory import differing
 from dlsim.trace.observation import Observation
+from dlsim.validation.calibrating.accounts import Accounts, CalibrateError, of_batches, together
 from dlsim.validation.calibrating.checks import Check, checks
 from dlsim.validation.calibrating.cost_errors import BETWEEN_RUNS, error, errors_of, step_times
-from dlsim.validation.calibrating.costs import (
-    Accounts,
-    CalibrateError,
-    accounts,
-    of_batches,
-    together,
-)
+from dlsim.validation.calibrating.costs import accounts
 from dlsim.validation.calibrating.crowding import contention, paired
 from dlsim.validation.calibrating.fitting import Fit
 from dlsim.validation.calibrating.lock import NEGLIGIBLE

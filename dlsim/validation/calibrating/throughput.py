@@ -12,7 +12,7 @@ from typing import TypeAlias
 from dlsim.scenario import Scenario, replace
 from dlsim.scenario.errors import is_integer, is_number, is_positive
 from dlsim.scenario.units import duration
-from dlsim.validation.calibrating.costs import CalibrateError
+from dlsim.validation.calibrating.accounts import CalibrateError
 from dlsim.validation.calibrating.throughput_models import (
     SECONDS,
     Fitting,

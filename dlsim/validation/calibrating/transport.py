@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dlsim.scenario import Cost, Costs
-from dlsim.validation.calibrating.costs import Accounts, accounts
+from dlsim.validation.calibrating.accounts import Accounts
+from dlsim.validation.calibrating.costs import accounts
 from dlsim.validation.observing.run import observe
 
 BATCHES = 60

@@ -14,8 +14,8 @@ import numpy as np
 from dlsim.scenario import Constant, Consumer, MapDataset, Recorded, Stage
 from dlsim.scenario.distributions import Distribution, Floats, scaled
 from dlsim.trace.libraries import IDLE
+from dlsim.validation.calibrating.accounts import Accounts, of_batches, together
 from dlsim.validation.calibrating.cost_errors import step_times
-from dlsim.validation.calibrating.costs import Accounts, of_batches, together
 from dlsim.validation.calibrating.fitting import Fit, fit
 from dlsim.validation.calibrating.lock import NEGLIGIBLE
 

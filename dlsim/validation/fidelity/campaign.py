@@ -26,7 +26,8 @@ from dlsim.engine.simulation import versions
 from dlsim.engine.usable import usable_cores
 from dlsim.scenario import Costs, DlsimError
 from dlsim.trace import save
-from dlsim.validation.calibrating.costs import CalibrateError, accounts
+from dlsim.validation.calibrating.accounts import CalibrateError
+from dlsim.validation.calibrating.costs import accounts
 from dlsim.validation.calibrating.transport import probe
 from dlsim.validation.fidelity.grid import Configuration
 from dlsim.validation.fidelity.trials import HOST, PACE, pause, spoilt, timed
