@@ -15,6 +15,7 @@ from dlsim.cli import main
 from dlsim.scenario import Scenario
 from dlsim.trace import Trace, TraceError, metrics, read_profiler, stays, write_chrome
 from dlsim.trace.chrome import ITER, WITH_WORKERS, WITHOUT_WORKERS
+from tests.cli.test_cli import SMALL
 from tests.strategies import scenarios
 
 
@@ -265,23 +266,10 @@ def test_real_profile(tmp_path: Path, workers: int) -> None:
     assert seen.meta.engine == "torch.profiler"
 
 
-SCENARIO = """
-[loader]
-batch_size = 3
-num_workers = 2
-[dataset]
-kind = "map"
-length = 24
-[[dataset.fetch]]
-name = "read"
-wait = "1 s"
-"""
-
-
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`run --trace` writes a file that `compare` takes; another name is refused before."""
     scenario, path = tmp_path / "a.toml", tmp_path / "run.json.gz"
-    scenario.write_text(SCENARIO)
+    scenario.write_text(SMALL)
     assert main(["run", str(scenario), "--trace", str(path)]) == 0
     capsys.readouterr()
     assert main(["compare", str(scenario), str(path)]) == 0
