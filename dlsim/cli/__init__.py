@@ -1,7 +1,8 @@
 """The command line: `main`, `script` where it is the process, and what every command has in common.
 
 A command is a function listed in `dlsim.cli.commands.COMMANDS`: its parameters are its arguments
-and options, its docstring is its help.
+and options, its docstring is its help. In: words. Out: text, files, and an exit status. Read
+`commands.py`, then `parsing.py`, which calls one, and `files.py`, what they read and write.
 """
 
 from __future__ import annotations

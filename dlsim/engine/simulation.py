@@ -42,8 +42,8 @@ def simulate(
     not cover, and for a recorded distribution that turns out too short.
 
     Assumptions: user code behaves the same in every process; what `Machine` does not limit is
-    unlimited, and what `Costs` does not name is free; the garbage collector, the operating
-    system and clocks cost nothing.
+    unlimited, and what `Costs` does not name is free; the garbage collector, going from one
+    process to another, and clocks cost nothing.
     """
     check(scenario, seed, engine)
     require(

@@ -53,7 +53,7 @@ def account_bars(
     """For each cause two bars: the share of the time that training is idle for it, and on the path.
 
     On top, how long it is busy, and how long its steps are on the critical path. `idle`, `path`:
-    shares of the elapsed time (`dlsim.account`, `dlsim.trace.critical_path`).
+    shares of the elapsed time (`dlsim.trace.account`, `dlsim.trace.critical_path`).
     """
     found = {cause: max(idle.get(cause, 0.0), path.get(cause, 0.0)) for cause in {**idle, **path}}
     causes = [cause for cause, most in found.items() if cause != BUSY and most >= SHOWN]

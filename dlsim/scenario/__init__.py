@@ -1,4 +1,11 @@
-"""What is asked: scenarios, their parts, distributions, TOML in and out."""
+"""What is asked: scenarios, their parts, distributions, TOML in and out.
+
+In: a TOML file, or keyword arguments. Out: a `Scenario`, which is checked, and never changes. Read
+`model.py`, then its parts: `loader.py`, `dataset.py`, `consumer.py`, `machine.py`, `job.py`,
+`validation.py`; `distributions.py` has what chance decides. `tree.py` finds and changes keys,
+`files.py` reads and writes, `fitting.py` says whether parts fit each other, `dealing.py` who gets
+which samples, and `keys.py` what each key means, from the docstrings of these.
+"""
 
 from dlsim.scenario.catalogue import Catalogue, Instance, load_catalogue
 from dlsim.scenario.consumer import Consumer

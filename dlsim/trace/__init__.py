@@ -1,4 +1,12 @@
-"""What happened: traces, metrics, event log, files."""
+"""What happened: traces, metrics, event log, files.
+
+In: the moments of every batch, from an engine, a file, or a run that was watched
+(`observation.py`). Out: whatever one wants to know of them. Read `trace.py`, then `metrics.py` and
+`stays.py`, which `summary.py` puts together; `causes.py` and `account.py` say where the time went,
+`critical_path.py` and `walk.py` what each second hung on. `memory.py` says whether it fits,
+`log.py` and `narration.py` tell it event by event, `files.py`, `tables.py` and `chrome.py` write
+it down. Of jobs, the same in `job.py` and the files named after it.
+"""
 
 from dlsim.trace.account import Account, account
 from dlsim.trace.chrome import write_chrome

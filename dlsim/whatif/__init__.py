@@ -1,4 +1,11 @@
-"""What to do about it: replications, sweeps, closed-form bounds, explanations, advice."""
+"""What to do about it: replications, sweeps, closed-form bounds, explanations, advice.
+
+In: a scenario, and a question about it. Out: an answer in values, with how sure it is, that prints
+itself in words. Read `replicate.py` and `parallel.py`, by which all simulate many times, then
+`sweep.py` and `versus.py`; `bounds.py`, of what `demand.py` says, needs no simulation. `explain.py`
+tries the single `changes.py`. `advising.py` judges `candidates.py` in `cheapest.py`, and `rent.py`
+machines; `extent.py` says how much of a run is simulated for either.
+"""
 
 from dlsim.whatif.advice import Advice
 from dlsim.whatif.advising import advise

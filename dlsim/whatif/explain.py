@@ -45,11 +45,11 @@ def explain(
 ) -> Explanation:
     """Where the time of `scenario` goes, and what each single change would gain.
 
-    Every replication is accounted for (`dlsim.account`), and its critical path divided among its
-    causes; every change that makes sense is simulated under the same random numbers, so that its
-    gain is a paired difference. With `keep_order`, none is tried that gives up the order of
-    batches. `replications`: by default 8, and up to 30 where these do not tell what a change
-    gains; fewer of long runs, at least 3; of very long ones only a part is simulated (see
+    Every replication is accounted for (`dlsim.trace.account`), and its critical path divided among
+    its causes; every change that makes sense is simulated under the same random numbers, so that
+    its gain is a paired difference. With `keep_order`, none is tried that gives up the order of
+    batches. `replications`: by default 8, and up to 30 where these do not tell what a change gains;
+    fewer of long runs, at least 3; of very long ones only a part is simulated (see
     `dlsim.whatif.extent`). `jobs`: see `replicate`.
     """
     check_jobs(jobs)

@@ -89,7 +89,7 @@ def lingering(seen: Observation) -> float:
 def letting_go(seen: Observation) -> float:
     """Seconds between the return of a batch and its step, while the one before is freed.
 
-    The typical batch tells; some are looked at (watching.py). 0 where it was not seen.
+    The typical batch tells; some are looked at (payload.py). 0 where it was not seen.
     """
     if not json.loads(seen.meta.notes.get("machine", "{}")).get("trained", True):
         return 0.0
