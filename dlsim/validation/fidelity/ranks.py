@@ -44,6 +44,7 @@ def group_of(rank: int, world: int, store: Path) -> Iterator[None]:
     """This process as a rank of a job, which finds the others by the file `store`."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    dist.barrier()  # who leaves while others still connect to it breaks their connection
     try:
         yield
     finally:
