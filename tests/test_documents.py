@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import dlsim
 from tests.documents import FILES, ROOT, Block, blocks
 
 SHOWN = [
@@ -29,6 +30,13 @@ def test_links(path: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
     assert path != ROOT / "README.md" or links
     assert all(link.startswith("https://") or (path.parent / link).exists() for link in links)
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """What the package itself offers is described on the page of all that can be called."""
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    described = re.findall(r"^\.\. auto\w+:: dlsim\.(\w+)$", page, re.MULTILINE)
+    assert {*dlsim.__all__} <= {*described}
 
 
 def test_blocks_are_found() -> None:
