@@ -104,6 +104,22 @@ def fast_effort(scenario: Scenario) -> float:
     return max(scenario.epochs * epoch, 1.0)
 
 
+def cost(scenario: Scenario, *, fast: bool | None = None) -> float:
+    """About what a simulation of `scenario` and its account take, in units of `effort`.
+
+    `fast`: with compiled code; by default, where it is there, for what it has.
+    """
+    shares = scenario.is_job and not scenario.ideal
+    if not (installed() if fast is None else fast) or shares or only_processes(scenario):
+        return effort(scenario)
+    return fast_effort(scenario)
+
+
+def takes(scenario: Scenario, *, fast: bool | None = None) -> float:
+    """The same as it is: less than its cost, where that is of a dearer case."""
+    return min(cost(scenario, fast=fast), seconds_of(scenario) / SECONDS)
+
+
 def begun(scenario: Scenario, returned: float) -> float:
     """How many batches are begun for each that is `returned`, as workers are ahead of the loop."""
     loader, consumer = scenario.loader, scenario.consumer

@@ -38,8 +38,9 @@ from dlsim.trace.summary import give_or_take, number, percent
 from dlsim.trace.work import other_workers
 from dlsim.whatif import Interval, replicate
 from dlsim.whatif.designs import WORKERS, configured
-from dlsim.whatif.extent import measured, shortened
+from dlsim.whatif.extent import shortened
 from dlsim.whatif.space import space
+from dlsim.whatif.stretching import measured
 from dlsim.whatif.versus import compare
 
 Json = dict[str, Any]

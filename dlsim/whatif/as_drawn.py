@@ -16,8 +16,8 @@ from dlsim.engine.draws import COLLATE, CPU, READ, STEP, WAIT, Stream
 from dlsim.scenario import Distribution, MapDataset, Scenario
 from dlsim.scenario.distributions import scaled
 from dlsim.whatif.demand import cv
-from dlsim.whatif.extent import repeats
 from dlsim.whatif.luck import batch_calls, told
+from dlsim.whatif.stretching import repeats
 
 D = TypeVar("D", bound=Distribution | None)
 

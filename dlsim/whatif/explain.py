@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from dlsim.engine import simulate
-from dlsim.engine.effort import deciding, seconds_of
+from dlsim.engine.effort import cost, deciding, seconds_of
 from dlsim.engine.facts import left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.trace.metrics import mean
@@ -20,12 +20,13 @@ from dlsim.whatif.bounds import bounds
 from dlsim.whatif.changes import Change, changes, without_workers
 from dlsim.whatif.controls import gained
 from dlsim.whatif.explanation import WORTH, Explanation, Gain
-from dlsim.whatif.extent import IDLE, SHARE, cost, replicated, shortened
+from dlsim.whatif.extent import replicated, shortened
 from dlsim.whatif.fastest import limit
 from dlsim.whatif.limits import shares
 from dlsim.whatif.otherwise import perfect_loader
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications
+from dlsim.whatif.stretching import IDLE, SHARE
 
 # Replications of a change: the first, and those in all where these do not tell what it gains, as
 # far as effort allows; some seconds, whatever the scenario.

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dlsim.engine.effort import LOOKING, SECONDS, deciding, ranks, seconds_of
+from dlsim.engine.effort import LOOKING, SECONDS, cost, deciding, ranks, seconds_of, takes
 from dlsim.engine.facts import left_to_chance
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Scenario
@@ -30,10 +30,11 @@ from dlsim.whatif.as_drawn import as_drawn, is_told
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import Demand, demand, variance_of_runs
 from dlsim.whatif.endings import ended_by
-from dlsim.whatif.extent import cost, impossible, measured, shortened, takes
+from dlsim.whatif.extent import shortened
 from dlsim.whatif.parallel import Row, replication_seed
 from dlsim.whatif.replicate import columns, more
 from dlsim.whatif.sequential import CLOSE, RULED_OUT, Limit, Verdict, likely, surely_above
+from dlsim.whatif.stretching import impossible, measured
 from dlsim.whatif.targets import NEARLY, Target
 
 FIRST = 3  # replications of the first stage

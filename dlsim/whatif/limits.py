@@ -10,10 +10,11 @@ import numpy as np
 from dlsim.scenario import Scenario
 from dlsim.scenario.distributions import Floats
 from dlsim.trace.causes import ranked
-from dlsim.whatif.extent import IDLE, causes, replicated, shortened
+from dlsim.whatif.extent import replicated, shortened
 from dlsim.whatif.parallel import Besides
 from dlsim.whatif.replicate import Replications, replicate
 from dlsim.whatif.statistics import Interval, interval
+from dlsim.whatif.stretching import IDLE, causes
 from dlsim.whatif.tables import Table
 
 FEW = 3  # runs whose accounts tell what limits: one takes some times as long as its metrics

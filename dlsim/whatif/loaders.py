@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from dlsim.engine.effort import deciding, seconds_of
+from dlsim.engine.effort import cost, deciding, seconds_of
 from dlsim.scenario import Scenario, ScenarioError
 from dlsim.scenario.units import size
 from dlsim.trace.summary import aligned, number, percent
@@ -15,7 +15,7 @@ from dlsim.trace.work import in_an_epoch, told, unit
 from dlsim.whatif.controls import gained
 from dlsim.whatif.endings import ended_by
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.extent import cost, replicated, shortened
+from dlsim.whatif.extent import replicated, shortened
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.replicate import Replications
 from dlsim.whatif.space import space

@@ -45,8 +45,8 @@ from dlsim.scenario.distributions import Floats
 from dlsim.trace.trace import Integers
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import cv, variation
-from dlsim.whatif.extent import repeats
 from dlsim.whatif.statistics import ROUNDING
+from dlsim.whatif.stretching import repeats
 
 MOST = 2_000_000  # samples of a run; of more, drawing them takes as long as simulating
 FUTURES, FEWEST = 100, 10  # that are gone through at each batch, and of how many a weight is made

@@ -13,7 +13,7 @@ from dataclasses import replace
 from math import inf
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import SECONDS, deciding, effort, ranks, seconds_of
+from dlsim.engine.effort import SECONDS, cost, deciding, effort, ranks, seconds_of
 from dlsim.engine.facts import uncovered
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import Catalogue, Instance, Scenario, load_catalogue
@@ -21,7 +21,7 @@ from dlsim.trace.metrics import mean
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.demand import demand
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.extent import cost, replicated, shortened
+from dlsim.whatif.extent import replicated, shortened
 from dlsim.whatif.otherwise import WRONG, slower
 from dlsim.whatif.parallel import check_counts, check_jobs
 from dlsim.whatif.rental import Offer, Rental

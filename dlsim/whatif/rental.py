@@ -13,11 +13,11 @@ from dlsim.trace.summary import aligned, number, percent
 from dlsim.trace.telling import limit
 from dlsim.whatif.bounds import bounds
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.extent import IDLE
 from dlsim.whatif.limits import means, shares
 from dlsim.whatif.renting import WORKERS
 from dlsim.whatif.replicate import Replications
 from dlsim.whatif.statistics import Interval, interval
+from dlsim.whatif.stretching import IDLE
 
 HOUR = 3600.0
 SHOWN = 12  # machines of which the table has a row, at most, besides those on the front

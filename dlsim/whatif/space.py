@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import structs
 
 from dlsim.engine import simulate
-from dlsim.engine.effort import counts
+from dlsim.engine.effort import counts, takes
 from dlsim.engine.facts import lingers
 from dlsim.engine.ranks import fair_share
 from dlsim.scenario import IterableDataset, Scenario
@@ -23,7 +23,7 @@ from dlsim.scenario.units import size
 from dlsim.trace.memory import DESCRIPTORS, MEMORY, SHM, Use, own_descriptors, uses
 from dlsim.trace.overflow import largest_window
 from dlsim.trace.trace import Trace
-from dlsim.whatif.extent import RUN, takes
+from dlsim.whatif.extent import RUN
 
 UNSTATED = 1.0  # bytes of a sample, at most: only costs that grow with batches need them
 SMALL = 64 * 2**20  # bytes of /dev/shm that Docker gives a container unless it is told otherwise

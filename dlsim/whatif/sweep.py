@@ -15,18 +15,19 @@ import msgspec
 import numpy as np
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import deciding, seconds_of
+from dlsim.engine.effort import cost, deciding, seconds_of
 from dlsim.engine.facts import batches_to_simulate, left_to_chance
 from dlsim.scenario import Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.extent import IDLE, cost, impossible, measured, shortened
+from dlsim.whatif.extent import shortened
 from dlsim.whatif.journal import Journal
 from dlsim.whatif.limits import looked_into, means, shares
 from dlsim.whatif.parallel import Row, check_counts, check_jobs, measure, run_all, simulations
 from dlsim.whatif.replicate import columns
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import check_confidence, intervals
+from dlsim.whatif.stretching import IDLE, impossible, measured
 from dlsim.whatif.tables import Table, check_writable, column, write_table
 
 # A task is worth sending to another process if it simulates about so many batches, on either

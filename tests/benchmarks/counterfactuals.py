@@ -13,7 +13,7 @@ import dlsim
 from dlsim.scenario import Scenario
 from dlsim.trace.critical_path import shares
 from dlsim.whatif import Explanation, Gain, explain, interval, replicate
-from dlsim.whatif.extent import measured
+from dlsim.whatif.stretching import measured
 from tests.benchmarks.flags import KINDS, each
 from tests.whatif.test_bounds import anywhere
 

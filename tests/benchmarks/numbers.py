@@ -10,7 +10,7 @@ import numpy as np
 
 import dlsim
 from dlsim.whatif import Replications, interval, paired, replicate
-from dlsim.whatif.extent import measured
+from dlsim.whatif.stretching import measured
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
 IMAGES = "imagenet_a100"

@@ -18,8 +18,9 @@ import numpy as np
 
 import dlsim
 from dlsim.engine.effort import decided
-from dlsim.whatif.extent import measured, replicated, shortened
+from dlsim.whatif.extent import replicated, shortened
 from dlsim.whatif.replicate import replicate
+from dlsim.whatif.stretching import measured
 from tests.benchmarks import resumed
 
 MADE, TRUTH = 8, 24  # replications of the part, and of the whole

@@ -9,8 +9,8 @@ import pytest
 import dlsim
 from dlsim.whatif import Replications, gained, interval, paired, replicate
 from dlsim.whatif.controls import _less
-from dlsim.whatif.extent import measured
 from dlsim.whatif.luck import luck
+from dlsim.whatif.stretching import measured
 
 
 def noisy(step: Any = dlsim.Gamma(0.5, 0.5), **changes: Any) -> dlsim.Scenario:  # noqa: B008

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 
 import dlsim
-from dlsim.engine.effort import counts, decided
+from dlsim.engine.effort import cost, counts, decided
 from dlsim.trace import summarize
 from dlsim.trace.critical_path import shares
 from dlsim.whatif import bounds, replicate, sweep
-from dlsim.whatif.extent import IDLE, SHARE, cost, measured, part_of, repeats, replicated, shortened
+from dlsim.whatif.extent import part_of, replicated, shortened
+from dlsim.whatif.stretching import IDLE, SHARE, measured, repeats
 from tests.benchmarks.stretch import answers
 from tests.strategies import jobs, scenarios
 
@@ -186,7 +187,7 @@ def test_what_is_better_than_can_be_is_simulated_whole() -> None:
 
 def test_a_setting_has_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a sweep says of a setting does not depend on the others in it."""
-    monkeypatch.setattr("dlsim.whatif.extent.installed", lambda: False)
+    monkeypatch.setattr("dlsim.engine.effort.installed", lambda: False)
     case = scenario(160_000)
     with decided(True):
         many = sweep(case, {"loader.num_workers": [1, 2, 3, 4, 5, 6, 7]}, None, jobs=1)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 import dlsim
-from dlsim.whatif.extent import repeats
 from dlsim.whatif.luck import drawn, luck, told, weights
+from dlsim.whatif.stretching import repeats
 from tests.strategies import on_machines, scenarios
 
 SEEDS = (3, 4, 5)
