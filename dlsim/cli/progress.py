@@ -20,7 +20,7 @@ PATIENCE = 1.2  # seconds before anything is said; loading what a command needs 
 LONG = 10.0  # seconds; of what takes longer it is said before it begins
 NEXT = 4  # a line is followed by the next one after so many times as long
 TICK = 0.2  # seconds between two looks
-SURE = 0.3  # seconds after which the pace so far tells what is left
+SURE = 0.3  # seconds for which the pace that was expected counts, beside the one that is seen
 
 
 def tell(text: str) -> None:
@@ -80,8 +80,7 @@ class Shown:
 
         def look() -> None:
             while not ended.wait(TICK):
-                if self.passed >= PATIENCE:
-                    self.look(state())
+                self.look(state())
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
@@ -132,6 +131,7 @@ class Course:
     def begin_here(self) -> None:
         """What is done from now on is a part of what was announced last."""
         self.first, self.done = time.monotonic(), self.progress.done
+        self.pieces: list[tuple[float, float]] = []  # when the first was seen, and the last; done
 
     def begin(self) -> None:
         """Say of what will take long that it will, and what would help."""
@@ -149,18 +149,32 @@ class Course:
         """How far it is, and how long it will be."""
         known, passed = self.progress, self.shown.passed
         if known.compiling:
-            left = max(known.prior - passed, 1.0)
-            return f"compiling first, once for each installation; about {span(left)} left"
+            left = known.prior - passed
+            words = f"; about {span(left)} left" if left > 0 else ""
+            return f"compiling first, once for each installation{words}"
         if not known.announced:
             return f"{span(passed)} so far"
-        since, more = time.monotonic() - self.first, known.done - self.done
-        left = known.prior - since
-        if more > 0 and since > SURE:
-            left = (known.expected - known.done) / more * since
-        if left <= 0:
+        if (left := self.left()) <= 0:
             return f"{span(passed)} so far{', longer than expected' * self.told}"
+        more = known.done - self.done
         share = more / max(known.expected - self.done, more, 1e-9)
         return f"{100 * share:.0f} % done, about {span(left)} left"
+
+    def left(self) -> float:
+        """Seconds that are left, by what was known beforehand and the pace that is seen since.
+
+        What goes by before the first piece is done is none of the pace: code is compiled then, and
+        processes start. Nor is the time since the last one: it counts when the next is done.
+        """
+        known, now, done = self.progress, time.monotonic(), self.progress.done
+        if done <= self.done:
+            return known.prior - (now - self.first)
+        if not self.pieces or done > self.pieces[-1][1]:
+            self.pieces[1:] = [(now, done)]
+        (began, before), (ended, by_then) = self.pieces[0], self.pieces[-1]
+        pace = (known.expected - self.done) / max(known.prior - known.loading, 1e-9)
+        pace = (by_then - before + SURE * pace) / (ended - began + SURE)
+        return (known.expected - by_then) / max(pace, 1e-9) - (now - ended)
 
 
 def _write(text: str) -> None:

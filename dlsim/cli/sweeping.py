@@ -66,7 +66,8 @@ def sweep(
         scenario: A TOML file that describes the dataset, the loader, and the training step.
         vary: A key and its values: 1:16 (all from 1 to 16), 1,2,4, or low..high for a design.
         replications: How often each configuration is simulated, to its end.
-            By default 3 to 30 times, and of long epochs a part, so that it takes some seconds.
+            By default until samples a second are known to 0.5 %, 3 to 30 times, and of long epochs
+            a part, so that it takes some seconds.
         seed: What all random times follow from.
         jobs: How many processes; -1 for one on each core.
         out: Write the table here, as .parquet, .csv or .json.
@@ -86,7 +87,7 @@ def sweep(
     from dlsim.whatif.growing import told_of_step
     from dlsim.whatif.leaving import left_early
     from dlsim.whatif.limits import idle_in
-    from dlsim.whatif.sweep import planned
+    from dlsim.whatif.rows import planned
     from dlsim.whatif.taking import best_row
 
     most = share_of("max-stall", max_stall)
@@ -109,7 +110,7 @@ def sweep(
     if plot is not None and len(varied) > 2:
         raise UsageError(f"sweep: --plot: expected one or two keys to vary, got {len(varied)}")
     rows = configurations(chosen, varied, design, samples, seed)
-    times, stretched = planned(chosen, rows, replications)
+    stretched = planned(chosen, rows, replications, seed).stretched
     with going_on(out), working():
         table = swept(
             chosen,
@@ -136,11 +137,18 @@ def sweep(
     if not any(map(left_to_chance, cases)):
         print(f"\nNothing is random: one simulation of each{some}")
     else:
-        print(f"\n{times} simulation{'s' * (times != 1)} of each{some}")
+        print(f"\n{_made(table)} of each{some}")
     alike = not any(key.startswith(("job.", "loader.batch", "dataset.")) for key in varied)
     if alike and (part_of_epoch := left_early(chosen, math.nan)):
         print(part_of_epoch)
     checked(table, list(varied), cases, most, check)
+
+
+def _made(table: Table) -> str:
+    """In words, how many simulations were made of each configuration."""
+    fewest, most = int(table["replications"].min()), int(table["replications"].max())
+    between = f"{fewest} to " if fewest < most else ""
+    return f"{between}{most} simulation{'s' * (most != 1)}"
 
 
 def checked(

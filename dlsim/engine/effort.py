@@ -239,8 +239,8 @@ def announcing(
     if not covered or not worth_compiling(seconds, needed := loop(scenario)):
         return expecting(seconds, slow)
     first, here = compiles_first(needed), _loaded(needed)
-    prior = fast + (COMPILING if first else 0.0 if here else LOADING)
-    return expecting(seconds, prior, compiling=first)
+    loading = COMPILING if first else 0.0 if here else LOADING
+    return expecting(seconds, fast + loading, loading=loading, compiling=first)
 
 
 def telling(scenario: Scenario) -> Callable[[int], object]:

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 class Progress:
     """What is `expected` in all, and what is `done` of it, both in seconds of the SimPy engine.
 
-    `prior`: seconds that all of it takes on this machine, as far as was known when it began.
-    `compiling`: whether there is something to compile first. `spared`: seconds that all would take
-    with the compiled engine, where it is not installed and would help. `heard` is called when more
-    is announced.
+    `prior`: seconds that all of it takes on this machine, as far as was known when it began, of
+    which `loading` before anything is done. `compiling`: whether there is something to compile
+    first. `spared`: seconds that all would take with the compiled engine, where it is not installed
+    and would help. `heard` is called when more is announced.
     """
 
     expected: float = 0.0
     done: float = 0.0
     prior: float = 0.0
+    loading: float = 0.0
     compiling: bool = False
     spared: float | None = None
     announced: bool = False
@@ -58,7 +59,12 @@ def unannounced() -> bool:
 
 @contextmanager
 def expecting(
-    seconds: float, prior: float, spared: float | None = None, *, compiling: bool = False
+    seconds: float,
+    prior: float,
+    spared: float | None = None,
+    *,
+    loading: float = 0.0,
+    compiling: bool = False,
 ) -> Iterator[None]:
     """Announce what is done inside; what is announced in there is a part of it. See `Progress`."""
     progress = _watched.get()
@@ -66,7 +72,8 @@ def expecting(
         yield
         return
     progress.expected = progress.done + seconds
-    progress.prior, progress.spared, progress.compiling = prior, spared, compiling
+    progress.prior, progress.loading, progress.compiling = prior, loading, compiling
+    progress.spared = spared
     progress.announced = True
     progress.heard()
     try:

@@ -24,8 +24,8 @@ from dlsim.whatif import Explanation, bounds, disagrees
 from dlsim.whatif.candidates import candidates
 from dlsim.whatif.extent import replicated
 from dlsim.whatif.limits import means
+from dlsim.whatif.rows import HALF_WIDTH
 from dlsim.whatif.space import space
-from dlsim.whatif.sweep import HALF_WIDTH
 from dlsim.whatif.tables import Table
 
 DRAWN = 40  # batches of the picture of who did what when

@@ -20,7 +20,7 @@ from dlsim.trace.summary import number
 from dlsim.trace.trace import Floats
 from dlsim.whatif.candidates import Candidate
 from dlsim.whatif.rental import HOUR, Rental
-from dlsim.whatif.sweep import HALF_WIDTH
+from dlsim.whatif.rows import HALF_WIDTH
 from dlsim.whatif.tables import Table
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ ROUNDS, WINDOWS = 60, 12  # rounds and windows that are simulated of an epoch
 FEW_ROUNDS, FEW_WINDOWS = 10, 5  # the same where that many take longer than `RUN`
 EPOCHS = 3  # of which the second stands for all but the first and the last
 WORTH = 0.75  # an epoch is cut only if that saves a quarter of it
+APART = 4  # times as many rounds as workers stay in step for, and they are anywhere in a round
 NEAR = 0.9  # of the greatest least period: who takes as much may be what limits
 
 
@@ -128,6 +129,16 @@ def replicated(
     return Replications(
         whole, seed, found.metrics, found.confidence, None if part == whole else part
     )
+
+
+def ends_in_step(scenario: Scenario) -> bool:
+    """Whether workers that begin together are more or less in step at the end of an epoch, too.
+
+    Runs then differ by whole rounds, some by one and some by none: few of them do not tell how
+    many.
+    """
+    rounds = counts(scenario)[0] / in_round(scenario)
+    return rounds < APART * _in_step(scenario)
 
 
 def _in_step(scenario: Scenario) -> float:

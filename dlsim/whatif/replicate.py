@@ -123,7 +123,7 @@ def replicate(
             rows += more(scenario, seed, range(len(rows), wanted), jobs, measured, besides)
         found = Replications(scenario, seed, columns(rows), confidence)
         if precision is not None:
-            wanted = min(_needed(found.interval(metric), precision), maximum)
+            wanted = min(enough(found.interval(metric), precision), maximum)
     return found
 
 
@@ -156,7 +156,7 @@ def _one(
     return number, simulations(scenario, seed, [number], measured, besides)[0]
 
 
-def _needed(found: Interval, precision: float) -> int:
+def enough(found: Interval, precision: float) -> int:
     """How many replications make the relative half-width at most `precision`: no more, or some."""
     allowed = precision * abs(found.mean)
     if found.half_width <= allowed or math.isnan(found.mean):

@@ -67,15 +67,40 @@ def test_what_is_left_follows_from_the_pace(pass_time) -> None:
         with expecting(10.0, prior=6.0):
             pass_time(2.0)
             assert course.state() == "0 % done, about 4 s left"
-            advance(2.5)
-            assert course.state() == "25 % done, about 6 s left"
-        assert course.state() == "2 s so far"
+            advance(1.0)
+            assert course.state() == "10 % done, about 5 s left"  # by the pace that was known
+            pass_time(6.0)
+            advance(1.0)
+            assert course.state() == "20 % done, about 34 s left"  # mostly by that which is seen
+            pass_time(15.0)
+            assert course.state() == "20 % done, about 19 s left"
+        assert course.state() == "23 s so far"
         with expecting(10.0, prior=6.0):
             pass_time(7.0)
-            assert course.state() == "9 s so far"
+            assert course.state() == "30 s so far"
         with expecting(20.0, prior=12.0):
             pass_time(13.0)
-            assert course.state() == "22 s so far, longer than expected"
+            assert course.state() == "43 s so far, longer than expected"
+
+
+def test_what_comes_before_the_first_piece_is_no_pace(pass_time) -> None:
+    """However long code is compiled, or processes start: it is no pace of what follows."""
+    with watched() as known:
+        course = Course(Shown("simulating"), known)
+        known.heard = course.begin
+        with expecting(200.0, prior=4.0, loading=2.0, compiling=True):
+            pass_time(3.0)
+            assert course.state() == ("compiling first, once for each installation; about 1 s left")
+            pass_time(10.0)
+            assert course.state() == "compiling first, once for each installation"
+            advance(2.0)
+            assert course.state() == "1 % done, about 2 s left"
+            pass_time(0.1)
+            advance(2.0)
+            assert course.state() == "2 % done, about 2 s left"  # a piece in 0.1 s, of 98
+            pass_time(9.9)
+            advance(98.0)
+            assert course.state() == "51 % done, about 8 s left"
 
 
 def test_what_will_take_long_is_said_before_it_begins(pass_time, capsys) -> None:

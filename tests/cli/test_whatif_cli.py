@@ -55,6 +55,19 @@ def test_sweep(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_sweep_says_how_often_it_simulates(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where settings are simulated unequally often, it is said from how often to how often."""
+    random = 'step = { kind = "exponential", mean = 0.5 }'
+    small.write_text(SMALL.replace("step = 0.5", random))
+    asked = ["sweep", str(small), "--jobs", "1", "--vary", "dataset.length=8,80000"]
+    assert main(asked) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "8 to 30 simulations of each"
+    assert main([*asked, "--replications", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 simulation of each"
+
+
 def test_an_interrupted_sweep_says_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     """After Ctrl-C one line says where finished rows are, and how to go on."""
     with pytest.raises(KeyboardInterrupt), going_on(Path("sweep.csv")):

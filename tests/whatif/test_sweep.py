@@ -18,6 +18,7 @@ import dlsim
 from dlsim.engine.compiled import installed
 from dlsim.engine.effort import decided
 from dlsim.whatif import Between, WhatIfError, configurations, replicate, sweep
+from dlsim.whatif.extent import ends_in_step
 from dlsim.whatif.journal import Journal
 from dlsim.whatif.parallel import run_all
 from dlsim.whatif.tables import write_table
@@ -50,6 +51,41 @@ def test_rows_are_replications(compiled: bool) -> None:
         np.testing.assert_array_equal(table[f"{metric}_half_width"][3], expected.half_width)
 
 
+def test_what_varies_is_simulated_more_often() -> None:
+    """Eight times where that tells the speed to 0.5 %; else more often, all of which count."""
+    case = dlsim.replace(BASE, {"dataset.length": 4000, "consumer.step": dlsim.Constant(0.5)})
+    table = sweep(case, {"loader.num_workers": [1, 2, 8]}, None, jobs=1)
+    made, mean = table["replications"].tolist(), table["samples_per_s"]
+    assert made[0] == 30
+    assert made[2] == 8
+    for row, workers in enumerate((1, 2, 8)):
+        found = replicate(dlsim.replace(case, {"loader.num_workers": workers}), made[row])
+        assert mean[row] == found["samples_per_s"].mean()
+        first = found.first(8).interval("samples_per_s").half_width
+        wide = max(first * (8 / made[row]) ** 0.5, found.interval("samples_per_s").half_width)
+        assert table["samples_per_s_half_width"][row] == pytest.approx(wide)
+        assert made[row] == 30 or wide <= 0.005 * mean[row]
+    assert same(table, sweep(case, {"loader.num_workers": [1, 2, 8]}, None, jobs=2))
+
+
+def test_workers_in_step_are_simulated_often() -> None:
+    """Runs of workers that stay in step differ by whole rounds: eight that are alike do not tell.
+
+    So there are 30 of them at first, whether these would call for more or not.
+    """
+    read = dlsim.Gamma(1.0, 0.01)
+    case = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=4),
+        dataset=dlsim.MapDataset(200, fetch=[dlsim.Stage("read", wait=read)]),
+        consumer=dlsim.Consumer(step=dlsim.Constant(0.2)),
+    )
+    vary = {"consumer.step": [0.2, 0.5]}
+    assert sweep(case, vary, None, jobs=1)["replications"].tolist() == [30, 8]
+    assert ends_in_step(case)
+    assert not ends_in_step(dlsim.replace(case, {"dataset.fetch.0.wait": dlsim.Gamma(1.0, 0.8)}))
+    assert not ends_in_step(dlsim.replace(case, {"dataset.length": 200_000}))
+
+
 def test_processes_do_not_change_numbers() -> None:
     """One process and two give identical tables."""
     assert same(sweep(BASE, VARY, 50, jobs=1), sweep(BASE, VARY, 50, jobs=2))
@@ -78,6 +114,10 @@ def test_progress() -> None:
     sweep(BASE, VARY, 100, jobs=1, progress=lambda done, total: told.append((done, total)))
     assert told[0] == (0, 600)
     assert told[-1] == (600, 600)
+    assert told == sorted(told)
+    told.clear()
+    sweep(BASE, VARY, None, jobs=1, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (180, 180)  # also if some were needless
     assert told == sorted(told)
 
 
@@ -347,7 +387,7 @@ def test_lost_worker_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """A worker process that is killed ends the sweep in one line; it goes on from there."""
     out = tmp_path / "sweep.csv"
     with monkeypatch.context() as patched:
-        patched.setattr(sys.modules[sweep.__module__], "_simulate", _killed)
+        patched.setattr("dlsim.whatif.rows._simulate", _killed)
         with pytest.raises(WhatIfError, match=r"a worker process was lost .* rows are kept"):
             sweep(BASE, VARY, 80, jobs=2, out=out)
     assert same(sweep(BASE, VARY, 80, jobs=2, out=out), sweep(BASE, VARY, 80, jobs=1))
