@@ -295,6 +295,7 @@ parts = st.fixed_dictionaries(
 )
 gangs = st.sampled_from([1, 1, 2, 3])
 locks = st.sampled_from([0.0, 0.0, 0.3, 1.0])
+lingering = st.sampled_from([0.0, 0.0, 0.1, 0.7, 5.0])
 worker_kinds = st.sampled_from(["processes", "processes", "threads"])
 methods = st.sampled_from([None, "spawn"])
 uses = st.one_of(
@@ -494,7 +495,13 @@ def on_machines(draw: st.DrawFn) -> Scenario:
     scenario = draw(scenarios(torch_only=False))
     loader, dataset = scenario.loader, scenario.dataset
     fetch = [
-        structs.replace(s, read_bytes=draw(reads), threads=draw(gangs), lock=draw(locks))
+        structs.replace(
+            s,
+            read_bytes=draw(reads),
+            threads=draw(gangs),
+            lock=draw(locks),
+            linger=draw(lingering),
+        )
         for s in dataset.fetch
     ]
     kind = draw(worker_kinds) if loader.num_workers else "processes"

@@ -15,11 +15,20 @@ from dlsim.scenario.checks import (
     check_flags,
     check_integer,
     check_positive,
+    check_seconds,
     check_struct,
     check_text,
     check_tuples,
 )
-from dlsim.scenario.distributions import Bytes, Constant, Duration, Share, Size, times
+from dlsim.scenario.distributions import (
+    Bytes,
+    Constant,
+    Duration,
+    Seconds,
+    Share,
+    Size,
+    times,
+)
 from dlsim.scenario.errors import LARGEST, is_integer, is_number, require
 
 Dealt: TypeAlias = Literal["turns", "runs"]
@@ -45,6 +54,9 @@ class Stage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
         lock: The share of `cpu` for which Python's lock is held, where workers are threads
             (`loader.workers`), which have one in common: 0 of code that releases it, as NumPy,
             Pillow and torch do in their loops; 1 of pure Python. Example: 1
+        linger: For how long a thread that waits for others keeps a core busy: those that wait for
+            the next sample, too, as BLAS's and OpenMP's do before they sleep. It matters where
+            processes take turns on cores (`machine.slice`). Example: "26 ms"
     """
 
     name: str
@@ -54,6 +66,7 @@ class Stage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     threads: int = 1
     spin: Share = 0.0
     lock: Share = 0.0
+    linger: Seconds = 0.0
 
     def __post_init__(self) -> None:
         check_text(self, "name")
@@ -62,6 +75,7 @@ class Stage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
         check_distribution(self, "read_bytes", optional=True)
         check_integer(self, "threads", 1)
         require(is_number(self.spin) and 0 <= self.spin < 1, "spin", "a share below 1", self.spin)
+        check_seconds(self, "linger")
         require(is_number(self.lock) and 0 <= self.lock <= 1, "lock", "a share, 0 to 1", self.lock)
 
     def times(self, factor: float) -> Stage:

@@ -130,7 +130,7 @@ def one_thread(stage: Stage) -> Stage:
     """`stage`, computed by one thread: all that its threads compute but wait for one another."""
     work = stage.threads * (1 - stage.spin)
     cpu = times(stage.cpu, work)
-    return structs.replace(stage, cpu=cpu, threads=1, spin=0.0)
+    return structs.replace(stage, cpu=cpu, threads=1, spin=0.0, linger=0.0)
 
 
 def _loader_changes(scenario: Scenario) -> Iterator[Change]:

@@ -168,9 +168,10 @@ def _threads(found: Explanation) -> str:
     names = ", ".join(dict.fromkeys(stage.name for stage in stages))
     threads, cores = max(stage.threads for stage in stages), found.scenario.machine.cores
     busy = threads if cores is None else min(threads, cores)
+    gain = "about" if any(stage.linger for stage in stages) else "at least"
     return (
         f"Each sample keeps {busy:.3g} core{'s' * (busy != 1)} busy while it computes ({names}), "
-        "by threads of libraries in each worker: limit threads in worker_init_fn: at least "
+        f"by threads of libraries in each worker: limit threads in worker_init_fn: {gain} "
         f"{_times(alone.gain)}, {_percent(alone.gain)}."
     )
 

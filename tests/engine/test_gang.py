@@ -1,4 +1,4 @@
-"""Threads of a step that meet, and wait for one another on a core: by hand."""
+"""Threads that meet, of a step or a sample, and wait for one another on a core: by hand."""
 
 from __future__ import annotations
 
@@ -38,6 +38,26 @@ def test_threads_on_one_core_hardly_get_on(engine: Any) -> None:
     trace = dlsim.simulate(training([1.0, 3.5], linger=0.25), engine=engine)
     # From 4 s on the first has 470 ms to go, and the second, that it waits for, 480 ms.
     assert trace.finished.tolist() == pytest.approx([4.48, 4.98])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_threads_of_samples_meet_by_chance(engine: Any) -> None:
+    """Of two workers, each with two threads, the second begins when four want two cores.
+
+    It computes three times as long: of the three others, one has a core. Its first thread has core
+    0 until the tick at 1 s, where it has 3.5 s to go; then the first one's first has it, until 1.5
+    s, and then again it. The others have core 1.
+    """
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=1, num_workers=2),
+        dataset=dlsim.MapDataset(
+            2,
+            fetch=[dlsim.Stage("fetch", cpu=dlsim.Recorded([0.5, 1.5]), threads=2, linger=0.25)],
+        ),
+        machine=dlsim.Machine(cores=2, slice=1.0),
+    )
+    trace = dlsim.simulate(scenario, engine=engine)
+    assert trace.fetched.tolist() == pytest.approx([1.5, 5.0])
 
 
 @pytest.mark.parametrize(("linger", "expected"), [(1e-9, [3, 3]), (3.0, [5, 4])])

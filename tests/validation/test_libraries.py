@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import ctypes
+import json
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from dlsim.validation.calibrating.costs import accounts
 from dlsim.validation.calibrating.lifetimes import exiting
 from dlsim.validation.calibrating.predict import predict
 from dlsim.validation.calibrating.scenario import calibration
+from dlsim.validation.calibrating.spinning import LONG, lingering_between
 from dlsim.validation.observing.one_thread import MAPS, SETTERS, limited
 from tests.validation.test_replay import watched
 
@@ -235,6 +238,48 @@ def test_threads_that_spin_make_intervals_wide_where_cores_are_short():
     assert enough.epoch.high < 2 * enough.epoch.value
     alone = predict(two, {"dataset.fetch.0.spin": 0.0}, replications=3)
     assert alone.epoch.high < 2 * alone.epoch.value
+
+
+def in_turns(seen: Observation, workers: int) -> Observation:
+    """The same of a run with so many workers, on two cores that processes have in turns."""
+    machine = {"cores": 2.0, "slice": 0.004}
+    settings = dlsim.replace(seen.meta.scenario, {"loader.num_workers": workers})
+    notes = {**seen.meta.notes, "machine": json.dumps(machine)}
+    return replace(seen, meta=msgspec.structs.replace(seen.meta, scenario=settings, notes=notes))
+
+
+def test_threads_that_meet_by_chance_compute_as_long_as_where_all_had_cores():
+    """What two workers' samples compute for longer, a simulation finds out, and by how much more
+    four do: seven times as long as alone, not three. Intervals reach to either side.
+    """
+    alone, beside = in_turns(seen_with(1.9, 0.01), 1), in_turns(seen_with(1.9, 0.03), 2)
+    found = calibration(beside, alone, transport=Costs())
+    stage = found.scenario.dataset.fetch[0]
+    assert (stage.threads, stage.spin, stage.linger) == (2, 0, LONG)
+    assert stage.cpu.mean == pytest.approx(0.01)
+    assert found.scenario.machine.contention == 0
+    two, four = (predict(found, {"loader.num_workers": n}, replications=3) for n in (2, 4))
+    assert two.epoch.value == pytest.approx(3 * 0.8, rel=0.2)
+    assert four.epoch.value == pytest.approx(7 * 0.8, rel=0.2)
+    assert four.epoch.low < 0.6 * four.epoch.value
+    assert four.epoch.high > 1.7 * four.epoch.value
+
+
+def test_how_long_threads_linger_is_told_by_samples_that_wait():
+    """Threads that compute for 4 ms more than the sample, which waits for 18, linger so long."""
+    seen = seen_with(1.0)
+    batch, wait = seen.samples.batch, np.full(80, 0.018)
+    own = np.full(len(seen), 4 * 0.002)
+    for more, expected in ((0.004, 0.004), (0.018, LONG)):
+        helped = replace(
+            seen,
+            sample_cpu=np.full(80, 0.002),
+            cpu_started=np.zeros(len(seen)),
+            cpu_fetched=2 * own + 4 * more,
+        )
+        found = lingering_between(helped, batch, wait, 2.0)
+        assert found == pytest.approx(expected, abs=1e-4)
+    assert lingering_between(seen, batch, wait, 1.0) == 0
 
 
 def test_one_thread_is_said_first():

@@ -109,6 +109,8 @@ def test_threads_of_libraries_come_first() -> None:
         "Each sample keeps 2 cores busy while it computes (blur), by threads of libraries in each "
         "worker: limit threads in worker_init_fn: at least 2 times as fast, +"
     )
+    met = {"dataset.fetch.0.spin": 0.0, "dataset.fetch.0.linger": 0.03, "machine.slice": 0.004}
+    assert " worker_init_fn: about " in str(explain(dlsim.replace(crowded, met)))
     enough = dlsim.replace(crowded, {"machine.cores": 16})
     assert str(explain(enough)).startswith("Training is idle")
     few = dlsim.replace(crowded, {"machine.cores": 1, "dataset.fetch": fetch * 2})

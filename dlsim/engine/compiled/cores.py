@@ -18,6 +18,7 @@ from dlsim.engine.compiled.gang import (
     meet,
     next_level,
     part_done,
+    seldom,
 )
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import CORES, STAND_ASIDE
@@ -50,6 +51,8 @@ def serve(s: State) -> None:
     advance(s, what)
     x, c, threads = s.sharing[what], s.customers[what, customer], s.threads[what, customer]
     woken, helps = c.threads == 0, m.customers < m.gang
+    if m.gang > 0 and m.by_chance and not helps:
+        m.amount *= seldom(s)
     if woken:
         c.level, c.handing = 0.0, inf
         x.present += 1
@@ -74,6 +77,7 @@ def serve(s: State) -> None:
         level = x.level + (next_level(s, what, customer) - c.level) * c.threads
     if m.gang > 0:
         join(s, customer, thread, not helps)
+        level = inf if helps and m.by_chance else level
     if woken and helps and s.sharing[CORES].computing == len(s.cores):
         line_up_beside(s, customer)
     elif woken and in_turns(s, what):

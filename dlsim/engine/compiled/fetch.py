@@ -142,7 +142,9 @@ def fetch_sharing(s: State, worker: int) -> bool:
                     if amount > 0.0:
                         w.owed = amount
                         pay(s, worker)
-                        m.customers = demand.threads
+                        m.customers, m.linger = demand.threads, demand.linger
+                        m.gang = demand.threads if demand.linger > 0.0 else 0
+                        m.by_chance = True
                         return True
                     continue
                 if demand.kind == CPU:

@@ -1,6 +1,6 @@
 """Threads of a step that meet, by the rules of the SimPy engine's file of that name.
 
-They are customers with consecutive numbers, the first of which is the main process.
+They are customers with consecutive numbers, the first of which is the main process, or a worker.
 """
 
 from __future__ import annotations
@@ -53,12 +53,29 @@ def forget_last_step(s: State, customer: int) -> None:
 def join(s: State, customer: int, thread: int, first: bool) -> None:
     """A thread of the customer is one of those that meet."""
     m, c = s.main[0], s.customers[CORES, customer]
-    c.member, c.linger, c.lead = thread, s.rules[0].linger, m.amount / MEETINGS
+    c.member, c.linger = thread, m.linger
+    c.lead = inf if m.by_chance else m.amount / MEETINGS
     if first:
         c.together = m.gang
     else:
         s.threads[CORES, customer, thread].who = NONE
+    if not first and m.by_chance:  # it only keeps a core busy
+        c.member, c.lingers = NONE, True
+        s.threads[CORES, customer, thread].done = inf
     s.sharing[CORES].apart = True
+
+
+@inlined
+def seldom(s: State) -> float:
+    """How many times as long those compute who meet by chance, among all who stay on cores."""
+    m, x, r, among = s.main[0], s.sharing[CORES], s.rules[0], 0
+    for one in range(len(s.customers[CORES])):
+        c = s.customers[CORES, one]
+        own = one >= m.customer and one < m.customer + m.gang
+        if own or (c.threads > 0 and (c.member != NONE or c.lingers)):
+            among += 1
+    present = among + (r.background + x.spinning)
+    return float(max((present - 1.0) / max(r.cores - 1.0, 1.0), 1.0))
 
 
 @inlined
@@ -71,13 +88,31 @@ def leave_gang(s: State, customer: int) -> None:
 
 @inlined
 def part_done(s: State, customer: int, thread: int) -> None:
-    """A thread has done what it wanted: if that was its part of a step, it lingers."""
+    """A thread has done what it wanted: if that was its part of a step, it lingers.
+
+    If it was that of a sample, the others do.
+    """
     c, t = s.customers[CORES, customer], s.threads[CORES, customer, thread]
     if c.member == thread:
         leave_gang(s, customer)
         if t.who == NONE:
             t.done, c.lingers = c.level + c.linger, True
             c.threads += 1
+        elif c.lead == inf:
+            for other in range(customer + 1, customer + c.together):
+                begin_to_linger(s, other, c.linger)
+
+
+@inlined
+def begin_to_linger(s: State, customer: int, linger: float) -> None:
+    """A thread that has kept a core busy, or stood in line for one, does so for no longer."""
+    c = s.customers[CORES, customer]
+    if c.computing:
+        catch_up_with(s, CORES, customer)
+    s.threads[CORES, customer, 0].done = c.level + linger
+    if c.computing:
+        due = level_due(s, CORES, customer)
+        s.sharing[CORES].next = play(s.due[CORES], s.first_due[CORES], customer, due, False)
 
 
 @inlined

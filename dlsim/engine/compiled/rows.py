@@ -84,7 +84,9 @@ MAIN_PROCESS = row(
     ("what", "i8"),
     ("customer", "i8"),
     ("customers", "i8"),
-    ("gang", "i8"),  # of these, so many are threads that meet
+    ("gang", "i8"),  # of these, so many are threads that meet,
+    ("by_chance", "?"),  # now and then, or again and again,
+    ("linger", "f8"),  # and keep a core busy for so long, once they have
     ("free", "i8"),  # first of the unused messages
     ("job", "i8"),  # first unused row of the jobs drawn
     ("rows", "i8"),  # rows of samples written

@@ -132,6 +132,7 @@ DEMANDS = np.dtype(
         ("stage", "i8"),
         ("place", "i8"),
         ("threads", "i8"),
+        ("linger", "f8"),  # for how long they keep a core busy that wait for others
         ("part", "f8"),
         ("locked", "?"),
     ]
@@ -265,14 +266,15 @@ def demands(scenario: Scenario) -> tuple[NDArray[Any], int]:
     """
     if scenario.ideal:
         return np.zeros(0, DEMANDS), 1
-    made, place = [], 0
+    made, place, turns = [], 0, scenario.machine.slices > 0
     for i, stage in enumerate(scenario.dataset.fetch):
         for kind, asked in ((READ, stage.read_bytes), (WAIT, stage.wait), (CPU, stage.cpu)):
             if asked is not None:
                 lock = locked(scenario, i) if kind == CPU else 0.0
                 if lock > 0:
-                    made.append((kind, i, place, 1, lock, True))
-                made.append((kind, i, place, stage.threads, 1 - lock, False))
+                    made.append((kind, i, place, 1, 0.0, lock, True))
+                linger = stage.linger if turns else 0.0
+                made.append((kind, i, place, stage.threads, linger, 1 - lock, False))
                 place += 2 if kind == READ else 1
     return np.array(made, DEMANDS), place
 

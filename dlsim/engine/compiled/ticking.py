@@ -57,11 +57,16 @@ def wake_up(s: State, customer: int) -> None:
 
 @inlined
 def line_up_beside(s: State, customer: int) -> None:
-    """Rule 4: a thread that is woken for a step, where all cores are busy."""
+    """Rule 4: a thread that is woken for a step, or a sample, where all cores are busy."""
     x, c, first = s.sharing[CORES], s.customers[CORES, customer], customer
     while s.customers[CORES, first].together == 0:
         first -= 1
     core = s.customers[CORES, first].core
+    if c.lingers:  # which meets the first by chance
+        core = 0
+        for other in range(1, len(s.cores)):
+            if s.cores[other].waiting < s.cores[core].waiting:
+                core = other
     remember(s, customer, core)
     x.back += 1
     c.place = x.back

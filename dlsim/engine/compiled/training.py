@@ -43,7 +43,8 @@ def give_back(s: State) -> int:
     m.count += 1
     if r.threads > 0:
         compute(s, batch.step)
-        m.customers = r.threads
+        m.customers, m.linger = r.threads, r.linger
+        m.by_chance = False
         m.gang = r.threads if r.linger > 0.0 and batch.step > 0.0 else 0
         return served_first(s, STEPPED)
     if r.copy_byte * batch.bytes > 0.0 and batch.bytes > r.staged and not r.overlap_copy:

@@ -236,7 +236,8 @@ def fetch_sharing(
                 yield from run.compute(worker, owed)
                 owed = 0.0
                 free = (1 - lock) * amount[0]
-                yield from run.compute_together(helpers(worker, together), free, turn)
+                crew, linger = helpers(worker, together), stages[stage].linger
+                yield from run.compute_together(crew, free, turn, linger, by_chance=True)
                 continue
             if demand == CPU:
                 owed += (1 - lock) * amount[0]

@@ -1,24 +1,28 @@
-"""Threads of a step that meet again and again, and wait for one another on a core.
+"""Threads of a step, or a sample, that meet again and again, and wait for one another on a core.
 
-None is further ahead of one that has no core than from one meeting to the next. The main process is
-the first of them: its step is over when all have done theirs.
+Of a step, none is further ahead of one that has no core than from one meeting to the next. Those of
+a sample meet by chance: all but the first keep cores busy, until it has computed for as much longer
+as it seldom meets them. The main process, or a worker, is the first: what they do is over when all
+have done their part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from math import inf
 
-from dlsim.engine.facts import MEETINGS
 from dlsim.engine.processes.cores import Customer, Thread, Who
 
 
 class Gang:
-    """The threads of one step, each of which computes for `amount`."""
+    """The threads of one step, or sample.
 
-    def __init__(self, first: Who, amount: float, linger: float) -> None:
-        self.first, self.linger = first, linger
-        self.lead = amount / MEETINGS
+    None of them is further ahead of one that has no core than by its `lead`. There may be `others`,
+    that only keep cores busy.
+    """
+
+    def __init__(self, first: Who, lead: float, linger: float, others: Sequence[Who]) -> None:
+        self.first, self.linger, self.lead, self.others = first, linger, lead, others
         self.members: dict[Who, tuple[Customer, int]] = {}  # with the numbers of their threads
 
     def done(self, who: Who) -> bool:
@@ -51,6 +55,14 @@ class Gang:
             if thread[1] == number:
                 return thread[0]
         return end(customer.threads, number) - customer.level
+
+
+def seldom(present: float, cores: float) -> float:
+    """How many times as long threads compute that meet by chance, among so many who stay on cores.
+
+    Of the others as many have cores as there are, but for one: so often it is the one waited for.
+    """
+    return max((present - 1) / max(cores - 1, 1.0), 1.0)
 
 
 def end(threads: list[Thread], number: int) -> float:

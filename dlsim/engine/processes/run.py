@@ -157,21 +157,29 @@ class Run:
         yield from self.compute(worker, lock * seconds, turn)
         yield from self.compute(BESIDE + worker, (1 - lock) * seconds, turn)
 
-    def compute_together(self, processes: Sequence[int], seconds: float, turn: int) -> Steps:
-        """Use `seconds` of processor time in each of the `processes`, at the same time."""
+    def compute_together(
+        self,
+        processes: Sequence[int],
+        seconds: float,
+        turn: int,
+        linger: float = 0.0,
+        *,
+        by_chance: bool = False,
+    ) -> Steps:
+        """Use `seconds` of processor time in each of the `processes`, at the same time.
+
+        Those that `linger` wait for one another, where they take turns on cores, and meet again and
+        again, or `by_chance`.
+        """
         assert self.cores is not None, "whatever asks for several makes the machine a shared one"
-        if seconds > 0:
+        if linger > 0 and seconds > 0 and isinstance(self.cores, Ticking):
+            customers, turns = [self.customer(p) for p in processes], self._turns(processes[0])
+            yield self.cores.serve_together(
+                seconds, customers, turn, linger, turns=turns, by_chance=by_chance
+            )
+        elif seconds > 0:
             services = [self._serve(self.cores, p, seconds, turn) for p in processes]
             yield self.env.all_of(services)
-
-    def step_together(self, processes: Sequence[int], seconds: float, turn: int) -> Steps:
-        """The same of threads of a step, which wait for one another."""
-        linger = self.scenario.consumer.linger
-        if linger > 0 and seconds > 0 and isinstance(self.cores, Ticking):
-            customers = [self.customer(process) for process in processes]
-            yield self.cores.serve_together(seconds, customers, turn, linger)
-        else:
-            yield from self.compute_together(processes, seconds, turn)
 
     def make_room(self, delay: float) -> Steps:
         """The main process lets whom it wakes in `delay` seconds have its core, if none is left.
@@ -188,9 +196,12 @@ class Run:
     def _serve(
         self, cores: Sharing | Ticking, process: int, seconds: float, turn: int
     ) -> simpy.Event:
-        """Threads of a worker that gives Python's lock back by itself need not take turns."""
-        turns = process == MAIN or self.costs.lock == 1
+        turns = self._turns(process)
         return cores.serve(seconds, self.customer(process), turn, turns=turns)
+
+    def _turns(self, process: int) -> bool:
+        """Threads of a worker that gives Python's lock back by itself need not take turns."""
+        return process == MAIN or self.costs.lock == 1
 
     def spin(self, until_then: simpy.Event) -> Steps:
         """Let the main process wait for the accelerator, on a core if it spins."""

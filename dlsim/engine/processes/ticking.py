@@ -10,9 +10,11 @@ The rules, which are about what Linux does where nothing is preferred:
 3. A core on which nobody computes any more takes the first in its line, or else in the longest one.
    Where cores have no rest for long, as who moves large messages sleeps and wakes all the time, it
    looks at the longest one at the next tick only.
-4. A thread of a step that waits for others (gang.py) goes on computing; and so do those of the last
-   step, for as long as they linger. It is taken from another line at ticks only. If all cores are
-   busy when it is woken for a step, it goes to the end of the main process's line.
+4. A thread of a step, or a sample, that waits for others (gang.py) goes on computing; and so do
+   those of the last one, for as long as they linger. It is taken from another line at ticks only.
+   If all cores are busy when it is woken, it goes to the end of the line of the first of them; one
+   of a sample to that of the shortest line. The first of a sample computes for as many times as
+   long as it seldom finds the others on cores.
 
 As long as no core is without work, all together get as much done as if they shared equally.
 """
@@ -26,10 +28,10 @@ from math import ceil, inf
 
 import simpy
 
-from dlsim.engine.facts import INSTANT
+from dlsim.engine.facts import INSTANT, MEETINGS
 from dlsim.engine.processes.clock import ALARM, happen, until
 from dlsim.engine.processes.cores import Customer, Rates, Who
-from dlsim.engine.processes.gang import Gang
+from dlsim.engine.processes.gang import Gang, seldom
 from dlsim.scenario import Machine
 
 MOST = 1 << 16  # cores; nothing here wants more of them
@@ -74,21 +76,37 @@ class Ticking:
         return done
 
     def serve_together(
-        self, amount: float, customers: Sequence[Who], turn: int, linger: float
+        self,
+        amount: float,
+        customers: Sequence[Who],
+        turn: int,
+        linger: float,
+        *,
+        turns: bool = True,
+        by_chance: bool = False,
     ) -> simpy.Event:
-        """The same of several that meet: of the first, when all have done their part."""
+        """The same of several that meet: of the first, when all have done their part.
+
+        Those that meet `by_chance` compute for as much longer as they seldom do.
+        """
         done = [self.env.event() for _ in customers]
         self._advance()
-        gang = Gang(customers[0], amount, linger)
+        if by_chance:
+            spinning = {who for who, one in self._customers.items() if one.lingers}
+            present = len({*spinning, *self._gangs, *customers}) + self.background
+            amount *= seldom(present, self.machine.cores or inf)
+        lead, others = (inf, customers[1:]) if by_chance else (amount / MEETINGS, ())
+        gang = Gang(customers[0], lead, linger, others)
         for who, event in zip(customers, done, strict=True):
-            woken, served = self._present(who, turns=True)
+            woken, served = self._present(who, turns)
             if who != gang.first:  # whatever is left of the last step
                 served.threads.clear()
-                served.lingers = False
+                served.lingers = who in others
             number, served.meets = next(self._number), True
-            served.add((amount, number, event, turn))
-            gang.members[who] = served, number
-            self._gangs[who] = gang
+            served.add((inf if who in others else amount, number, event, turn))
+            if who not in others:
+                gang.members[who] = served, number
+                self._gangs[who] = gang
             if woken:
                 self._wake(who, beside=gang.first)
         self._met = False
@@ -176,21 +194,28 @@ class Ticking:
         return gang
 
     def _part_done(self, who: Who) -> None:
-        """Rule 4: who has done its part of a step lingers."""
-        gang, customer = self._leave_gang(who), self._customers[who]
-        if gang is not None and who != gang.first:
+        """Rule 4: who has done its part of a step lingers, and so do the others of a sample."""
+        gang = self._leave_gang(who)
+        if gang is None:
+            return
+        for other in (who,) if who != gang.first else gang.others:
+            customer = self._customers[other]
+            if self._computing[self._core[other]] == other:
+                customer.catch_up(self._level)
             end = customer.level + gang.linger
-            customer.threads.append((end, next(self._number), self.env.event(), ALARM))
+            customer.threads[:] = [(end, next(self._number), self.env.event(), ALARM)]
             customer.lingers = True
 
     def _wake(self, who: Who, beside: Who | None = None) -> None:
         """Rule 1; of a thread `beside` another one, rule 4."""
+        lengths = [len(line) for line in self._lines]
         if beside is not None and who != beside and None not in self._computing:
-            self._core[who] = self._core[beside]
-            self._lines[self._core[who]].append(who)
+            by_chance = self._customers[who].lingers
+            core = lengths.index(min(lengths)) if by_chance else self._core[beside]
+            self._core[who] = core
+            self._lines[core].append(who)
             return
         had, busy = self._core.get(who), [one is not None for one in self._computing]
-        lengths = [len(line) for line in self._lines]
         if had is not None and (not busy[had] or all(busy)):
             core = had
         else:

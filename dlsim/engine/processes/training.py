@@ -64,5 +64,6 @@ def on_cores(run: Run, seconds: float) -> Steps:
     if run.cores is None:
         yield from run.compute(MAIN, seconds)
     else:
-        threads = [MAIN - thread for thread in range(run.scenario.consumer.threads)]
-        yield from run.step_together(threads, seconds, run.turns.last)
+        consumer = run.scenario.consumer
+        threads = [MAIN - thread for thread in range(consumer.threads)]
+        yield from run.compute_together(threads, seconds, run.turns.last, consumer.linger)

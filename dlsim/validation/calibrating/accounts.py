@@ -43,7 +43,8 @@ class Accounts:
     it is held up in the first sending.
     `tensors`, `bytes`, `path`: of the mean batch. `crowding`: for each batch collated, how busy the
     other cores were meanwhile, from 0 to 1, and whether it was the `first` of its process.
-    `busy`: cores that a sample keeps busy, by threads of a library; `unhindered`: CPU of a typical
+    `busy`: cores that a sample keeps busy, by threads of a library; `lingers`: for how long these
+    keep one busy while it is blocked; `unhindered`: CPU of a typical
     one that had not to wait for a core.
     """
 
@@ -91,6 +92,7 @@ class Accounts:
     crowding: Floats
     first: Any
     busy: float
+    lingers: float
     unhindered: float
     machine: dict[str, float] = field(default_factory=dict)
 

@@ -25,6 +25,7 @@ from dlsim.validation.calibrating.firsts import beyond
 from dlsim.validation.calibrating.lifetimes import first_samples, lifetimes
 from dlsim.validation.calibrating.lock import beside, held_up, own_waits, shares
 from dlsim.validation.calibrating.receiving import main_side
+from dlsim.validation.calibrating.spinning import lingering_between
 from dlsim.validation.calibrating.steps import letting_go, lingering, steps
 
 NAN = float("nan")
@@ -64,7 +65,7 @@ def accounts(run: object) -> Accounts:
         collate = collate + letting_go(seen) + beside
     elif not scenario.loader.pin_memory:
         parts["receive"] = parts["receive"] + letting_go(seen)
-    work = worker_side(seen, machine, path)
+    work, busy = worker_side(seen, machine, path), cores_busy(seen)
     known = [work[name] for name in ("take", "hand_over") if len(work[name])]
     between = float(sum(values.mean() for values in known))
     put = float(parts["put"].mean()) if len(parts["put"]) else 0.0
@@ -87,7 +88,8 @@ def accounts(run: object) -> Accounts:
         pin=seen.pin_cpu[seen.order][~np.isnan(seen.pin_cpu[seen.order])],
         copy=machine.get("copy", NAN),
         **paid,
-        busy=cores_busy(seen),
+        busy=busy,
+        lingers=lingering_between(seen, parts["batch"], parts["wait"], busy),
         crowding=crowding(seen, machine.get("cores", 1.0))[fetched],
         first=first_batches(seen)[fetched],
     )

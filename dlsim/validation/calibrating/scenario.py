@@ -33,13 +33,15 @@ from dlsim.validation.calibrating.crowding import contention, paired
 from dlsim.validation.calibrating.fitting import Fit
 from dlsim.validation.calibrating.lock import NEGLIGIBLE
 from dlsim.validation.calibrating.moving import costs_of, shared, without_cold
+from dlsim.validation.calibrating.spinning import spinning
 from dlsim.validation.calibrating.steps import per_sample
 from dlsim.validation.calibrating.work import (
     consumer_of,
     helped,
-    spinning,
+    lingers,
     spun,
     stages,
+    together_on_cores,
     watched_consumer,
 )
 
@@ -206,12 +208,12 @@ def of_runs(
     threads = siblings(runs)
     if threads < 1:
         runs = [replace(run, crowding=paired(run.crowding, run.machine["cores"])) for run in runs]
-    slower, spin = 1 / threads - 1, None
+    slower, spin, linger = 1 / threads - 1, None, 0.0
     if spinning([run.busy for run in runs]):
-        spin = spun(runs)
+        spin, linger = spun(runs), lingers(runs)
     else:
         runs = helped(runs)
-    if len({run.scenario.loader.num_workers for run in runs}) > 1:
+    if not linger and len({run.scenario.loader.num_workers for run in runs}) > 1:
         costs_of_batches = np.concatenate([of_batches(run) for run in runs])
         # The first batch takes longer for more reasons than its neighbours.
         crowded = np.where(together(runs, "first"), np.nan, together(runs, "crowding"))
@@ -224,7 +226,12 @@ def of_runs(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             transport = probe(first.path)
-    fetch, fits = stages(runs, spin)
+    if linger:  # what they only wait for one another is simulated
+        undisturbed = together_on_cores(runs)
+        fetch, fits = stages(undisturbed, 0.0, linger)
+        errors |= {key: errors_of(undisturbed)[key] for key in ("cpu", "pace")}
+    else:
+        fetch, fits = stages(runs, spin)
     consumer, fits["step"] = consumer_of(like_first(runs), each, stepping)
     dataset: Any = first.scenario.dataset
     batched = isinstance(dataset, MapDataset) and dataset.batched

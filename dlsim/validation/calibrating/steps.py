@@ -78,7 +78,15 @@ def lingering(seen: Observation) -> float:
     waited = seen.returned[then] - seen.requested[then]
     process = seen.cpu_returned[then] - seen.cpu_requested[then]
     thread = seen.thread_returned[then] - seen.thread_requested[then]
-    spent, least, most = float((process - thread).mean()), 0.0, float(waited.max())
+    return within(waited, float((process - thread).mean()))
+
+
+def within(waited: Floats, spent: float) -> float:
+    """The seconds that make `spent` on average, of each of the times `waited` no more than it is.
+
+    The longest of these, if all of them together make less.
+    """
+    least, most = 0.0, float(waited.max())
     while most - least > TOGETHER / 10:
         middle = (least + most) / 2
         enough = float(np.minimum(waited, middle).mean()) >= spent

@@ -18,8 +18,8 @@ from dlsim.validation.calibrating.accounts import Accounts, of_batches, together
 from dlsim.validation.calibrating.cost_errors import step_times
 from dlsim.validation.calibrating.fitting import Fit, fit
 from dlsim.validation.calibrating.lock import NEGLIGIBLE
+from dlsim.validation.calibrating.spinning import threads_of
 
-SPUN = 0.4  # of a thread's time, in which one that waits on a core may do nothing
 LINGER = 1e-3  # seconds; threads that keep a core busy for less do not wait for each other on it
 BY_INDEX = 100_000  # samples; of larger datasets costs are not kept one by one
 HELD = 0.5  # of a step's time: a host that leaves it sooner is not held back by the accelerator
@@ -27,11 +27,11 @@ AHEAD = 1000  # steps of one kernel that CUDA takes before the host has to wait 
 
 
 def stages(
-    runs: Sequence[Accounts], spin: float | None = None
+    runs: Sequence[Accounts], spin: float | None = None, linger: float = 0.0
 ) -> tuple[tuple[Stage, ...], dict[str, Fit]]:
     """How samples are fetched: index by index, if each was seen, else as they are distributed.
 
-    `spin`: as in `by_threads`.
+    `spin`, `linger`: as in `by_threads`.
     """
     wait, cpu = together(runs, "wait"), together(runs, "cpu")
     fits = {"wait": fit(wait), "cpu": fit(cpu)}
@@ -48,7 +48,7 @@ def stages(
             waits = Recorded(tuple(wait[rows].tolist()))
             cpus = Recorded(tuple(cpu[rows].tolist()))
     wait_first = waits if waits.mean >= NEGLIGIBLE else None
-    computing = by_threads(cpus, max(run.busy for run in runs), spin)
+    computing = by_threads(cpus, max(run.busy for run in runs), spin, linger)
     return (msgspec.structs.replace(computing[0], wait=wait_first), *computing[1:]), fits
 
 
@@ -80,21 +80,6 @@ def mean_cost(run: Accounts) -> float:
     return float(of_batches(run).mean())
 
 
-def spinning(busy: Sequence[float]) -> bool:
-    """Whether threads of libraries keep cores busy that nothing is done on.
-
-    `busy`: the cores that a sample kept busy while its own thread computed, in each run. Threads
-    that are as busy as that one, wait for each other on a core; those that share out work do so,
-    too, but not where cores are short.
-    """
-    return min(busy) > threads_of(max(busy)) - SPUN
-
-
-def threads_of(busy: float) -> int:
-    """How many threads keep so many cores busy, two at least."""
-    return max(ceil(busy - IDLE), 2)
-
-
 def spun(runs: Sequence[Accounts]) -> float:
     """The share of what such threads compute in which they only wait for one another.
 
@@ -105,7 +90,33 @@ def spun(runs: Sequence[Accounts]) -> float:
     return 1 - min(needed / max(float(together(runs, "cpu").mean()), needed, NEGLIGIBLE), 1.0)
 
 
-def by_threads(cpu: Distribution, busy: float, spin: float | None) -> tuple[Stage, ...]:
+def together_on_cores(runs: Sequence[Accounts]) -> list[Accounts]:
+    """The runs in which threads that wait for one another had cores together, as if all had.
+
+    Those with the number of workers with which the typical sample computed least. As far as threads
+    had to wait in these, too, they compute as much less as those who found cores did.
+    """
+    of_workers: dict[int, list[Accounts]] = {}
+    for run in runs:
+        of_workers.setdefault(run.scenario.loader.num_workers, []).append(run)
+    least = min(of_workers.values(), key=lambda some: float(np.median(together(some, "cpu"))))
+    needed = 1 - spun(least)
+    return [replace(run, cpu=needed * run.cpu) for run in least]
+
+
+def lingers(runs: Sequence[Accounts]) -> float:
+    """For how long threads of libraries that spin wait on cores for one another and for samples.
+
+    0 where they do not long enough to matter, or where processes share cores.
+    """
+    longest = max(run.lingers for run in runs)
+    in_turns = all(run.machine.get("slice") for run in runs)
+    return longest if longest > LINGER and in_turns else 0.0
+
+
+def by_threads(
+    cpu: Distribution, busy: float, spin: float | None, linger: float = 0.0
+) -> tuple[Stage, ...]:
     """What a sample computes, if it keeps so many cores `busy` while its own thread does.
 
     Threads that `spin` do so for such a share of it. Others (None) sleep when they have nothing to
@@ -115,7 +126,7 @@ def by_threads(cpu: Distribution, busy: float, spin: float | None) -> tuple[Stag
         return (Stage("fetch", cpu=cpu),)
     threads = threads_of(busy)
     if spin is not None:
-        return (Stage("fetch", cpu=cpu, threads=threads, spin=spin),)
+        return (Stage("fetch", cpu=cpu, threads=threads, spin=spin, linger=linger),)
     together = min((busy - 1) / (threads - 1), 1.0)
     return (
         Stage("fetch", cpu=scaled(cpu, 1 - together)),
