@@ -41,6 +41,25 @@ def test_threads_on_one_core_hardly_get_on(engine: Any) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_who_has_slept_meets_others_at_a_turn(engine: Any) -> None:
+    """At 0.25 s the second of two workers finds three others: it wants its 0.5 s, and two turns.
+
+    It has core 0 until the tick at 1 s, the first one's first until 1.5 s, and it from then on.
+    """
+    fetch = [
+        dlsim.Stage("read", wait=dlsim.Constant(0.25)),
+        dlsim.Stage("fetch", cpu=dlsim.Constant(0.5), threads=2, linger=0.25),
+    ]
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=1, num_workers=2),
+        dataset=dlsim.MapDataset(2, fetch=fetch),
+        machine=dlsim.Machine(cores=2, slice=1.0),
+    )
+    trace = dlsim.simulate(scenario, engine=engine)
+    assert trace.fetched.tolist() == pytest.approx([1.5, 3.25])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_threads_of_samples_meet_by_chance(engine: Any) -> None:
     """Of two workers, each with two threads, the second begins when four want two cores.
 

@@ -52,7 +52,8 @@ def serve(s: State) -> None:
     x, c, threads = s.sharing[what], s.customers[what, customer], s.threads[what, customer]
     woken, helps = c.threads == 0, m.customers < m.gang
     if m.gang > 0 and m.by_chance and not helps:
-        m.amount *= seldom(s)
+        least = max(m.amount, s.rules[0].slice if m.slept else 0.0)
+        m.amount += (seldom(s) - 1.0) * least
     if woken:
         c.level, c.handing = 0.0, inf
         x.present += 1

@@ -37,7 +37,7 @@ def begin_to_fetch(s: State, worker: int) -> bool:
         return True
     s.moments[STARTED, job.number] = m.now + r.round_trip if job.calls > 0 else m.now
     if r.shared:
-        w.call, w.owed = 0, 0.0
+        w.call, w.owed, w.slept = 0, 0.0, False
         w.doing = CALL
         if r.computing:
             w.owed = computing(s, w.job)
@@ -144,7 +144,8 @@ def fetch_sharing(s: State, worker: int) -> bool:
                         pay(s, worker)
                         m.customers, m.linger = demand.threads, demand.linger
                         m.gang = demand.threads if demand.linger > 0.0 else 0
-                        m.by_chance = True
+                        m.by_chance, m.slept = True, w.slept
+                        w.slept = False
                         return True
                     continue
                 if demand.kind == CPU:
@@ -158,6 +159,7 @@ def fetch_sharing(s: State, worker: int) -> bool:
                 else:
                     w.demand += 1
                     if amount > 0.0:
+                        w.slept = True
                         wake(s, worker, m.now + amount)
                         return True
                     continue

@@ -86,6 +86,7 @@ MAIN_PROCESS = row(
     ("customers", "i8"),
     ("gang", "i8"),  # of these, so many are threads that meet,
     ("by_chance", "?"),  # now and then, or again and again,
+    ("slept", "?"),  # whose first has slept,
     ("linger", "f8"),  # and keep a core busy for so long, once they have
     ("free", "i8"),  # first of the unused messages
     ("job", "i8"),  # first unused row of the jobs drawn
@@ -114,6 +115,7 @@ WORKER = row(
     ("call", "i8"),
     ("demand", "i8"),
     ("owed", "f8"),  # processor time not asked for yet
+    ("slept", "?"),  # since its threads have computed together
     # Its feeder thread:
     ("feeding", "i8"),
     ("beginning", "f8"),  # what its first answer takes longer

@@ -212,6 +212,7 @@ def fetch_sharing(
     stages = run.scenario.dataset.fetch
     threads = [stage.threads for stage in stages]
     locks = [locked(run.scenario, number) for number in range(len(stages))]
+    slept = False
     for place, (call, demands) in enumerate(zip(calls, work.demands, strict=True)):
         if ahead:
             yield from run.compute(worker, owed)
@@ -237,7 +238,10 @@ def fetch_sharing(
                 owed = 0.0
                 free = (1 - lock) * amount[0]
                 crew, linger = helpers(worker, together), stages[stage].linger
-                yield from run.compute_together(crew, free, turn, linger, by_chance=True)
+                yield from run.compute_together(
+                    crew, free, turn, linger, by_chance=True, slept=slept
+                )
+                slept = slept and not free > 0
                 continue
             if demand == CPU:
                 owed += (1 - lock) * amount[0]
@@ -249,6 +253,7 @@ def fetch_sharing(
                 yield from run.disk.read(customer, turn, at, call, *amount)
             elif demand != READ and amount[0] > 0:
                 yield sleep(env, amount[0], turn)
+                slept = True
         if one_by_one:
             yield from run.compute(worker, owed)
             owed = 0.0

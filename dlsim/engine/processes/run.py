@@ -165,17 +165,18 @@ class Run:
         linger: float = 0.0,
         *,
         by_chance: bool = False,
+        slept: bool = False,
     ) -> Steps:
         """Use `seconds` of processor time in each of the `processes`, at the same time.
 
         Those that `linger` wait for one another, where they take turns on cores, and meet again and
-        again, or `by_chance`.
+        again, or `by_chance`, if the first has `slept`.
         """
         assert self.cores is not None, "whatever asks for several makes the machine a shared one"
         if linger > 0 and seconds > 0 and isinstance(self.cores, Ticking):
             customers, turns = [self.customer(p) for p in processes], self._turns(processes[0])
             yield self.cores.serve_together(
-                seconds, customers, turn, linger, turns=turns, by_chance=by_chance
+                seconds, customers, turn, linger, turns=turns, by_chance=by_chance, slept=slept
             )
         elif seconds > 0:
             services = [self._serve(self.cores, p, seconds, turn) for p in processes]

@@ -84,17 +84,20 @@ class Ticking:
         *,
         turns: bool = True,
         by_chance: bool = False,
+        slept: bool = False,
     ) -> simpy.Event:
         """The same of several that meet: of the first, when all have done their part.
 
-        Those that meet `by_chance` compute for as much longer as they seldom do.
+        Those that meet `by_chance` compute for as much longer as they seldom do; who has `slept`
+        finds the others at the next turn at the earliest.
         """
         done = [self.env.event() for _ in customers]
         self._advance()
         if by_chance:
             spinning = {who for who, one in self._customers.items() if one.lingers}
             present = len({*spinning, *self._gangs, *customers}) + self.background
-            amount *= seldom(present, self.machine.cores or inf)
+            least = max(amount, self.machine.slices if slept else 0.0)
+            amount += (seldom(present, self.machine.cores or inf) - 1) * least
         lead, others = (inf, customers[1:]) if by_chance else (amount / MEETINGS, ())
         gang = Gang(customers[0], lead, linger, others)
         for who, event in zip(customers, done, strict=True):
