@@ -10,9 +10,11 @@ from resource import RUSAGE_SELF, getrusage
 import numpy as np
 import psutil
 import pytest
+from torch.utils.data import DataLoader
 
 from dlsim.validation.observing import cpu_time, machine, probe
 from dlsim.validation.observing.records import read
+from dlsim.validation.observing.run import observe
 from dlsim.validation.observing.siblings import pairs, siblings
 from dlsim.validation.observing.wrapped_dataset import WatchedMap
 
@@ -141,16 +143,17 @@ def test_a_sample_is_written_without_a_system_call(tmp_path, monkeypatch):
     batches = range(probe.ROOM - 1), range(3), range(probe.ROOM + 2)
     count = sum(map(len, batches))
     watched = WatchedMap(range(count), watching)
-    watching.take(5)
     for batch in batches:
-        assert watched.__getitems__(batch) == [*batch]
-    watching.begin()
+        assert watched.__getitems__((5, batch)) == [*batch]
+    watching.settle()
     page = probe.ROOM * probe.FETCHED.size
     assert writes == [*[probe.ROOM * probe.RECORD.size] * 2, page, page, 2 * page]
     rows = read(tmp_path)
     watching.close()
-    assert rows["kind"].tolist() == [probe.TAKEN] + [probe.SAMPLE] * count
-    assert rows["what"].tolist() == [-1, *chain(*batches)]
+    taken = rows["kind"] == probe.TAKEN
+    assert taken.sum() == len(batches)
+    assert set(rows["kind"][~taken]) == {probe.SAMPLE}
+    assert rows["what"][~taken].tolist() == [*chain(*batches)]
     assert set(rows["batch"]) == {5}
     assert set(rows["worker"]) == {0}
     assert set(rows["process"]) == {os.getpid()}
@@ -203,10 +206,10 @@ def test_samples_have_the_time_and_the_cpu_that_they_took(tmp_path, thread, monk
 
     watching = probe.Probe(tmp_path, samples=True)
     watching.open(0)
-    watching.take(0)
+    watched = WatchedMap(Rows(), watching)
     thread.asked.clear()
-    WatchedMap(Rows(), watching).__getitems__(range(40))
-    watching.begin()
+    watched.__getitems__((0, range(40)))
+    watching.settle()
     assert thread.asked["cpu"] < 15
     rows = read(tmp_path)
     watching.close()
@@ -225,10 +228,9 @@ def test_indices_that_are_no_integers_are_none(tmp_path):
     """A sample's index is -1 where it is none of 64 bits."""
     watching = probe.Probe(tmp_path, samples=True)
     watching.open(0)
-    watching.take(0)
     indices = ["a", 1 << 70, np.int32(7), 2.5, True]
-    WatchedMap(dict.fromkeys(indices), watching).__getitems__(indices)
-    watching.begin()
+    WatchedMap(dict.fromkeys(indices), watching).__getitems__((0, indices))
+    watching.settle()
     rows = read(tmp_path)
     watching.close()
     assert rows["what"][rows["kind"] == probe.SAMPLE].tolist() == [-1, -1, 7, -1, 1]
@@ -258,11 +260,10 @@ def test_samples_of_one_call_share_what_it_used(tmp_path, thread, monkeypatch):
 
     watching = probe.Probe(tmp_path, samples=True)
     watching.open(0)
-    watching.take(0)
     for indices in ([7, "a", 8, 9], [], [3]):
-        assert WatchedMap(Rows(), watching).__getitems__(indices) == indices
+        assert WatchedMap(Rows(), watching).__getitems__((0, indices)) == indices
         assert watching.each(Rows(), [5, 6]) == [5, 6]
-    watching.begin()
+    watching.settle()
     rows = read(tmp_path)
     watching.close()
     samples = rows[rows["kind"] == probe.SAMPLE]
@@ -275,31 +276,42 @@ def test_samples_of_one_call_share_what_it_used(tmp_path, thread, monkeypatch):
     assert samples["queued"] == pytest.approx(np.where(alone, 0.0, 0.002) / shares, abs=1e-12)
 
 
-def test_samples_have_room_on_the_stack_of_frames(tmp_path) -> None:
+def called() -> None:
+    """What a loop calls."""
+
+
+def new_pages() -> int:
+    """So many pages of memory are new in a loop."""
+    before = getrusage(RUSAGE_SELF).ru_minflt
+    for _ in range(1000):
+        called()
+    return getrusage(RUSAGE_SELF).ru_minflt - before
+
+
+def most(depth: int) -> int:
+    """The most new pages in one loop, of all depths up to this one."""
+    return max(new_pages(), most(depth - 1)) if depth else 0
+
+
+class Deep:
+    """A sample is what `most` finds."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        return most(400)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_have_room_on_the_stack_of_frames(workers) -> None:
     """At no depth of the caller does each call in a sample need a page of its own.
 
     CPython 3.11 to 3.13 give a piece of that stack back with the frame that needed it
     (Python/pystate.c), so that a loop at the end of a piece maps and unmaps it in each turn.
     """
-
-    def called() -> None:
-        pass
-
-    class Calls:
-        def __getitem__(self, index: int) -> int:
-            before = getrusage(RUSAGE_SELF).ru_minflt
-            for _ in range(1000):
-                called()
-            return getrusage(RUSAGE_SELF).ru_minflt - before
-
-    watch = probe.Probe(tmp_path, samples=True)
-    watch.open(0)
-    calls = Calls()
-
-    def most(depth: int, fetch) -> int:
-        """The most new pages in one loop, of all depths up to this one."""
-        return max(fetch(), most(depth - 1, fetch)) if depth else 0
-
-    assert most(400, lambda: calls[0]) >= 1000
-    assert most(400, lambda: watch.each(calls, [0])[0]) < 500
-    watch.close()
+    found: list[int] = []
+    assert most(400) >= 1000
+    observe(DataLoader(Deep(), num_workers=workers), step=lambda batch: found.append(int(batch)))
+    assert len(found) == 2
+    assert max(found) < 500

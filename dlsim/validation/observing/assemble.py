@@ -81,7 +81,7 @@ class Assembly:
         self.log, self.rows, self.setup = log, rows, setup
         self.zero = log.started[0]
         self.first = np.array(log.first, np.int64)
-        self.asked = np.array([draw.size for draw in log.draws], np.int32)
+        self.asked = np.array([size for _, size in log.draws], np.int32)
         self.numbers = np.arange(len(log.draws))
         self.epoch = np.searchsorted(self.first, self.numbers, side="right") - 1
         self.order = np.array([back.batch for back in log.returns], np.int64)
@@ -197,7 +197,7 @@ class Assembly:
         size[(self.status == ENDED) | (self.status == SKIPPED) | (self.status == FAILED)] = 0
         samples, sample_rows = self.samples()
         return Observation(
-            sent=np.array([draw.time for draw in log.draws]) - self.zero,
+            sent=np.array([time for time, _ in log.draws]) - self.zero,
             started=np.where(working, self.taken, NAN) - self.zero,
             fetched=self.collated - self.zero,
             arrived=(self.collated if self.setup.num_workers == 0 else nan) - self.zero,

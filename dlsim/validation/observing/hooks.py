@@ -1,9 +1,9 @@
 """What watches inside the processes of a loader, through the objects that users give it.
 
 The dataset, `collate_fn` and `worker_init_fn` are wrapped; a `Probe` in each process writes
-down what they do. Which batch it was comes along by pickle: an index list sent to a worker says its
-number when it is unpickled there, and leaves only the plain list; a batch carries its number back
-in `Tagged`.
+down what they do. Which batch it was comes along: the number of an index list goes beside it, where
+torch hands both to the dataset; else a list that is sent to a worker says its number when it is
+unpickled there, and leaves only the plain list. A batch carries its number back in `Tagged`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from multiprocessing.reduction import ForkingPickler
 from resource import RUSAGE_SELF, getrusage
 from time import monotonic, process_time, thread_time
 from typing import Any
@@ -85,11 +86,12 @@ class Tagged:
 
 def arriving(batch: int) -> Tagged:
     """The tagged batch in the main process, whose data is about to be unpickled."""
-    tagged = Tagged(batch, None)
-    tagged.rebuilding = monotonic(), thread_time()
+    tagged = object.__new__(Tagged)
+    tagged.batch, tagged.rebuilding = batch, (monotonic(), thread_time())
     return tagged
 
 
+ForkingPickler.register(Tagged, Tagged.__reduce__)  # else looked for in vain before it is asked
 _clocks = threading.local()
 
 
@@ -112,7 +114,7 @@ class Collate:
     def __call__(self, samples: Any) -> Tagged:
         """The tagged batch of `samples`."""
         probe = self._probe
-        began = probe.begin()
+        began = probe.settle()
         try:
             data = self._collate_fn(samples)
         except Exception:
@@ -139,7 +141,7 @@ class WorkerInit:
         # case a release keeps the information in another way.
         with suppress(AttributeError, TypeError):
             object.__setattr__(get_worker_info(), "dataset", self._dataset)
-        began = _here.begin()
+        began = _here.settle()
         if self._init_fn is not None:
             try:
                 self._init_fn(worker)

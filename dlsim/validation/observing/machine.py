@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from dlsim.engine.usable import usable_cores
 from dlsim.scenario.units import duration
 from dlsim.trace.summary import percent
-from dlsim.validation.observing.hooks import Collate, Tagged, Task, arrive
+from dlsim.validation.observing.hooks import Collate, Tagged
 from dlsim.validation.observing.probe import Probe
 from dlsim.validation.observing.wrapped_dataset import WatchedMap
 
@@ -141,9 +141,7 @@ def overhead(took: float, *, samples: bool, rounds: int = 20, most: int = 64) ->
         dataset, collate = WatchedMap(work, probe), Collate(list, probe)
 
         def watched(numbers: list[int]) -> None:
-            arrive(0, None)
-            probe.take(0)
-            collate(dataset.__getitems__(numbers))
+            collate(dataset.__getitems__((0, numbers)))
 
         def plain(numbers: list[int]) -> None:
             values = [work[index] for index in numbers]
@@ -158,9 +156,7 @@ def overhead(took: float, *, samples: bool, rounds: int = 20, most: int = 64) ->
             dearer(partial(watched, numbers), partial(plain, numbers), rounds)
             for numbers in ([0], list(range(most)))
         )
-        carrying = dearer(
-            lambda: carried(Task(0, (), set()), Tagged(0, ())), lambda: carried((), ()), rounds
-        )
+        carrying = dearer(lambda: carried((0, ()), Tagged(0, ())), lambda: carried((), ()), rounds)
         probe.close()
     sample = max(several - one, 0.0) / (most - 1)
     return Overhead(sample, max(one - sample, 0.0), max(carrying, 0.0))
@@ -269,35 +265,27 @@ def spin() -> float:
 
 
 class WorkerMemory:
-    """A progress function that looks at the workers: the most `bytes` of one's own.
+    """Looks at the workers `after` so many batches, of which `progress` is told: the most `bytes`
+    of one's own.
 
     `last`: after how many batches it does, None if that is not known.
     """
 
     def __init__(self, progress: Callable[[int], object], last: int | None) -> None:
-        self.progress, self.last = progress, last
-        self.batches, self._spent = 0, 0.0
+        self.progress, self.last, self._spent = progress, last, 0.0
+        self.after = LOOKS if last is None else (last,)
         self.bytes = math.nan
         largest_child()  # importing takes longer than looking
 
-    def __call__(self, batches: int) -> None:
-        """So many batches more are finished."""
-        self.progress(batches)
-        self.batches += batches
-        if self.batches in (LOOKS if self.last is None else (self.last,)):
-            began = monotonic()
-            self.bytes = max(largest_child(), self.bytes)
-            self._spent = monotonic() - began
+    def look(self) -> None:
+        """It is time to."""
+        began = monotonic()
+        self.bytes = max(largest_child(), self.bytes)
+        self._spent = monotonic() - began
 
-    @property
-    def due(self) -> bool:
-        """Whether it looks after the next batch, and that is the last one."""
-        return self.batches + 1 == self.last
-
-    @property
-    def apart(self) -> float:
-        """Seconds for which it has looked since the last batch, while nobody else did anything."""
-        return self._spent if self.batches == self.last else 0.0
+    def apart(self, batches: int) -> float:
+        """Seconds for which it has looked since the last of so many, while nobody did anything."""
+        return self._spent if batches == self.last else 0.0
 
 
 def largest_child() -> float:

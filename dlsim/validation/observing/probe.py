@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from time import monotonic, process_time
-from typing import Any, TypeVar
+from typing import Any
 
 from dlsim.validation.observing.cpu_time import JUST, NOTHING, Reading, ThreadClock
 
@@ -46,8 +46,6 @@ ROOM = mmap.ALLOCATIONGRANULARITY  # entries of a file that are mapped at a time
 # some microseconds; after each of them, where the thread was last seen to have been off the cores.
 TOGETHER = 1e-3
 
-ROOMY = 1 << 16  # words of a frame
-
 POINTS = ("fetch", "collate", "worker_init_fn")
 FETCH, COLLATE, INIT = range(3)
 
@@ -60,9 +58,9 @@ class Pages:
     kill the process.
     """
 
-    def __init__(self, path: Path, none: bytes) -> None:
+    def __init__(self, path: Path, kind: struct.Struct, none: bytes) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND)
-        self._none = none
+        self._kind, self._none = kind, none
         self.extend()
 
     def extend(self, entries: int = 1) -> None:
@@ -73,12 +71,11 @@ class Pages:
         self._memory = mmap.mmap(self._file, self.room * len(self._none), offset=begin)
         self.filled = 0  # entries of `room`
 
-    def write(self, entry: bytes) -> None:
+    def write(self, *values: float) -> None:
         """The next entry."""
         if self.filled == self.room:
             self.extend()
-        begin = self.filled * len(entry)
-        self._memory[begin : begin + len(entry)] = entry
+        self._kind.pack_into(self._memory, self.filled * self._kind.size, *values)
         self.filled += 1
 
     def column(self, kind: str, number: int) -> memoryview[Any]:
@@ -90,23 +87,6 @@ class Pages:
         """End it. Who still writes into a column writes into memory that goes with it."""
         del self._memory
         os.close(self._file)
-
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def with_room(method: Method) -> Method:
-    """`method`, above which code has room on Python's stack of frames, however deep it calls.
-
-    Since Python 3.11 frames lie in pieces of 16 KiB. A call that needs another piece maps it, and
-    gives it back when it returns (`_PyThreadState_BumpFramePointerSlow`, Python/pystate.c): where a
-    loop is at the end of a piece, each call in it costs some microseconds more. Which loop is, is
-    luck, and other luck in a process that is watched, which has more frames. A frame as large as
-    this one comes with a piece of its own, half of which is left.
-    """
-    function: Any = method
-    function.__code__ = function.__code__.replace(co_stacksize=ROOMY)
-    return method
 
 
 class Probe:
@@ -141,9 +121,11 @@ class Probe:
         self._author = worker, os.getpid()
         self._clock = ThreadClock()
         path = self.directory / f"worker{worker}-process{os.getpid()}"
-        self._records = Pages(path, bytes(RECORD.size))
-        self._fed, self._feeding = Pages(path.with_suffix(".feeder"), bytes(RECORD.size)), Lock()
-        self._samples = Pages(path.with_suffix(".samples"), FETCHED.pack(0.0, NO_INDEX))
+        none = bytes(RECORD.size)
+        self._records = Pages(path, RECORD, none)
+        self._fed, self._feeding = Pages(path.with_suffix(".feeder"), RECORD, none), Lock()
+        none = FETCHED.pack(0.0, NO_INDEX)
+        self._samples = Pages(path.with_suffix(".samples"), FETCHED, none)
         self._times, self._indices = self._samples.column("d", 0), self._samples.column("q", 1)
 
     def close(self) -> None:
@@ -152,7 +134,7 @@ class Probe:
         The numbers of the files may soon be others'.
         """
         self.samples = False
-        self.write = self.serialised = dropped  # type: ignore[method-assign]
+        self.take = self.write = self.serialised = dropped  # type: ignore[method-assign]
         del self._times, self._indices
         for pages in (self._records, self._samples, self._fed):
             pages.close()
@@ -166,18 +148,12 @@ class Probe:
         """
         spent = max(now.cpu - began.cpu, 0.0), now.queued - began.queued
         numbers = self.batch, what, *self._author, kind
-        self._records.write(RECORD.pack(began.time, now.time, *spent, used, *numbers))
+        self._records.write(began.time, now.time, *spent, used, *numbers)
 
     def serialised(self, batch: int, began: float, ended: float, cpu: float) -> None:
         """A record that `batch` was pickled, by whichever thread."""
-        numbers = batch, -1, *self._author, SERIALISED
-        record = RECORD.pack(began, ended, cpu, 0.0, 0.0, *numbers)
         with self._feeding:
-            self._fed.write(record)
-
-    def begin(self) -> Reading:
-        """What this thread has used until now."""
-        return self.settle()
+            self._fed.write(began, ended, cpu, 0.0, 0.0, batch, -1, *self._author, SERIALISED)
 
     def settle(self) -> Reading:
         """What this thread has used until now, and until then for samples that were noted."""
@@ -197,12 +173,11 @@ class Probe:
 
     def take(self, batch: int) -> None:
         """This process begins to work on `batch`."""
+        time, cpu, queued = self.settle()
         self.batch, self.count = batch, 0
-        self._since = now = self._clock()
-        self._due = now.time + self._within
-        self.write(TAKEN, Reading(now.time, 0.0, 0.0), now, process_time())
+        numbers = batch, -1, *self._author, TAKEN
+        self._records.write(time, time, cpu, queued, process_time(), *numbers)
 
-    @with_room
     def each(self, dataset: Any, indices: Iterable[Any]) -> list[Any]:
         """`dataset[index]` of each, one after another, timed."""
         wanted, values = [*indices], list[Any]()
@@ -220,7 +195,7 @@ class Probe:
     def _each(self, dataset: Any, wanted: list[Any], values: list[Any]) -> None:
         """The same into `values`; for each, no more is done than writing down when it was there."""
         pages, first = self._samples, self._expect(wanted)
-        self.begin()
+        self.settle()
         times, due = self._times, self._due
         try:
             for place, index in enumerate(wanted, first):
@@ -248,10 +223,9 @@ class Probe:
         self._settled = 0
         self._times, self._indices = self._samples.column("d", 0), self._samples.column("q", 1)
 
-    @with_room
     def batch_of(self, call: Callable[[Any], Any], indices: Any) -> Any:
         """`call(indices)`, timed: of a dataset, for all samples of a batch."""
-        began = self.begin()
+        began = self.settle()
         try:
             values = call(indices)
         except Exception:
@@ -268,7 +242,7 @@ class Probe:
 
     def iterating(self, dataset: Any) -> Iterator[Any]:
         """`iter(dataset)`, timed."""
-        began = self.begin()
+        began = self.settle()
         iterator: Iterator[Any] = iter(dataset)
         self.done(READY, began)
         return iterator

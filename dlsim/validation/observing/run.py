@@ -26,6 +26,7 @@ from dlsim.validation.observing.assemble import Assembly, Setup
 from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.records import read, started_with
+from dlsim.validation.observing.room import with_room
 from dlsim.validation.observing.settings import assumed, length, settings
 from dlsim.validation.observing.siblings import siblings
 from dlsim.validation.observing.turns import turn
@@ -187,7 +188,7 @@ def run(
     told: int | None,
     seconds: float | None,
     epochs: int,
-    progress: machine.WorkerMemory,
+    memory: machine.WorkerMemory,
 ) -> int | None:
     """The training loop; after how many batches each epoch was left, None for at its end.
 
@@ -200,7 +201,7 @@ def run(
             most = batches if told is None else told + 1
             for epoch in range(epochs):
                 limit, before = seconds if epoch == 0 else None, len(log.finished)
-                late = run_epoch(watched, log, step, meet, most, limit, progress)
+                late = run_epoch(watched, log, step, meet, most, limit, memory)
                 done = len(log.finished) - before
                 if late or (told is not None and done == most):
                     batches = most = done
@@ -228,6 +229,7 @@ def let_go(error: BaseException) -> None:
     traceback.clear_frames(error.__traceback__)
 
 
+@with_room
 def run_epoch(
     watched: DataLoader[Any],
     log: Log,
@@ -235,10 +237,10 @@ def run_epoch(
     meet: Callable[[], object] | None,
     batches: int | None,
     seconds: float | None,
-    progress: machine.WorkerMemory,
+    memory: machine.WorkerMemory,
 ) -> bool:
     """One pass over the loader; whether it was left because the `seconds` had passed."""
-    late = False
+    late, finished, here, told = False, log.finished, {get_ident()}, memory.progress
     # Of a sampler without end, a window of the epoch's batches is already sent.
     log.first.append(len(log.returns if log.endless else log.draws))
     log.started.append(monotonic())
@@ -246,21 +248,24 @@ def run_epoch(
     plain, asked = isinstance(iterator, Returning), monotonic()
     try:
         for batch in islice(iterator, batches):
-            check_taken(watched, log)
+            if not finished or log.takers != here or len(log.returns) != len(finished) + 1:
+                check_taken(watched, log)
             log.in_step = True
             log.entered.append(monotonic() if plain else since_torchs(log, asked))
             if step is not None:
                 before = log.clock.mark()
                 step(batch)
                 log.clock.step(before, log.clock.mark())
-            log.finished.append(monotonic())
+            finished.append(monotonic())
             if meet is not None:
                 meet()
                 log.released.append(monotonic())
             log.in_step = False
-            if progress.due:
-                log.clock.settle()  # the accelerator goes on meanwhile
-            progress(1)
+            told(1)
+            if len(finished) in memory.after:
+                if len(finished) == memory.last:
+                    log.clock.settle()  # the accelerator goes on meanwhile
+                memory.look()
             if seconds is not None and monotonic() - log.started[0] >= seconds:
                 late = True
                 break
@@ -269,10 +274,10 @@ def run_epoch(
         del iterator
         raise
     log.clock.settle()
-    log.left.append(monotonic() - progress.apart)
-    del log.returns[len(log.finished) :]  # taken by the loader's own loop, and given to nobody
+    log.left.append(monotonic() - memory.apart(len(finished)))
+    del log.returns[len(finished) :]  # taken by the loader's own loop, and given to nobody
     del iterator  # workers that do not persist go with it
-    log.ended.append(monotonic() - progress.apart)
+    log.ended.append(monotonic() - memory.apart(len(finished)))
     return late
 
 
@@ -335,8 +340,8 @@ def raised(assembly: Assembly) -> tuple[str, int]:
     for row in rows[rows["kind"] == RAISED]:
         batch = row["batch"]
         if row["what"] == INIT:  # before any batch; the first one is answered with it
-            mine = rows[(rows["process"] == row["process"]) & (rows["kind"] == TAKEN)]
-            batch = mine["batch"][0] if len(mine) else MAIN
+            mine = (assembly.worker == row["worker"]) & (assembly.numbers >= assembly.first[-1])
+            batch = assembly.numbers[mine][0] if mine.any() else MAIN
         if batch >= assembly.first[-1] and assembly.status[batch] == PENDING:
             time = 0.0 if assembly.setup.in_order else row["ended"]
             found.append((time, int(batch), POINTS[row["what"]]))

@@ -46,12 +46,23 @@ class Watched:
 class WatchedMap(Watched):
     """A map-style dataset."""
 
+    _whole: bool  # whether it fetches the samples of a batch at once
+
+    def __init__(self, dataset: Any, probe: Probe) -> None:
+        super().__init__(dataset, probe)
+        vars(self).update(_whole=fetches_batches(dataset))
+
     def __getitem__(self, index: Any) -> Any:
         return self._probe.each(self._dataset, (index,))[0]
 
-    def __getitems__(self, indices: Any) -> Any:
-        """The samples of a batch, for which torch asks at once where there is this method."""
-        if fetches_batches(self._dataset):
+    def __getitems__(self, numbered: tuple[int, Any]) -> Any:
+        """The samples of a batch, for which torch asks at once where there is this method.
+
+        The indices come with the number of the batch, which nobody else gets to see.
+        """
+        batch, indices = numbered
+        self._probe.take(batch)
+        if self._whole:
             return self._probe.batch_of(self._dataset.__getitems__, indices)
         return self._probe.each(self._dataset, indices)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from threading import get_ident
@@ -13,16 +14,10 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from dlsim.validation.observing import room
 from dlsim.validation.observing.accelerator import StepClock
-from dlsim.validation.observing.cpu_time import Reading
-from dlsim.validation.observing.hooks import (
-    Collate,
-    Tagged,
-    Task,
-    WorkerInit,
-    of_this_thread,
-    size_of,
-)
+from dlsim.validation.observing.cpu_time import Reading, ThreadClock
+from dlsim.validation.observing.hooks import Collate, Tagged, Task, WorkerInit, size_of
 from dlsim.validation.observing.payload import Payload, payload_of
 from dlsim.validation.observing.probe import Probe
 from dlsim.validation.observing.unwatchable import ObserveError, check
@@ -36,13 +31,6 @@ class Failure(NamedTuple):
 
     text: str
     time: float
-
-
-class Draw(NamedTuple):
-    """An index list was drawn from the sampler: when, and how many samples it asks for."""
-
-    time: float
-    size: int
 
 
 class Return(NamedTuple):
@@ -95,10 +83,14 @@ class Return(NamedTuple):
         }
 
 
+as_return: Callable[[tuple[Any, ...]], Return] = partial(tuple.__new__, Return)  # in C
+
+
 @dataclass
 class Log:
     """What the main process sees. A batch number counts the index lists drawn, over all epochs.
 
+    `draws`: when each index list was drawn from the sampler, and how many samples it asks for;
     `sent`: the batches whose index lists went to a worker; `first`, `started`, `primed`, `left`
     (the last `next()` or step is over) and `ended` (the workers are gone, too): one for each
     epoch. `entered`, `finished`: when the host began and left each step; `released`: when it went
@@ -110,7 +102,7 @@ class Log:
     Every change is one append, as torch may raise an exception anywhere when a worker dies.
     """
 
-    draws: list[Draw] = field(default_factory=list)
+    draws: list[tuple[float, int]] = field(default_factory=list)
     sent: set[int] = field(default_factory=set)
     returns: list[Return] = field(default_factory=list)
     entered: list[float] = field(default_factory=list)
@@ -135,50 +127,50 @@ class Log:
 
 
 class Sampling:
-    """The user's sampler or batch sampler; what is drawn from it is timed and numbered."""
+    """The user's sampler or batch sampler; what is drawn from it is timed and numbered.
 
-    def __init__(self, sampler: Any, log: Log, probe: Probe | None) -> None:
+    `beside`: the number of an index list goes beside it. Else who takes the list is told:
+    `probe`, the main process's, where there are no workers.
+    """
+
+    def __init__(self, sampler: Any, log: Log, probe: Probe | None, *, beside: bool) -> None:
         self._sampler = sampler
         self._log = log
         self._probe = probe
+        self._beside = beside
 
     def __iter__(self) -> Iterator[Any]:
-        return Drawing(iter(self._sampler), self._log, self._probe)
+        return self._numbered(iter(self._sampler))
+
+    def _numbered(self, lists: Iterator[Any]) -> Iterator[Any]:
+        """Each of the lists; a generator goes on for less than a method is called."""
+        draws, beside = self._log.draws, self._beside
+        while True:
+            try:
+                indices = next(lists)
+            except StopIteration:
+                return
+            except Exception:
+                self._log.sampler_raised = True
+                raise
+            batch = len(draws)
+            size = len(indices) if type(indices) is list else size_of(indices)
+            draws.append((monotonic(), size))
+            yield (batch, indices) if beside else self._told(batch, indices)
+
+    def _told(self, batch: int, indices: Any) -> Any:
+        """The list; who takes it is told the number."""
+        if self._probe is None:
+            return Task(batch, indices, self._log.sent)
+        self._log.sent.add(batch)
+        self._probe.take(batch)
+        return indices
 
     def __len__(self) -> int:
         return len(self._sampler)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sampler, name)
-
-
-class Drawing:
-    """An iterator over index lists. `probe` is the main process's, where there are no workers."""
-
-    def __init__(self, lists: Iterator[Any], log: Log, probe: Probe | None) -> None:
-        self._lists = lists
-        self._log = log
-        self._probe = probe
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        log = self._log
-        try:
-            indices = next(self._lists)
-        except StopIteration:
-            raise
-        except Exception:
-            log.sampler_raised = True
-            raise
-        batch = len(log.draws)
-        log.draws.append(Draw(monotonic(), size_of(indices)))
-        if self._probe is None:
-            return Task(batch, indices, log.sent)
-        log.sent.add(batch)
-        self._probe.take(batch)
-        return indices
 
 
 class Returning:
@@ -191,6 +183,7 @@ class Returning:
         self._batches = batches
         self._log = log
         self._to_look_at = LOOKED_AT
+        self._clock: ThreadClock | None = None  # of the thread that takes batches: there is one
         log.iterators += 1
 
     def __getattr__(self, name: str) -> Any:
@@ -205,15 +198,17 @@ class Returning:
         return self
 
     def __next__(self) -> Any:
-        log = self._log
+        log, clock = self._log, self._clock
         log.takers.add(get_ident())
-        used, asked = process_time(), of_this_thread()
+        if clock is None:
+            clock = self._clock = ThreadClock()
+        used, asked = process_time(), clock()
         tagged = next(self._batches)
-        got = of_this_thread()
+        got = clock()
         if not isinstance(tagged, Tagged):
             raise ObserveError("loader: its batches do not come from its collate_fn")
         rebuilt = tagged.rebuilding, tagged.rebuilt, tagged.pinning, tagged.pinned
-        log.returns.append(Return(tagged.batch, *rebuilt, asked, got, used, process_time()))
+        log.returns.append(as_return((tagged.batch, *rebuilt, asked, got, used, process_time())))
         if self._to_look_at > 0:
             self._to_look_at -= 1
             log.payloads[tagged.batch] = payload_of(tagged.data)
@@ -230,7 +225,8 @@ class Watching(DataLoader[Any]):
     _log: Log
 
     def _get_iterator(self) -> Any:
-        return Returning(super()._get_iterator(), self._log)
+        with room.in_workers():
+            return Returning(super()._get_iterator(), self._log)
 
     def __iter__(self) -> Any:
         batches = super().__iter__()
@@ -262,7 +258,8 @@ def watch(loader: DataLoader[Any], probe: Probe, log: Log) -> DataLoader[Any]:
     main = probe if loader.num_workers == 0 else None
     sampler = getattr(loader, drawn_from)
     log.endless = repeated(sampler) is not None
-    vars(watched)[drawn_from] = Sampling(sampler, log, main)
+    beside = loader.batch_sampler is not None and not iterable
+    vars(watched)[drawn_from] = Sampling(sampler, log, main, beside=beside)
     return watched
 
 
