@@ -488,6 +488,25 @@ def test_who_wakes_a_worker_makes_room_for_it(
 
 
 @pytest.mark.parametrize("engine", ["simpy", "compiled"])
+@pytest.mark.parametrize(("prefetch", "batch", "returned"), [(1, 0, 2.25), (2, 1, 6.0)])
+def test_who_wakes_a_worker_makes_room_on_its_own_core_only(
+    engine: str, prefetch: int, batch: int, returned: float
+) -> None:
+    """Of two cores somebody else always wants one, so that a worker that computes leaves none.
+
+    With one batch on its way, the worker takes core 0 when the main process has sent it; sent the
+    next one at 1.5 s, it takes it from the main process until 2.25 s. With two, the main process
+    sends the second one while the worker takes core 1; so it keeps core 0 when it sends the fourth
+    at 6 s, 0.25 s after a step that began at 1.75 s.
+    """
+    changes = {"machine.cores": 2, "machine.background": 1.0, "machine.slice": 0.75}
+    changes |= {"costs.index_put": 0.25, "consumer.step": 4.0, "loader.num_workers": 1}
+    changes |= {"loader.batch_size": 1, "loader.prefetch_factor": prefetch}
+    trace = dlsim.simulate(loading(**changes), engine=engine)
+    assert trace.returned[batch] == pytest.approx(returned)
+
+
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
 def test_the_first_ones_of_an_epoch_are_sent_one_after_another(engine: str) -> None:
     """Each takes the main process 0.25 s, on the only core, and then wakes a worker in 0.25 s."""
     changes = {"machine.cores": 1, "machine.slice": 8.0, "costs.index_put": 0.25}

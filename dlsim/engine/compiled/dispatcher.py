@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlsim.engine.compiled.buffer import deliver
 from dlsim.engine.compiled.clock import wait
-from dlsim.engine.compiled.cores import compute, served_first
+from dlsim.engine.compiled.cores import compute, customer_of, served_first, writing
 from dlsim.engine.compiled.fate import new_job
 from dlsim.engine.compiled.jit import inlined
 from dlsim.engine.compiled.messages import (
@@ -150,8 +150,11 @@ def indices_put(s: State) -> int:
 
 @inlined
 def make_room(s: State) -> int:
-    """A worker is woken: where no core is left, it takes that of the main process."""
-    m, each = s.main[0], s.rules[0].slice
+    """A worker is woken: where no core is left, it takes the one that it had last."""
+    m, each, customers = s.main[0], s.rules[0].slice, s.customers[CORES]
+    core, own = customers[customer_of(s, m.to)].core, customers[writing(s) + 1].core
+    if core != NONE and own != NONE and core != own:
+        return SEND
     m.opening = (int(m.now / each) + 1) * each
     return STAND_ASIDE
 

@@ -79,7 +79,7 @@ class Dispatcher:
         self.held[worker] += 1
         self.sent += 1
         if wakes and not beginning:
-            yield from self.run.make_room(self.latency)
+            yield from self.run.make_room(worker, self.latency)
 
     def deliver(self, worker: int, message: Job | str) -> None:
         """Put `message` on the worker's index queue, where it can be read after the latency."""

@@ -182,14 +182,17 @@ class Run:
             services = [self._serve(self.cores, p, seconds, turn) for p in processes]
             yield self.env.all_of(services)
 
-    def make_room(self, delay: float) -> Steps:
+    def make_room(self, worker: int, delay: float) -> Steps:
         """The main process lets whom it wakes in `delay` seconds have its core, if none is left.
 
-        It goes on when processes take turns, or when a core is free.
+        Not if both had different ones last. It goes on when processes take turns, or when a core is
+        free.
         """
         if not isinstance(self.cores, Ticking):
             return
         yield sleep(self.env, delay, self.turns.last)
+        if self.cores.apart(self.customer(worker), self.customer(MAIN)):
+            return
         opening = self.cores.tick()
         while self.env.now < opening and self.cores.full():
             yield self.cores.gone(opening, self.turns.last)

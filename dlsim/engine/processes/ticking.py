@@ -156,6 +156,10 @@ class Ticking:
         """Whether all cores are taken."""
         return len(self._customers) + self.background >= (self.machine.cores or inf)
 
+    def apart(self, one: Who, other: Who) -> bool:
+        """Whether both had a core already, and different ones last."""
+        return len({self._core[who] for who in (one, other) if who in self._core}) == 2
+
     def gone(self, moment: float, turn: int) -> simpy.Event:
         """An event that happens when a customer has been gone for an instant, or at `moment`.
 
