@@ -123,7 +123,7 @@ def scenarios(draw: st.DrawFn, *, torch_only: bool = True, map_style: bool = Fal
         if loader.get("slots"):
             loader["prefetch_factor"] = None
     on_error, failures = draw(errors), draw(_failures(length, workers))
-    device = draw(st.sampled_from(["accelerator", "cpu"]))
+    device = draw(st.sampled_from(["accelerator", "cpu", "pause"]))
     if on_error == "continue":  # nothing that would be raised for ever
         failures = [
             failure
@@ -131,7 +131,9 @@ def scenarios(draw: st.DrawFn, *, torch_only: bool = True, map_style: bool = Fal
             if not loader.get("endless") and not (iterable and failure.where == "worker_init_fn")
         ]
     return Scenario(
-        loader=dlsim.Loader(**loader, pin_memory=device == "cpu"),  # where that does nothing
+        loader=dlsim.Loader(
+            **loader, pin_memory=device != "accelerator"
+        ),  # where that does nothing
         dataset=dataset,
         consumer=dlsim.Consumer(
             step=draw(distributions()),
@@ -299,6 +301,7 @@ lingering = st.sampled_from([0.0, 0.0, 0.1, 0.7, 5.0])
 worker_kinds = st.sampled_from(["processes", "processes", "threads"])
 methods = st.sampled_from([None, "spawn"])
 uses = st.one_of(
+    st.fixed_dictionaries({"device": st.just("pause")}),
     st.fixed_dictionaries({"device": st.just("cpu"), "threads": st.sampled_from([1, 1, 2, 5])}),
     st.fixed_dictionaries(
         {
@@ -377,7 +380,7 @@ def validated(draw: st.DrawFn, some: st.SearchStrategy[Scenario]) -> Scenario:
         other.loader,
         in_order=other.loader.in_order or scenario.torch_release < (2, 6),
         endless=other.loader.endless and plain,
-        pin_memory=scenario.consumer.device == "cpu",  # where that does nothing
+        pin_memory=scenario.consumer.device != "accelerator",  # where that does nothing
     )
     return dlsim.replace(
         scenario,

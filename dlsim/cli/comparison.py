@@ -136,6 +136,8 @@ def agreement(one: Trace, other: Trace) -> str:
     engines = (one.meta.engine, other.meta.engine)
     if PROFILER in engines:
         return "A profile tells waits and steps, and nothing else that could be compared."
+    if set(engines) == {"observed"}:
+        return "Both are real runs: what the machine did besides has a part in each."
     if "observed" not in engines:
         found = difference(one, other)
         return f"First difference: {found}." if found else "Every moment of both is the same."

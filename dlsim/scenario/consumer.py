@@ -34,7 +34,8 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         stop_after: Leave each epoch after so many batches; none: at its end. Example: 200
         device: Where the step happens: on an accelerator it needs no core; on the cpu, of a machine
             that has no accelerator, it keeps `threads` cores busy, and torch pins nothing,
-            whatever `pin_memory` says. Example: "cpu"
+            whatever `pin_memory` says; a pause, on such a machine, only lets time pass, as what
+            stands for a step does while a loader is watched. Example: "cpu"
         threads: Threads of a step on the cpu, each busy for `step` seconds of a core. Example: 4
         run_ahead: How many steps the host may be ahead of the accelerator. Example: 2
         overlap_copy: Whether batches are copied to the accelerator while it computes, as on a
@@ -64,7 +65,7 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
     step: Duration = ZERO
     stop_after: int | None = None
-    device: Literal["accelerator", "cpu"] = "accelerator"
+    device: Literal["accelerator", "cpu", "pause"] = "accelerator"
     threads: int = 1
     run_ahead: int = 0
     overlap_copy: bool = False
@@ -81,16 +82,17 @@ class Consumer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         check_seconds(self, "step_per_sample", "linger")
         if self.stop_after is not None:
             check_integer(self, "stop_after", 1)
-        require(self.device in ("accelerator", "cpu"), "device", "accelerator or cpu", self.device)
+        devices = ("accelerator", "cpu", "pause")
+        require(self.device in devices, "device", "accelerator or cpu or pause", self.device)
         check_integer(self, "threads", 1)
         check_integer(self, "run_ahead", 0)
         check_flags(self, "overlap_copy", "spin")
         require(self.on_error in get_args(OnError), "on_error", "stop or continue", self.on_error)
         ahead = self.run_ahead > 0 or self.overlap_copy or self.spin
         check_conflict(
-            self.device == "cpu" and ahead,
+            self.device != "accelerator" and ahead,
             "device",
-            "cpu excludes run_ahead, overlap_copy and spin",
+            f"{self.device} excludes run_ahead, overlap_copy and spin",
         )
         require(self.loop in get_args(Loop), "loop", " or ".join(get_args(Loop)), self.loop)
         check_integer(self, "queue", 1)

@@ -249,7 +249,7 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
         As torch's `_BaseDataLoaderIter` has it: no thread is started then, either.
         """
-        return self.loader.pin_memory and self.consumer.device != "cpu"
+        return self.loader.pin_memory and self.consumer.device == "accelerator"
 
     def copied_by_host(self, size: float) -> bool:
         """Whether the host waits until a batch of `size` bytes is copied to the accelerator."""
@@ -257,8 +257,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
     def copying(self, size: float) -> float:
         """Seconds to copy so many samples to the accelerator, with as many bytes as on average."""
-        on_cpu = self.consumer.device == "cpu"
-        return 0.0 if on_cpu else self.charged.copy_byte * size * self.dataset.sample_bytes.mean
+        copied = self.consumer.device == "accelerator"
+        return 0.0 if not copied else self.charged.copy_byte * size * self.dataset.sample_bytes.mean
 
     def sharing(self, size: float) -> float:
         """Seconds that a worker takes to put a collated batch of `size` bytes into shared memory.

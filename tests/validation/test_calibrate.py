@@ -597,6 +597,15 @@ def test_threads_of_a_step(busy, threads):
     assert consumer.step.mean == pytest.approx(0.005)
 
 
+def test_what_stands_for_a_step_pins_nothing_without_an_accelerator():
+    """A step that sleeps is a pause, if torch finds no accelerator: of pinning nothing is said."""
+    run = accounts(observe(DataLoader(Rows(), 3)))
+    asleep = replace(run, step_cpu=np.zeros(7), step_wait=np.full(7, 0.005))
+    for found, device in ((0.0, "pause"), (1.0, "accelerator")):
+        consumer, _ = consumer_of([replace(asleep, machine={"accelerator": found})])
+        assert (consumer.device, consumer.step.mean) == (device, pytest.approx(0.005))
+
+
 def test_threads_that_wait_on_a_core_waste_what_the_step_does_not_need():
     """Beside workers their steps compute for longer; what they need, a run without any tells."""
     run = accounts(observe(DataLoader(Rows(), 3)))

@@ -240,6 +240,8 @@ def test_pinning_is_found() -> None:
     assert found.best.keywords == "num_workers=1, prefetch_factor=1, pin_memory=True"
     assert found.verdict.means["stall"] == pytest.approx(0.004, abs=0.0005)
     assert "what pinning takes is not stated (costs.pin)" in str(found)
+    pause = dlsim.replace(case, {"consumer.device": "pause"})
+    assert advise(pause, max_stall=0.05).best.keywords == "num_workers=0"
     done = dlsim.replace(case, {"loader.pin_memory": True})
     assert not any(option.switches for option in candidates(done, range(4), (1, 2)))
 

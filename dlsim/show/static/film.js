@@ -49,7 +49,7 @@ dlsim.film = function (root, film, rules, options = {}) {
   const held = film.pins ? "Pinned, until wanted" : "Kept until wanted";
   if (film.workers) takes.append(spot("kept", held, "kept"));
   takes.append(spot("main", film.workers ? "Main process: next()" : "Main process", "process"));
-  stage.append(takes, spot("device", film.device === "cpu" ? "Training" : "Accelerator", "process device"));
+  stage.append(takes, spot("device", film.device === "accelerator" ? "Accelerator" : "Training", "process device"));
   const finished = $("p", { class: "done" });
   spots.get("device").box.append(finished);
 

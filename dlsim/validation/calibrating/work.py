@@ -145,7 +145,8 @@ def correlated(wait: Floats, cpu: Floats) -> bool:
 def consumer_of(
     runs: Sequence[Accounts], each: float = 0.0, others: Sequence[Accounts] = ()
 ) -> tuple[Consumer, Fit]:
-    """The step: on the host's cores, if the main process computes during most of it.
+    """The step: on the host's cores, if the main process computes during most of it; else a pause,
+    if there is no accelerator.
 
     It takes so many seconds longer for `each` sample of its batch. Threads that wait for each other
     on a core compute for as much longer as one of them has none: what a step takes without that, is
@@ -179,6 +180,8 @@ def consumer_of(
             settings |= {"linger": linger}
     else:
         found = fixed(lambda run: step_times([run]))
+        if not runs[0].machine.get("accelerator", 1.0):
+            settings |= {"device": "pause"}
     return Consumer(found.distribution, stop_after, **settings), found
 
 

@@ -21,6 +21,8 @@ from statistics import median
 from time import monotonic, perf_counter, thread_time
 from typing import Any, NamedTuple
 
+import torch
+
 from dlsim.engine.usable import usable_cores
 from dlsim.scenario.units import duration
 from dlsim.trace.summary import percent
@@ -165,13 +167,15 @@ def overhead(took: float, *, samples: bool, rounds: int = 20, most: int = 64) ->
 def facts(before: Load | None, after: Load | None, watching: Overhead) -> dict[str, float]:
     """The machine in numbers: `cores` that this process may use, `memory` and `shm` in bytes.
 
-    `descriptors`: how many files a process may have open, where that is limited.
+    `descriptors`: how many files a process may have open, where that is limited. `accelerator`: 1
+    where torch finds one, else 0.
 
     Also the cores that we used (`ours`), others used (`foreign`) and the host took away (`stolen`),
     on average, and what watching costs the thread that fetches for each sample and batch.
     """
     found = {
         "cores": usable_cores(),
+        "accelerator": float(torch.accelerator.is_available()),
         "memory": float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         "switch_interval": sys.getswitchinterval(),
         "watch_sample": watching.sample,
