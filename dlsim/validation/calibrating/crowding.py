@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dlsim.engine.facts import MAIN
 from dlsim.scenario import Machine
 from dlsim.trace.observation import Observation
 from dlsim.trace.trace import Floats
@@ -20,14 +21,15 @@ def crowding(seen: Observation, cores: float) -> Floats:
     """For each batch, how busy the other cores were on average while it was fetched, 0 to 1.
 
     Every stretch of work, of a worker on a batch or of the main process, is taken to be as dense
-    throughout as its CPU makes it on average.
+    throughout as its CPU makes it on average. What the main process fetches itself is of its own
+    stretches, and crowds nobody.
     """
     assert seen.samples is not None
     spent = seen.batch_cpu
-    order = seen.order
-    begun = np.concatenate([seen.started, seen.requested[order]])
-    ended = np.concatenate([seen.fetched, seen.returned[order]])
-    used = np.concatenate([spent, (seen.thread_returned - seen.thread_requested)[order]])
+    order, theirs = seen.order, seen.worker != MAIN
+    begun = np.concatenate([seen.started[theirs], seen.requested[order]])
+    ended = np.concatenate([seen.fetched[theirs], seen.returned[order]])
+    used = np.concatenate([spent[theirs], (seen.thread_returned - seen.thread_requested)[order]])
     if len(order) > 1:  # steps, by all threads of the main process
         begun = np.concatenate([begun, seen.returned[order[:-1]]])
         ended = np.concatenate([ended, seen.requested[order[1:]]])

@@ -267,9 +267,10 @@ def siblings(runs: Sequence[Accounts]) -> float:
     """What a core did while its sibling was busy, where the runs were watched; 1: it has none.
 
     A little less than alone cores do that are no siblings: they share caches, and their frequency.
+    Who disturbs a probe, or a host that moves two cores onto one for a moment, makes it less, and
+    nothing makes it more: the most of all runs counts.
     """
-    known = [run.machine["siblings"] for run in runs if "siblings" in run.machine]
-    found = float(np.median(known)) if known else 1.0
+    found = max((run.machine["siblings"] for run in runs if "siblings" in run.machine), default=1.0)
     return found if found < SIBLING else 1.0
 
 
