@@ -9,7 +9,7 @@ from functools import partial
 import dlsim
 from dlsim.trace import Trace
 from dlsim.trace.metrics import mean, waits
-from dlsim.whatif import Interval, paired, replicate, steady_state
+from dlsim.whatif import Interval, paired, replicate, steady_state, sweep
 from tests.known import (
     alone,
     epoch_of_free_workers,
@@ -90,6 +90,29 @@ def epochs() -> Iterator[Case]:
             )
 
 
+def stages() -> Iterator[Case]:
+    """Settings of a sweep: eight runs, and more where these do not tell the speed to 0.5 %."""
+    fetch, step = 1.0, 0.7
+    for batches in (8_000, 16_000, 24_000):  # most, half and few of them have more runs
+        scenario = alone(EXPONENTIAL(fetch), EXPONENTIAL(step), 1, batches)
+        elapsed = epoch_of_pairs(fetch, step, batches)
+        for metric, truth in (("elapsed", elapsed), ("wait_mean", elapsed / batches - step)):
+            yield Case(
+                f"sweep, epoch of {batches:,} batches: {metric}",
+                lambda seed, scenario=scenario, metric=metric: swept(scenario, seed, metric),
+                truth,
+            )
+
+
+def swept(scenario: dlsim.Scenario, seed: int, metric: str) -> Interval:
+    """The interval that `sweep` has of a metric."""
+    vary = {"loader.num_workers": [scenario.loader.num_workers]}
+    table = sweep(scenario, vary, None, jobs=1, seed=seed)
+    names = metric, f"{metric}_half_width", "replications"
+    mean, half, made = (float(table[name][0]) for name in names)
+    return Interval(mean, half, int(made))
+
+
 def pairs() -> Iterator[Case]:
     """Differences of two scenarios under common random numbers."""
     before, after, batches = 0.7, 0.6, 8
@@ -148,6 +171,7 @@ def cases() -> Iterator[Case]:
     yield from certain()
     yield from queues()
     yield from epochs()
+    yield from stages()
     yield from pairs()
 
 
@@ -177,7 +201,8 @@ def lines(repetitions: int, rows: dict[str, dict[str, float]]) -> Iterator[str]:
         "Goal: 93 to 97 %; where nothing is random, all. One worker and one training loop are a "
         "queue with as many places as the window has, and one (`tests/known.py`); steady-state "
         "figures are those of 10 epochs of 2,000 batches, warm-up deleted. A precision is reached "
-        "by going on until the half-width is that share of the mean. Of five short runs it is the "
+        "by going on until the half-width is that share of the mean. A sweep makes eight runs, and "
+        "up to 30 where these do not tell the speed to 0.5 %. Of five short runs it is the "
         "least: these times are skewed, and so are means of so few; means of long runs, of which "
         "five are made by default, are not. Differences of 12 pairs and more allow for what "
         "chance gave each run.\n"
