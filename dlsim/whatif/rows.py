@@ -18,8 +18,8 @@ from typing import TypeAlias
 import numpy as np
 
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import cost
-from dlsim.engine.facts import batches_to_simulate
+from dlsim.engine.effort import cost, seconds_of
+from dlsim.engine.facts import batches_to_simulate, left_to_chance
 from dlsim.scenario import Scenario
 from dlsim.whatif.designs import Configuration, configured
 from dlsim.whatif.extent import ends_in_step, shortened
@@ -38,6 +38,7 @@ HALF_WIDTH = "_half_width"
 # often at first, and again until the half-width of the interval is such a share of the speed.
 LEAST, FIRST, MOST, EFFORT = 3, 8, 30, 200_000.0
 CLOSE, SPEED = 0.005, "samples_per_s"
+SOME = 50  # configurations that tell how long many take
 
 # Some replications of one configuration: its number, its values, replication numbers.
 Piece: TypeAlias = tuple[int, Configuration, range]
@@ -80,6 +81,23 @@ def planned(
     parts = [shortened(case) for case in cases]
     times = min(max(int(EFFORT / sum(map(cost, parts))), LEAST), MOST)
     return Plan(scenario, min(times, FIRST), times, parts != cases, seed, confidence, causes)
+
+
+def expected(plan: Plan, rows: Mapping[int, Configuration]) -> tuple[int, float]:
+    """How many simulations are made at first, and the seconds that they take without compiled code.
+
+    They differ by the configuration, in how much of it is simulated and how often; some tell of
+    many.
+    """
+    some = list(rows.values())[:: max(len(rows) // SOME, 1)]
+    runs, seconds = 0, 0.0
+    for row in some:
+        case = configured(plan.scenario, row)
+        times = plan.at_first(case) if left_to_chance(case) else 1
+        runs += times
+        seconds += times * seconds_of(shortened(case) if plan.stretched else case)
+    share = len(some) / len(rows) if rows else 1.0
+    return round(runs / share), seconds / share
 
 
 def finish(

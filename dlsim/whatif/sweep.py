@@ -14,15 +14,13 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
-from dlsim.engine.effort import deciding, seconds_of
-from dlsim.engine.facts import left_to_chance
+from dlsim.engine.effort import deciding
 from dlsim.scenario import Scenario, to_tree
 from dlsim.whatif.designs import Between, Configuration, Design, configurations, configured
 from dlsim.whatif.errors import WhatIfError
-from dlsim.whatif.extent import shortened
 from dlsim.whatif.journal import Journal
 from dlsim.whatif.parallel import Row, check_counts, check_jobs
-from dlsim.whatif.rows import Plan, finish, planned
+from dlsim.whatif.rows import Plan, expected, finish, planned
 from dlsim.whatif.space import space
 from dlsim.whatif.statistics import check_confidence
 from dlsim.whatif.stretching import IDLE
@@ -92,12 +90,11 @@ def sweep(
         total = len(rows) * plan.most
         report = progress or (lambda done, total: None)
         report(total - len(left) * plan.most, total)
-        some = shortened(scenario) if plan.stretched else scenario
-        each = sum(plan.at_first(configured(scenario, rows[number])) for number in left)
-        runs = each if left_to_chance(scenario) else len(left)
-        stack.enter_context(deciding(seconds_of(some) * runs, scenario, jobs=jobs, runs=runs))
+        ahead = {number: rows[number] for number in left}
+        runs, seconds = expected(plan, ahead)
+        stack.enter_context(deciding(seconds, scenario, jobs=jobs, runs=runs))
         try:
-            for done, ready in finish(plan, {number: rows[number] for number in left}, jobs):
+            for done, ready in finish(plan, ahead, jobs):
                 keep(ready)
                 report(total - len(left) * plan.most + done, total)
         except WhatIfError as error:

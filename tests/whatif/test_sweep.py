@@ -16,7 +16,8 @@ from joblib.externals.loky import get_reusable_executor
 
 import dlsim
 from dlsim.engine.compiled import installed
-from dlsim.engine.effort import decided
+from dlsim.engine.effort import decided, seconds_of
+from dlsim.engine.progress import watched
 from dlsim.whatif import Between, WhatIfError, configurations, replicate, sweep
 from dlsim.whatif.extent import ends_in_step
 from dlsim.whatif.journal import Journal
@@ -84,6 +85,17 @@ def test_workers_in_step_are_simulated_often() -> None:
     assert ends_in_step(case)
     assert not ends_in_step(dlsim.replace(case, {"dataset.fetch.0.wait": dlsim.Gamma(1.0, 0.8)}))
     assert not ends_in_step(dlsim.replace(case, {"dataset.length": 200_000}))
+
+
+def test_what_is_announced_is_of_all_settings() -> None:
+    """How long a sweep takes is told from its settings, not from the scenario it begins with."""
+    vary = {"dataset.length": [24, 240, 2400]}
+    with watched() as known, decided(False):
+        told: list[float] = []
+        known.heard = lambda: told.append(known.expected)
+        sweep(BASE, vary, 2, jobs=1)
+    cases = [dlsim.replace(BASE, {"dataset.length": length}) for length in (24, 240, 2400)]
+    assert told[0] == pytest.approx(2 * sum(map(seconds_of, cases)))
 
 
 def test_processes_do_not_change_numbers() -> None:
