@@ -46,17 +46,19 @@ BATCH_COLUMNS = (
     "tensors",
     "tensor_bytes",
     "pickled_bytes",
+    "listed",
 )
 # Those that are moments; the others are seconds and bytes.
 MOMENT_COLUMNS = (
     *("initialising", "initialised", "collating", "serialising", "serialised"),
     *("rebuilding", "pinning", "pinned", "entered", "left", "device_began", "device_ended"),
 )
-# What files have had only since accelerators, and the beginnings of workers, were watched.
+# What files have had only since accelerators, the beginnings of workers, and lists of tensors were
+# watched.
 ADDED = (
     *("initialising", "initialised", "init_cpu", "init_queued"),
     *("pinning", "pinned", "pin_cpu", "pin_queued", "pin_thread"),
-    *("entered", "left", "device_began", "device_ended"),
+    *("entered", "left", "device_began", "device_ended", "listed"),
 )
 SAMPLE_COLUMNS = ("sample_cpu", "sample_queued")
 
@@ -86,7 +88,7 @@ class Observation(Trace):
     fetching thread, it uses to serialise and to hand over; what its fetching thread uses beside
     samples and collating, to take messages. `tensors`, `tensor_bytes`, `pickled_bytes`: what
     batches are made of: the number of tensors, their bytes, and the bytes of all else; NaN for
-    batches that were not looked at.
+    batches that were not looked at. `listed`: the tensors that have no row for each sample.
 
     `sample_cpu`, `sample_queued`: one entry for each row of `samples`, the CPU seconds that the
     fetching thread used for it, and those it waited for a core. What is left of the sample's time
@@ -127,6 +129,7 @@ class Observation(Trace):
     tensors: Floats
     tensor_bytes: Floats
     pickled_bytes: Floats
+    listed: Floats
     sample_cpu: Floats
     sample_queued: Floats
 

@@ -885,6 +885,31 @@ def test_siblings_are_in_the_scenario_where_a_probe_found_them():
         assert machine.contention == 0.0
 
 
+@pytest.mark.parametrize(("listed", "times"), [(0, 1.0), (16, 1.8), (12, 1.6)])
+def test_tensors_that_come_with_samples_cost_as_many_of_them_as_a_batch_has(listed, times):
+    """A batch twice as large has twice as many of these, and as many of all others.
+
+    Of 10 ms that handing over takes, 2 are the message's and 8 those of its 16 tensors.
+    """
+    unit = Cost(message=2e-3, tensor=5e-4)
+    run = replace(
+        accounts(computed(2, 0.01)),
+        **{"tensors": 16.0, "listed": float(listed), "bytes": 1000.0, "path": "shm"},
+        hand_over=np.full(80, 0.01),
+    )
+    found = costs_of([run], Costs(hand_over=unit)).hand_over
+    assert found.of(16, 1000) == pytest.approx(0.01)
+    assert found.of(16, 2000) == pytest.approx(0.01 * times)
+
+
+@pytest.mark.parametrize(("size", "listed", "found"), [(8, 8, 8), (8, 7, 0), (2, 6, 0)])
+def test_fewer_tensors_than_samples_come_with_none(size, listed, found):
+    """Nor is it told of batches so small that those of all samples may be as many."""
+    seen = computed(2, 0.01)
+    columns = {name: np.full(80, value) for name, value in (("tensors", 9.0), ("listed", listed))}
+    assert accounts(replace(seen, size=np.full(80, size), **columns)).listed == found
+
+
 def test_one_run_with_cores_of_their_own_tells_that_none_are_siblings():
     """A probe that was disturbed says that cores are siblings; one that was not, that they are not.
 

@@ -953,10 +953,17 @@ class Reduced:
 )
 def test_tensors_are_counted_as_pickling_finds_them(data, tensors, size):
     """Whatever class they are in; of a view, all that it shares; each storage once."""
-    found = payload_of(data)
+    found = payload_of(data, 10)
     assert (found.tensors, found.tensor_bytes) == (tensors, size)
     rest = len(pickle.dumps(data)) if not tensors else 0
     assert rest <= found.pickled_bytes < rest + 400
+
+
+def test_tensors_that_come_with_samples_are_told_from_those_of_all():
+    """One of all samples has a row for each; of a list of samples, none has as many."""
+    assert payload_of({"image": torch.zeros(8, 3), "label": torch.zeros(8)}, 8).listed == 0
+    boxes = [{"image": torch.zeros(3, 9), "boxes": torch.zeros(n, 4)} for n in range(4)]
+    assert payload_of([*boxes, torch.zeros(4)], 4).listed == 8
 
 
 def asleep(seconds):

@@ -41,7 +41,8 @@ class Accounts:
     what its thread computes besides; `begin_serialise`: of its feeder thread; `begin_next`:
     of the main process in `next()`, but for `begin_receive`, in rebuilding; `begin_put`: how long
     it is held up in the first sending.
-    `tensors`, `bytes`, `path`: of the mean batch. `crowding`: for each batch collated, how busy the
+    `tensors`, `bytes`, `path`: of the mean batch; `listed`: its tensors that come with samples, one
+    or more with each. `crowding`: for each batch collated, how busy the
     other cores were meanwhile, from 0 to 1, and whether it was the `first` of its process.
     `busy`: cores that a sample keeps busy, by threads of a library; `lingers`: for how long these
     keep one busy while it is blocked; `unhindered`: CPU of a typical
@@ -87,6 +88,7 @@ class Accounts:
     begin_put: Floats
     stop: Floats
     tensors: float
+    listed: float
     bytes: float
     path: str
     crowding: Floats

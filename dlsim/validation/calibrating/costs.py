@@ -30,6 +30,8 @@ from dlsim.validation.calibrating.steps import letting_go, lingering, steps
 
 NAN = float("nan")
 
+LEAST_LISTED = 4  # samples in a batch
+
 
 def accounts(run: object) -> Accounts:
     """The accounts of an observed run; raises `CalibrateError` as `checked` does."""
@@ -210,14 +212,24 @@ def besides(seen: Observation, machine: dict[str, float]) -> Floats:
     return rest
 
 
+def listed(seen: Observation, looked: Any) -> float:
+    """How many tensors of the batches `looked` at come with their samples, as in a list of images.
+
+    One for each sample at least; of batches so small that others may be as many, none is told.
+    """
+    size, found = float(seen.size[looked].mean()), float(np.nan_to_num(seen.listed[looked]).mean())
+    return found if found >= size >= LEAST_LISTED else 0.0
+
+
 def payload(seen: Observation) -> dict[str, Any]:
     """What the mean batch is made of, and which way most of it goes."""
     looked = ~np.isnan(seen.tensors)
     if not looked.any():
-        return {"tensors": 0.0, "bytes": 0.0, "path": "shm"}
+        return {"tensors": 0.0, "listed": 0.0, "bytes": 0.0, "path": "shm"}
     shared, pickled = seen.tensor_bytes[looked].mean(), seen.pickled_bytes[looked].mean()
     return {
         "tensors": float(seen.tensors[looked].mean()),
+        "listed": listed(seen, looked),
         "bytes": float(shared + pickled),
         "path": "shm" if shared >= pickled else "pipe",
     }

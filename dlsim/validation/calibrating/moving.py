@@ -45,7 +45,7 @@ def costs_of(
 
     def adapted(name: str) -> Cost:
         unit: Cost = getattr(transport, name)
-        return matched(unit, mean(name, unit.of(tensors, size)), tensors, size)
+        return growing(matched(unit, mean(name, unit.of(tensors, size)), tensors, size), runs[0])
 
     collated = [run.collate.mean() for run in runs if run.scenario.loader.num_workers]
     share = transport.share if runs[0].path == "shm" else Cost()
@@ -67,7 +67,7 @@ def costs_of(
         first_put=mean("begin_put", 0.0),
         index_latency=max(known - take, 0.0),
         take=take,
-        share=share,
+        share=growing(share, runs[0]),
         serialise=adapted("serialise"),
         hand_over=adapted("hand_over"),
         lock=mean_share(together(all_runs, "lock")),
@@ -133,6 +133,18 @@ def shared(run: Accounts, costs: Costs) -> float:
     return costs.share.of(run.tensors, run.bytes) if run.scenario.loader.num_workers else 0.0
 
 
+def growing(cost: Cost, run: Accounts) -> Cost:
+    """The `cost` with that of tensors which come with samples as one of bytes, which do, too.
+
+    So it grows with the batch; of a batch as large as those of the run, it is the same.
+    """
+    if not run.listed or not run.bytes:
+        return cost
+    others = 1 - run.listed / run.tensors
+    byte = cost.byte + cost.tensor * run.listed / run.bytes
+    return Cost(message=cost.message, tensor=others * cost.tensor, byte=byte)
+
+
 def pinning(runs: Sequence[Accounts]) -> Cost:
     """What copying a batch into pinned memory takes, once there is enough of it.
 
@@ -141,7 +153,8 @@ def pinning(runs: Sequence[Accounts]) -> Cost:
     pins = together(runs, "pin")
     if not len(pins):
         return Cost()
-    return matched(PINNING, float(np.median(pins)), runs[0].tensors, runs[0].bytes)
+    found = matched(PINNING, float(np.median(pins)), runs[0].tensors, runs[0].bytes)
+    return growing(found, runs[0])
 
 
 def matched(unit: Cost, seconds: float, tensors: float, size: float) -> Cost:

@@ -211,7 +211,8 @@ class Returning:
         log.returns.append(as_return((tagged.batch, *rebuilt, asked, got, used, process_time())))
         if self._to_look_at > 0:
             self._to_look_at -= 1
-            log.payloads[tagged.batch] = payload_of(tagged.data)
+            _, samples = log.draws[tagged.batch]
+            log.payloads[tagged.batch] = payload_of(tagged.data, samples)
         return tagged.data
 
 
