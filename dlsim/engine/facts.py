@@ -28,6 +28,9 @@ CAPACITY_AWARE_SINCE = (2, 7)  # the release of torch that passes over workers w
 # turns are so few for each batch, however short the interval.
 PART = 2.0**-10
 MEETINGS = 50  # at which threads of a step wait for one another
+# For so many seconds who has computed stays with its core, as what it needs is in that one's cache
+# (Linux's sched_migration_cost); unless another one has looked in vain at so many ticks.
+HOT, PATIENT = 0.5e-3, 2
 INSTANT = 1e-9  # seconds; a core that is free for less is not
 JOIN_TIMEOUT = 5.0  # torch's MP_STATUS_CHECK_INTERVAL, seconds it waits for a worker to exit
 

@@ -249,8 +249,8 @@ class Costs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
             `next()`, or in the pin-memory thread. Example: { tensor = "0.2 ms" }
         reading: The share of `receive` that is reading out of the pipe what does not fit into it:
             64 KiB at a time, for which writer and reader wait in turns, so that `hand_over` and
-            this take one after the other, and cores that others leave look for work at ticks of
-            `machine.slice` only. 0: as much as `hand_over`, at the same time. Example: "80%"
+            this take one after the other. 0: as much as `hand_over`, at the same time.
+            Example: "80%"
         jitter: How much longer than on average each batch takes to be received, as a factor whose
             mean is 1: `receive`, and `hand_over` where the main process waits for it, take so many
             times as long. Example: { kind = "lognormal", mean = 1, cv = "20%" }

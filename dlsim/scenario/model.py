@@ -22,7 +22,7 @@ from dlsim.scenario.failure import Failure
 from dlsim.scenario.fitting import check_fit
 from dlsim.scenario.job import Job
 from dlsim.scenario.loader import Loader
-from dlsim.scenario.machine import PIPE_BYTES, STAGED_BYTES, STEADY, UNLIMITED, Costs, Machine
+from dlsim.scenario.machine import STAGED_BYTES, STEADY, UNLIMITED, Costs, Machine
 from dlsim.scenario.validation import Validation
 
 OLD, LAST = ((1, 12), (1, 13)), (2, 15)  # torch's releases before 2.0, and the last one known
@@ -281,16 +281,6 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     def through_pipe(self) -> bool:
         """Whether batches come from workers pickled, through a pipe."""
         return self._moves and self.dataset.path == "pipe"
-
-    @property
-    def restless(self) -> bool:
-        """Whether who moves batches sleeps and wakes all the time, as writer and reader in turns.
-
-        Of the typical batch; no core then rests for long enough that Linux, which goes by what the
-        last rests took, would have it look for work.
-        """
-        size = self.dataset.sample_bytes.mean * (self.loader.batch_size or 1)
-        return self.through_pipe and self.charged.reading > 0 and size > PIPE_BYTES
 
     @property
     def _moves(self) -> bool:

@@ -283,27 +283,25 @@ def test_writer_and_reader_of_a_large_message_take_turns(engine: str, pinned: bo
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    ("changes", "fetched"),
+    ("tick", "fetched"),
     [
-        ({}, [1.75, 1, 1.25]),
-        ({"costs.reading": 0.5}, [1.75, 1, 1.75]),
-        ({"costs.reading": 0.5, "dataset.sample_bytes": 1e3}, [1.75, 1, 1.25]),  # fits the pipe
-        ({"costs.reading": 0.5, "machine.contention": 1.0}, [3, 2, 2.5]),
+        (0.75, [1.75, 1, 1.25]),
+        (0.9994, [1.9994, 1, 1.0006]),
+        (0.9996, [2, 1, 1.9996]),  # the third has computed 0.4 ms before
+        (0.2499, [1.9996, 1, 1.7497]),  # so has the first; at 1.2495 s and 1.4994 s who made room
     ],
 )
-def test_cores_look_for_work_at_ticks_where_large_messages_are_moved(
-    engine: str, changes: dict[str, object], fetched: list[float]
+def test_who_has_just_computed_stays_with_its_core(
+    engine: str, tick: float, fetched: list[float]
 ) -> None:
-    """Three workers compute for 1 s on two cores, the third until 0.75 s in place of the first.
+    """Three workers compute for 1 s on two cores, the third and the first in turns on one of them.
 
-    It has 0.25 s left when the second one's core is free at 1 s, which may look at 1.5 s only. With
-    contention all takes twice as long while both cores are busy: at 2 s the second one is done, and
-    the third goes on alone, with 0.375 s left, until the first gets the free core at 2.25 s.
+    The second one's core is free at 1 s, and takes who waits then only if that has not computed for
+    0.5 ms; at each tick who waits has just made room, and is taken at the third.
     """
-    alone = {"loader.num_workers": 3, "loader.batch_size": 1, "loader.prefetch_factor": 1}
-    alone |= {"dataset.length": 3, "dataset.path": "pipe", "dataset.sample_bytes": 1e6}
-    scenario = loading(**{"machine.cores": 2, "machine.slice": 0.75, **alone, **changes})
-    trace = dlsim.simulate(scenario, engine=engine)
+    changes = {"loader.num_workers": 3, "loader.batch_size": 1, "loader.prefetch_factor": 1}
+    changes |= {"dataset.length": 3, "machine.cores": 2, "machine.slice": tick}
+    trace = dlsim.simulate(loading(**changes), engine=engine)
     assert trace.fetched.tolist() == pytest.approx(fetched)
 
 
@@ -637,6 +635,12 @@ def test_what_first_samples_compute_shares_the_cores(engine: str) -> None:
         (1, 0, [(0, 3, 0), (0.5, 0.25, 1)], [3.25, 0.75]),
         # The third one takes core 0 until 1. At 2, core 1 is free, and the third goes on there.
         (2, 0, [(0, 2, 0), (0, 2, 1), (0, 2, 2)], [3, 2, 3]),
+        # As the third one comes, the first makes room, for 0.6 ms, and goes on on core 1.
+        (2, 0, [(0, 3, 0), (0, 0.5006, 1), (0.5, 1, 2)], [3.0006, 0.5006, 1.5]),
+        # After 0.4 ms it stays: they take turns on core 0, and core 1 rests.
+        (2, 0, [(0, 3, 0), (0, 0.5004, 1), (0.5, 1, 2)], [4, 0.5004, 2.5]),
+        # But for two ticks only: at 3 the third goes on on core 1.
+        (2, 0, [(0, 3, 0), (0, 0.5004, 1), (0.5, 3, 2)], [4.5, 0.5004, 4.5]),
         # While two are there, both have 2/3 of the core, whoever computes; then the last has 1/2.
         (1, 1, [(0, 1, 0), (0, 1, 1)], [2.5 + 2 / 3, 2.5]),
         # Threads of a process share its turns.

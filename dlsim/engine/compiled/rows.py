@@ -160,7 +160,8 @@ SHARING = row(
     ("ticking", "?"),  # which is what the alarm is for
     ("apart", "?"),  # it has to be found out how far threads that meet may go
 )
-CORE = row(("who", "i8"), ("waiting", "i8"))  # who computes there, and how many stand in line
+# Who computes there, how many stand in line, and at how many ticks it looked for work in vain.
+CORE = row(("who", "i8"), ("waiting", "i8"), ("in_vain", "i8"))
 # Where bytes are read from.
 SOURCE = row(("next_request", "f8"))
 
@@ -188,6 +189,7 @@ CUSTOMER = row(
     ("core", "i8"),  # that it has, waits for, or had last
     ("computing", "?"),
     ("place", "i8"),  # in the line
+    ("left", "f8"),  # when it had to leave its core
     # Of threads that meet (gang.py):
     ("together", "i8"),  # how many they are, if this is the first of them
     ("member", "i8"),  # which of its threads has not done its part, if any

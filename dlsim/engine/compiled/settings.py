@@ -111,7 +111,6 @@ RULES = np.dtype(
         ("first_receive", "f8"),
         ("lock", "f8"),  # for what share a worker's other thread holds up the one that fetches
         ("reading", "f8"),  # the share of receiving that is reading from the pipe
-        ("restless", "?"),  # idle cores look for others at ticks only
         ("pin_memory", "?"),
         ("pipe", "?"),  # batches go through the pipe,
         ("sharing", "?"),  # or workers put them into shared memory
@@ -145,7 +144,7 @@ PLAIN = {
     "iterable": False, "batched": False, "gang": 1, "watch": False, "one_by_one": False,
     "interval": 0.0, "round_trip": 0.0, "networked": False, "caching": False, "sync": 0,
     "place": 0, "base": 0, "overlap_copy": False, "switch_interval": inf, "slice": 0.0,
-    "spin": False, "threads": 0, "lock": 1.0, "reading": 0.0, "restless": False,
+    "spin": False, "threads": 0, "lock": 1.0, "reading": 0.0,
 }  # fmt: skip
 
 
@@ -226,7 +225,6 @@ def rules_of(scenario: Scenario, *, samples: bool, place: Place = ALONE) -> dict
         "cores": scenario.machine.cores or inf,
         "background": scenario.machine.background,
         "slice": 0.0 if ideal else scenario.machine.slices,
-        "restless": scenario.restless,
         "spin": consumer.spin and not ideal,
         "staged": inf if scenario.pins else STAGED_BYTES * max(dataset.tensors, 1),
         "threads": consumer.threads if consumer.device == "cpu" else 0,

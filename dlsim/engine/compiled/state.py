@@ -166,7 +166,7 @@ def new_state(
     nodes = world // place.ranks if place.rank == 0 else 1
     room = scenario.machine.storage.cache
     fresh = (0, 0, 0.0, 0.0, inf, inf, room, True, 0.0, 0, 0, 0, 0, 0, False, False)
-    customer = (0, 0.0, 0.0, 0, 0.0, 0, NONE, False, 0, 0, NONE, inf, 0.0, 0.0, False)
+    customer = (0, 0.0, 0.0, 0, 0.0, 0, NONE, False, 0, 0.0, 0, NONE, inf, 0.0, 0.0, False)
     made = State(
         rules=rows,
         main=main,
@@ -178,7 +178,7 @@ def new_state(
         sharing=np.full(2, np.array(fresh, SHARING)),
         rates=rising,
         paces=1 / rising,
-        cores=np.array([(NONE, 0)] * min(ceil(scenario.machine.cores or 1), sharing), CORE),
+        cores=np.array([(NONE, 0, 0)] * min(ceil(scenario.machine.cores or 1), sharing), CORE),
         customers=np.full((2, sharing), np.array(customer, CUSTOMER)),
         threads=np.full((2, sharing, 3), np.array((inf, NONE, 0.0, 0), THREAD)),
         due=np.full((2, leaves(sharing)), inf),

@@ -13,6 +13,7 @@ from dlsim.engine.compiled.messages import CORES
 from dlsim.engine.compiled.settings import NONE
 from dlsim.engine.compiled.state import State
 from dlsim.engine.compiled.tournament import play
+from dlsim.engine.facts import HOT, PATIENT
 
 
 @inlined
@@ -69,7 +70,7 @@ def line_up_beside(s: State, customer: int) -> None:
                 core = other
     remember(s, customer, core)
     x.back += 1
-    c.place = x.back
+    c.place, c.left = x.back, -inf
     s.cores[core].waiting += 1
 
 
@@ -80,7 +81,7 @@ def hold(s: State, core: int, place: int) -> None:
     c = s.customers[CORES, customer]
     catch_up_with(s, CORES, customer)
     x.apart = x.apart or c.member != NONE
-    c.computing, c.place = False, place
+    c.computing, c.place, c.left = False, place, s.main[0].now
     x.computing -= 1
     s.cores[core].who = NONE
     s.cores[core].waiting += 1
@@ -134,20 +135,19 @@ def take_turns_on_cores(s: State) -> None:
     """Rule 2, at a tick."""
     x = s.sharing[CORES]
     x.ticks, x.ticking = x.coming, False
-    fill(s, True)
     for core in range(len(s.cores)):
         if s.cores[core].waiting > 0:
             x.back += 1
             hold(s, core, x.back)
-            take_first(s, core, core)
+            take(s, first_in_line(s, core), core)
+    fill(s, True)
 
 
 @inlined
-def take_first(s: State, line: int, core: int) -> None:
-    """The first in the line for one core computes on a core, perhaps another one."""
-    first = first_in_line(s, line)
-    s.cores[line].waiting -= 1
-    begin(s, first, core)
+def take(s: State, customer: int, core: int) -> None:
+    """Who stands in line computes on a core, perhaps another one."""
+    s.cores[s.customers[CORES, customer].core].waiting -= 1
+    begin(s, customer, core)
 
 
 @inlined
@@ -174,22 +174,42 @@ def fill(s: State, at_tick: bool) -> None:
 def fill_up(s: State, at_tick: bool) -> None:
     """The same, where there is one of each."""
     for core in range(len(s.cores)):
-        if s.cores[core].who != NONE:
-            continue
-        source, longest = core, s.cores[core].waiting
-        if longest == 0:
-            for other in range(len(s.cores)):
-                if s.cores[other].waiting > longest and (at_tick or moves(s, other)):
-                    source, longest = other, s.cores[other].waiting
-        if longest > 0:
-            take_first(s, source, core)
+        if s.cores[core].who == NONE and s.sharing[CORES].computing < s.sharing[CORES].present:
+            who = next_on(s, core, at_tick)
+            if who != NONE:
+                take(s, who, core)
+                s.cores[core].in_vain = 0
+            elif at_tick:
+                s.cores[core].in_vain += 1
 
 
 @inlined
-def moves(s: State, core: int) -> bool:
-    """Whether another core that is free takes the first in the line of this one at once."""
-    first = s.customers[CORES, first_in_line(s, core)]
-    return bool(not s.rules[0].restless and first.member == NONE and not first.lingers)
+def next_on(s: State, core: int, at_tick: bool) -> int:
+    """Who computes next on a core that is free, if anybody does."""
+    who, longest = NONE, 0
+    if s.cores[core].waiting > 0:
+        return int(first_in_line(s, core))
+    hot = 0.0 if at_tick and s.cores[core].in_vain >= PATIENT else HOT
+    for other in range(len(s.cores)):
+        if s.cores[other].waiting > longest:
+            first = first_to_move(s, other, at_tick, hot)
+            if first != NONE:
+                who, longest = first, s.cores[other].waiting
+    return int(who)
+
+
+@inlined
+def first_to_move(s: State, core: int, at_tick: bool, hot: float) -> int:
+    """Whom another core that is free takes from the line of this one."""
+    first, now = NONE, s.main[0].now
+    for customer in range(len(s.customers[CORES])):
+        c = s.customers[CORES, customer]
+        waits = c.threads > 0 and not c.computing and c.core == core
+        lingers = c.member != NONE or c.lingers
+        moves = waits and (at_tick if lingers else now - c.left >= hot)
+        if moves and (first == NONE or c.place < s.customers[CORES, first].place):
+            first = customer
+    return int(first)
 
 
 @inlined

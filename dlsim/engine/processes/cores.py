@@ -37,7 +37,7 @@ class Customer:
 
     __slots__ = (
         *("handing", "interval", "level", "seen", "threads", "version", "waiting"),
-        *("limit", "lingers", "meets"),
+        *("left", "limit", "lingers", "meets"),
     )
 
     def __init__(self, level: float, interval: float) -> None:
@@ -47,6 +47,7 @@ class Customer:
         self.handing = inf  # own level at which the one that computes makes room
         self.level = 0.0
         self.seen = level  # the level outside when `self.level` was brought up to date
+        self.left = -inf  # when it last had to leave its core
         self.version = 0  # entries of earlier versions in the queue of finishes are stale
         self.meets = False  # one of its threads meets others (gang.py)
         self.limit = inf  # own level at which it waits for others, on its core

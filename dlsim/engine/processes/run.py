@@ -51,7 +51,7 @@ class Node:
         self.files = Cache(scenario)
         self.cores: Sharing | Ticking | None = None
         if not scenario.ideal and machine.slices:
-            self.cores = Ticking(env, machine, restless=scenario.restless)
+            self.cores = Ticking(env, machine)
         elif not scenario.ideal:
             interval = machine.switch_interval
             self.cores = Sharing(env, machine.rate, machine.background, interval, alarms)

@@ -7,9 +7,9 @@ The rules, which are about what Linux does where nothing is preferred:
    and who computed there is first in line.
 2. At every tick, on each core with a line, who computes goes to its end, and the first in it
    computes.
-3. A core on which nobody computes any more takes the first in its line, or else in the longest one.
-   Where cores have no rest for long, as who moves large messages sleeps and wakes all the time, it
-   looks at the longest one at the next tick only.
+3. A core on which nobody computes any more takes the first in its line. Or else it takes of the
+   longest one the first that has not computed for `HOT`, as what others need is in the cache of
+   their core; but at a tick, if it has found nobody at `PATIENT` ones before, whoever is first.
 4. A thread of a step, or a sample, that waits for others (gang.py) goes on computing; and so do
    those of the last one, for as long as they linger. It is taken from another line at ticks only.
    If all cores are busy when it is woken, it goes to the end of the line of the first of them; one
@@ -28,7 +28,7 @@ from math import ceil, inf
 
 import simpy
 
-from dlsim.engine.facts import INSTANT, MEETINGS
+from dlsim.engine.facts import HOT, INSTANT, MEETINGS, PATIENT
 from dlsim.engine.processes.clock import ALARM, happen, until
 from dlsim.engine.processes.cores import Customer, Rates, Who
 from dlsim.engine.processes.gang import Gang, seldom
@@ -40,14 +40,14 @@ MOST = 1 << 16  # cores; nothing here wants more of them
 class Ticking:
     """The cores of a machine, which has a limited number of them, and a tick."""
 
-    def __init__(self, env: simpy.Environment, machine: Machine, *, restless: bool = False) -> None:
+    def __init__(self, env: simpy.Environment, machine: Machine) -> None:
         self.env, self.machine, self.background = env, machine, machine.background
-        self._restless = restless
         self._rates = Rates(machine.rate)
         self.interval = inf if machine.switch_interval is None else machine.switch_interval
         cores = min(ceil(machine.cores or 1), MOST)
         self._computing: list[Who | None] = [None] * cores
         self._lines: list[deque[Who]] = [deque() for _ in range(cores)]
+        self._in_vain = [0] * cores  # ticks at which it has looked for work
         self._customers: dict[Who, Customer] = {}
         self._core: dict[Who, int] = {}  # the one that each has, waits for, or had last
         self._number = count()
@@ -238,7 +238,9 @@ class Ticking:
 
     def _hold(self, core: int) -> deque[Who]:
         """Who computes on the core stops; the line that it is to be put in."""
-        self._customers[self._held(core)].catch_up(self._level)
+        held = self._customers[self._held(core)]
+        held.catch_up(self._level)
+        held.left = self.env.now
         self._met = self._met and self._held(core) not in self._gangs
         return self._lines[core]
 
@@ -249,25 +251,38 @@ class Ticking:
 
     def _take_turns(self) -> None:
         """Rule 2."""
-        self._fill(at_tick=True)
         for core, line in enumerate(self._lines):
             if line:
                 self._hold(core).append(self._held(core))
                 self._compute(line.popleft(), core)
+        self._fill(at_tick=True)
 
     def _fill(self, *, at_tick: bool = False) -> None:
         """Rule 3, and rule 4."""
-        for core, who in enumerate(self._computing):
-            if who is None:
-                lines = [line for line in self._lines if line and (at_tick or self._moves(line[0]))]
-                line = self._lines[core] or max(lines, key=len, default=self._lines[core])
-                if line:
-                    self._compute(line.popleft(), core)
+        for core, computing in enumerate(self._computing):
+            if computing is None and any(self._lines):
+                who = self._next_on(core, at_tick)
+                if who is not None:
+                    self._lines[self._core[who]].remove(who)
+                    self._compute(who, core)
+                    self._in_vain[core] = 0
+                elif at_tick:
+                    self._in_vain[core] += 1
 
-    def _moves(self, who: Who) -> bool:
-        """Whether a core that is free takes it from another one's line at once."""
-        lingers = who in self._gangs or self._customers[who].lingers
-        return not self._restless and not lingers
+    def _next_on(self, core: int, at_tick: bool) -> Who | None:
+        """Who computes next on a core that is free, if anybody does."""
+        if self._lines[core]:
+            return self._lines[core][0]
+        hot = 0.0 if at_tick and self._in_vain[core] >= PATIENT else HOT
+        moving = [[who for who in line if self._moves(who, at_tick, hot)] for line in self._lines]
+        firsts = [line[0] for line in moving if line]
+        return max(firsts, key=lambda who: len(self._lines[self._core[who]]), default=None)
+
+    def _moves(self, who: Who, at_tick: bool, hot: float) -> bool:
+        """Whether a core that is free takes it from another one's line."""
+        customer = self._customers[who]
+        lingers = who in self._gangs or customer.lingers
+        return at_tick if lingers else self.env.now - customer.left >= hot
 
     def _set_alarm(self) -> None:
         """Wake up when the next customer is due, or at a tick if that is sooner."""
