@@ -12,6 +12,7 @@ from dlsim import Scenario, ScenarioError
 from dlsim.engine.simulation import Engine
 from dlsim.show.film import film
 from dlsim.trace.critical_path import critical_path
+from dlsim.trace.difference import difference
 from tests.strategies import scenarios
 
 SECONDS = [4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]  # batch 0 is slow
@@ -229,3 +230,18 @@ def test_errors_send_nothing_more_until_they_are_raised(engine: Engine, dispatch
     trace = dlsim.simulate(scenario, engine=engine)
     assert trace.meta.problem is not None
     assert len(trace) <= 8
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_others_may_take_wakes_all_who_wait(seed: int) -> None:
+    """The main process makes room for the first of two batches that are sent to idle workers."""
+    settings = {"dispatch": "stealing", "in_order": False, "prefetch_factor": 1}
+    scenario = dlsim.Scenario(
+        loader=dlsim.Loader(num_workers=2, **settings),
+        dataset=dlsim.MapDataset(60, fetch=[dlsim.Stage("read", cpu=dlsim.Gamma(0.5, 1.0))]),
+        consumer=dlsim.Consumer(step=dlsim.Gamma(0.6, 1.0), device="cpu"),
+        machine=dlsim.Machine(cores=1, slice=0.7),
+        costs=dlsim.Costs(index_latency=0.125),
+    )
+    first = dlsim.simulate(scenario, seed, engine="simpy")
+    assert difference(first, dlsim.simulate(scenario, seed, engine="compiled")) is None

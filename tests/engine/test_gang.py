@@ -11,6 +11,7 @@ import simpy
 import dlsim
 from dlsim.engine.processes.ticking import Ticking
 from dlsim.scenario import Scenario
+from dlsim.trace.difference import difference
 
 ENGINES = ["simpy", "compiled"]
 
@@ -103,3 +104,19 @@ def test_threads_wait_for_the_next_step_on_a_core(linger: float, expected: list[
     env.run()
     assert done["step"] == pytest.approx(1.0)
     assert [done["process 0"], done["process 1"]] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_has_lingered_may_compute_again(seed: int) -> None:
+    """A thread that has lingered, and then shares out what another stage does, spins no more."""
+    fetch = [
+        dlsim.Stage("read", wait=dlsim.Gamma(1.0, 1.0), cpu=dlsim.Constant(1.0), threads=2),
+        dlsim.Stage("decode", cpu=dlsim.Constant(0.5), threads=2, linger=0.25),
+    ]
+    scenario = Scenario(
+        loader=dlsim.Loader(batch_size=1, num_workers=2),
+        dataset=dlsim.MapDataset(20, fetch=fetch),
+        machine=dlsim.Machine(cores=2, slice=1.0),
+    )
+    first, second = (dlsim.simulate(scenario, seed, engine=engine) for engine in ENGINES)
+    assert difference(first, second) is None

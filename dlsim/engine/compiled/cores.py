@@ -292,6 +292,7 @@ def next_served(s: State, what: int) -> int:
             due(s, what, customer, c.seen + (next_level(s, what, customer) - c.level) * c.threads)
         else:
             x.present -= 1
+            c.lingers = False
             due(s, what, customer, inf)
             if in_turns(s, what):
                 stop(s, customer)

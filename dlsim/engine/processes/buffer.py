@@ -104,8 +104,12 @@ class IndexQueues:
         return job
 
     def idle(self, worker: int) -> bool:
-        """Whether `worker` waits, and nothing is on its way to it: what is sent to it wakes it."""
-        return worker in self._bells and not self.coming[worker]
+        """Whether `worker` waits, and nothing is on its way that wakes it: what is sent to it does.
+
+        What `others` may take, too, wakes all who wait.
+        """
+        coming = any(self.coming) if self.others else self.coming[worker] > 0
+        return worker in self._bells and not coming
 
     def _call(self, worker: int) -> None:
         """Tell someone that there is something to do, if it is there for someone who waits."""
