@@ -122,6 +122,8 @@ def main() -> int:
     parser.add_argument("--validation", action="store_true", help="beside training")
     parser.add_argument("--against", choices=["torch", "simpy"])
     options = parser.parse_args()
+    if options.validation and options.engine == "compiled":
+        parser.error("--validation: the compiled engine has none; expected --engine simpy")
     against = options.against or ("torch" if options.engine == "simpy" else "simpy")
     seen: Counter[str] = Counter()
     batches = samples = differences = runs = 0
