@@ -137,7 +137,11 @@ def test_a_thread_raises_where_the_loop_is() -> None:
     st.integers(0, 99),
 )
 def test_loops_give_every_batch_once(scenario: Scenario, loop: str, seed: int) -> None:
-    """Whatever the loop, an epoch has the plain one's batches, and the window holds."""
+    """Whatever the loop, an epoch has the plain one's batches, and the window holds.
+
+    The next index list is sent before a batch is returned: in no time, and where processes take
+    turns on cores the return may be later, so that for a while both count.
+    """
     stop = {"consumer.on_error": "stop", "failures": [], "loader.timeout": 0.0}
     changes = {**stop, "loader.endless": False}
     plain = dlsim.replace(scenario, changes)
@@ -147,7 +151,8 @@ def test_loops_give_every_batch_once(scenario: Scenario, loop: str, seed: int) -
     assert trace.size[trace.order].tolist() == expected.size[expected.order].tolist()
     assert np.all(trace.requested[trace.order] <= trace.returned[trace.order])
     if plain.consumer.stop_after is None:  # what is taken ahead and left counts to the end
-        assert dlsim.summarize(trace).credit_max <= plain.loader.window
+        returning = 0 if plain.machine.slice is None else 1
+        assert dlsim.summarize(trace).credit_max <= plain.loader.window + returning
 
 
 def test_what_the_compiled_engine_has_not_is_said() -> None:
