@@ -50,7 +50,8 @@ from dlsim.validation.observing.cpu_time import UNSEEN
 from dlsim.validation.observing.hooks import Tagged
 from dlsim.validation.observing.payload import payload_of
 from dlsim.validation.observing.probe import Probe
-from dlsim.validation.observing.run import Interrupted, observe, one_line
+from dlsim.validation.observing.problem import one_line
+from dlsim.validation.observing.run import Interrupted, observe
 from dlsim.validation.observing.unwatchable import ObserveError
 
 

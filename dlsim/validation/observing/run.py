@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -20,10 +19,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from dlsim.engine.simulation import versions
 from dlsim.scenario.errors import is_integer, is_number, require
 from dlsim.trace.observation import Observation
-from dlsim.trace.trace import PENDING, Meta, Problem
+from dlsim.trace.trace import Meta
 from dlsim.validation.observing import accelerator, machine
 from dlsim.validation.observing.assemble import Assembly, Setup
-from dlsim.validation.observing.probe import COLLATED, INIT, MAIN, POINTS, RAISED, TAKEN, Probe
+from dlsim.validation.observing.probe import MAIN, Probe
+from dlsim.validation.observing.problem import DEAD, problem_of
 from dlsim.validation.observing.rank import Rank
 from dlsim.validation.observing.records import read, started_with
 from dlsim.validation.observing.room import with_room
@@ -33,9 +33,7 @@ from dlsim.validation.observing.turns import turn
 from dlsim.validation.observing.unwatchable import ObserveError, check_alone, check_handed_on
 from dlsim.validation.observing.wrapped_loader import Failure, Log, Returning, watch
 
-# Torch's words for it; it may raise this anywhere in the main process, even in the step.
-_DEAD = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
-DEATH_NOTICE = 0.5  # seconds to wait for torch to say so
+DEATH_NOTICE = 0.5  # seconds to wait for torch to say that a worker is gone
 
 
 class Interrupted(KeyboardInterrupt):
@@ -212,7 +210,7 @@ def run(
             sleep(DEATH_NOTICE)
             raise
     except Exception as error:
-        if log.in_step and not _DEAD.search(str(error)):
+        if log.in_step and not DEAD.search(str(error)):
             raise  # a debugger finds all in its frames, which hold no workers
         let_go(error)
         if not log.draws or isinstance(error, ObserveError):
@@ -305,54 +303,3 @@ def copying(loader: DataLoader[Any], log: Log) -> float:
     if not sizes or not any(ended > 0 for _, ended in log.device):
         return float("nan")
     return accelerator.copying(float(np.median(sizes)), pinned=loader.pin_memory)
-
-
-def problem_of(assembly: Assembly) -> Problem | None:
-    """The exception that ended the loop, and the batch that answers for it."""
-    failure, rows = assembly.log.failure, assembly.rows
-    if failure is None:
-        return None
-    time = failure.time - assembly.zero
-    dead = _DEAD.search(failure.text)
-    here = rows["batch"] >= assembly.first[-1]
-    if dead is not None:
-        pids = [int(pid) for pid in dead[1].split(",")]
-        theirs = rows[here & np.isin(rows["process"], pids)]
-        taken = np.setdiff1d(
-            theirs["batch"][theirs["kind"] == TAKEN], theirs["batch"][theirs["kind"] == COLLATED]
-        )
-        batch = int(taken[0]) if len(taken) else MAIN
-        return Problem("worker", one_line(failure.text), batch, time)
-    if failure.text == "interrupted":
-        return Problem("interrupt", "interrupted", MAIN, time)
-    if "DataLoader timed out" in failure.text:
-        return Problem("timeout", one_line(failure.text), MAIN, time)
-    if assembly.log.sampler_raised:
-        return Problem("sampler", one_line(failure.text), MAIN, time)
-    kind, batch = raised(assembly)
-    return Problem(kind, one_line(failure.text), batch, time)
-
-
-def raised(assembly: Assembly) -> tuple[str, int]:
-    """Where user code raised the exception that ended the loop, and for which batch."""
-    rows = assembly.rows
-    found = []
-    for row in rows[rows["kind"] == RAISED]:
-        batch = row["batch"]
-        if row["what"] == INIT:  # before any batch; the first one is answered with it
-            mine = (assembly.worker == row["worker"]) & (assembly.numbers >= assembly.first[-1])
-            batch = assembly.numbers[mine][0] if mine.any() else MAIN
-        if batch >= assembly.first[-1] and assembly.status[batch] == PENDING:
-            time = 0.0 if assembly.setup.in_order else row["ended"]
-            found.append((time, int(batch), POINTS[row["what"]]))
-    if not found:
-        return "loader", MAIN
-    _, batch, kind = min(found)
-    return kind, batch
-
-
-def one_line(text: str) -> str:
-    """The line of an exception's text, possibly with torch's traceback in it, that says what."""
-    lines = text.strip().splitlines()
-    code = [i for i, line in enumerate(lines[:-1]) if line.startswith("  ")]
-    return lines[code[-1] + 1].strip() if code else lines[0].strip()

@@ -20,7 +20,7 @@ import torch.utils.data.dataloader
 from torch.utils.data import DataLoader
 
 from dlsim.scenario import DlsimError
-from dlsim.validation.observing.run import one_line
+from dlsim.validation.observing.problem import one_line
 from dlsim.validation.observing.unwatchable import no_loader
 
 HANGS = 120.0  # seconds without a batch
